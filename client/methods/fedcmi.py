@@ -1,0 +1,189 @@
+"""FedCMI: balance modalities by infiltration from the globally learned dominant one.
+
+Y. Fan, W. Xu, H. Wang, J. Zhu, S. Guo, "Balanced Multi-modal Federated Learning via Cross-Modal Infiltration", 2023,
+https://arxiv.org/abs/2401.00894. Section numbers are those of docs/methods.md.
+
+Departures, for what the paper leaves open: with more than two modalities the most confident one teaches all others,
+each pair with its own temperatures (1.5); where some examples miss a modality, confidences are means over the examples
+that have it, which for complete batches orders the modalities as the paper's sums do.
+"""
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from client.methods.base import Method, Round
+from client.proximal import Anchor, anchor, proximal
+from common.data.loader import batches
+from common.models.two_projector import Features, TwoProjectorModel
+from common.types import Batch, Modality
+
+TINY = 1e-12
+"""Smallest confidence that a ratio is formed from."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What FedCMI keeps through a round.
+
+    teacher: the global model as received, frozen, in eval mode; None where nothing infiltrates.
+    temperatures: [K] for every ordered pair (dominant, weak).
+    """
+
+    held: frozenset[Modality]
+    received: Anchor
+    teacher: TwoProjectorModel | None
+    temperatures: Mapping[tuple[Modality, Modality], Tensor]
+
+
+class FedCMI(Method[TwoProjectorModel, Context]):
+    """unimodal_weight: c1; infiltration_weight: lambda (0 switches infiltration off); mu: of the proximal term.
+
+    kappa: strength of the class-wise temperature; temperature: false means T = 1 for every class (ablation).
+    teacher: "local" takes the model that is being trained instead of the received one (ablation).
+    """
+
+    model: ClassVar[str] = "two-projector"
+    strategy: ClassVar[str] = "fedcmi"
+
+    unimodal_weight: float = Field(2.0, ge=0)
+    infiltration_weight: float = Field(1.0, ge=0)
+    mu: float = Field(0.01, ge=0)
+    kappa: float = Field(2.0, ge=0)
+    temperature: bool = True
+    teacher: Literal["global", "local"] = "global"
+
+    def begin_round(self, model: TwoProjectorModel, examples: Batch, now: Round) -> Context:
+        """Teacher and temperatures. Nothing infiltrates in the first round, when the received model knows nothing,
+        nor at a client with one modality (1.2, 1.4)."""
+        received = anchor(model)
+        if now.number == 1 or len(now.held) < 2 or self.infiltration_weight == 0:
+            return Context(now.held, received, None, {})
+        pairs = [(d, w) for d in sorted(now.held) for w in sorted(now.held) if d != w]
+        temperatures = {pair: torch.ones(model.fusion.out_features) for pair in pairs}
+        if self.temperature:
+            given = true_class_probabilities(model, examples, now)
+            temperatures = {
+                (d, w): class_temperatures(given[d], given[w], examples.labels, model.fusion.out_features, self.kappa)
+                for d, w in pairs
+            }
+        return Context(now.held, received, copy.deepcopy(model).eval().requires_grad_(False), temperatures)
+
+    def loss(self, model: TwoProjectorModel, batch: Batch, context: Context) -> Mapping[str, Tensor]:
+        """L = CE(u, y) + c1 sum_m CE(u_m^S, y) + lambda L_inf + (mu / 2) ||w - w_g||^2, and CE(u, y) with the proximal
+        term alone at a client with one modality."""
+        features = model.features(batch)
+        terms = {"fused": F.cross_entropy(model.fuse(batch, features), batch.labels)}
+        if len(context.held) > 1:
+            own = {m: model.classify(m, s) for m, s in features.own.items()}
+            terms["unimodal"] = self.unimodal_weight * unimodal_loss(own, batch)
+            if context.teacher is not None:
+                teacher = context.teacher if self.teacher == "global" else model
+                infiltrated = infiltration(model, teacher, features, own, batch, context.temperatures)
+                terms["infiltration"] = self.infiltration_weight * infiltrated
+        if self.mu > 0:
+            terms["proximal"] = proximal(model, context.received, self.mu)
+        return terms
+
+
+def unimodal_loss(own: Mapping[Modality, Tensor], batch: Batch) -> Tensor:
+    """sum_m CE(u_m^S, y), each over the rows that have m. own: logits [B, K] by modality."""
+    losses = [F.cross_entropy(u[batch.has(m)], batch.labels[batch.has(m)]) for m, u in own.items()]
+    return torch.stack(losses).sum() if losses else torch.zeros(())
+
+
+def dominant_modality(own: Mapping[Modality, Tensor], batch: Batch) -> Modality:
+    """d = argmax_m conf_m, with conf_m the mean of softmax(u_m^S(x_i))[y_i] over the rows that have m (1.2)."""
+    confidence = {
+        m: float(u.detach().softmax(1).gather(1, batch.labels.unsqueeze(1))[batch.has(m)].mean()) for m, u in own.items()
+    }
+    return max(sorted(confidence), key=confidence.__getitem__)
+
+
+def infiltration(
+    model: TwoProjectorModel,
+    teacher: TwoProjectorModel,
+    features: Features,
+    own: Mapping[Modality, Tensor],
+    batch: Batch,
+    temperatures: Mapping[tuple[Modality, Modality], Tensor],
+) -> Tensor:
+    """L_inf summed over the weak modalities; 0 where no row has both the dominant modality and a weak one.
+
+    The teacher's self-projector of the dominant modality teaches the infiltration projector of each weak one.
+    """
+    if len(own) < 2:
+        return torch.zeros(())
+    d = dominant_modality(own, batch)
+    with torch.no_grad():
+        taught = teacher.classify(d, teacher.features(batch.only([d])).own[d])
+    losses = []
+    for w in sorted(own.keys() - {d}):
+        both = batch.has(d) & batch.has(w)
+        if both.any():
+            student = model.classify(w, features.infiltration[w][both])
+            losses.append(infiltration_loss(taught[both], student, batch.labels[both], temperatures[d, w]))
+    return torch.stack(losses).sum() if losses else torch.zeros(())
+
+
+def infiltration_loss(taught: Tensor, student: Tensor, labels: Tensor, temperature: Tensor) -> Tensor:
+    """L_inf = -(1/B) sum_i sum_c t_i[c] log q_i[c], t_i = softmax(taught_i / T_{y_i}), q_i = softmax(student_i / T_{y_i}).
+
+    taught, student: logits [B, K]; labels: [B]; temperature: [K]. No T^2 factor (1.2).
+    """
+    by_row = temperature[labels].unsqueeze(1)
+    target = (taught / by_row).softmax(1)
+    return -(target * (student / by_row).log_softmax(1)).sum(1).mean()
+
+
+@torch.no_grad()
+def true_class_probabilities(model: TwoProjectorModel, examples: Batch, now: Round) -> dict[Modality, Tensor]:
+    """softmax(u_m^S)[y] of every example [N] by held modality, NaN where the example misses it; model in eval mode."""
+    model.eval()
+    parts: dict[Modality, list[Tensor]] = {m: [] for m in sorted(now.held)}
+    for batch in batches(examples, now.batch_size):
+        features = model.features(batch)
+        for m, collected in parts.items():
+            given = torch.full((len(batch),), math.nan)
+            if m in features.own:
+                probability = model.classify(m, features.own[m]).softmax(1).gather(1, batch.labels.unsqueeze(1))
+                given = torch.where(batch.has(m), probability.squeeze(1), given)
+            collected.append(given)
+    return {m: torch.cat(collected) for m, collected in parts.items()}
+
+
+def class_temperatures(dominant: Tensor, weak: Tensor, labels: Tensor, classes: int, kappa: float) -> Tensor:
+    """Class-wise temperatures [K] of one pair of modalities (1.3).
+
+    dominant, weak: true-class probabilities [N], NaN where missing. With A_c, V_c their means over the examples of
+    class c and r_c = A_c / V_c over the classes present, rbar = mean r_c: T_c = 1 / (1 + kappa ln(r_c / rbar)) where
+    r_c > rbar, else 1. If rbar < 1 the roles are swapped: 1 / r_c and 1 / rbar are used. Absent classes have T_c = 1.
+    """
+    present = [
+        c for c in range(classes) if _has_value(dominant[labels == c]) and _has_value(weak[labels == c])
+    ]
+    temperatures = torch.ones(classes)
+    if not present:
+        return temperatures
+    index = torch.tensor(present)
+    mean_d, mean_w = (
+        torch.stack([given[labels == c].nanmean() for c in present]).clamp_min(TINY) for given in (dominant, weak)
+    )
+    ratio = mean_d / mean_w
+    mean_ratio = ratio.mean()
+    if mean_ratio < 1:
+        ratio, mean_ratio = 1 / ratio, 1 / mean_ratio
+    above = ratio > mean_ratio
+    temperatures[index[above]] = 1 / (1 + kappa * torch.log(ratio[above] / mean_ratio))
+    return temperatures
+
+
+def _has_value(values: Tensor) -> bool:
+    return bool((~values.isnan()).any())

@@ -1,0 +1,76 @@
+"""What a site does with a message: everything that touches its examples starts here."""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from flwr.app import Message, RecordDict
+
+from client.train import train
+from common import wire
+from common.blocks import get_params, select, set_params
+from common.build import build_model, deterministic
+from common.config import from_json
+from common.data.loader import load
+from common.data.shard import Shard
+from common.metrics import evaluate
+
+
+def introduce(message: Message, folder: Path, site: str) -> RecordDict:
+    """Who the site is. Its files are read once here, so that a shard without usable examples is refused at the start.
+
+    Raises ShardError.
+    """
+    experiment = from_json(str(wire.read_body(message)["experiment"]))
+    shard = Shard.open(folder)
+    model = build_model(experiment, len(shard.info.classes))
+    loaded = load(shard, {m: model.encoder(m) for m in model.modalities})
+    return wire.record(
+        {
+            "site": site or shard.info.site,
+            "modalities": loaded.examples.modalities,
+            "classes": shard.info.classes,
+            "num_examples": len(loaded.ids),
+            "unreadable": dict(loaded.unreadable),
+            "unusable": loaded.unusable,
+        }
+    )
+
+
+def train_round(message: Message, folder: Path, site: str) -> RecordDict:
+    """One round at this site.
+
+    Raises ShardError, TrainingError, WireError.
+    """
+    deterministic()
+    started = time.perf_counter()
+    content = wire.read_body(message)
+    experiment = from_json(str(content["experiment"]))
+    shard = Shard.open(folder)
+    model = build_model(experiment, len(shard.info.classes))
+    loaded = load(shard, {m: model.encoder(m) for m in model.modalities})
+    set_params(model, wire.read_params(message))
+    training, validation = loaded.split(experiment.data.validation, experiment.seed)
+    prepared = time.perf_counter()
+    tallies = evaluate(model, validation, experiment.train.batch_size)
+    evaluated = time.perf_counter()
+    site = site or shard.info.site
+    trained = train(model, training, experiment, int(content["round"]), site)
+    held = training.modalities
+    return wire.record(
+        {
+            "site": site,
+            "round": content["round"],
+            "modalities": held,
+            "num_examples": len(training),
+            "losses": trained.losses,
+            "validation": {name: asdict(tally) for name, tally in tallies.items()},
+            "unreadable": dict(loaded.unreadable),
+            "seconds": {
+                "load": prepared - started,
+                "evaluate": evaluated - prepared,
+                "train": time.perf_counter() - evaluated,
+            },
+        },
+        wire.pack(select(get_params(model), held), experiment.wire.dtype),
+    )

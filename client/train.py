@@ -1,0 +1,88 @@
+"""The one training loop of a client."""
+
+import logging
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+
+import torch
+
+from client.methods.base import Method, Round
+from common.config import Experiment
+from common.data.loader import batches
+from common.errors import TrainingError
+from common.models.base import MultimodalModel
+from common.seeding import torch_rng
+from common.types import Batch, Modality
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a round of local training gives: the mean of each loss term over the last epoch."""
+
+    losses: dict[str, float]
+
+
+def train(
+    model: MultimodalModel, examples: Batch, experiment: Experiment, number: int, site: str
+) -> Trained:
+    """Train the model in place on the blocks of the modalities that the examples have.
+
+    The order of the examples is a function of (seed, round, site).
+
+    Raises TrainingError when a loss is no longer finite.
+    """
+    held = frozenset(examples.modalities)
+    freeze_unheld(model, held)
+    method: Method[MultimodalModel, object] = experiment.component("method")
+    settings = experiment.train
+    model.eval()
+    context = method.begin_round(model, examples, Round(number, held, settings.batch_size))
+    optimizer = torch.optim.SGD(
+        [value for value in model.parameters() if value.requires_grad],
+        settings.lr,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+    )
+    losses: dict[str, float] = {}
+    order = torch_rng(experiment.seed, "order", number, site)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_rng(experiment.seed, "train", number, site).initial_seed())
+        for epoch in range(settings.epochs):
+            losses = _epoch(model, method, context, optimizer, examples, settings.batch_size, order)
+            log.info("round %d, epoch %d: %s", number, epoch + 1, losses)
+    return Trained(losses)
+
+
+def freeze_unheld(model: MultimodalModel, held: frozenset[Modality]) -> None:
+    """Blocks of modalities that a client does not hold are not trained."""
+    for modality in model.modalities:
+        model.branches[modality].requires_grad_(modality in held)
+
+
+def _epoch(
+    model: MultimodalModel,
+    method: Method[MultimodalModel, object],
+    context: object,
+    optimizer: torch.optim.Optimizer,
+    examples: Batch,
+    size: int,
+    order: torch.Generator,
+) -> dict[str, float]:
+    """One pass; the mean of each loss term, weighted by the examples of the batches."""
+    model.train()
+    sums: defaultdict[str, float] = defaultdict(float)
+    for batch in batches(examples, size, order):
+        terms = method.loss(model, batch, context)
+        total = torch.stack(list(terms.values())).sum()
+        if not math.isfinite(float(total)):
+            listed = ", ".join(f"{name} {float(term):.3g}" for name, term in terms.items())
+            raise TrainingError(f"training diverged: {listed}; a lower train.lr may help")
+        optimizer.zero_grad()
+        total.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        for name, term in terms.items():
+            sums[name] += float(term.detach()) * len(batch)
+    return {name: value / len(examples) for name, value in sums.items()}

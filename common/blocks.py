@@ -1,0 +1,49 @@
+"""Which parameters belong to which modality, and what of a model travels."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from common.models.base import MultimodalModel
+from common.types import Modality
+
+SHARED = "shared"  # no modality may have this name
+"""The block of everything that belongs to no modality, e.g. the fusion layer. Every client holds it."""
+
+Params = dict[str, Tensor]
+"""Floating-point tensors of a model's state by name."""
+
+
+def block_of(name: str) -> str:
+    """The block of a parameter: the modality in "branches.<modality>...", else SHARED."""
+    first, _, rest = name.partition(".")
+    return rest.partition(".")[0] if first == "branches" else SHARED
+
+
+def get_params(model: MultimodalModel) -> Params:
+    """What of a model's state is learned and travels: parameters and running statistics, but no counters.
+
+    A tensor that the model has under two names (shared projectors) is there once, under the first.
+    """
+    params: Params = {}
+    seen: set[int] = set()
+    for name, value in model.state_dict(keep_vars=True).items():
+        if value.is_floating_point() and id(value) not in seen:
+            seen.add(id(value))
+            params[name] = value.detach().clone().contiguous()
+    return params
+
+
+def set_params(model: MultimodalModel, params: Mapping[str, Tensor]) -> None:
+    """Copy parameters into a model; those of blocks that are not given stay as they are."""
+    state = model.state_dict(keep_vars=True)
+    with torch.no_grad():
+        for name, value in params.items():
+            state[name].copy_(value)
+
+
+def select(params: Mapping[str, Tensor], held: Iterable[Modality]) -> Params:
+    """The parameters of a client that holds these modalities: their blocks and the shared one."""
+    blocks = {SHARED, *held}
+    return {name: value for name, value in params.items() if block_of(name) in blocks}

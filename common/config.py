@@ -1,0 +1,348 @@
+"""One YAML file is one experiment, complete; every mistake in it is reported at once, before anything is loaded."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from common.component import Component, Options, build, find, names, unknown
+from common.errors import ConfigError
+from common.types import Modality
+
+Share = Annotated[float, Field(ge=0, le=1)]
+ModalityName = Annotated[Modality, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+RESERVED = {"id", "label", "shared"}
+"""Keys of metadata.jsonl, and the block of what belongs to no modality."""
+Reference = dict[str, Any]
+"""A component by name with its options, e.g. {"name": "fedprox", "mu": 0.1}."""
+
+
+class Iid(Options):
+    """Examples are dealt out at random."""
+
+    name: Literal["iid"]
+
+
+class Dirichlet(Options):
+    """Each client's class shares follow a Dirichlet distribution; the smaller alpha, the more unequal."""
+
+    name: Literal["dirichlet"]
+    alpha: float = Field(0.5, gt=0)
+    min_examples: int = Field(10, ge=1)
+
+
+class LabelShards(Options):
+    """Examples sorted by label are cut into shards; a client gets a few of them, so it knows few classes."""
+
+    name: Literal["label-shards"]
+    shards_per_client: int = Field(2, ge=1)
+
+
+class Natural(Options):
+    """One client a natural id (speaker, brand, subject); with fewer clients than ids, ids are grouped."""
+
+    name: Literal["natural"]
+
+
+Partition = Annotated[Iid | Dirichlet | LabelShards | Natural, Field(discriminator="name")]
+
+
+class Missing(Options):
+    """Which modalities go missing when shards are made.
+
+    unimodal_clients: share of the clients that hold one modality only, spread evenly over the modalities, or a share
+        for each modality.
+    incomplete: share of the examples that lose exactly one modality (FedMVP's beta).
+    rates: per modality, the probability that an example loses it on its own; no example loses everything.
+    """
+
+    unimodal_clients: Share | dict[Modality, Share] = 0.0
+    incomplete: Share = 0.0
+    rates: dict[Modality, Share] = {}
+
+    @field_validator("unimodal_clients")
+    @classmethod
+    def _at_most_all_clients(
+        cls, value: float | dict[Modality, float]
+    ) -> float | dict[Modality, float]:
+        if isinstance(value, dict) and sum(value.values()) > 1 + 1e-9:
+            raise ValueError("the shares add up to more than 1")
+        return value
+
+
+class Data(Options):
+    """A data set, how it is divided among clients, and what goes missing.
+
+    limit: use at most this many training examples (seeded choice); test_limit likewise.
+    validation: share of a client's examples kept for validation.
+    """
+
+    set: Reference
+    clients: int = Field(ge=1)
+    partition: Partition = Iid(name="iid")
+    missing: Missing = Missing()
+    limit: int | None = Field(None, ge=1)
+    test_limit: int | None = Field(None, ge=1)
+    validation: float = Field(0.1, ge=0, le=0.5)
+
+
+class Model(Options):
+    """encoders: one for each modality; architecture: the model that joins them, by default the method's own."""
+
+    encoders: dict[ModalityName, Reference] = Field(min_length=1)
+    architecture: Reference | None = None
+
+    @field_validator("encoders")
+    @classmethod
+    def _no_reserved_names(cls, encoders: dict[Modality, Reference]) -> dict[Modality, Reference]:
+        if taken := RESERVED & encoders.keys():
+            raise ValueError(f"{', '.join(sorted(taken))}: a modality cannot have this name")
+        return encoders
+
+
+class Train(Options):
+    """Local training: SGD, re-created each round."""
+
+    epochs: int = Field(1, ge=1)
+    batch_size: int = Field(32, ge=2)
+    lr: float = Field(gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0)
+
+
+class Federation(Options):
+    """Rounds and who takes part.
+
+    sample: clients trained a round, drawn from all that have introduced themselves (None: all).
+    min_replies: a round with fewer good replies ends the run (None: every sampled client must reply).
+    wait_seconds: how long to wait for the clients to connect; round_seconds: how long a round may take.
+    """
+
+    rounds: int = Field(ge=1)
+    sample: int | None = Field(None, ge=1)
+    min_replies: int | None = Field(None, ge=1)
+    wait_seconds: float = Field(120, gt=0)
+    round_seconds: float = Field(1800, gt=0)
+
+
+class Wire(Options):
+    """dtype: how parameters travel; bfloat16 halves the bytes and rounds every value to 8 bits of precision."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class Experiment(Options):
+    """A complete experiment."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(1, ge=0)
+    data: Data
+    model: Model
+    method: Reference
+    strategy: Reference | None = None
+    train: Train
+    federation: Federation
+    wire: Wire = Wire()
+
+    @property
+    def modalities(self) -> list[Modality]:
+        """The modalities of the experiment, in alphabetical order."""
+        return sorted(self.model.encoders)
+
+    def component(self, family: str) -> Any:
+        """The experiment's data set, model, method or strategy, built from its options."""
+        section = {
+            "data set": self.data.set,
+            "model": self.model.architecture,
+            "method": self.method,
+            "strategy": self.strategy,
+        }[family]
+        if section is None:
+            raise ValueError(f"the experiment is not resolved: no {family}")
+        return build(family, section)
+
+    def to_json(self) -> str:
+        """The whole experiment in one line, as it travels to server and clients."""
+        return self.model_dump_json()
+
+    def to_yaml(self) -> str:
+        """The whole experiment, every default written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> Self:
+        sample, clients = self.federation.sample, self.data.clients
+        if sample is not None and sample > clients:
+            raise ValueError(f"federation.sample is {sample}, but data.clients is {clients}")
+        if (self.federation.min_replies or 0) > (sample or clients):
+            raise ValueError(
+                f"federation.min_replies is {self.federation.min_replies}, "
+                f"but a round trains {sample or clients} clients"
+            )
+        return self
+
+
+def read(path: Path, overrides: dict[str, Any] | None = None) -> Experiment:
+    """The experiment of a YAML file; `overrides` are dotted names with values, e.g. {"train.lr": 0.1}.
+
+    Raises ConfigError with every mistake of the file.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(str(path), [f"cannot be read: {reason}"]) from None
+    except yaml.YAMLError as error:
+        raise ConfigError(str(path), [f"not YAML: {' '.join(str(error).split())}"]) from None
+    if not isinstance(raw, dict):
+        raise ConfigError(str(path), ["an experiment is a mapping of sections such as data, model, train"])
+    for dotted, value in (overrides or {}).items():
+        _override(raw, dotted.split("."), value, str(path))
+    return parse(raw, str(path))
+
+
+def _override(raw: dict[str, Any], keys: list[str], value: Any, source: str) -> None:
+    for key in keys[:-1]:
+        raw = raw.setdefault(key, {})
+        if not isinstance(raw, dict):
+            raise ConfigError(source, [f"{'.'.join(keys)}: {key} is not a section"])
+    raw[keys[-1]] = value
+
+
+def parse(raw: dict[str, Any], source: str) -> Experiment:
+    """The experiment of a mapping, resolved: every component checked and its defaults filled in.
+
+    Raises ConfigError with every mistake.
+    """
+    mistakes: list[str] = []
+    resolved = _resolve(raw, mistakes)
+    try:
+        experiment = Experiment.model_validate_json(json.dumps(resolved))
+    except ValidationError as error:
+        mistakes = [*_messages(error), *mistakes]
+    except TypeError as error:  # YAML knows dates and sets, JSON does not
+        mistakes = [f"a value of a kind that no option takes: {error}", *mistakes]
+    else:
+        mistakes += _unheld(experiment)
+    if mistakes:
+        raise ConfigError(source, mistakes)
+    return experiment
+
+
+def from_json(text: str) -> Experiment:
+    """The experiment that `Experiment.to_json` wrote.
+
+    Raises ConfigError when it is not one, e.g. because the sender runs another version of this project.
+    """
+    try:
+        return Experiment.model_validate_json(text)
+    except ValidationError as error:
+        raise ConfigError("received experiment", _messages(error)) from None
+
+
+def _resolve(raw: dict[str, Any], mistakes: list[str]) -> dict[str, Any]:
+    """The raw experiment with each component's defaults; the method names the model and strategy it wants."""
+    resolved = dict(raw)
+    method = _component(resolved, "method", "method", mistakes)
+    if method is not None:
+        resolved.setdefault("strategy", {"name": getattr(method, "strategy", "fedavg")})
+    _component(resolved, "strategy", "strategy", mistakes)
+    if isinstance(data := raw.get("data"), dict):
+        resolved["data"] = dict(data)
+        _component(resolved["data"], "set", "data set", mistakes, "data.")
+    if isinstance(model := raw.get("model"), dict):
+        resolved["model"] = dict(model)
+        if method is not None:
+            resolved["model"].setdefault("architecture", {"name": getattr(method, "model", "late-fusion")})
+        chosen = _component(resolved["model"], "architecture", "model", mistakes, "model.")
+        wanted = getattr(method, "model", None)
+        if chosen is not None and wanted and resolved["model"]["architecture"]["name"] != wanted:
+            mistakes.append(f"model.architecture: the method needs {wanted!r}")
+        if isinstance(encoders := model.get("encoders"), dict):
+            resolved["model"]["encoders"] = dict(encoders)
+            for modality in encoders:
+                where = "model.encoders."
+                _component(resolved["model"]["encoders"], modality, "encoder", mistakes, where)
+    return resolved
+
+
+def _component(
+    section: dict[str, Any], key: str, family: str, mistakes: list[str], prefix: str = ""
+) -> Component | None:
+    """Fill in the defaults of one component in place; add what is wrong with it to `mistakes`."""
+    reference = section.get(key)
+    if reference is None:
+        return None
+    if isinstance(reference, str):
+        reference = {"name": reference}
+    where = f"{prefix}{key}"
+    if not isinstance(reference, dict) or "name" not in reference:
+        mistakes.append(f"{where}: needs a name; known: {', '.join(names(family))}")
+        section[key] = {}
+        return None
+    section[key] = reference
+    try:
+        kind = find(family, str(reference["name"]))
+        options = {name: value for name, value in reference.items() if name != "name"}
+        component = kind.model_validate(options)
+    except ConfigError as error:
+        mistakes += [f"{where}: {mistake}" for mistake in error.mistakes]
+        return None
+    except ValidationError as error:
+        known = list(kind.model_fields)
+        mistakes += [f"{where}.{message}" for message in _messages(error, known)]
+        return None
+    section[key] = {"name": reference["name"], **component.model_dump(mode="json")}
+    return component
+
+
+def _messages(error: ValidationError, known: list[str] | None = None) -> list[str]:
+    """Pydantic's findings in our words: where, what, and what was given."""
+    messages = []
+    for finding in error.errors(include_url=False):
+        where = ".".join(str(part) for part in finding["loc"])
+        if finding["type"] == "extra_forbidden":
+            options = known if known is not None else _options_at(finding["loc"])
+            text = unknown("option", finding["loc"][-1], options)
+        elif finding["type"] == "missing":
+            text = "is required"
+        elif finding["type"] == "value_error":
+            text = str(finding["ctx"]["error"]) if "ctx" in finding else finding["msg"]
+        else:
+            text = f"{finding['msg'][0].lower()}{finding['msg'][1:]}, not {finding['input']!r}"
+        messages.append(f"{where}: {text}" if where else text)
+    return messages
+
+
+def _options_at(location: tuple[int | str, ...]) -> list[str]:
+    """The options that the section holding `location` knows; empty where it is a union."""
+    kind: Any = Experiment
+    for part in location[:-1]:
+        field = kind.model_fields.get(part) if hasattr(kind, "model_fields") else None
+        kind = field.annotation if field else None
+    return list(getattr(kind, "model_fields", {}))
+
+
+def _unheld(experiment: Experiment) -> list[str]:
+    """Modalities that the config names somewhere but has no encoder for, or that the data set does not have."""
+    offered = getattr(experiment.component("data set"), "modalities", None)
+    known = experiment.modalities
+    mistakes = []
+    if offered is not None:
+        mistakes += [
+            f"model.encoders.{modality}: {unknown('modality of the data set', modality, list(offered))}"
+            for modality in known
+            if modality not in offered
+        ]
+    missing = experiment.data.missing
+    named = {"rates": set(missing.rates)}
+    if isinstance(missing.unimodal_clients, dict):
+        named["unimodal_clients"] = set(missing.unimodal_clients)
+    for option, modalities in named.items():
+        mistakes += [
+            f"data.missing.{option}.{modality}: {unknown('modality', modality, known)}"
+            for modality in sorted(modalities - set(known))
+        ]
+    return mistakes

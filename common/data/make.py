@@ -1,0 +1,99 @@
+"""Data set -> partition -> missing scenario -> one shard a client, and a test shard for the server."""
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from common.config import Experiment
+from common.data.missing import drop, unimodal_clients
+from common.data.partition import partition
+from common.data.shard import Example, ShardInfo, ShardWriter
+from common.datasets.base import DataSet
+from common.errors import DataError, ShardError
+from common.seeding import rng
+
+TEST = "test"
+
+
+def client_name(index: int) -> str:
+    """The folder, and the default site name, of a client's shard."""
+    return f"client-{index}"
+
+
+def make_shards(experiment: Experiment, out: Path, progress: Callable[[str], None] = lambda _: None) -> list[Path]:
+    """Write `out`/client-0, client-1, ... and `out`/test, and return the folders of the clients.
+
+    The same experiment gives the same bytes. The shards appear all at once or not at all. Test data stay complete.
+    `progress` is called with the name of each shard before it is written.
+
+    Raises ShardError when `out` exists and is not empty, DataError when the data set or the partition cannot be had.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ShardError(f"{out} exists and is not empty: remove it or choose another folder")
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        _write_all(experiment, partial, progress)
+        if out.exists():
+            out.rmdir()
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return [out / client_name(index) for index in range(experiment.data.clients)]
+
+
+def _write_all(experiment: Experiment, out: Path, progress: Callable[[str], None]) -> None:
+    source: DataSet = experiment.component("data set")
+    seed, data = experiment.seed, experiment.data
+    train = _take(experiment, source.examples("train", seed), data.limit, "train")
+    parts = partition(
+        [example.label for example in train], [example.group for example in train], data.clients, data.partition, seed
+    )
+    single = unimodal_clients(data.clients, experiment.modalities, data.missing, seed)
+    for index, part in enumerate(parts):
+        name = client_name(index)
+        progress(name)
+        held = [single[index]] if index in single else experiment.modalities
+        examples = _incomplete(experiment, [_only(train[i], held) for i in part], name)
+        _write(experiment, source, out / name, name, held, examples)
+    progress(TEST)
+    test = _take(experiment, source.examples("test", seed), data.test_limit, "test")
+    _write(experiment, source, out / TEST, TEST, experiment.modalities, test)
+
+
+def _take(experiment: Experiment, examples: list[Example], limit: int | None, part: str) -> list[Example]:
+    """The examples with the experiment's modalities; at most `limit` of them, chosen by seed."""
+    kept = [_only(example, experiment.modalities) for example in examples]
+    if doubled := [name for name, count in Counter(example.id for example in kept).items() if count > 1]:
+        raise DataError(f"the {part} part has ids twice: {', '.join(sorted(doubled)[:5])}")
+    if not kept:
+        raise DataError(f"the {part} part has no examples")
+    order = rng(experiment.seed, "limit", part).permutation(len(kept))[:limit]
+    return [kept[i] for i in sorted(order)]
+
+
+def _only(example: Example, modalities: Sequence[str]) -> Example:
+    return replace(example, media={m: media for m, media in example.media.items() if m in modalities})
+
+
+def _incomplete(experiment: Experiment, examples: list[Example], name: str) -> list[Example]:
+    present = [frozenset(example.media) for example in examples]
+    kept = drop(present, experiment.data.missing, experiment.seed, name)
+    return [_only(example, sorted(keep)) for example, keep in zip(examples, kept, strict=True) if keep]
+
+
+def _write(
+    experiment: Experiment, source: DataSet, folder: Path, name: str, held: list[str], examples: list[Example]
+) -> None:
+    made: dict[str, Any] = {
+        "data_set": experiment.data.set["name"],
+        "options": {k: v for k, v in experiment.data.set.items() if k not in ("name", "mnist", "fsdd")},
+        "seed": experiment.seed,
+        "partition": experiment.data.partition.model_dump(),
+        "missing": experiment.data.missing.model_dump(),
+    }
+    info = ShardInfo(site=name, classes=source.classes, modalities=held, licence=source.licence, made=made)
+    ShardWriter(folder, info).write(examples)

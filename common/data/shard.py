@@ -1,0 +1,211 @@
+"""A shard: the folder in which one site's examples lie, and the boundary between its files and the system.
+
+    shard/
+      metadata.jsonl   one line an example: {"id": "7", "label": "cat", "image_file_name": "image/7.png", "text": "..."}
+      shard.json       {"site": ..., "classes": [...], "modalities": [...], "licence": ..., "made": {...}}
+      image/ audio/    the files
+
+The value of modality m stands under "m_file_name" (a file of the shard) or, for text, under "m" itself. A missing key
+is a missing modality. The names follow the folder-with-metadata convention of Hugging Face `datasets`.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from common.component import Options
+from common.errors import ShardError
+from common.types import Modality
+
+FILE_KEY = "_file_name"
+MAX_LISTED = 10
+"""How many faults of a file an error message lists."""
+
+
+class ShardInfo(Options):
+    """What shard.json says.
+
+    classes: the class names in the order of their indices, the same at every site.
+    modalities: those the site holds at all.
+    made: how the shard was made (data set, partition, seed, missing scenario); free form.
+    """
+
+    site: str
+    classes: list[str]
+    modalities: list[Modality]
+    licence: str = ""
+    made: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Media:
+    """One modality of one example on its way into a shard: a text, or a file given by its suffix and its bytes."""
+
+    read: Callable[[], bytes]
+    suffix: str = ""
+
+    @staticmethod
+    def text(value: str) -> "Media":
+        """A text, kept in metadata.jsonl itself."""
+        return Media(value.encode)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One example of a data set.
+
+    group: the natural owner (speaker, writer, brand), "" when there is none.
+    """
+
+    id: str
+    label: str
+    media: Mapping[Modality, Media]
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of metadata.jsonl: where each modality's value is."""
+
+    id: str
+    label: str
+    texts: Mapping[Modality, str] = field(default_factory=dict)
+    files: Mapping[Modality, Path] = field(default_factory=dict)
+
+
+class ShardWriter:
+    """Writes a shard; the same examples give the same bytes.
+
+    Raises ShardError when the folder exists and is not empty.
+    """
+
+    def __init__(self, folder: Path, info: ShardInfo) -> None:
+        if folder.exists() and any(folder.iterdir()):
+            raise ShardError(f"shard {folder}: the folder exists and is not empty")
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.info = info
+
+    def write(self, examples: Iterable[Example]) -> None:
+        """Write the files, the metadata and shard.json."""
+        with (self.folder / "metadata.jsonl").open("w", encoding="utf-8") as lines:
+            for example in examples:
+                lines.write(json.dumps(self._line(example), ensure_ascii=False) + "\n")
+        text = json.dumps(self.info.model_dump(), ensure_ascii=False, indent=1)
+        (self.folder / "shard.json").write_text(text + "\n", encoding="utf-8")
+
+    def _line(self, example: Example) -> dict[str, str]:
+        line = {"id": example.id, "label": example.label}
+        for modality, media in sorted(example.media.items()):
+            if not media.suffix:
+                line[modality] = media.read().decode()
+                continue
+            name = f"{modality}/{example.id}{media.suffix}"
+            target = self.folder / name
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(media.read())
+            line[modality + FILE_KEY] = name
+        return line
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard on disk: its info and its records. Opening it reads the metadata, none of the files."""
+
+    folder: Path
+    info: ShardInfo
+    records: list[Record]
+
+    @classmethod
+    def open(cls, folder: Path) -> "Shard":
+        """Read shard.json and metadata.jsonl.
+
+        Raises ShardError naming the shard: absent or malformed files, unknown labels, repeated ids, file names that
+        leave the shard.
+        """
+        info = _read_info(folder)
+        faults: list[str] = []
+        records = list(_read_records(folder, info, faults))
+        if faults:
+            more = f"\n  ... and {len(faults) - MAX_LISTED} more" if len(faults) > MAX_LISTED else ""
+            listed = "".join(f"\n  - {fault}" for fault in faults[:MAX_LISTED])
+            raise ShardError(f"shard {folder}: metadata.jsonl has mistakes{listed}{more}")
+        if not records:
+            raise ShardError(f"shard {folder}: metadata.jsonl has no examples")
+        return cls(folder, info, records)
+
+    def label_index(self, record: Record) -> int:
+        """The class index of a record."""
+        return self.info.classes.index(record.label)
+
+
+def _read_info(folder: Path) -> ShardInfo:
+    path = folder / "shard.json"
+    if not folder.is_dir():
+        raise ShardError(f"shard {folder}: there is no such folder")
+    try:
+        info = ShardInfo.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ShardError(f"shard {folder}: shard.json cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        found = "; ".join(
+            f"{'.'.join(map(str, finding['loc'])) or 'file'}: {finding['msg']}" for finding in error.errors()
+        )
+        raise ShardError(f"shard {folder}: shard.json is not valid: {found}") from None
+    for name, values in (("classes", info.classes), ("modalities", info.modalities)):
+        if not values or len(set(values)) != len(values):
+            raise ShardError(f"shard {folder}: shard.json: {name} must be a list of different names")
+    return info
+
+
+def _read_records(folder: Path, info: ShardInfo, faults: list[str]) -> Iterator[Record]:
+    try:
+        text = (folder / "metadata.jsonl").read_text(encoding="utf-8")
+    except OSError as error:
+        raise ShardError(f"shard {folder}: metadata.jsonl cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ShardError(f"shard {folder}: metadata.jsonl is not UTF-8 text") from None
+    root, classes, seen = folder.resolve(), set(info.classes), set[str]()
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = _parse(json.loads(line), root, info)
+            if record.label not in classes:
+                raise ValueError(f"label {record.label!r} is not among the classes of shard.json")
+            if record.id in seen:
+                raise ValueError(f"id {record.id!r} stands there twice")
+        except (ValueError, RecursionError) as error:
+            reason = "not JSON" if isinstance(error, json.JSONDecodeError | RecursionError) else str(error)
+            faults.append(f"line {number}: {reason}")
+            continue
+        seen.add(record.id)
+        yield record
+
+
+def _parse(line: Any, root: Path, info: ShardInfo) -> Record:
+    if not isinstance(line, dict) or not all(isinstance(line.get(key), str) for key in ("id", "label")):
+        raise ValueError('needs "id" and "label", both text')
+    texts, files = {}, {}
+    for modality in info.modalities:
+        if (name := line.get(modality + FILE_KEY)) is not None:
+            files[modality] = _inside(root, name)
+        elif (text := line.get(modality)) is not None:
+            if not isinstance(text, str):
+                raise ValueError(f"{modality!r} must be text")
+            texts[modality] = text
+    return Record(line["id"], line["label"], texts, files)
+
+
+def _inside(root: Path, name: object) -> Path:
+    """The file of a name, which must stay in the shard, links followed."""
+    if not isinstance(name, str) or "\0" in name:
+        raise ValueError(f"file name {name!r} is not a file name")
+    path = (root / name).resolve()
+    if not path.is_relative_to(root):
+        raise ValueError(f"file name {name!r} leaves the shard")
+    return path

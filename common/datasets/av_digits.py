@@ -1,0 +1,133 @@
+"""av-digits: MNIST images with recordings of the Free Spoken Digit Dataset, in their original layouts on disk.
+
+Images: Y. LeCun, C. Cortes, C. J. C. Burges, MNIST; writers from C. Yadav, L. Bottou, "Cold Case: the Lost MNIST
+Digits", NeurIPS 2019 (QMNIST). Recordings: Z. Jackson et al., Free Spoken Digit Dataset; takes 0 to 4 are the test part.
+"""
+
+import gzip
+import re
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+from pydantic import Field
+
+from common.data.degrade import noisy_image, noisy_sound
+from common.data.media import encode_image, encode_sound
+from common.data.shard import Example, Media
+from common.datasets.base import DataSet, pair_by_label
+from common.errors import DataError
+from common.seeding import rng
+
+TEST_TAKES = 5
+RECORDING = re.compile(r"(\d)_(\w+)_(\d+)\.wav")
+
+
+class AvDigits(DataSet):
+    """mnist: folder of the idx files (plain or .gz; also torchvision's MNIST/raw), with writers.npz for writer ids.
+    fsdd: folder of the recordings (also the repository's root). group: whose data a natural client has.
+    Options make the modalities unequal: noise at a signal-to-noise ratio in dB, fewer image pixels (28 = all)."""
+
+    modalities: ClassVar[tuple[str, ...]] = ("audio", "image")
+    licence: ClassVar[str] = "images CC BY-SA 3.0 (MNIST); recordings CC BY-SA 4.0 (FSDD)"
+
+    mnist: str
+    fsdd: str
+    group: Literal["speaker", "writer"] = "speaker"
+    audio_snr_db: float | None = None
+    image_snr_db: float | None = None
+    image_pixels: int = Field(28, ge=1, le=28)
+
+    @property
+    def classes(self) -> list[str]:
+        """The digits."""
+        return [str(digit) for digit in range(10)]
+
+    def examples(self, part: str, seed: int) -> list[Example]:
+        """Image and recording of the same digit, as many as there are recordings."""
+        pixels, labels = _read_mnist(_folder(self.mnist, ["", "raw", "MNIST/raw"], "train-images*"), part)
+        writers = _writers(Path(self.mnist), part, len(labels)) if self.group == "writer" else None
+        images = [(str(label), index) for index, label in enumerate(labels.tolist())]
+        takes = _recordings(_folder(self.fsdd, ["", "recordings"], "*.wav"), part)
+        examples = []
+        for label, index, path in pair_by_label(images, takes, seed, part):  # type: ignore[type-var]
+            owner = path.stem.split("_")[1] if writers is None else f"writer-{writers[index]}"
+            examples.append(self._example(part, seed, label, index, pixels[index], path, owner))
+        return examples
+
+    def _example(
+        self, part: str, seed: int, label: str, index: int, pixels: NDArray[np.uint8], path: Path, owner: str
+    ) -> Example:
+        name = f"{part}-{path.stem}-{index}"
+
+        def png() -> bytes:
+            return encode_image(noisy_image(pixels, self.image_pixels, self.image_snr_db, rng(seed, "image", name)))
+
+        def wav() -> bytes:
+            samples, rate = soundfile.read(path, dtype="float32")
+            return encode_sound(noisy_sound(samples, self.audio_snr_db, rng(seed, "audio", name)), rate)
+
+        return Example(name, label, {"audio": Media(wav, ".wav"), "image": Media(png, ".png")}, owner)
+
+
+def _folder(given: str, layouts: list[str], pattern: str) -> Path:
+    """The first of the known layouts below a folder that has files of the pattern."""
+    for layout in layouts:
+        folder = Path(given) / layout
+        if next(folder.glob(pattern), None) is not None:
+            return folder
+    looked = ", ".join(str(Path(given) / layout) for layout in layouts)
+    raise DataError(f"av-digits: no {pattern} in {looked}")
+
+
+def _read_mnist(folder: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    prefix = "train" if part == "train" else "t10k"
+    pixels, labels = (_idx(_one(folder, f"{prefix}*{kind}*ubyte*")) for kind in ("images", "labels"))
+    if pixels.ndim != 3 or labels.ndim != 1 or len(pixels) != len(labels):
+        raise DataError(f"av-digits: images {pixels.shape} and labels {labels.shape} in {folder} do not belong together")
+    return pixels, labels
+
+
+def _one(folder: Path, pattern: str) -> Path:
+    if found := sorted(folder.glob(pattern)):
+        return found[0]
+    raise DataError(f"av-digits: no {pattern} in {folder}")
+
+
+def _idx(path: Path) -> NDArray[np.uint8]:
+    """An idx file of bytes: magic 0, 0, type 8, number of dimensions, the dimensions (big-endian), the values."""
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError) as error:
+        raise DataError(f"av-digits: {path} cannot be read: {error}") from None
+    if len(data) < 4 or data[:3] != b"\0\0\x08":
+        raise DataError(f"av-digits: {path} is not an idx file of bytes")
+    shape = np.frombuffer(data, ">u4", count=data[3], offset=4) if len(data) >= 4 + 4 * data[3] else np.zeros(0)
+    values = np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]) if shape.size else np.zeros(0, np.uint8)
+    if not shape.size or values.size != int(np.prod(shape.astype(np.int64))):
+        raise DataError(f"av-digits: {path} is cut short")
+    return values.reshape([int(n) for n in shape])
+
+
+def _writers(folder: Path, part: str, count: int) -> NDArray[Any]:
+    path = folder / "writers.npz"
+    try:
+        table = np.load(path, allow_pickle=False)
+        writers = table[f"{part}_writer"]
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"av-digits: writer ids of the {part} part cannot be read from {path}: {error}") from None
+    if len(writers) < count:
+        raise DataError(f"av-digits: {path} has {len(writers)} writers for {count} images")
+    return np.asarray(writers)
+
+
+def _recordings(folder: Path, part: str) -> list[tuple[str, Any]]:
+    found = []
+    for path in sorted(folder.glob("*.wav")):
+        if (match := RECORDING.fullmatch(path.name)) and (int(match[3]) < TEST_TAKES) == (part == "test"):
+            found.append((match[1], path))
+    if not found:
+        raise DataError(f"av-digits: no recordings of the {part} part in {folder}")
+    return found

@@ -1,0 +1,92 @@
+"""digits-mini: scikit-learn's handwritten digits with digits spoken by espeak-ng; comes with the project, needs no network.
+
+Images: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998, 8 x 8 pixels, as shipped with
+scikit-learn. Clips: made by `assets/make_digits_mini.py`. The test part has voices and images that training never has.
+"""
+
+import io
+import json
+import zipfile
+from functools import cache
+from importlib.resources import files
+from typing import Any, ClassVar
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+from pydantic import Field
+from sklearn.datasets import load_digits
+
+from common.data.degrade import noisy_image, noisy_sound
+from common.data.media import encode_image, encode_sound
+from common.data.shard import Example, Media
+from common.datasets.base import DataSet, pair_by_label
+from common.seeding import rng
+
+TEST_SHARE = 0.2
+
+
+class DigitsMini(DataSet):
+    """Options make the modalities unequal: noise at a signal-to-noise ratio in dB, fewer image pixels (8 = all)."""
+
+    modalities: ClassVar[tuple[str, ...]] = ("audio", "image")
+    licence: ClassVar[str] = "images CC BY 4.0 (UCI); clips Apache-2.0"
+
+    audio_snr_db: float | None = None
+    image_snr_db: float | None = None
+    image_pixels: int = Field(8, ge=1, le=8)
+
+    @property
+    def classes(self) -> list[str]:
+        """The digits."""
+        return [str(digit) for digit in range(10)]
+
+    def examples(self, part: str, seed: int) -> list[Example]:
+        """Image and clip of the same digit; the natural group is the voice."""
+        pairs = pair_by_label(_images(part), _clips(part), seed, part)
+        return [self._example(part, seed, *pair) for pair in pairs]
+
+    def _example(self, part: str, seed: int, label: str, image: Any, clip: Any) -> Example:
+        name = f"{part}-{label}-{image}-{clip['file_name'].split('/')[-1].split('.')[0]}".replace("+", "_")
+
+        def png() -> bytes:
+            pixels = np.rint(load_pixels()[image] * (255 / 16)).astype(np.uint8)
+            return encode_image(noisy_image(pixels, self.image_pixels, self.image_snr_db, rng(seed, "image", name)))
+
+        def wav() -> bytes:
+            with zipfile.ZipFile(_archive()) as archive:
+                samples, rate = soundfile.read(io.BytesIO(archive.read(clip["file_name"])), dtype="float32")
+            return encode_sound(noisy_sound(samples, self.audio_snr_db, rng(seed, "audio", name)), rate)
+
+        return Example(name, label, {"audio": Media(wav, ".wav"), "image": Media(png, ".png")}, clip["voice"])
+
+
+def _archive() -> Any:
+    return files("common.datasets").joinpath("assets/digits_mini.zip").open("rb")
+
+
+@cache
+def load_pixels() -> NDArray[np.float64]:
+    """[1797, 8, 8] in 0..16."""
+    return np.asarray(load_digits().images)
+
+
+def _images(part: str) -> list[tuple[str, Any]]:
+    """Every fifth image of a digit is a test image."""
+    labels = load_digits().target
+    chosen = []
+    for digit in range(10):
+        for rank, index in enumerate(np.flatnonzero(labels == digit).tolist()):
+            if (rank % round(1 / TEST_SHARE) == 0) == (part == "test"):
+                chosen.append((str(digit), index))
+    return chosen
+
+
+def _clips(part: str) -> list[tuple[str, Any]]:
+    """Every fifth voice is a test voice."""
+    with zipfile.ZipFile(_archive()) as archive:
+        clips = [json.loads(line) for line in archive.read("metadata.jsonl").splitlines()]
+    voices = sorted({clip["voice"] for clip in clips})
+    order = rng(0, "digits-mini voices").permutation(len(voices))
+    held_out = {voices[i] for i in order[: round(TEST_SHARE * len(voices))]}
+    return [(str(clip["digit"]), clip) for clip in clips if (clip["voice"] in held_out) == (part == "test")]

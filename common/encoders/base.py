@@ -1,0 +1,40 @@
+"""What an encoder is: the one place that knows what a modality's raw values mean."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from common.component import Component
+from common.data.media import Raw
+
+
+class Encoder(nn.Module, ABC):
+    """Raw values of one modality -> tensors -> features. It owns its preprocessing, because that belongs to the weights.
+
+    width: the number D of features.
+    """
+
+    width: int
+
+    @abstractmethod
+    def prepare(self, raw: Raw) -> Tensor:
+        """One raw value as the input of `forward`, without the batch dimension; always of the same shape.
+
+        Raises ValueError for a value that is not of this encoder's kind.
+        """
+
+    @abstractmethod
+    def blank(self) -> Tensor:
+        """The stand-in for a missing value, zeros in the shape that `prepare` gives."""
+
+    @abstractmethod
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Features [B, D] of prepared inputs [B, ...]."""
+
+
+class EncoderOptions(Component):
+    """Base of the encoders' options."""
+
+    @abstractmethod
+    def build(self) -> Encoder:
+        """A new encoder with random weights."""

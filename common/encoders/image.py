@@ -1,0 +1,53 @@
+"""Images of any size, in grey or colour."""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image as Picture
+from pydantic import Field
+from torch import Tensor
+
+from common.backbones import Backbone, backbone
+from common.data.media import Raw
+from common.encoders.base import Encoder, EncoderOptions
+
+
+class ImageEncoder(Encoder):
+    """Resized to size x size by bilinear interpolation, values from -1 to 1."""
+
+    def __init__(self, size: int, channels: int, kind: Backbone, width: int) -> None:
+        super().__init__()
+        self.size, self.channels, self.width = size, channels, width
+        self.net = backbone(kind, channels, width)
+
+    def prepare(self, raw: Raw) -> Tensor:
+        """[C, size, size]."""
+        if not isinstance(raw, Picture.Image):
+            raise ValueError(f"an image is needed, not {type(raw).__name__}")
+        picture = raw.convert("L" if self.channels == 1 else "RGB")
+        picture = picture.resize((self.size, self.size), Picture.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 127.5 - 1)
+        return pixels.reshape(self.size, self.size, self.channels).permute(2, 0, 1).contiguous()
+
+    def blank(self) -> Tensor:
+        """[C, size, size] of zeros."""
+        return torch.zeros(self.channels, self.size, self.size)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[B, C, size, size] -> [B, D]."""
+        features: Tensor = self.net(inputs)
+        return features
+
+
+class Image(EncoderOptions):
+    """size: pixels a side; channels: 1 (grey) or 3 (colour); width: features D."""
+
+    size: int = Field(28, ge=8)
+    channels: Literal[1, 3] = 1
+    backbone: Backbone = "cnn"
+    width: int = Field(64, ge=1)
+
+    def build(self) -> ImageEncoder:
+        """A new encoder with random weights."""
+        return ImageEncoder(self.size, self.channels, self.backbone, self.width)

@@ -1,0 +1,44 @@
+"""The exceptions of the project, all of them expected: a command prints their message and no traceback.
+
+FedmosaicError
+├── ConfigError      an experiment that cannot be run as written; lists every mistake
+├── DataError        a data set whose files are not what its loader reads
+│   └── ShardError   a shard that cannot be used; names the shard
+├── WireError        a message whose content is not what the receiver expects
+├── TrainingError    local training that cannot go on (diverged, nothing to train on)
+└── RunError         a run that ended without a model: too few clients, a process that died
+"""
+
+
+class FedmosaicError(Exception):
+    """Base of everything this project raises on purpose."""
+
+
+class ConfigError(FedmosaicError):
+    """An experiment file with one or more mistakes."""
+
+    def __init__(self, source: str, mistakes: list[str]) -> None:
+        self.mistakes = mistakes
+        lines = "\n".join(f"  - {mistake}" for mistake in mistakes)
+        count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        super().__init__(f"{source}: {count}\n{lines}")
+
+
+class DataError(FedmosaicError):
+    """Source files that are absent or not in the layout that the data set's loader reads."""
+
+
+class ShardError(DataError):
+    """A shard that cannot be used."""
+
+
+class WireError(FedmosaicError):
+    """A message that does not hold what its receiver expects."""
+
+
+class TrainingError(FedmosaicError):
+    """Local training that cannot go on."""
+
+
+class RunError(FedmosaicError):
+    """A run that ended without a result."""

@@ -1,0 +1,96 @@
+"""Counts that merge by addition, and the figures derived from them."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common.data.loader import batches
+from common.models.base import MultimodalModel
+from common.types import Batch, subset_name, subsets
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What was predicted for a number of examples; every list is [K], by class.
+
+    correct: hits. total: examples of the class. predicted: examples that were said to be of the class.
+    confidence: sums of the probability given to the true class, by true class.
+    """
+
+    correct: list[int]
+    total: list[int]
+    predicted: list[int]
+    confidence: list[float]
+
+    @classmethod
+    def of(cls, logits: Tensor, labels: Tensor) -> "Tally":
+        """Count logits [B, K] against labels [B]."""
+        classes = logits.shape[1]
+        answer = logits.argmax(1)
+        given = logits.double().softmax(1).gather(1, labels.unsqueeze(1)).squeeze(1)
+        return cls(
+            torch.bincount(labels[answer == labels], minlength=classes).tolist(),
+            torch.bincount(labels, minlength=classes).tolist(),
+            torch.bincount(answer, minlength=classes).tolist(),
+            torch.zeros(classes, dtype=torch.float64).index_add(0, labels, given).tolist(),
+        )
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(*([a + b for a, b in zip(x, y, strict=True)] for x, y in zip(self, other, strict=True)))
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        return iter((self.correct, self.total, self.predicted, self.confidence))
+
+    @property
+    def examples(self) -> int:
+        """The number of examples."""
+        return sum(self.total)
+
+    def figures(self) -> dict[str, Any]:
+        """accuracy, macro_f1 (over the classes that occur or are predicted), confidence (mean probability of the true
+        class), per_class (recall; None for a class without examples), examples."""
+        by_class = zip(self.correct, self.total, self.predicted, strict=True)
+        f1 = [2 * hits / (total + said) for hits, total, said in by_class if total + said]
+        return {
+            "accuracy": sum(self.correct) / self.examples,
+            "macro_f1": sum(f1) / len(f1),
+            "confidence": sum(self.confidence) / self.examples,
+            "per_class": [hit / n if n else None for hit, n in zip(self.correct, self.total, strict=True)],
+            "examples": self.examples,
+        }
+
+
+Tallies = dict[str, Tally]
+"""By subset of modalities, e.g. "audio+image"."""
+
+
+def figures(tallies: Mapping[str, Tally]) -> dict[str, dict[str, Any]]:
+    """The figures of every subset that has examples."""
+    return {name: tally.figures() for name, tally in tallies.items() if tally.examples}
+
+
+def merge(into: Tallies, more: Mapping[str, Tally]) -> Tallies:
+    """Tallies added subset by subset."""
+    merged = dict(into)
+    for name, tally in more.items():
+        merged[name] = merged[name] + tally if name in merged else tally
+    return merged
+
+
+@torch.no_grad()
+def evaluate(model: MultimodalModel, examples: Batch, batch_size: int) -> Tallies:
+    """Predict from every non-empty subset of the modalities, each on the examples that have all of the subset.
+
+    Leaves the model in eval mode.
+    """
+    model.eval()
+    tallies: Tallies = {}
+    for subset in subsets(set(model.modalities) & set(examples.modalities)):
+        complete = torch.stack([examples.has(m) for m in subset]).all(0)
+        for batch in batches(examples.rows(complete), batch_size):
+            tally = Tally.of(model.predict(batch.only(subset)), batch.labels)
+            tallies = merge(tallies, {subset_name(subset): tally})
+    return tallies

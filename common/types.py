@@ -1,0 +1,110 @@
+"""The nouns that every part shares."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+Modality = str
+"""A key such as "audio". What it means is the business of its encoder."""
+
+
+class Origin(IntEnum):
+    """Where the value of one modality of one example comes from."""
+
+    MISSING = 0
+    GENERATED = 1
+    OBSERVED = 2
+
+
+def subsets(modalities: Iterable[Modality]) -> list[tuple[Modality, ...]]:
+    """Every non-empty subset, smallest first, each in alphabetical order."""
+    names = sorted(modalities)
+    return [chosen for size in range(1, len(names) + 1) for chosen in combinations(names, size)]
+
+
+def subset_name(modalities: Iterable[Modality]) -> str:
+    """The name of a set of modalities in metrics and reports, e.g. "audio+image"."""
+    return "+".join(sorted(modalities))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B examples, column by column.
+
+    inputs: per modality [B, ...], blank (zeros) in the rows where it is missing.
+    origin: per modality [B] of `Origin` values.
+    labels: [B] class indices.
+
+    Raises ValueError at construction when the columns do not agree.
+    """
+
+    inputs: Mapping[Modality, Tensor]
+    origin: Mapping[Modality, Tensor]
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if self.inputs.keys() != self.origin.keys():
+            raise ValueError(f"inputs have modalities {sorted(self.inputs)}, origin has {sorted(self.origin)}")
+        for name, columns in (("inputs", self.inputs), ("origin", self.origin)):
+            for modality, column in columns.items():
+                if len(column) != len(self.labels):
+                    raise ValueError(
+                        f"{name}[{modality!r}] has {len(column)} rows, labels have {len(self.labels)}"
+                    )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def modalities(self) -> list[Modality]:
+        """The modalities that have a column, in alphabetical order; single rows may miss any of them."""
+        return sorted(self.inputs)
+
+    def has(self, modality: Modality) -> Tensor:
+        """[B] bool: the rows that have the modality, observed or generated."""
+        if modality not in self.origin:
+            return torch.zeros(len(self), dtype=torch.bool)
+        return self.origin[modality] != Origin.MISSING
+
+    def rows(self, index: Tensor) -> "Batch":
+        """The rows chosen by an index or a [B] bool mask."""
+        return Batch(
+            {m: x[index] for m, x in self.inputs.items()},
+            {m: o[index] for m, o in self.origin.items()},
+            self.labels[index],
+        )
+
+    def only(self, kept: Iterable[Modality]) -> "Batch":
+        """The same examples with every other modality missing."""
+        keep = set(kept)
+        return Batch(
+            {m: x if m in keep else torch.zeros_like(x) for m, x in self.inputs.items()},
+            {m: o if m in keep else torch.full_like(o, Origin.MISSING) for m, o in self.origin.items()},
+            self.labels,
+        )
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a site says of itself when it is introduced."""
+
+    name: str
+    modalities: frozenset[Modality]
+    classes: tuple[str, ...]
+    num_examples: int
+    unreadable: Mapping[Modality, int]
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a client returns from a round of training: the parameters of the blocks it holds, and how many examples
+    they were trained on."""
+
+    site: str
+    held: frozenset[Modality]
+    params: Mapping[str, Tensor]
+    num_examples: int

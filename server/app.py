@@ -1,0 +1,75 @@
+"""The ServerApp: the run's configuration -> a federation -> a run folder."""
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from common.build import deterministic
+from common.config import Experiment, parse, read
+from common.errors import FedmosaicError
+from server.federation import Federation
+from server.record import RunFolder, free_folder
+from server.report import write_report
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the experiment that the run's configuration names.
+
+    A run that fails leaves a summary with the reason and raises, so that Flower's status says failed.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    deterministic()
+    settings = {key: str(value) for key, value in context.run_config.items()}
+    experiment = read_experiment(settings["experiment"])
+    folder = Path(settings["run-dir"]) if settings["run-dir"] else free_folder(Path("runs") / experiment.name)
+    run = RunFolder(folder, experiment)
+    test_shard = Path(settings["test-shard"]) if settings["test-shard"] else None
+    started = time.perf_counter()
+    outcome: dict[str, Any] = {"status": "failed", "reason": "the ServerApp stopped on an unexpected error, see its log"}
+    figures: dict[str, Any] = {}
+    try:
+        federation = Federation(experiment, grid, test_shard, run)
+        try:
+            federation.run()
+            outcome = {"status": "completed", "reason": ""}
+        finally:
+            figures = federation.summary()
+    except FedmosaicError as error:
+        outcome["reason"] = str(error)
+        raise
+    finally:
+        run.summary(
+            {
+                "name": folder.name,
+                **outcome,
+                "engine": settings["engine"],
+                "method": experiment.method["name"],
+                "strategy": (experiment.strategy or {}).get("name"),
+                "dataset": experiment.data.set["name"],
+                "seed": experiment.seed,
+                **figures,
+                "seconds": time.perf_counter() - started,
+            }
+        )
+        write_report(folder)
+    logging.getLogger(__name__).info("report: %s", folder / "report.html")
+
+
+def read_experiment(given: str) -> Experiment:
+    """The experiment of a run: the JSON of one, or the path of a config file (relative to the app's folder or here).
+
+    Raises ConfigError.
+    """
+    if given.lstrip().startswith("{"):
+        return parse(json.loads(given), "experiment")
+    path = Path(given)
+    beside = Path(__file__).resolve().parent.parent / path
+    return read(beside if not path.exists() and beside.exists() else path)

@@ -1,0 +1,38 @@
+"""FedAvg's mean over every sampled client.
+
+H. B. McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017,
+https://arxiv.org/abs/1602.05629, algorithm 1.
+"""
+
+from collections.abc import Mapping
+from typing import final
+
+from torch import Tensor
+
+from common.blocks import block_of
+from common.config import Experiment
+from common.types import Update
+from server.aggregation import BlockMean
+from server.strategies.base import MultimodalStrategy, StrategyOptions
+
+
+@final
+class FedAvgStrategy(MultimodalStrategy):
+    """theta = sum_k n_k theta_k / sum_k n_k.
+
+    A client without a modality cannot move that modality's block, so it counts with the value it would have received.
+    This is what Flower's FedAvg gives when every client sends the whole model, without sending it.
+    """
+
+    def contribute(self, mean: BlockMean, update: Update, received: Mapping[str, Tensor]) -> None:
+        """Add the update, completed by the received parameters, with weight n_k."""
+        whole = {**received, **update.params}
+        mean.add(whole, {block_of(name): float(update.num_examples) for name in whole})
+
+
+class FedAvg(StrategyOptions):
+    """FedAvg has no options."""
+
+    def build(self, experiment: Experiment) -> FedAvgStrategy:
+        """The strategy for an experiment."""
+        return FedAvgStrategy(experiment)

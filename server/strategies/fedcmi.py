@@ -1,0 +1,34 @@
+"""FedCMI's block-wise mean over the clients that hold a modality.
+
+Y. Fan, W. Xu, H. Wang, J. Zhu, S. Guo, "Balanced Multi-modal Federated Learning via Cross-Modal Infiltration", 2023,
+https://arxiv.org/abs/2401.00894; section 1.6 of docs/methods.md.
+"""
+
+from collections.abc import Mapping
+from typing import final
+
+from torch import Tensor
+
+from common.blocks import block_of
+from common.config import Experiment
+from common.types import Update
+from server.aggregation import BlockMean
+from server.strategies.base import MultimodalStrategy, StrategyOptions
+
+
+@final
+class FedCMIStrategy(MultimodalStrategy):
+    """The block of modality m is the mean, weighted by n_k, over the sampled clients that hold m; the shared block over
+    all of them. A modality that no sampled client holds keeps its global block."""
+
+    def contribute(self, mean: BlockMean, update: Update, received: Mapping[str, Tensor]) -> None:
+        """Add the blocks that the client holds, with weight n_k."""
+        mean.add(update.params, {block_of(name): float(update.num_examples) for name in update.params})
+
+
+class FedCMI(StrategyOptions):
+    """FedCMI's aggregation has no options."""
+
+    def build(self, experiment: Experiment) -> FedCMIStrategy:
+        """The strategy for an experiment."""
+        return FedCMIStrategy(experiment)
