@@ -77,8 +77,8 @@ def _epoch(
     for batch in batches(examples, size, order):
         terms = method.loss(model, batch, context)
         total = torch.stack(list(terms.values())).sum()
-        if not math.isfinite(float(total)):
-            listed = ", ".join(f"{name} {float(term):.3g}" for name, term in terms.items())
+        if not math.isfinite(float(total.detach())):
+            listed = ", ".join(f"{name} {float(term.detach()):.3g}" for name, term in terms.items())
             raise TrainingError(f"training diverged: {listed}; a lower train.lr may help")
         optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]

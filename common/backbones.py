@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 
 Backbone = Literal["cnn", "resnet18"]
+GRID = 4
+"""Cells a side that SmallCNN keeps of the place of a feature."""
 
 
 def backbone(kind: Backbone, channels: int, width: int) -> nn.Module:
@@ -17,7 +19,7 @@ def backbone(kind: Backbone, channels: int, width: int) -> nn.Module:
 
 
 class SmallCNN(nn.Module):
-    """Three 3 x 3 convolutions, each halving the picture, then pooling to 2 x 2 and one linear layer.
+    """Three 3 x 3 convolutions, each halving the picture, then means over a 4 x 4 grid and one linear layer.
 
     Group normalisation instead of batch normalisation: its result for one example does not depend on the others, and
     there are no running statistics to average over clients.
@@ -31,20 +33,24 @@ class SmallCNN(nn.Module):
             blocks += [nn.Conv2d(before, after, 3, padding=1), nn.GroupNorm(8, after), nn.ReLU()]
             blocks += [nn.MaxPool2d(2, ceil_mode=True)]
         self.features = nn.Sequential(*blocks)
-        # Cells of a map are averaged in a 2 x 2 grid by strides, since adaptive pooling has no deterministic gradient.
-        self.project = nn.Linear(64 * 4, width)
+        self.project = nn.Linear(64 * GRID * GRID, width)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, D]."""
-        return torch.relu(self.project(_pool_2x2(self.features(pictures)).flatten(1)))
+        means = _grid_means(_grid_means(self.features(pictures), -2), -1)
+        features: Tensor = self.project(means.flatten(1))
+        return features
 
 
-def _pool_2x2(maps: Tensor) -> Tensor:
-    """[B, C, H, W] -> [B, C, 2, 2]: the means of the four quarters; a single row or column is in both halves."""
-    height, width = maps.shape[-2:]
-    rows = (maps[..., : (height + 1) // 2, :], maps[..., height // 2 :, :])
-    quarters = [half[..., part] for half in rows for part in (slice(0, (width + 1) // 2), slice(width // 2, None))]
-    return torch.stack([quarter.mean((-2, -1)) for quarter in quarters], dim=-1).unflatten(-1, (2, 2))
+def _grid_means(maps: Tensor, dim: int) -> Tensor:
+    """Means over GRID nearly equal parts of one dimension, as adaptive pooling has them, whose own gradient is not
+    deterministic on every device."""
+    size = maps.shape[dim]
+    parts = [
+        maps.narrow(dim, i * size // GRID, -(-(i + 1) * size // GRID) - i * size // GRID).mean(dim)
+        for i in range(GRID)
+    ]
+    return torch.stack(parts, dim)
 
 
 class ResNet18(nn.Module):

@@ -13,37 +13,49 @@ from common.data.media import Raw, Sound
 from common.encoders.base import Encoder, EncoderOptions
 
 FLOOR = 1e-7
-"""Added to the magnitudes before the logarithm (methods.md 1.8, as in FedCMI's CREMA-D preprocessing)."""
+"""Added to the magnitudes before the logarithm (1.8 of docs/methods.md, FedCMI's preprocessing)."""
 
 
 class SpectrogramEncoder(Encoder):
-    """Mono, resampled, cut or padded with silence to a fixed length; log(|STFT| + 1e-7), standardised per clip."""
+    """Mono, resampled, cut to a fixed length; log(|STFT| + 1e-7), standardised per clip, then padded with its mean.
 
-    def __init__(
-        self, rate: int, seconds: float, n_fft: int, hop: int, kind: Backbone, width: int
-    ) -> None:
+    The padding comes last: as silence before the logarithm it would be most of what a short clip is standardised by.
+    """
+
+    def __init__(self, options: "Spectrogram") -> None:
         super().__init__()
-        self.rate, self.length, self.width = rate, round(seconds * rate), width
-        self.n_fft, self.hop = n_fft, hop
-        self.window = torch.hann_window(n_fft)  # a plain attribute, not a buffer: a constant is not sent
-        self.net = backbone(kind, 1, width)
+        self.options, self.width = options, options.width
+        self.length = round(options.seconds * options.rate)
+        # Plain attributes, not buffers: a constant is not sent.
+        self.window = torch.hann_window(options.n_fft)
+        self.mel = _mel_filters(options)
+        self.net = backbone(options.backbone, 1, options.width)
 
     def prepare(self, raw: Raw) -> Tensor:
-        """[1, n_fft / 2 + 1, frames]."""
+        """[1, frequencies, frames]."""
         if not isinstance(raw, Sound):
             raise ValueError(f"a recording is needed, not {type(raw).__name__}")
         wave = torch.from_numpy(raw.samples).mean(dim=1)
-        wave = torchaudio.functional.resample(wave, raw.rate, self.rate)[: self.length]
-        wave = F.pad(wave, (0, self.length - len(wave)))
-        magnitude = torchaudio.functional.spectrogram(
-            wave, 0, self.window, self.n_fft, self.hop, self.n_fft, power=1.0, normalized=False, center=False
+        wave = torchaudio.functional.resample(wave, raw.rate, self.options.rate)[: self.length]
+        wave = F.pad(wave, (0, max(0, self.options.n_fft - len(wave))))
+        log = torch.log(self._magnitude(wave) + FLOOR)
+        log = (log - log.mean()) / (log.std() + FLOOR)
+        return F.pad(log, (0, self._frames() - log.shape[1])).unsqueeze(0)
+
+    def _magnitude(self, wave: Tensor) -> Tensor:
+        """[frequencies, frames], on the mel scale if so chosen."""
+        n_fft, hop = self.options.n_fft, self.options.hop
+        magnitude: Tensor = torchaudio.functional.spectrogram(
+            wave, 0, self.window, n_fft, hop, n_fft, power=1.0, normalized=False, center=False
         )
-        log = torch.log(magnitude + FLOOR)
-        return ((log - log.mean()) / (log.std() + FLOOR)).unsqueeze(0)
+        return magnitude if self.mel is None else self.mel.T @ magnitude
+
+    def _frames(self) -> int:
+        return (self.length - self.options.n_fft) // self.options.hop + 1
 
     def blank(self) -> Tensor:
         """Zeros in the shape of a spectrogram: the mean of a standardised clip."""
-        return torch.zeros(1, self.n_fft // 2 + 1, (self.length - self.n_fft) // self.hop + 1)
+        return torch.zeros(1, self.options.n_mels or self.options.n_fft // 2 + 1, self._frames())
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[B, 1, frequencies, frames] -> [B, D]."""
@@ -52,12 +64,16 @@ class SpectrogramEncoder(Encoder):
 
 
 class Spectrogram(EncoderOptions):
-    """rate: Hz after resampling; seconds: length of a clip; n_fft, hop: window and step in samples; width: features D."""
+    """rate: Hz after resampling; seconds: length of a clip; n_fft, hop: window and step in samples.
+
+    n_mels: mel bands instead of the n_fft / 2 + 1 linear frequencies; width: features D.
+    """
 
     rate: int = Field(8000, ge=1000)
     seconds: float = Field(1.0, gt=0)
     n_fft: int = Field(256, ge=16)
     hop: int = Field(128, ge=1)
+    n_mels: int | None = Field(None, ge=8)
     backbone: Backbone = "cnn"
     width: int = Field(64, ge=1)
 
@@ -69,4 +85,14 @@ class Spectrogram(EncoderOptions):
 
     def build(self) -> SpectrogramEncoder:
         """A new encoder with random weights."""
-        return SpectrogramEncoder(self.rate, self.seconds, self.n_fft, self.hop, self.backbone, self.width)
+        return SpectrogramEncoder(self)
+
+
+def _mel_filters(options: Spectrogram) -> Tensor | None:
+    """[n_fft / 2 + 1, n_mels] triangular filters."""
+    if options.n_mels is None:
+        return None
+    filters: Tensor = torchaudio.functional.melscale_fbanks(
+        options.n_fft // 2 + 1, 0.0, options.rate / 2, options.n_mels, options.rate
+    )
+    return filters
