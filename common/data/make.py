@@ -1,5 +1,6 @@
 """Data set -> partition -> missing scenario -> one shard a client, and a test shard for the server."""
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from common.errors import DataError, ShardError
 from common.seeding import rng
 
 TEST = "test"
+MADE = "made.json"
 
 
 def client_name(index: int) -> str:
@@ -37,12 +39,36 @@ def make_shards(experiment: Experiment, out: Path, progress: Callable[[str], Non
     shutil.rmtree(partial, ignore_errors=True)
     try:
         _write_all(experiment, partial, progress)
+        (partial / MADE).write_text(json.dumps(_recipe(experiment), indent=1) + "\n", encoding="utf-8")
         if out.exists():
             out.rmdir()
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return [out / client_name(index) for index in range(experiment.data.clients)]
+
+
+def check_made(experiment: Experiment, shards: Path) -> None:
+    """Compare shards that `make_shards` wrote earlier with what it would write now; others are taken as they are.
+
+    Raises ShardError naming the options that differ.
+    """
+    try:
+        made = json.loads((shards / MADE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise ShardError(f"{shards / MADE} cannot be read: {error}") from None
+    recipe = _recipe(experiment)
+    if differ := [f"{key}: {made.get(key)!r}, now {recipe[key]!r}" for key in recipe if made.get(key) != recipe[key]]:
+        listed = "".join(f"\n  - {line}" for line in differ)
+        raise ShardError(f"the shards in {shards} were made with other options; remove them or choose others{listed}")
+
+
+def _recipe(experiment: Experiment) -> dict[str, Any]:
+    """All that the bytes of the shards depend on."""
+    data = experiment.data.model_dump(mode="json", exclude={"validation"})
+    return {"seed": experiment.seed, "modalities": experiment.modalities, **data}
 
 
 def _write_all(experiment: Experiment, out: Path, progress: Callable[[str], None]) -> None:

@@ -1,0 +1,174 @@
+"""The command `fedmosaic`."""
+
+import argparse
+import ipaddress
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from common.config import Experiment, read
+from common.errors import ConfigError, DataError, FedmosaicError
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run a command and exit: 0 done, 1 the run failed, 2 a mistake in what was asked for, 130 interrupted."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    options = _parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except (ConfigError, DataError) as error:
+        _fail(error, EXIT_USAGE)
+    except FedmosaicError as error:
+        _fail(error, EXIT_FAILED)
+    except KeyboardInterrupt:
+        print("interrupted; everything that was started has been stopped", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+    sys.exit(0)
+
+
+def _fail(error: FedmosaicError, status: int) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fedmosaic", description="Multimodal federated learning on Flower.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    shard = commands.add_parser("shard", help="divide a data set into one shard a client and a test shard")
+    _add_config(shard)
+    shard.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder for the shards")
+    shard.set_defaults(command=_shard)
+
+    run = commands.add_parser(
+        "run", help="run an experiment", epilog="example: fedmosaic run configs/digits-mini-fedcmi.yaml --engine processes"
+    )
+    _add_config(run)
+    run.add_argument("--engine", choices=["simulation", "processes", "superlink"], default="simulation")
+    run.add_argument(
+        "--shards", type=Path, metavar="DIR", help="the clients' shards (default: shards/NAME, made if absent)"
+    )
+    run.add_argument(
+        "--test-shard", type=Path, metavar="DIR", help="the server's test shard (default: SHARDS/test if there)"
+    )
+    run.add_argument("--run-dir", type=Path, metavar="DIR", help="a new folder for the results (default: runs/NAME)")
+    link = run.add_argument_group("engine superlink")
+    link.add_argument("--address", metavar="HOST:PORT", help="of the SuperLink's control API")
+    link.add_argument("--root-certificates", type=Path, metavar="FILE", help="CA certificate of the SuperLink")
+    link.add_argument("--insecure", action="store_true", help="connect without encryption")
+    run.set_defaults(command=_run)
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="an experiment file, e.g. from configs/")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="change an option, e.g. --set train.lr=0.1 (repeatable)",
+    )
+
+
+def _experiment(options: argparse.Namespace) -> Experiment:
+    overrides: dict[str, Any] = {}
+    for text in options.overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ConfigError("--set", [f"{text!r} is not KEY=VALUE"])
+        try:
+            overrides[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            overrides[key] = value
+    return read(options.config, overrides)
+
+
+def _shard(options: argparse.Namespace) -> None:
+    from common.data.make import make_shards
+
+    experiment = _experiment(options)
+    folders = make_shards(experiment, options.out, lambda name: print(f"writing {options.out / name}"))
+    print(f"{len(folders)} clients' shards and a test shard in {options.out}")
+
+
+def _run(options: argparse.Namespace) -> None:
+    from deploy import engines
+    from deploy.display import follow, show
+    from server.record import free_folder
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    experiment = _experiment(options)
+    link = _link(options, experiment)
+    shards = options.shards or Path("shards") / experiment.name
+    if options.engine == "superlink":
+        test_shard, local = options.test_shard, _is_loopback(options.address)
+    else:
+        _prepare_shards(experiment, shards)
+        test_shard = options.test_shard or (shards / "test" if (shards / "test").exists() else None)
+        local = True
+    if options.run_dir and local and options.run_dir.exists():
+        raise ConfigError("--run-dir", [f"{options.run_dir} exists: a run never overwrites another"])
+    folder = options.run_dir or (free_folder(Path("runs") / experiment.name) if local else None)
+    if local:
+        folder = folder.resolve()
+        test_shard = test_shard.resolve() if test_shard else None
+    with engines.launch(options.engine, experiment, shards, test_shard, folder, link) as launched:
+        follow(launched, experiment, folder if local else None)
+    show(folder if local else None)
+
+
+def _link(options: argparse.Namespace, experiment: Experiment) -> Any:
+    from deploy.engines import Link
+
+    mistakes = []
+    if options.engine != "superlink":
+        if options.address or options.root_certificates or options.insecure:
+            mistakes.append("--address, --root-certificates and --insecure are for --engine superlink")
+    elif not options.address:
+        mistakes.append("--engine superlink needs --address HOST:PORT")
+    elif bool(options.root_certificates) == options.insecure:
+        mistakes.append("--engine superlink needs --root-certificates FILE, or --insecure for no encryption")
+    elif options.root_certificates and not options.root_certificates.is_file():
+        mistakes.append(f"--root-certificates: there is no file {options.root_certificates}")
+    if mistakes:
+        raise ConfigError("command line", mistakes)
+    if options.engine != "superlink":
+        return None
+    return Link(options.address, str(options.root_certificates.resolve()) if options.root_certificates else "")
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _prepare_shards(experiment: Experiment, shards: Path) -> None:
+    """Make the shards if they are not there, and check that those that are there can be used."""
+    from common.data.make import check_made, client_name, make_shards
+    from common.data.shard import Shard
+
+    if not shards.exists():
+        print(f"making shards in {shards}")
+        make_shards(experiment, shards)
+    check_made(experiment, shards)
+    for index in range(experiment.data.clients):
+        Shard.open(shards / client_name(index))
+
+
+if __name__ == "__main__":
+    main()

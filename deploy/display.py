@@ -1,0 +1,95 @@
+"""What a person sees of a run: live progress, and the table at the end."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from common.config import Experiment
+from common.types import subset_name
+from deploy.engines import Launch
+
+
+def follow(launched: Launch, experiment: Experiment, folder: Path | None) -> None:
+    """Show the rounds as they come until the run ends. Where the output is not a terminal, a line a round.
+
+    Raises RunError when the run failed.
+    """
+    console = Console()
+    shown = 0
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} rounds"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task("waiting for clients", total=experiment.federation.rounds)
+        for _ in launched.wait():
+            for line in _lines(folder)[shown:]:
+                shown += 1
+                _show_round(console, progress, task, experiment, line)
+        for line in _lines(folder)[shown:]:
+            _show_round(console, progress, task, experiment, line)
+
+
+def _lines(folder: Path | None) -> list[dict[str, Any]]:
+    """The complete lines of metrics.jsonl so far."""
+    path = folder / "metrics.jsonl" if folder else None
+    if path is None or not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _show_round(
+    console: Console, progress: Progress, task: TaskID, experiment: Experiment, line: dict[str, Any]
+) -> None:
+    accuracy = _accuracies(line["test"] or line["validation"])
+    number, rounds = line["round"], experiment.federation.rounds
+    moved = f"↑ {human(line['bytes_up'])} ↓ {human(line['bytes_down'])}" if number else "the initial model"
+    console.print(f"round {number:>3}/{rounds}  {accuracy}  {moved}  {line['seconds']['total']:.1f} s", highlight=False)
+    for site, reason in line["failed"].items():
+        console.print(f"  {site}: {reason}", style="yellow", highlight=False, markup=False)
+    complete = (line["test"] or line["validation"]).get(subset_name(experiment.modalities))
+    doing = f"{complete['accuracy']:.1%} correct" if complete else "training"
+    progress.update(task, completed=number, description=doing)
+
+
+def _accuracies(figures: dict[str, Any]) -> str:
+    return "  ".join(f"{name} {values['accuracy']:.1%}" for name, values in figures.items())
+
+
+def show(folder: Path | None) -> None:
+    """The table of a finished run and where its report is."""
+    console = Console()
+    if folder is None:
+        console.print("finished; the results are in the folder runs/ of the SuperLink's host")
+        return
+    summary = json.loads((folder / "summary.json").read_text())
+    table = Table(title=f"{summary['name']}: {summary['method']} on {summary['dataset']}", title_justify="left")
+    table.add_column("modalities at hand")
+    table.add_column(f"accuracy ({summary['accuracy_on']})", justify="right")
+    for name, value in summary["accuracy"].items():
+        table.add_row(name, f"{value:.1%}")
+    console.print(table)
+    if summary["macro_f1"] is not None:
+        console.print(f"macro-F1 {summary['macro_f1']:.3f} with all modalities", highlight=False)
+    moved = f"{human(summary['bytes_up'])} up, {human(summary['bytes_down'])} down"
+    console.print(f"{summary['rounds']} rounds in {summary['seconds']:.0f} s; {moved}", highlight=False)
+    for site, reason in summary["refused"].items():
+        console.print(f"refused {site}: {reason}", style="yellow", highlight=False, markup=False)
+    console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def human(size: float) -> str:
+    """Bytes in readable units."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError

@@ -1,0 +1,217 @@
+"""The three ways to run an experiment: they differ only in who starts which Flower processes.
+
+simulation  a SuperLink in simulation mode; Flower runs the clients in a pool of workers on this machine
+processes   a SuperLink and one SuperNode a client, each with its own shard folder, as processes on this machine
+superlink   a SuperLink that is already running, with whatever SuperNodes are connected to it
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from common.config import Experiment
+from common.data.make import client_name
+from common.errors import RunError
+from deploy.app_folder import make_app_folder
+from deploy.processes import Processes, free_ports, wait_for_port
+
+Engine = Literal["simulation", "processes", "superlink"]
+CONNECTION = "fedmosaic"
+START_SECONDS = 60.0
+STATUS_EVERY_SECONDS = 15.0
+POLL_SECONDS = 0.2
+ENVIRONMENT = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",  # or every run installs our dependencies anew
+    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",  # seconds; Flower's default of 1 is dead time in every round
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@dataclass(frozen=True)
+class Link:
+    """A SuperLink to run on: its address, and how it proves who it is ("" for an unencrypted connection)."""
+
+    address: str
+    root_certificates: str = ""
+
+
+@dataclass
+class Launch:
+    """A submitted run, to be followed until it ends. run_folder is where its results appear, if on this machine."""
+
+    run_id: str
+    flower: "FlowerCommand"
+    processes: Processes
+    run_folder: Path | None
+
+    def wait(self) -> Iterator[None]:
+        """Yield again and again until the run has ended.
+
+        Raises RunError when it failed or when a process it needs ended.
+        """
+        checked = time.monotonic()
+        while True:
+            yield
+            self.processes.check()
+            summary = self.run_folder / "summary.json" if self.run_folder else None
+            ended = summary is not None and summary.exists()
+            if ended or time.monotonic() - checked > STATUS_EVERY_SECONDS:
+                checked = time.monotonic()
+                status, details = self.flower.status(self.run_id)
+                if status.startswith("finished"):
+                    if status != "finished:completed":
+                        raise RunError(self._reason(f"Flower says {status} {details}".strip()))
+                    return
+            time.sleep(POLL_SECONDS)
+
+    def _reason(self, otherwise: str) -> str:
+        summary = self.run_folder / "summary.json" if self.run_folder else None
+        if summary is None or not summary.exists():
+            return f"{otherwise}; see {self.processes.logs}"
+        return str(json.loads(summary.read_text())["reason"])
+
+
+class FlowerCommand:
+    """Flower's command line with a home of its own, so that no setting of the user is read or changed."""
+
+    def __init__(self, home: Path, link: Link, env: dict[str, str]) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        trust = f"root-certificates = {json.dumps(link.root_certificates)}"
+        lines = [
+            "[superlink]",
+            f'default = "{CONNECTION}"',
+            f"[superlink.{CONNECTION}]",
+            f"address = {json.dumps(link.address)}",
+            trust if link.root_certificates else "insecure = true",
+        ]
+        (home / "config.toml").write_text("\n".join(lines) + "\n")
+        self.env = {**env, "FLWR_HOME": str(home)}
+
+    def submit(self, app: Path, federation: str) -> str:
+        """Start a run and return its id.
+
+        Raises RunError with what Flower said.
+        """
+        extra = ["--federation-config", federation] if federation else []
+        answer = self._call("run", str(app), CONNECTION, "--format", "json", *extra)
+        if "run-id" not in answer:
+            raise RunError(f"the run could not be submitted: {answer.get('error-message', answer)}")
+        return str(answer["run-id"])
+
+    def status(self, run_id: str) -> tuple[str, str]:
+        """Flower's status of a run, and details."""
+        runs = self._call("ls", CONNECTION, "--run-id", run_id, "--format", "json").get("runs", [])
+        if not runs:
+            return "unknown", "the SuperLink does not answer"
+        return str(runs[0]["status"]), str(runs[0].get("status-details") or "")
+
+    def stop(self, run_id: str) -> None:
+        """Ask the SuperLink to end a run."""
+        self._call("stop", run_id, CONNECTION, "--format", "json")
+
+    def _call(self, *arguments: str) -> dict[str, object] | dict[str, list[dict[str, object]]]:  # type: ignore[misc]
+        done = subprocess.run(
+            [executable("flwr"), *arguments], env=self.env, capture_output=True, text=True, cwd=self.env["FLWR_HOME"]
+        )
+        start = done.stdout.find("{")
+        try:
+            answer = json.loads(done.stdout[start:]) if start >= 0 else {}
+        except ValueError:
+            answer = {}
+        return answer or {"error-message": (done.stdout + done.stderr).strip()[-800:]}
+
+
+def executable(name: str) -> str:
+    """A command of the Python installation we run in."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if not found:
+        raise RunError(f"the command {name} is not installed beside {sys.executable}")
+    return found
+
+
+@contextmanager
+def launch(
+    engine: Engine,
+    experiment: Experiment,
+    shards: Path,
+    test_shard: Path | None,
+    run_folder: Path | None,
+    link: Link | None = None,
+) -> Iterator[Launch]:
+    """Submit a run; at the end, however it comes, everything that was started for it is stopped.
+
+    shards: folder of the clients' shards (not used with engine superlink, whose nodes have their own).
+
+    Raises RunError when something does not start.
+    """
+    with tempfile.TemporaryDirectory(prefix="fedmosaic-", ignore_cleanup_errors=True) as name:
+        work = Path(name)
+        logs = run_folder / "logs" if run_folder else work / "logs"
+        bin_folder = str(Path(sys.executable).parent)
+        env = ENVIRONMENT | {"PATH": f"{bin_folder}:{os.environ.get('PATH', '')}", "FLWR_HOME": str(work / "home")}
+        processes = Processes(logs, env)
+        try:
+            link = link or _start_superlink(processes, work, simulation=engine == "simulation")
+            flower = FlowerCommand(work / "cli", link, processes.env)
+            settings = {
+                "experiment": experiment.to_json(),
+                "shards": str(shards.resolve()),
+                "test-shard": str(test_shard) if test_shard else "",
+                "run-dir": str(run_folder) if run_folder else "",
+                "engine": engine,
+            }
+            make_app_folder(work / "app", settings)
+            clients = experiment.data.clients
+            if engine == "processes":
+                _start_nodes(processes, work, shards, clients)
+            workers = "client-resources-num-cpus=1 client-resources-num-gpus=0.0"
+            federation = f"num-supernodes={clients} {workers}" if engine == "simulation" else ""
+            run_id = flower.submit(work / "app", federation)
+            yield from _followed(Launch(run_id, flower, processes, run_folder), foreign=engine == "superlink")
+        finally:
+            processes.stop()
+
+
+def _followed(launched: Launch, foreign: bool) -> Iterator[Launch]:
+    """Hand out the launch; a run on somebody else's SuperLink is stopped when we are interrupted."""
+    try:
+        yield launched
+    except KeyboardInterrupt:
+        if foreign:
+            launched.flower.stop(launched.run_id)
+        raise
+
+
+def _start_superlink(processes: Processes, work: Path, simulation: bool) -> Link:
+    port, fleet = free_ports(2)
+    command = [executable("flower-superlink"), "--insecure", "--disable-runtime-dependency-installation"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    command += ["--simulation"] if simulation else ["--fleet-api-address", f"127.0.0.1:{fleet}"]
+    processes.start("superlink", command, work)
+    wait_for_port(port, processes, START_SECONDS)
+    if not simulation:
+        wait_for_port(fleet, processes, START_SECONDS)
+        (processes.logs / "fleet-port").write_text(str(fleet))
+    return Link(f"127.0.0.1:{port}")
+
+
+def _start_nodes(processes: Processes, work: Path, shards: Path, clients: int) -> None:
+    fleet = (processes.logs / "fleet-port").read_text()
+    for index, port in enumerate(free_ports(clients)):
+        shard = shards.resolve() / client_name(index)
+        command = [executable("flower-supernode"), "--insecure", "--superlink", f"127.0.0.1:{fleet}"]
+        command += ["--host", "127.0.0.1", "--port", str(port), "--node-config", f"shard={json.dumps(str(shard))}"]
+        processes.start(f"supernode-{index}", command, work)
