@@ -10,6 +10,7 @@ from rich.table import Table
 
 from common.config import Experiment
 from common.types import subset_name
+from common.units import human
 from deploy.engines import Launch
 
 
@@ -84,12 +85,3 @@ def show(folder: Path | None) -> None:
     for site, reason in summary["refused"].items():
         console.print(f"refused {site}: {reason}", style="yellow", highlight=False, markup=False)
     console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
-
-
-def human(size: float) -> str:
-    """Bytes in readable units."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    raise AssertionError
