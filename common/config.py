@@ -224,8 +224,6 @@ def parse(raw: dict[str, Any], source: str) -> Experiment:
         mistakes = [*_messages(error), *mistakes]
     except TypeError as error:  # YAML knows dates and sets, JSON does not
         mistakes = [f"a value of a kind that no option takes: {error}", *mistakes]
-    else:
-        mistakes += _unheld(experiment)
     if mistakes:
         raise ConfigError(source, mistakes)
     return experiment
@@ -249,9 +247,10 @@ def _resolve(raw: dict[str, Any], mistakes: list[str]) -> dict[str, Any]:
     if method is not None:
         resolved.setdefault("strategy", {"name": getattr(method, "strategy", "fedavg")})
     _component(resolved, "strategy", "strategy", mistakes)
+    source = None
     if isinstance(data := raw.get("data"), dict):
         resolved["data"] = dict(data)
-        _component(resolved["data"], "set", "data set", mistakes, "data.")
+        source = _component(resolved["data"], "set", "data set", mistakes, "data.")
     if isinstance(model := raw.get("model"), dict):
         resolved["model"] = dict(model)
         if method is not None:
@@ -265,6 +264,7 @@ def _resolve(raw: dict[str, Any], mistakes: list[str]) -> dict[str, Any]:
             for modality in encoders:
                 where = "model.encoders."
                 _component(resolved["model"]["encoders"], modality, "encoder", mistakes, where)
+            mistakes += _unheld(list(encoders), source, data)
     return resolved
 
 
@@ -325,24 +325,21 @@ def _options_at(location: tuple[int | str, ...]) -> list[str]:
     return list(getattr(kind, "model_fields", {}))
 
 
-def _unheld(experiment: Experiment) -> list[str]:
-    """Modalities that the config names somewhere but has no encoder for, or that the data set does not have."""
-    offered = getattr(experiment.component("data set"), "modalities", None)
-    known = experiment.modalities
-    mistakes = []
-    if offered is not None:
-        mistakes += [
-            f"model.encoders.{modality}: {unknown('modality of the data set', modality, list(offered))}"
-            for modality in known
-            if modality not in offered
-        ]
-    missing = experiment.data.missing
-    named = {"rates": set(missing.rates)}
-    if isinstance(missing.unimodal_clients, dict):
-        named["unimodal_clients"] = set(missing.unimodal_clients)
-    for option, modalities in named.items():
-        mistakes += [
-            f"data.missing.{option}.{modality}: {unknown('modality', modality, known)}"
-            for modality in sorted(modalities - set(known))
-        ]
+def _unheld(encoders: list[Modality], source: Component | None, data: Any) -> list[str]:
+    """Modalities with an encoder that the data set does not have, and others that are named without an encoder."""
+    offered = list(getattr(source, "modalities", encoders))
+    mistakes = [
+        f"model.encoders.{modality}: {unknown('modality of the data set', modality, offered)}"
+        for modality in encoders
+        if modality not in offered
+    ]
+    missing = data.get("missing") if isinstance(data, dict) else None
+    for option in ("rates", "unimodal_clients"):
+        named = missing.get(option) if isinstance(missing, dict) else None
+        if isinstance(named, dict):
+            mistakes += [
+                f"data.missing.{option}.{modality}: {unknown('modality', modality, encoders)}"
+                for modality in named
+                if modality not in encoders
+            ]
     return mistakes

@@ -3,6 +3,7 @@
 import argparse
 import ipaddress
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command and exit: 0 done, 1 the run failed, 2 a mistake in what was asked for, 130 interrupted."""
     signal.signal(signal.SIGTERM, _interrupt)
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the bars of flwr-datasets; ours say what matters
     options = _parser().parse_args(arguments)
     try:
         options.command(options)

@@ -1,197 +1,417 @@
-"""The page a run leaves: self-contained, no script, nothing loaded from elsewhere."""
+"""report.html: a run on one page, with nothing to download and nothing to execute."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from string import Template
 from typing import Any
 
+from common.types import subset_name
 from common.units import human
-from server import report_plots as plots
-from server.report_plots import Line, measured_on, subset_names
+from server.report_plots import Key, Plot, Run, amount, mapping, number, plots, printable
 
-STYLE = """
-:root { --ink: #1d2733; --soft: #5b6775; --line: #e3e6ea; --good: #00734f; --bad: #b3261e; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 74rem; color: var(--ink); background: #fafbfc;
-       font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-h1 { font-size: 1.6rem; margin: 0; overflow-wrap: anywhere; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .8rem; }
-.about { color: var(--soft); margin: .2rem 0 1.2rem; } .status { font-weight: 600; }
-.completed { color: var(--good); } .failed { color: var(--bad); }
-.reason { border-left: 4px solid var(--bad); background: #fff; padding: .6rem 1rem; white-space: pre-wrap;
-          overflow-wrap: anywhere; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .8rem; }
-.tile, figure, .table { background: #fff; border: 1px solid var(--line); border-radius: 10px; }
-.tile { padding: .8rem 1rem; } .tile b { display: block; font-size: 1.45rem; line-height: 1.25; }
-.tile span { color: var(--soft); font-size: .85rem; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); gap: 1rem; }
-figure { margin: 0; padding: 1rem; min-width: 0; } figure h3 { margin: 0 0 .4rem; font-size: 1rem; }
-figure svg { width: 100%; height: auto; display: block; } figcaption { color: var(--soft); font-size: .88rem; }
-.table { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .5rem .9rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
-tr:last-child td { border-bottom: 0; } th { color: var(--soft); font-weight: 600; font-size: .85rem; }
-td.wrap { white-space: pre-wrap; overflow-wrap: anywhere; min-width: 16rem; }
-td.n, th.n { text-align: right; } details pre { background: #fff; border: 1px solid var(--line); border-radius: 10px;
-padding: 1rem; overflow-x: auto; font-size: .85rem; }
-"""
+NONE = "–"
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write report.html from metrics.jsonl, summary.json and experiment.yaml of a run folder; return its path."""
-    summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
-    metrics = run_dir / "metrics.jsonl"
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()] if metrics.exists() else []
-    config = run_dir / "experiment.yaml"
-    page = _page(summary, lines, config.read_text(encoding="utf-8") if config.exists() else "")
-    path = run_dir / "report.html"
-    path.write_text(page, encoding="utf-8")
-    return path
+    """Write report.html from the other files of a run folder, as far as they are there."""
+    run = read_run(run_dir)
+    target, partial = run_dir / "report.html", run_dir / ".report.html.partial"
+    # Names come from the sites and may hold what UTF-8 cannot encode.
+    partial.write_text(page(run, run_dir.name), encoding="utf-8", errors="replace")
+    return partial.replace(target)
 
 
-def _page(summary: dict[str, Any], lines: Sequence[Line], config: str) -> str:
-    name = escape(summary["name"])
-    body = [_header(summary), _tiles(summary), _plots(summary, lines), _subsets(lines), _sites(summary, lines)]
-    body += [_failures(summary, lines), _config(config)]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{name} · fedmosaic</title><style>{STYLE}</style></head><body>{''.join(body)}</body></html>\n"
+def read_run(run_dir: Path) -> Run:
+    """The content of a run folder; what is missing or cut off is left out."""
+    lines = [mapping(parsed(line)) for line in text_of(run_dir / "metrics.jsonl").splitlines()]
+    rounds = sorted((line for line in lines if line), key=lambda line: amount(line.get("round")))
+    summary = mapping(parsed(text_of(run_dir / "summary.json")))
+    return Run(summary, rounds, text_of(run_dir / "experiment.yaml"))
+
+
+def text_of(path: Path) -> str:
+    """The text of a file, empty where there is none."""
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def parsed(text: str) -> Any:
+    """The JSON value, or None for text that is none, such as the last line of a run that was killed."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def page(run: Run, folder: str) -> str:
+    """The whole page."""
+    name = run.summary.get("name") or folder
+    return PAGE.substitute(
+        title=text(name),
+        style=STYLE,
+        header=header(run, name),
+        tiles="".join(tiles(run)),
+        plots="".join(figure(plot) for plot in plots(run)),
+        subsets=subset_table(run),
+        sites=site_table(run),
+        troubles=trouble_table(run),
+        config=escape(run.config) or "No experiment.yaml in the run folder.",
     )
 
 
-def _header(summary: dict[str, Any]) -> str:
-    status = summary["status"]
+def text(value: Any) -> str:
+    """A value as HTML text."""
+    return escape(printable(value))
+
+
+def percent(value: Any) -> str:
+    """A share for people; a dash where it is unknown."""
+    known = number(value)
+    return NONE if known is None else f"{known:.1%}".replace(".0%", "%")
+
+
+def duration(seconds: float) -> str:
+    """A time for people, e.g. "2 min 5 s"."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def header(run: Run, name: Any) -> str:
+    """Name, status, what was run, and the outcome in a sentence."""
+    status = str(run.summary.get("status") or "unfinished")
+    reason = run.summary.get("reason")
+    why = f'<div class="reason"><b>Why it stopped.</b> {escape(str(reason))}</div>' if reason else ""
     facts = [
-        f"{summary['method']} with {summary['strategy']} aggregation on {summary['dataset']}",
-        f"engine {summary['engine']}",
-        f"{summary.get('rounds', 0)} rounds",
-        f"seed {summary['seed']}",
+        ("Data set", run.summary.get("dataset")),
+        ("Method", run.summary.get("method")),
+        ("Strategy", run.summary.get("strategy")),
+        ("Modalities", ", ".join(run.modalities)),
+        ("Rounds", run.summary.get("rounds", len(run.trained))),
+        ("Seed", run.summary.get("seed")),
+        ("Engine", run.summary.get("engine")),
     ]
-    about = escape(" · ".join(facts))
-    reason = f'<p class="reason">{escape(summary["reason"])}</p>' if summary.get("reason") else ""
-    mark = f'<span class="status {escape(status)}">{escape(status)}</span>'
-    return f'<h1>{escape(summary["name"])}</h1><p class="about">{mark} · {about}</p>{reason}'
-
-
-def _tiles(summary: dict[str, Any]) -> str:
-    accuracy: dict[str, float] = summary.get("accuracy", {})
-    where = summary.get("accuracy_on", "test")
-    tiles = []
-    complete = "+".join(summary.get("modalities", []))
-    if complete in accuracy:
-        tiles.append((_percent(accuracy[complete]), f"{where} accuracy, {complete}"))
-    if summary.get("macro_f1") is not None:
-        tiles.append((f"{summary['macro_f1']:.3f}", "macro-F1"))
-    if singles := {name: value for name, value in accuracy.items() if "+" not in name}:
-        weakest = min(singles, key=singles.__getitem__)
-        tiles.append((_percent(singles[weakest]), f"weakest modality alone: {weakest}"))
-    tiles.append((human(summary.get("bytes_up", 0)), "sent by the clients"))
-    tiles.append((human(summary.get("bytes_down", 0)), "sent to the clients"))
-    tiles.append((_duration(summary["seconds"]), "from first to last"))
-    cells = "".join(f'<div class="tile"><b>{escape(v)}</b><span>{escape(label)}</span></div>' for v, label in tiles)
-    return f'<div class="tiles">{cells}</div>'
-
-
-def _plots(summary: dict[str, Any], lines: Sequence[Line]) -> str:
-    where, trained = measured_on(lines), [line for line in lines if line["clients"]]
-    known = [line for line in lines if line[where]]
-    shard = "the server's test data" if where == "test" else "the clients' validation data"
-    figures = []
-    if known:
-        figures += [
-            ("Accuracy by modalities at hand", lambda: plots.accuracy(known, where),
-             f"How often the global model is right on {shard} when it is given only these modalities."),
-            ("Imbalance between modalities", lambda: plots.imbalance(known, where),
-             "Lines: the probability each modality alone gives to the true class. Grey: by how much the best single "
-             "modality beats the worst; a gap that grows means that one modality stops the other from learning."),
-            ("Classes", lambda: plots.per_class(known[-1], where, summary["classes"]),
-             f"Share of each class that is recognised on {shard} after the last round."),
-        ]  # fmt: skip
-    if any(line["losses"] for line in trained):
-        figures.append(("Loss terms", lambda: plots.losses(trained),
-                        "What the clients minimise, term by term as weighted, averaged over their examples."))  # fmt: skip
-    if trained:
-        figures += [
-            ("Data moved", lambda: plots.traffic(trained),
-             "Bytes each client sent in a round (bars) and all that was sent to them (mark). "
-             "A client sends only the parts of the model that its modalities train."),
-            ("Time", lambda: plots.phases(trained),
-             "Where the seconds of a round went, along its slowest client."),
-        ]  # fmt: skip
-    if not figures:
-        return "<h2>Rounds</h2><p>No round was finished.</p>"
-    return f'<h2>Rounds</h2><div class="plots">{"".join(_figure(*figure) for figure in figures)}</div>'
-
-
-def _figure(title: str, plot: Callable[[], str], caption: str) -> str:
-    return f"<figure><h3>{escape(title)}</h3>{plot()}<figcaption>{escape(caption)}</figcaption></figure>"
-
-
-def _subsets(lines: Sequence[Line]) -> str:
-    where = measured_on(lines)
-    known = [line for line in lines if line[where]]
-    if not known:
-        return ""
-    rows = []
-    for name in subset_names(known[-1:], where):
-        found = known[-1][where][name]
-        recalls = [value for value in found["per_class"] if value is not None]
-        spread = f"{_percent(min(recalls))} to {_percent(max(recalls))}"
-        rows.append([name, _percent(found["accuracy"]), f"{found['macro_f1']:.3f}", spread, str(found["examples"])])
-    head = ["modalities", "accuracy", "macro-F1", "recall, worst to best class", "examples"]
-    return f"<h2>After the last round, on {where} data</h2>" + _table(head, rows, numbers=4)
-
-
-def _sites(summary: dict[str, Any], lines: Sequence[Line]) -> str:
-    rows = []
-    for site, facts in summary.get("sites", {}).items():
-        took_part = [line["clients"][site] for line in lines if site in line["clients"]]
-        validation = took_part[-1].get("validation", {}) if took_part else {}
-        whole = validation.get("+".join(sorted(facts["modalities"])))
-        rows.append(
-            [
-                site,
-                " + ".join(facts["modalities"]),
-                str(facts["num_examples"]),
-                str(facts["unreadable"]),
-                str(len(took_part)),
-                _percent(whole["accuracy"]) if whole else "–",
-                human(sum(part.get("bytes_up", 0) for part in took_part)),
-            ]
-        )
-    if not rows:
-        return ""
-    head = ["site", "modalities", "examples", "unreadable files", "rounds", "validation accuracy", "sent"]
-    return "<h2>Sites</h2>" + _table(head, rows, numbers=5)
-
-
-def _failures(summary: dict[str, Any], lines: Sequence[Line]) -> str:
-    rows = [["start", site, reason] for site, reason in summary.get("refused", {}).items()]
-    rows += [[f"round {line['round']}", site, why] for line in lines for site, why in line.get("failed", {}).items()]
-    return "<h2>Refused and failed</h2>" + _table(["when", "site", "reason"], rows, numbers=0) if rows else ""
-
-
-def _config(config: str) -> str:
-    if not config:
-        return ""
-    return f"<h2>Experiment</h2><details><summary>every option</summary><pre>{escape(config)}</pre></details>"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: int) -> str:
-    """A table whose last `numbers` columns are right-aligned; without any, the last column is prose."""
-    first = len(head) - numbers
-    kinds = ["n" if i >= first else "wrap" if numbers == 0 and i == len(head) - 1 else "" for i in range(len(head))]
-    top = "".join(f'<th class="{kind}">{escape(cell)}</th>' for kind, cell in zip(kinds, head, strict=True))
-    lines = (
-        "".join(f'<td class="{kind}">{escape(cell)}</td>' for kind, cell in zip(kinds, row, strict=True)) for row in rows
+    known = ((what, text(value)) for what, value in facts if value not in (None, ""))
+    shown = "".join(f"<div><dt>{what}</dt><dd>{value}</dd></div>" for what, value in known)
+    kind = status if status in ("completed", "failed") else "unfinished"
+    return (
+        f'<h1>{text(name)} <span class="status {kind}">{text(status)}</span></h1>'
+        f'<p class="lead">{lead(run)}</p>{why}<dl class="facts">{shown}</dl>'
     )
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f'<div class="table"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
+def accuracies(run: Run) -> dict[str, float]:
+    """The final accuracy by subset: the summary's, else that of the last model measured."""
+    final = {name: mapping(run.final.get(name)).get("accuracy") for name in run.subsets}
+    known = {name: number(value) for name, value in (final | mapping(run.summary.get("accuracy"))).items()}
+    return {name: value for name, value in known.items() if value is not None}
 
 
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+def where(run: Run) -> str:
+    """On what accuracy was measured."""
+    on_test = run.summary.get("accuracy_on", run.measured_on) == "test"
+    return "test examples" if on_test else "validation examples of the sites"
+
+
+def lead(run: Run) -> str:
+    """The outcome in a sentence or two."""
+    known = accuracies(run)
+    if run.full not in known:
+        return "The run ended before any model was evaluated."
+    trained = f"After {counted(len(run.trained), 'round')} of training" if run.trained else "Before any training"
+    right = f"<b>{percent(known[run.full])}</b> of the {where(run)} right from {text(said(run.modalities))}"
+    singles = [name for name in run.singles if name in known and name != run.full]
+    alone = [f"{percent(known[name])} from {text(name)} alone" for name in singles]
+    return f"{trained}, the model gets {right}{', ' * bool(alone)}{said(alone)}."
+
+
+def counted(count: int, what: str) -> str:
+    """For example "1 round" or "8 rounds"."""
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def said(parts: Sequence[str]) -> str:
+    """Parts in a sentence, e.g. "audio, image and text"."""
+    return " and ".join(part for part in (", ".join(parts[:-1]), *parts[-1:]) if part)
+
+
+def tiles(run: Run) -> Iterable[str]:
+    """The headline figures."""
+    known = accuracies(run)
+    final = mapping(run.final.get(run.full)).get("macro_f1")
+    f1 = number(run.summary.get("macro_f1"))
+    measured = f"{text(run.full)}, {where(run)}" if known else "not measured"
+    yield tile("Accuracy", percent(known.get(run.full)), measured)
+    yield tile("Macro-F1", percent(final if f1 is None else f1), "every class weighs the same")
+    yield weakest_tile(run, known)
+    refused = len(mapping(run.summary.get("refused")))
+    yield tile("Sites", str(len(site_names(run))), f"{refused} more refused" if refused else "none refused")
+    up, down = total(run, "bytes_up"), total(run, "bytes_down")
+    yield tile("Data moved", human(up + down), f"↑ {human(up)} · ↓ {human(down)}")
+    yield tile("Time", duration(seconds(run)), per_round(run))
+
+
+def weakest_tile(run: Run, known: Mapping[str, float]) -> str:
+    """How far the worst single modality gets."""
+    name = min((name for name in run.singles if name in known), key=known.__getitem__, default=None)
+    if len(run.modalities) == 1:
+        return tile("Weakest modality", NONE, "one modality only")
+    return tile("Weakest modality", percent(known.get(name or "")), f"{text(name)} alone" if name else "not measured")
+
+
+def tile(what: str, value: str, note: str) -> str:
+    """One headline figure."""
+    lines = (("what", what), ("value", value), ("note", note))
+    return f'<div class="tile">{"".join(f"<div class={kind}>{line}</div>" for kind, line in lines)}</div>'
+
+
+def total(run: Run, way: str) -> float:
+    """Bytes over the whole run."""
+    known = number(run.summary.get(way))
+    return sum(amount(line.get(way)) for line in run.rounds) if known is None else known
+
+
+def seconds(run: Run) -> float:
+    """Seconds of the whole run, waiting for the sites included where a summary tells."""
+    known = number(run.summary.get("seconds"))
+    return sum(round_seconds(run.rounds)) if known is None else known
+
+
+def round_seconds(lines: Iterable[Mapping[str, Any]]) -> list[float]:
+    """Seconds of each round."""
+    return [amount(mapping(line.get("seconds")).get("total")) for line in lines]
+
+
+def per_round(run: Run) -> str:
+    """The mean time of a round."""
+    taken = round_seconds(run.trained)
+    return f"{duration(sum(taken) / len(taken))} per round" if taken else "no round finished"
+
+
+def figure(plot: Plot) -> str:
+    """A plot with its title, legend and caption."""
+    legend = "".join(legend_entry(key) for key in plot.keys)
+    drawn = f'<ul class="keys">{legend}</ul><div class="drawing">{plot.svg}</div>'
+    body = drawn if plot.svg else '<div class="empty">nothing to show</div>'
+    size = " tall" if plot.tall else ""
+    return (
+        f'<figure class="card{size}" id="plot-{plot.slug}"><h3>{plot.title}</h3>{body}'
+        f"<figcaption>{text(plot.caption)}</figcaption></figure>"
+    )
+
+
+def legend_entry(key: Key) -> str:
+    """What one colour stands for."""
+    return f'<li><span class="{key.shape}" style="color:{key.colour}"></span>{text(key.label)}</li>'
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int] = ()) -> str:
+    """A table of cells that are HTML already, in a box of its own to scroll. numbers: columns to align right."""
+    right = set(numbers)
+
+    def cells(tag: str, row: Sequence[str]) -> str:
+        return "".join(f"<{tag}{' class=n' * (i in right)}>{cell}</{tag}>" for i, cell in enumerate(row))
+
+    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    top = f"<thead><tr>{cells('th', head)}</tr></thead>"
+    return f'<div class="scroll" tabindex="0"><table>{top}<tbody>{body}</tbody></table></div>'
+
+
+def subset_table(run: Run) -> str:
+    """The final figures of every subset."""
+    known = accuracies(run)
+    if not known:
+        return '<p class="empty">No model of this run was evaluated.</p>'
+    on_test = run.measured_on == "test"
+    sites = last_validation(run.rounds) if on_test else {}
+    rows = []
+    for name in run.subsets:
+        figures = mapping(run.final.get(name))
+        shares = [percent(figures.get(figure)) for figure in ("macro_f1", "confidence")]
+        shares += [percent(mapping(sites.get(name)).get("accuracy"))] if on_test else []
+        rows.append([modality_chip(run, name), bar(known.get(name), run.colours[name]), *shares])
+    head = ["Modalities", "Accuracy", "Macro-F1", "Confidence", *(["At the sites*"] if on_test else [])]
+    which = "* Accuracy" if on_test else "Measured"
+    note = f"{which} on the sites' own validation examples, of the model that they received in the last round."
+    return table(head, rows, range(1, 5)) + f'<p class="footnote">{note}</p>'
+
+
+def last_validation(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The latest validation figures among lines of rounds or of one site."""
+    return next((mapping(line["validation"]) for line in reversed(lines) if line.get("validation")), {})
+
+
+def bar(value: float | None, colour: str) -> str:
+    """A share as a bar and a number."""
+    width = 100 * min(max(value or 0.0, 0.0), 1.0)
+    return f'<span class="bar"><i style="width:{width:.1f}%;background:{colour}"></i></span>{percent(value)}'
+
+
+def modality_chip(run: Run, name: str) -> str:
+    """A subset of modalities with its colour."""
+    colour = run.colours.get(name, "#7f7f7f")
+    return f'<span class="chip"><span class="dot" style="background:{colour}"></span>{text(name)}</span>'
+
+
+def site_names(run: Run) -> list[str]:
+    """Every site that took part."""
+    return sorted(set(mapping(run.summary.get("sites"))) | set(run.clients), key=natural)
+
+
+def natural(name: str) -> tuple[int, str]:
+    """Sorts client-2 before client-10."""
+    return len(name) if name.rstrip("0123456789") != name else 0, name
+
+
+def site_table(run: Run) -> str:
+    """What each site holds and how well the model did there."""
+    rows = [site_row(run, name) for name in site_names(run)]
+    if not rows:
+        return '<p class="empty">No site took part.</p>'
+    head = ["Site", "Modalities", "Examples", "Unreadable files", "Validation accuracy", "Rounds"]
+    return table([*head, "Sent", "Received"], rows, range(2, 8))
+
+
+def site_row(run: Run, name: str) -> list[str]:
+    """The row of one site."""
+    lines = [mapping(mapping(line.get("clients")).get(name)) for line in run.trained]
+    joined = [line for line in lines if line]
+    about = {**(joined[-1] if joined else {}), **mapping(mapping(run.summary.get("sites")).get(name))}
+    own = sorted(str(modality) for modality in about.get("modalities") or [])
+    measured = mapping(last_validation(joined).get(subset_name(own))).get("accuracy")
+    return [
+        text(name),
+        " ".join(modality_chip(run, modality) for modality in own) or NONE,
+        f"{amount(about.get('num_examples')):,.0f}",
+        unreadable(about.get("unreadable")),
+        percent(measured),
+        str(len(joined)),
+        human(sum(amount(line.get("bytes_up")) for line in joined)),
+        human(sum(amount(line.get("bytes_down")) for line in joined)),
+    ]
+
+
+def unreadable(value: Any) -> str:
+    """How many files a site could not read: a number, or numbers by modality."""
+    count = sum(amount(part) for part in value.values()) if isinstance(value, dict) else amount(value)
+    return f"<b>{count:,.0f}</b>" if count else "0"
+
+
+def trouble_table(run: Run) -> str:
+    """Sites that were refused, and sites that failed in some rounds."""
+    failed: dict[tuple[str, str], list[int]] = {}
+    for line in run.rounds:
+        for site, reason in mapping(line.get("failed")).items():
+            failed.setdefault((site, str(reason)), []).append(int(amount(line.get("round"))))
+    refused = mapping(run.summary.get("refused"))
+    rows = [(text(site), "refused", escape(str(reason))) for site, reason in sorted(refused.items())]
+    rows += [
+        (text(site), f"failed in {spans(rounds)}", escape(reason))
+        for (site, reason), rounds in sorted(failed.items())
+    ]
+    if not rows:
+        return '<p class="fine">No site was refused, and none failed in a round.</p>'
+    return table(("Site", "What happened", "Reason"), rows)
+
+
+def spans(rounds: Sequence[int]) -> str:
+    """Rounds in short, e.g. "rounds 3, 5–7"."""
+    runs: list[list[int]] = []
+    for made in rounds:
+        if runs and made == runs[-1][-1] + 1:
+            runs[-1].append(made)
+        else:
+            runs.append([made])
+    short = ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+    return f"round{'s' * (len(rounds) > 1)} {short}"
+
+
+PAGE = Template("""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title – fedmosaic report</title>
+<style>$style</style>
+</head>
+<body>
+<header><div class="brand">fedmosaic · run report</div>$header</header>
+<main>
+<section id="headline" class="tiles">$tiles</section>
+<section id="plots"><h2>How the run went</h2><div class="grid">$plots</div></section>
+<section id="subsets"><h2>Final accuracy</h2>$subsets</section>
+<section id="sites"><h2>Sites</h2>$sites</section>
+<section id="troubles"><h2>Refused and failed sites</h2>$troubles</section>
+<section id="configuration"><h2>Configuration</h2>
+<details><summary>experiment.yaml</summary><pre>$config</pre></details></section>
+</main>
+</body>
+</html>
+""")
+
+STYLE = """
+:root{color-scheme:light}
+*{box-sizing:border-box}
+body{margin:0;background:#f5f7fa;color:#1f2933;-webkit-text-size-adjust:100%;
+ font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
+header,main{max-width:1160px;margin:0 auto;padding:0 20px}
+header{padding-top:28px}
+.brand{color:#52606d;font-size:13px;letter-spacing:.04em}
+h1{margin:4px 0 8px;font-size:30px;line-height:1.2;letter-spacing:-.01em;overflow-wrap:anywhere}
+h2{margin:36px 0 12px;font-size:20px}
+h3{margin:0 0 8px;font-size:16px}
+.status{display:inline-block;vertical-align:middle;padding:2px 11px;border-radius:99px;
+ font-size:13px;font-weight:600;letter-spacing:0}
+.completed{background:#d8f3e6;color:#04553a}
+.failed{background:#fde3df;color:#8a1c0c}
+.unfinished{background:#fdf0cf;color:#6b4a00}
+.lead{margin:0 0 14px;font-size:18px;max-width:46em;overflow-wrap:anywhere}
+.reason{margin:0 0 16px;padding:12px 16px;background:#fff4f2;border-left:4px solid #c63d2b;border-radius:4px;
+ white-space:pre-line;overflow-wrap:anywhere}
+.facts{display:flex;flex-wrap:wrap;gap:8px 28px;margin:0 0 22px}
+.facts dt{color:#52606d;font-size:13px}
+.facts dd{margin:0;font-weight:600;overflow-wrap:anywhere}
+.tiles{display:grid;gap:12px;grid-template-columns:repeat(6,minmax(0,1fr))}
+.tile,.card,.scroll,details,.fine,p.empty{background:#fff;border:1px solid #e1e6eb;border-radius:10px}
+.tile{padding:14px 16px}
+.what,.note{color:#52606d;font-size:13px;line-height:1.35;overflow-wrap:anywhere}
+.value{font-size:26px;font-weight:650;line-height:1.35;letter-spacing:-.01em;white-space:nowrap}
+.grid{display:grid;gap:16px;grid-template-columns:repeat(2,minmax(0,1fr));align-items:start}
+.card{margin:0;padding:18px 20px 16px;height:100%}
+.tall{grid-row:span 2}
+.keys{display:flex;flex-wrap:wrap;gap:2px 16px;margin:0 0 10px;padding:0;list-style:none;font-size:13px}
+.keys li{display:flex;align-items:center;gap:7px;min-width:0;overflow-wrap:anywhere}
+.keys span{flex:none;width:18px;border-top:3px solid}
+.keys .dashed{border-top:2px dotted}
+.keys .area{width:12px;height:12px;border:0;border-radius:3px;background:currentColor}
+.drawing svg{display:block;width:100%;height:auto;stroke-linejoin:round;stroke-linecap:butt}
+figcaption{margin-top:10px;color:#52606d;font-size:14px;line-height:1.45}
+.empty{padding:34px 16px;text-align:center;color:#7b8794;font-size:14px}
+.card .empty{border:1px dashed #cbd2d9;border-radius:8px}
+.fine,p.empty{margin:0;padding:14px 18px;text-align:left;color:#1f2933;font-size:15px}
+.scroll{overflow-x:auto}
+table{width:100%;border-collapse:collapse;font-size:15px;font-variant-numeric:tabular-nums}
+th,td{padding:9px 16px;text-align:left;vertical-align:top;white-space:nowrap}
+td:last-child:not(.n){white-space:pre-line;min-width:16em;overflow-wrap:anywhere}
+th{color:#52606d;font-size:13px;font-weight:600}
+tbody tr{border-top:1px solid #e9edf1}
+.n{text-align:right}
+.chip{display:inline-flex;align-items:center;gap:6px;margin-right:8px}
+.dot{width:10px;height:10px;border-radius:50%}
+.bar{display:inline-block;width:110px;height:8px;margin-right:12px;border-radius:4px;background:#e9edf1;overflow:hidden}
+.bar i{display:block;height:100%;border-radius:4px}
+.footnote{margin:8px 2px 0;color:#52606d;font-size:13px}
+details{padding:12px 18px}
+summary{cursor:pointer;font-weight:600}
+pre{margin:12px 0 2px;overflow-x:auto;font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
+main{padding-bottom:48px}
+@media (max-width:1000px){.tiles{grid-template-columns:repeat(3,minmax(0,1fr))}}
+@media (max-width:760px){.grid{grid-template-columns:minmax(0,1fr)}.card{height:auto}}
+@media (max-width:560px){header,main{padding-left:12px;padding-right:12px}
+ .tiles{grid-template-columns:repeat(2,minmax(0,1fr))}
+ .card{padding:14px 14px 12px}h1{font-size:25px}.lead{font-size:16px}.value{font-size:22px}.tile{padding:12px}
+ th,td{padding:8px 12px}.bar{width:64px}}
+@media print{body{background:#fff}.card,.tile,tr{break-inside:avoid}}
+"""

@@ -1,10 +1,10 @@
-"""The plots of a report: what a run left behind, drawn as SVG elements that can stand side by side in one page."""
+"""The plots of a report: a run drawn as SVG elements that can stand side by side in one page."""
 
 import io
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from common.types import subset_name
+from common.units import human
 
 WIDTH = 5.0  # inches; 360 units across, so that text of 10 units is still read on a phone
 HEIGHT = 3.1
@@ -25,7 +26,7 @@ FULL = "#0072b2"
 SINGLES = ("#e69f00", "#009e73", "#cc79a7", "#d55e00")
 MIXED = ("#56b4e9", "#8c6d1f", "#7f7f7f", "#5e4fa2", "#a6761d", "#1b7837")
 MANY = ("#332288", "#88ccee", "#44aa99", "#cc6677", "#ddcc77", "#117733", "#882255", "#999933")
-"""Okabe and Ito's colours for subsets of modalities, Paul Tol's for everything else: both hold for the colour-blind."""
+"""Okabe and Ito's colours for subsets of modalities, Paul Tol's for the rest: both hold for the colour-blind."""
 STYLE = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -68,6 +69,11 @@ def amount(value: Any) -> float:
     return number(value) or 0.0
 
 
+def round_of(line: Mapping[str, Any]) -> int:
+    """The number of a line's round."""
+    return int(amount(line.get("round")))
+
+
 def printable(value: Any) -> str:
     """Names come from the sites: what XML cannot hold or a reader cannot see becomes a dot."""
     return "".join(c if c.isprintable() else "·" for c in str(value))
@@ -77,15 +83,6 @@ def shortened(value: Any, length: int = 14) -> str:
     """A name cut to fit an axis."""
     name = printable(value)
     return name if len(name) <= length else name[: length - 1] + "…"
-
-
-def human_bytes(count: float) -> str:
-    """For example 1.99 MB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:,.3g} TB" if count < 1000 else f"{count:,.0f} TB"
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,7 @@ class Run:
         """The figures of the global model by subset, with the number of the round that made it."""
         # Clients validate the model they receive, which is the one the round before has made.
         late = 0 if self.measured_on == "test" else 1
-        found = [(int(amount(line.get("round"))) - late, mapping(line.get(self.measured_on))) for line in self.rounds]
+        found = [(round_of(line) - late, mapping(line.get(self.measured_on))) for line in self.rounds]
         return [(made, figures) for made, figures in found if figures]
 
     @cached_property
@@ -155,7 +152,7 @@ class Run:
     @cached_property
     def trained(self) -> list[Mapping[str, Any]]:
         """The rounds after the evaluation of the initial model."""
-        return [line for line in self.rounds if amount(line.get("round")) > 0]
+        return [line for line in self.rounds if round_of(line) > 0]
 
     @cached_property
     def clients(self) -> list[str]:
@@ -216,7 +213,7 @@ def accuracy(run: Run) -> Plot:
     keys = [Key(name, run.colours[name]) for name in run.subsets]
     keys += [Key("guessing", MUTED, "dashed")] if chance else []
     told = "on the server's test set" if run.measured_on == "test" else "on the sites' own validation examples"
-    caption = f"Share of right answers of the global model {told}, when it is shown only these modalities; higher is better."
+    caption = f"Share of right answers of the global model {told}, shown only these modalities; higher is better."
     return Plot(slug, title, caption, render(slug, title, draw), tuple(keys))
 
 
@@ -241,8 +238,8 @@ def imbalance(run: Run) -> Plot:
     keys = [Key("accuracy gap, best − weakest modality", MUTED, "area")]
     keys += [Key(f"{name}: confidence in the true class", run.colours[name]) for name in run.singles]
     caption = (
-        "The grey area is how far the weakest modality trails the best one, the lines how sure of the right answer each"
-        " is on its own; a balanced model has a thin area and lines that rise together."
+        "The grey area is how far the weakest modality trails the best one, the lines how sure of the right answer"
+        " each is on its own; a balanced model has a thin area and lines that rise together."
     )
     return Plot(slug, title, caption, render(slug, title, draw), tuple(keys))
 
@@ -253,65 +250,78 @@ def per_class(run: Run) -> Plot:
     shown = [name for name in run.subsets if run.recalls(name)]
     if not shown:
         return Plot(slug, title, "No model of this run was evaluated by class.")
-    recalls = {name: run.recalls(name) + [None] * (len(run.classes) - len(run.recalls(name))) for name in shown}
+    recalls = {name: padded(run.recalls(name), len(run.classes)) for name in shown}
     if len(run.classes) > BARS_AT_MOST:
         return class_map(run, recalls)
 
     def draw(axes: Axes) -> None:
         width = 0.82 / len(shown)
         for i, name in enumerate(shown):
-            known = [(k + (i - (len(shown) - 1) / 2) * width, v) for k, v in enumerate(recalls[name]) if v is not None]
+            shift = (i - (len(shown) - 1) / 2) * width
+            known = [(k + shift, value) for k, value in enumerate(recalls[name]) if value is not None]
             # A bar of no height would look like a class without examples.
             heights = [max(value, 0.008) for _, value in known]
             axes.bar([x for x, _ in known], heights, width * 0.9, color=run.colours[name])
-        labels = [shortened(name) for name in run.classes]
-        slanted = sum(len(label) + 2 for label in labels) > 56
-        axes.set_xticks(range(len(labels)), labels, rotation=40 if slanted else 0, ha="right" if slanted else "center")
-        axes.set_xlim(-0.6, len(labels) - 0.4)
-        if slanted:
-            axes.tick_params(axis="x", labelrotation=40)
-        else:
-            axes.set_xlabel("class")
+        class_axis(axes, [shortened(name) for name in run.classes])
         percent(axes)
 
     caption = (
-        "Share of each class's examples that the final model recognises; a hairline means none of them, and a class"
-        " without examples has no bar."
+        "Share of each class's examples that the final model recognises; a hairline means none of them, and a"
+        " class without examples has no bar."
     )
     keys = tuple(Key(name, run.colours[name], "area") for name in shown)
     return Plot(slug, title, caption, render(slug, title, draw), keys)
 
 
+def padded(values: Sequence[float | None], length: int) -> list[float | None]:
+    """The values, with None for those that are missing."""
+    return [*values, *[None] * (length - len(values))]
+
+
+def class_axis(axes: Axes, labels: Sequence[str]) -> None:
+    """A horizontal axis of class names, slanted where they would touch."""
+    slanted = sum(len(label) + 2 for label in labels) > 56
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_xlim(-0.6, len(labels) - 0.4)
+    if not slanted:
+        axes.set_xlabel("class")
+    for label in axes.get_xticklabels() if slanted else []:
+        label.set(rotation=40, ha="right", rotation_mode="anchor")
+
+
 def class_map(run: Run, recalls: Mapping[str, Sequence[float | None]]) -> Plot:
     """Final accuracy by class as a heat map, of the hardest classes where there are too many to read."""
     slug, title = "per-class", "Final accuracy by class"
-    hardest = sorted(range(len(run.classes)), key=lambda k: min((r[k] for r in recalls.values() if r[k] is not None), default=2))
-    rows = sorted(hardest[:ROWS_AT_MOST])
+    lowest = [min((v for v in column if v is not None), default=2.0) for column in zip(*recalls.values(), strict=True)]
+    rows = sorted(sorted(range(len(lowest)), key=lowest.__getitem__)[:ROWS_AT_MOST])
     cells = [[recalls[name][k] for name in recalls] for k in rows]
     colours = LinearSegmentedColormap.from_list("accuracy", ["#eef4fa", "#7fb4d6", FULL, "#08385c"])
-    colours.set_bad("#ffffff")
+    names = [shortened(run.classes[k], 18) for k in rows]
 
     def draw(axes: Axes) -> None:
         filled = [[math.nan if value is None else value for value in row] for row in cells]
-        axes.pcolormesh(filled, cmap=colours, vmin=0, vmax=1, edgecolors="white", linewidth=1.2)
+        shades = colours.with_extremes(bad="white")
+        axes.pcolormesh(filled, cmap=shades, vmin=0, vmax=1, edgecolors="white", linewidth=1.2)
         for y, row in enumerate(cells):
             for x, value in enumerate(row):
-                text, shade = ("–", MUTED) if value is None else (f"{value:.0%}", "white" if value > 0.55 else INK)
-                axes.text(x + 0.5, y + 0.5, text, ha="center", va="center_baseline", fontsize=8, color=shade)
+                shown, ink = "–" if value is None else f"{value:.0%}", "white" if (value or 0) > 0.55 else INK
+                axes.text(x + 0.5, y + 0.5, shown, ha="center", va="center_baseline", fontsize=8, color=ink)
         axes.set_xticks([x + 0.5 for x in range(len(recalls))], [shortened(name, 24) for name in recalls])
         slanted = sum(len(name) for name in recalls) > 40
         axes.tick_params(axis="x", labeltop=True, labelbottom=False, labelrotation=25 if slanted else 0)
-        axes.set_yticks([y + 0.5 for y in range(len(rows))], [shortened(run.classes[k], 18) for k in rows], fontsize=9)
+        axes.set_yticks([y + 0.5 for y in range(len(rows))], names, fontsize=9)
         axes.invert_yaxis()
         axes.grid(False)
         axes.spines[:].set_visible(False)
 
-    which = f"the {len(rows)} hardest of the {len(run.classes)} classes, " if len(rows) < len(run.classes) else ""
+    few = len(rows) < len(lowest)
+    which = f", for the {len(rows)} hardest of the {len(lowest)} classes" if few else ""
     caption = (
-        f"Share of each class's examples that the final model recognises, {which}by the modalities it is shown;"
+        f"Share of each class's examples that the final model recognises{which}, by the modalities it is shown;"
         " the paler a cell, the weaker the class, and a dash means a class without examples."
     )
-    return Plot(slug, title, caption, render(slug, title, draw, height=0.6 + 0.2 * len(rows)), tall=len(rows) > 16)
+    drawn = render(slug, title, draw, height=0.6 + 0.2 * len(rows))
+    return Plot(slug, title, caption, drawn, tall=len(rows) > 16)
 
 
 def losses(run: Run) -> Plot:
@@ -320,7 +330,7 @@ def losses(run: Run) -> Plot:
     terms = sorted({name for entry in run.trained for name in mapping(entry.get("losses"))})
     if not terms:
         return Plot(slug, title, "No round of training was finished, so there is no loss to show.")
-    curves = {term: curve(run.trained, lambda entry, term=term: mapping(entry.get("losses")).get(term)) for term in terms}
+    curves = {term: loss_curve(run, term) for term in terms}
     values = [value for _, known in curves.values() for value in known]
     positive = [value for value in values if value > 0]
     # Terms differ by orders of magnitude: on a linear scale the small ones would lie on the axis.
@@ -336,10 +346,17 @@ def losses(run: Run) -> Plot:
             axes.set_ylim(bottom=min([*values, 0]))
         round_axis(axes)
 
-    keys = tuple(Key(term, MANY[i * 3 % len(MANY)], "dashed" if i >= len(MANY) else "line") for i, term in enumerate(terms))
-    caption = "What training minimises, as the mean over the sites' examples; every term should fall and then level out."
+    shapes = ["dashed" if i >= len(MANY) else "line" for i in range(len(terms))]
+    keys = tuple(Key(term, MANY[i * 3 % len(MANY)], shapes[i]) for i, term in enumerate(terms))
+    caption = "What training minimises, term by term, averaged over the sites; falling and levelling out is healthy."
     caption += " The scale is logarithmic." if logarithmic else ""
     return Plot(slug, title, caption, render(slug, title, draw), keys)
+
+
+def loss_curve(run: Run, term: str) -> tuple[list[int], list[float]]:
+    """A term of the loss over the rounds, where it is known."""
+    found = [(round_of(entry), number(mapping(entry.get("losses")).get(term))) for entry in run.trained]
+    return [made for made, value in found if value is not None], [v for _, v in found if v is not None]
 
 
 def traffic(run: Run) -> Plot:
@@ -348,7 +365,7 @@ def traffic(run: Run) -> Plot:
     ways = ("bytes_up", "bytes_down")
     if not any(amount(entry.get(way)) for entry in run.trained for way in ways):
         return Plot(slug, title, "No round of training was finished, so no data was moved.")
-    rounds = [int(amount(entry.get("round"))) for entry in run.trained]
+    rounds = [round_of(entry) for entry in run.trained]
     named = run.clients if len(run.clients) <= STACKED_AT_MOST else []
     parts = {way: traffic_parts(run, way, named) for way in ways}
     rest = any(parts[way][-1][i] for way in ways for i in range(len(rounds)))
@@ -358,7 +375,7 @@ def traffic(run: Run) -> Plot:
         stack(axes, rounds, parts["bytes_up"], colours)
         stack(axes, rounds, [[-value for value in part] for part in parts["bytes_down"]], colours)
         axes.axhline(0, color=INK, linewidth=1)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: human_bytes(abs(value))))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: human(abs(value))))
         axes.margins(y=0.12)
         for y, side, way in ((0.985, "top", "↑ from the sites"), (0.015, "bottom", "↓ to the sites")):
             axes.text(0.01, y, way, transform=axes.transAxes, va=side, fontsize=9, color=MUTED)
@@ -366,7 +383,7 @@ def traffic(run: Run) -> Plot:
 
     keys = [Key(name, colour, "area") for name, colour in zip(named, colours, strict=False)]
     keys += [Key("sites that failed" if named else "all sites", colours[-1], "area")] if rest else []
-    caption = "Bars above the line are what the sites sent, bars below what they received; lower bars are cheaper rounds."
+    caption = "Above the line is what the sites sent, below it what they received; shorter bars are cheaper rounds."
     return Plot(slug, title, caption, render(slug, title, draw), tuple(keys))
 
 
@@ -396,17 +413,19 @@ def time(run: Run) -> Plot:
     longest = max((sum(row) for row in phases), default=0.0)
     if not longest:
         return Plot(slug, title, "No round of training was finished, so there is no time to break down.")
-    rounds = [int(amount(entry.get("round"))) for entry in run.trained]
-    unit, seconds = ("hours", 3600) if longest > 7200 else ("minutes", 60) if longest > 240 else ("seconds", 1)
+    rounds = [round_of(entry) for entry in run.trained]
+    units = (("hours", 3600), ("minutes", 60), ("seconds", 1))
+    unit, seconds = next((u for u in units if longest > 2 * u[1]), units[-1])
 
     def draw(axes: Axes) -> None:
-        stack(axes, rounds, [[row[i] / seconds for row in phases] for i in range(len(PHASES))], list(PHASES.values()))
+        parts = [[spent / seconds for spent in phase] for phase in zip(*phases, strict=True)]
+        stack(axes, rounds, parts, list(PHASES.values()))
         axes.set_ylabel(unit)
         round_axis(axes)
 
     caption = (
-        "A round lasts as long as its slowest site: the coloured parts are work, and the grey part is what the network"
-        " and waiting add to it."
+        "A round lasts as long as its slowest site: the coloured parts are work, and the grey part is what the"
+        " network and waiting add to it."
     )
     keys = tuple(Key(name, colour, "area") for name, colour in PHASES.items())
     return Plot(slug, title, caption, render(slug, title, draw), keys)
@@ -422,32 +441,34 @@ def round_phases(entry: Mapping[str, Any]) -> list[float]:
     return [waiting, *slowest, amount(server.get("aggregate")), amount(server.get("evaluate"))]
 
 
-def curve(entries: Iterable[Mapping[str, Any]], value: Callable[[Mapping[str, Any]], Any]) -> tuple[list[int], list[float]]:
-    """A value over the rounds, where it is known."""
-    known = [(int(amount(entry.get("round"))), number(value(entry))) for entry in entries]
-    return [made for made, found in known if found is not None], [found for _, found in known if found is not None]
-
-
 def line(
-    axes: Axes, rounds: Sequence[int], values: Sequence[float], colour: str, bold: bool = False, dashed: bool = False
+    axes: Axes,
+    rounds: Sequence[int],
+    values: Sequence[float],
+    colour: str,
+    bold: bool = False,
+    dashed: bool = False,
 ) -> None:
     """A curve, with a mark for every round while there are few of them."""
-    mark = "o" if len(rounds) <= 30 else ""
-    shape = "--" if dashed else "-"
-    axes.plot(rounds, values, color=colour, linewidth=2.6 if bold else 1.8, linestyle=shape, marker=mark, markersize=3.6)
+    shape, mark = "--" if dashed else "-", "o" if len(rounds) <= 30 else ""
+    width = 2.6 if bold else 1.8
+    axes.plot(rounds, values, color=colour, linewidth=width, linestyle=shape, marker=mark, markersize=3.6)
 
 
-def stack(axes: Axes, rounds: Sequence[int], parts: Sequence[Sequence[float]], colours: Sequence[str]) -> None:
+def stack(
+    axes: Axes, rounds: Sequence[int], parts: Sequence[Sequence[float]], colours: Sequence[str]
+) -> None:
     """Stacked bars, a bar a round."""
     base = [0.0] * len(rounds)
     for part, colour in zip(parts, colours, strict=True):
-        top = [low + value for low, value in zip(base, part, strict=True)]
+        top = [below + value for below, value in zip(base, part, strict=True)]
         if any(part) and len(rounds) <= GAPS_AT_MOST:
             axes.bar(rounds, part, 0.78, bottom=base, color=colour)
         elif any(part):
             # One path a part. A round repeated at both its edges makes steps of the area.
             edges = [edge for made in rounds for edge in (made - 0.5, made + 0.5)]
-            axes.fill_between(edges, [v for v in base for _ in "lr"], [v for v in top for _ in "lr"], color=colour, lw=0)
+            low, high = ([value for value in side for _ in ("left", "right")] for side in (base, top))
+            axes.fill_between(edges, low, high, color=colour, linewidth=0)
         base = top
 
 
@@ -477,7 +498,7 @@ def render(slug: str, title: str, draw: Callable[[Axes], None], height: float = 
 
 
 def inline(document: str, slug: str, title: str) -> str:
-    """An SVG document as an element of an HTML page: no namespaces, own ids, the page's font, no style of its own."""
+    """An SVG document as an element of an HTML page: no namespaces, own ids, the page's font, no style sheet."""
     root = ElementTree.fromstring(document)
     for parent in list(root.iter()):
         for child in list(parent):
@@ -500,5 +521,5 @@ def localised(name: str, value: str, slug: str) -> str:
     if name == "id":
         return f"{slug}-{value}"
     if name == "style":
-        return re.sub(r"font: ([\d.]+px)[^;]*", r"font-size: \1", value)
+        return re.sub(r"font-family:[^;]*;? ?", "", value)
     return re.sub(r"^#|(?<=url\()#", f"#{slug}-", value) if name in ("href", "clip-path") else value

@@ -1,5 +1,6 @@
 """Which client gets which example, by the partitioners of flwr-datasets."""
 
+import warnings
 from collections.abc import Sequence
 
 from datasets import Dataset
@@ -13,7 +14,9 @@ from common.seeding import derive, rng
 def partition(
     labels: Sequence[str], groups: Sequence[str], clients: int, scheme: Partition, seed: int
 ) -> list[list[int]]:
-    """Indices of the examples of each client, sorted; every example goes to exactly one client.
+    """Indices of the examples of each client, sorted; no example goes to two clients, and every example to one.
+
+    Only label shards, which are of equal size, leave out a remainder: fewer examples than there are shards.
 
     Raises DataError when the scheme cannot be met with these examples.
     """
@@ -27,7 +30,9 @@ def partition(
     divider = _partitioner(scheme, clients, derive(seed, "partition") % 2**32)
     divider.dataset = table
     try:
-        parts = [sorted(divider.load_partition(client)["index"]) for client in range(clients)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of pyarrow about how `datasets` sorts
+            parts = [sorted(divider.load_partition(client)["index"]) for client in range(clients)]
     except ValueError as error:
         raise DataError(f"partition {scheme.name}: {' '.join(str(error).split())}") from None
     if empty := [client for client, part in enumerate(parts) if not part]:

@@ -54,15 +54,20 @@ class DigitsMini(DataSet):
             return encode_image(noisy_image(pixels, self.image_pixels, self.image_snr_db, rng(seed, "image", name)))
 
         def wav() -> bytes:
-            with zipfile.ZipFile(_archive()) as archive:
-                samples, rate = soundfile.read(io.BytesIO(archive.read(clip["file_name"])), dtype="float32")
+            samples, rate = soundfile.read(io.BytesIO(_read(clip["file_name"])), dtype="float32")
             return encode_sound(noisy_sound(samples, self.audio_snr_db, rng(seed, "audio", name)), rate)
 
         return Example(name, label, {"audio": Media(wav, ".wav"), "image": Media(png, ".png")}, clip["voice"])
 
 
-def _archive() -> Any:
-    return files("common.datasets").joinpath("assets/digits_mini.zip").open("rb")
+@cache
+def _archive() -> bytes:
+    return files("common.datasets").joinpath("assets/digits_mini.zip").read_bytes()
+
+
+def _read(name: str) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(_archive())) as archive:
+        return archive.read(name)
 
 
 @cache
@@ -84,8 +89,7 @@ def _images(part: str) -> list[tuple[str, Any]]:
 
 def _clips(part: str) -> list[tuple[str, Any]]:
     """Every fifth voice is a test voice."""
-    with zipfile.ZipFile(_archive()) as archive:
-        clips = [json.loads(line) for line in archive.read("metadata.jsonl").splitlines()]
+    clips = [json.loads(line) for line in _read("metadata.jsonl").splitlines()]
     voices = sorted({clip["voice"] for clip in clips})
     order = rng(0, "digits-mini voices").permutation(len(voices))
     held_out = {voices[i] for i in order[: round(TEST_SHARE * len(voices))]}

@@ -1,0 +1,117 @@
+"""The command line: what a user types and what a user's mistake looks like."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import RAW
+
+from common.errors import RunError
+from deploy.cli import main
+from deploy.display import show
+from deploy.processes import Processes, free_ports, wait_for_port
+
+
+def call(*arguments: str | Path) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+@pytest.fixture
+def chosen(tmp_path: Path) -> Path:
+    path = tmp_path / "experiment.yaml"
+    path.write_text(yaml.safe_dump(RAW))
+    return path
+
+
+def test_shard_writes_a_folder_a_client(chosen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("shard", chosen, "--out", tmp_path / "out", "--set", "data.clients=3") == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["client-0", "client-1", "client-2", "test"]
+    assert "3 clients' shards" in capsys.readouterr().out
+    assert call("shard", chosen, "--out", tmp_path / "out") == 2
+    assert "exists and is not empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--set", "train.lr"], "'train.lr' is not KEY=VALUE"),
+        (["--set", "train.lr=fast"], "train.lr: "),
+        (["--set", "method=fedcmy"], "did you mean 'fedcmi'?"),
+        (["--set", "data.set={name: av-digits, mnist: /nowhere, fsdd: /nowhere}"], "av-digits: no train-images* in"),
+        (["--engine", "superlink"], "--engine superlink needs --address"),
+        (["--engine", "superlink", "--address", "127.0.0.1:1"], "--root-certificates FILE, or --insecure"),
+        (["--engine", "processes", "--insecure"], "are for --engine superlink"),
+    ],
+)
+def test_a_users_mistake_is_one_message_and_status_2(
+    arguments: list[str], expected: str, chosen: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert call("run", chosen, *arguments) == 2
+    errors = capsys.readouterr().err
+    assert expected in errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_config_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("run", "nowhere.yaml") == 2
+    assert "nowhere.yaml: 1 mistake\n  - cannot be read: No such file or directory" in capsys.readouterr().err
+
+
+def test_shards_of_another_seed_are_refused(
+    chosen: Path, tmp_path: Path, tiny_shards: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call("run", chosen, "--shards", tiny_shards, "--set", "seed=12") == 2
+    assert "seed: 3, now 12" in capsys.readouterr().err
+
+
+def test_a_superlink_that_does_not_answer_is_a_failed_run(
+    chosen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    port = free_ports(1)[0]
+    assert call("run", chosen, "--engine", "superlink", "--address", f"127.0.0.1:{port}", "--insecure") == 1
+    assert "the run could not be submitted" in capsys.readouterr().err
+
+
+def test_ports_are_free_and_different() -> None:
+    assert len(set(free_ports(20))) == 20
+
+
+def test_a_process_that_ends_early_is_reported_with_its_last_words(tmp_path: Path) -> None:
+    processes = Processes(tmp_path / "logs", {})
+    processes.start("talker", ["sh", "-c", "echo the port is taken; exit 3"], tmp_path)
+    with pytest.raises(RunError, match=r"talker ended with status 3:\nthe port is taken"):
+        wait_for_port(free_ports(1)[0], processes, 10)
+    processes.stop()
+
+
+def test_stop_ends_grandchildren_in_sessions_of_their_own(tmp_path: Path) -> None:
+    processes = Processes(tmp_path / "logs", {})
+    script = "import subprocess, time; print(subprocess.Popen(['sleep', '300'], start_new_session=True).pid, flush=True); time.sleep(300)"
+    processes.start("parent", [sys.executable, "-c", script], tmp_path)
+    while not (text := processes.log("parent").read_text()).endswith("\n"):
+        time.sleep(0.05)
+    processes.stop()
+    state = Path(f"/proc/{int(text)}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
+
+
+def test_the_table_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "summary.json").write_text(json.dumps({
+        "name": "x", "method": "fedavg", "dataset": "d", "accuracy": {"audio": 0.5}, "accuracy_on": "test",
+        "macro_f1": None, "bytes_up": 10, "bytes_down": 2_000_000, "rounds": 1, "seconds": 3.0, "refused": {"s": "[why]"},
+    }))  # fmt: skip
+    show(tmp_path)
+    text = capsys.readouterr().out
+    for expected in ("50.0%", "10 B up, 2.0 MB down", "refused s: [why]", "report.html"):
+        assert expected in text

@@ -1,0 +1,137 @@
+"""Encoders, backbones, metrics and wire."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import experiment, make_batch
+from flwr.app import Array, ArrayRecord
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image as Picture
+from sklearn.metrics import accuracy_score, f1_score, recall_score
+
+from common import wire
+from common.blocks import block_of, get_params, select, set_params
+from common.build import build_model
+from common.component import build, names
+from common.data.media import Raw, Sound
+from common.errors import WireError
+from common.metrics import Tally
+from common.types import Batch
+
+RAWS: dict[str, Raw] = {
+    "image": Picture.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)),
+    "spectrogram": Sound(np.random.default_rng(0).normal(size=(5000, 2)).astype(np.float32) / 9, 11025),
+}
+
+
+@pytest.mark.parametrize("backbone", ["cnn", "resnet18"])
+@pytest.mark.parametrize("name", names("encoder"))
+class TestEncoders:
+    def test_shapes_and_gradients(self, name: str, backbone: str) -> None:
+        encoder = build("encoder", {"name": name, "backbone": backbone, "width": 12}).build()
+        one = encoder.prepare(RAWS[name])
+        assert one.shape == encoder.blank().shape
+        assert one.dtype == torch.float32
+        features = encoder(torch.stack([one, encoder.blank()]))
+        assert features.shape == (2, 12)
+        features.sum().backward()
+        assert all(value.grad is not None for value in encoder.parameters())
+
+    def test_a_single_example_can_be_trained_on(self, name: str, backbone: str) -> None:
+        encoder = build("encoder", {"name": name, "backbone": backbone, "width": 12}).build().train()
+        assert encoder(encoder.prepare(RAWS[name])[None]).isfinite().all()
+        assert encoder.training
+
+    def test_another_kind_of_value_is_refused(self, name: str, backbone: str) -> None:
+        encoder = build("encoder", {"name": name, "backbone": backbone}).build()
+        with pytest.raises(ValueError, match="is needed, not str"):
+            encoder.prepare("text")
+
+
+def test_a_spectrogram_of_the_papers_size_and_content() -> None:
+    # CREMA-D in the paper: 3 s at 16 kHz, n_fft 512, hop 159 -> 257 x 299; AVE: 10 s -> 257 x 1004.
+    for seconds, frames in ((3.0, 299), (10.0, 1004)):
+        encoder = build("encoder", {"name": "spectrogram", "rate": 16000, "seconds": seconds, "n_fft": 512, "hop": 159}).build()
+        assert encoder.blank().shape == (1, 257, frames)
+    rate, hertz = 16000, 1000
+    tone = np.sin(2 * np.pi * hertz * np.arange(16000) / rate).astype(np.float32)[:, None]
+    picture = encoder.prepare(Sound(tone, rate))[0]
+    assert picture[:, 50].argmax() == hertz * 512 // rate
+    real = 1 + (16000 - 512) // 159
+    assert (picture[:, real:] == 0).all()
+    assert picture[:, :real].mean().abs() < 1e-4
+    noise = np.random.default_rng(1).normal(size=16000).astype(np.float32)
+    by_hand = np.log(np.abs(np.fft.rfft(noise[159 : 159 + 512] * np.hanning(513)[:512])) + 1e-7)
+    column = encoder.prepare(Sound(noise[:, None], rate))[0][:, 1].double().numpy()
+    assert np.corrcoef(column, by_hand)[0, 1] > 0.9999  # equal up to the clip's standardisation
+
+
+def test_params_of_a_model_travel_by_block() -> None:
+    model = build_model(experiment(), 10)
+    params = get_params(model)
+    assert {block_of(name) for name in params} == {"audio", "image", "shared"}
+    assert {block_of(name) for name in select(params, ["audio"])} == {"audio", "shared"}
+    other = build_model(experiment(seed=8), 10)
+    before = get_params(other)
+    set_params(other, select(params, ["audio"]))
+    for name, value in get_params(other).items():
+        assert torch.equal(value, before[name] if block_of(name) == "image" else params[name])
+
+
+def test_shared_projectors_travel_once() -> None:
+    shared = experiment(model__architecture={"name": "two-projector", "infiltration_projector": False})
+    assert len(get_params(build_model(experiment(), 10))) - len(get_params(build_model(shared, 10))) == 4
+
+
+def test_counters_of_batch_normalisation_do_not_travel_but_its_statistics_do() -> None:
+    chosen = experiment(model__encoders__image={"name": "image", "size": 8, "backbone": "resnet18"})
+    travelling = get_params(build_model(chosen, 10))
+    assert any("running_mean" in name for name in travelling)
+    assert not any("num_batches_tracked" in name for name in travelling)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40), st.integers(1, 39))
+def test_figures_equal_scikit_learns_however_the_examples_are_divided(pairs: list[tuple[int, int]], cut: int) -> None:
+    true, said = map(list, zip(*pairs, strict=True))
+    logits = torch.nn.functional.one_hot(torch.tensor(said), 4).float()
+    halves = [slice(0, cut), slice(cut, None)]
+    tallies = [Tally.of(logits[half], torch.tensor(true[half], dtype=torch.long)) for half in halves]
+    figures = (tallies[0] + tallies[1]).figures()
+    assert figures["accuracy"] == pytest.approx(accuracy_score(true, said))
+    assert figures["macro_f1"] == pytest.approx(f1_score(true, said, average="macro", zero_division=0.0))
+    recalls = recall_score(true, said, average=None, labels=sorted(set(true)), zero_division=0.0)
+    assert [v for v in figures["per_class"] if v is not None] == pytest.approx(list(recalls))
+    right, wrong = np.e / (np.e + 3), 1 / (np.e + 3)
+    assert figures["confidence"] == pytest.approx(np.mean([right if t == s else wrong for t, s in pairs]), rel=1e-5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(st.text(min_size=1, max_size=9), st.lists(st.floats(width=32, allow_nan=False), max_size=5), max_size=4))
+def test_parameters_survive_the_wire(values: dict[str, list[float]]) -> None:
+    params = {name: torch.tensor(value) for name, value in values.items() if name != "__metadata__"}
+    record = wire.pack(params)
+    assert len(record) == 1
+    back = wire.unpack(record)
+    assert back.keys() == params.keys()
+    assert all(torch.equal(back[name], value) for name, value in params.items())
+    rounded = wire.unpack(wire.pack(params, "bfloat16"))
+    assert all(torch.equal(rounded[name], value.bfloat16().float()) for name, value in params.items())
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_are_unpacked_or_refused_with_our_error(data: bytes) -> None:
+    try:
+        wire.unpack(ArrayRecord({"params": Array(np.frombuffer(data, np.uint8))}))
+    except WireError:
+        return
+
+
+def test_columns_that_do_not_agree_are_refused_naming_both_sides() -> None:
+    batch = make_batch({"a": (2,), "b": (3,)}, 4, 2)
+    with pytest.raises(ValueError, match=r"inputs\['a'\] has 4 rows, labels have 3"):
+        Batch(batch.inputs, batch.origin, batch.labels[:3])
+    with pytest.raises(ValueError, match=r"\['a', 'b'\], origin has \['a'\]"):
+        Batch(batch.inputs, {"a": batch.origin["a"]}, batch.labels)

@@ -1,0 +1,152 @@
+"""Real SuperLinks, SuperNodes and client processes on the loopback interface."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+import torch
+import yaml
+from conftest import RAW, SHARED_DATA
+from safetensors.torch import load_file
+
+from deploy.engines import executable
+from deploy.processes import MARK
+
+pytestmark = [pytest.mark.network, pytest.mark.timeout(280)]
+
+
+def config(folder: Path, **changes: object) -> Path:
+    path = folder / "experiment.yaml"
+    path.write_text(yaml.safe_dump({**RAW, **changes}))
+    return path
+
+
+def fedmosaic(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [executable("fedmosaic"), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240)
+
+
+def launched() -> set[int]:
+    """Processes that some launch started and that still run."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if int(entry.name) != os.getpid() and MARK.encode() in (entry / "environ").read_bytes():
+                found.add(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def clients_of_port(port: int) -> set[str]:
+    """The programs that hold an established connection to a port of this machine."""
+    inodes = set()
+    lines = [line for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
+    for fields in map(str.split, lines):
+        if fields[2].endswith(f":{port:04X}") and fields[3] == "01":
+            inodes.add(f"socket:[{fields[9]}]")
+    programs = set()
+    for pid in launched():
+        try:
+            held = {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+            if held & inodes:
+                programs.add(f"{pid} {Path(f'/proc/{pid}/cmdline').read_bytes().decode()}")
+        except OSError:
+            continue
+    return {program for program in programs if "supernode" in program}
+
+
+def test_processes_and_simulation_give_the_same_parameters_over_the_grpc_fleet_port(tmp_path: Path) -> None:
+    chosen, before = config(tmp_path), launched()
+    first = tmp_path / "runs" / "tiny"
+    command = [executable("fedmosaic"), "run", str(chosen), "--engine", "processes"]
+    with (tmp_path / "output").open("w") as output:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=subprocess.STDOUT)
+        while not (first / "metrics.jsonl").exists() and process.poll() is None:
+            time.sleep(0.1)
+        fleet = int((first / "logs" / "fleet-port").read_text())
+        nodes = clients_of_port(fleet)
+        with grpc.insecure_channel(f"127.0.0.1:{fleet}") as channel:
+            grpc.channel_ready_future(channel).result(timeout=20)  # speaks HTTP/2; the other ports do not
+        assert process.wait(timeout=200) == 0, (tmp_path / "output").read_text()
+    assert len(nodes) == 2
+    for index in range(2):
+        log = (first / "logs" / f"supernode-{index}.log").read_text()
+        assert f"channel to 127.0.0.1:{fleet}" in log
+        assert log.count("Receiving: train message") == 2
+
+    done = fedmosaic("run", chosen, "--engine", "simulation", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    second = tmp_path / "runs" / "tiny-2"
+    models = [load_file(folder / "model.safetensors") for folder in (first, second)]
+    assert models[0].keys() == models[1].keys()
+    assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
+
+    for folder, engine in ((first, "processes"), (second, "simulation")):
+        summary = json.loads((folder / "summary.json").read_text())
+        assert (summary["status"], summary["rounds"], summary["engine"]) == ("completed", 2, engine)
+        assert (folder / "report.html").stat().st_size > 10_000
+    assert "report:" in done.stdout
+    assert launched() <= before
+
+
+def test_a_failed_run_has_a_reason_and_a_non_zero_status(tmp_path: Path) -> None:
+    before = launched()
+    chosen = config(tmp_path, train={"epochs": 1, "batch_size": 16, "lr": 1e12})
+    done = fedmosaic("run", chosen, "--engine", "processes", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "diverged" in done.stderr
+    assert "Traceback" not in done.stderr
+    summary = json.loads((tmp_path / "runs" / "tiny" / "summary.json").read_text())
+    assert summary["status"] == "failed"
+    assert "diverged" in summary["reason"]
+    assert launched() <= before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_everything_that_was_started(number: int, tmp_path: Path) -> None:
+    before = launched()
+    chosen = config(tmp_path, federation={"rounds": 500})
+    command = [executable("fedmosaic"), "run", str(chosen), "--engine", "processes"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "runs" / "tiny" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not metrics.exists() and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.2)
+    assert len(launched() - before) >= 4
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in errors
+    assert launched() <= before
+
+
+@pytest.mark.parametrize("engine", ["processes", "simulation"])
+def test_real_digits_train_end_to_end(engine: str, tmp_path: Path) -> None:
+    if not (SHARED_DATA / "fsdd").is_dir():
+        pytest.skip("the recordings and images of av-digits are not on this machine")
+    data = {
+        "set": {"name": "av-digits", "mnist": str(SHARED_DATA / "mnist"), "fsdd": str(SHARED_DATA / "fsdd")},
+        "clients": 2,
+        "limit": 200,
+    }
+    done = fedmosaic("run", config(tmp_path, data=data), "--engine", engine, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads((tmp_path / "runs" / "tiny" / "summary.json").read_text())
+    assert summary["dataset"] == "av-digits"
+    assert sum(site["num_examples"] for site in summary["sites"].values()) == 200
+    assert summary["accuracy"].keys() == {"audio", "image", "audio+image"}
+
+
+def test_an_engine_needs_no_home_of_flower(tmp_path: Path) -> None:
+    """Flower's settings of the user are neither read nor written."""
+    code = "import deploy.engines as e; from pathlib import Path; e.FlowerCommand(Path('home'), e.Link('127.0.0.1:1'), {})"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    assert 'address = "127.0.0.1:1"' in (tmp_path / "home" / "config.toml").read_text()

@@ -1,0 +1,158 @@
+"""Strategies: the contract of each, and means derived independently."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import experiment
+from flwr.app import ConfigRecord, Message
+from flwr.serverapp.strategy import FedAvg as StockFedAvg
+from flwr.serverapp.strategy import Strategy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from in_process import claim_identity
+
+from common import wire
+from common.blocks import Params, block_of, select
+from common.component import build, names
+from common.errors import RunError
+from common.types import Site
+from server.aggregation import BlockMean
+from server.strategies.base import MultimodalStrategy
+
+STRATEGIES = names("strategy")
+SHAPES = {"branches.audio.w": (3, 2), "branches.image.w": (4,), "fusion.weight": (2, 3), "fusion.bias": ()}
+
+
+def params(seed: int) -> Params:
+    rng = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(shape, generator=rng) for name, shape in SHAPES.items()}
+
+
+def strategy(name: str, held: list[set[str]], **changes: Any) -> MultimodalStrategy:
+    claim_identity()
+    made: MultimodalStrategy = build("strategy", {"name": name}).build(experiment(**changes))
+    for i, modalities in enumerate(held):
+        made.sites[i + 10] = Site(f"site-{i}", frozenset(modalities), ("x", "y"), 5, {})
+    return made
+
+
+def reply(to: Message, site: MultimodalStrategy, update: Params, examples: int, **extra: Any) -> Message:
+    node = to.metadata.dst_node_id
+    body = {"site": site.sites[node].name, "round": 1, "modalities": [], "num_examples": examples, "losses": {"fused": 1.0},
+            "validation": {}, "unreadable": {}, "seconds": {}, **extra}  # fmt: skip
+    message = Message(wire.record(body, wire.pack(update)), reply_to=to)
+    message.metadata.__dict__["_src_node_id"] = node
+    return message
+
+
+class NoGrid:
+    """configure_train needs no grid once the sites are known."""
+
+
+def one_round(made: MultimodalStrategy, start: Params, updates: list[Params], examples: list[int], order: list[int]) -> Params:
+    messages = list(made.configure_train(1, wire.pack(start), ConfigRecord(), NoGrid()))  # type: ignore[arg-type]
+    replies = [reply(messages[i], made, updates[i], examples[i]) for i in range(len(messages))]
+    arrays, _ = made.aggregate_train(1, [replies[i] for i in order])
+    assert arrays is not None
+    return wire.unpack(arrays)
+
+
+HELD = [{"audio", "image"}, {"audio"}, {"audio", "image"}]
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+class TestContract:
+    def test_is_a_flower_strategy(self, name: str) -> None:
+        assert isinstance(strategy(name, HELD), Strategy)
+
+    def test_identical_updates_aggregate_to_themselves(self, name: str) -> None:
+        start = params(0)
+        updates = [select(start, held) for held in HELD]
+        got = one_round(strategy(name, HELD), start, updates, [5, 7, 11], [0, 1, 2])
+        assert all(torch.allclose(got[key], start[key], rtol=1e-6) for key in start)
+
+    def test_the_order_of_clients_is_irrelevant(self, name: str) -> None:
+        updates = [select(params(i + 1), held) for i, held in enumerate(HELD)]
+        results = [one_round(strategy(name, HELD), params(0), updates, [5, 7, 11], o) for o in ([0, 1, 2], [2, 0, 1])]
+        assert all(torch.allclose(results[0][key], results[1][key], rtol=1e-6) for key in SHAPES)
+
+    def test_only_held_blocks_are_sent(self, name: str) -> None:
+        made = strategy(name, HELD)
+        messages = list(made.configure_train(1, wire.pack(params(0)), ConfigRecord(), NoGrid()))  # type: ignore[arg-type]
+        for message, held in zip(messages, HELD, strict=True):
+            assert {block_of(key) for key in wire.read_params(message)} == held | {"shared"}
+
+    def test_a_sample_is_a_function_of_seed_and_round(self, name: str) -> None:
+        many = [{"audio"}] * 8
+        draws = [strategy(name, many, data__clients=8, federation__sample=3).sample(r) for r in (1, 1, 2, 3, 4)]
+        assert draws[0] == draws[1]
+        assert all(len(set(draw)) == 3 for draw in draws)
+        assert len({tuple(draw) for draw in draws}) > 1
+
+    @pytest.mark.parametrize(
+        ("spoil", "reason"),
+        [
+            (lambda p: p | {"fusion.bias": torch.tensor(float("nan"))}, "fusion.bias has values that are not finite"),
+            (lambda p: p | {"fusion.weight": torch.zeros(7)}, "fusion.weight has shape"),
+            (lambda p: p | {"branches.image.w": torch.zeros(4)}, "surplus"),
+            (lambda p: {k: v for k, v in p.items() if k != "fusion.bias"}, "lacking"),
+        ],
+    )
+    def test_a_bad_update_is_refused_with_site_and_reason(self, name: str, spoil: Any, reason: str) -> None:
+        start = params(0)
+        updates = [select(start, held) for held in HELD]
+        updates[1] = spoil(updates[1])
+        made = strategy(name, HELD, federation__min_replies=1, data__clients=3)
+        got = one_round(made, start, updates, [1, 1, 1], [0, 1, 2])
+        assert all(torch.allclose(got[key], start[key]) for key in start)
+        assert reason in made.report.failed["site-1"]
+        with pytest.raises(RunError, match="site-1"):
+            one_round(strategy(name, HELD), start, updates, [1, 1, 1], [0, 1, 2])
+
+
+def test_fedcmi_is_the_mean_over_the_holders_of_each_block() -> None:
+    updates = [select(params(i + 1), held) for i, held in enumerate(HELD)]
+    got = one_round(strategy("fedcmi", HELD), params(0), updates, [5, 7, 11], [0, 1, 2])
+    u = [{key: value.double().numpy() for key, value in update.items()} for update in updates]
+    np.testing.assert_allclose(got["branches.image.w"], (5 * u[0]["branches.image.w"] + 11 * u[2]["branches.image.w"]) / 16, rtol=1e-6)
+    for key in ("branches.audio.w", "fusion.weight", "fusion.bias"):
+        np.testing.assert_allclose(got[key], (5 * u[0][key] + 7 * u[1][key] + 11 * u[2][key]) / 23, rtol=1e-6)
+
+
+def test_fedcmi_keeps_the_block_of_a_modality_that_nobody_holds() -> None:
+    start, update = params(0), select(params(1), {"audio"})
+    got = one_round(strategy("fedcmi", [{"audio"}]), start, [update], [3], [0])
+    assert torch.equal(got["branches.image.w"], start["branches.image.w"])
+
+
+def test_fedavg_equals_flowers_own_on_whole_models() -> None:
+    start = params(0)
+    updates = [select(params(i + 1), held) for i, held in enumerate(HELD)]
+    got = one_round(strategy("fedavg", HELD), start, updates, [5, 7, 11], [0, 1, 2])
+    from flwr.app import ArrayRecord, MetricRecord, RecordDict
+
+    messages = []
+    for update, examples in zip(updates, [5, 7, 11], strict=True):
+        whole = start | update  # a stock client returns what it could not train as it got it
+        content = RecordDict({"arrays": ArrayRecord({k: v.reshape(-1) for k, v in whole.items()}),  # type: ignore[arg-type]
+                              "metrics": MetricRecord({"num-examples": examples})})  # fmt: skip
+        asked = Message(RecordDict(), dst_node_id=1, message_type="train")
+        messages.append(Message(content, reply_to=asked))
+    stock, _ = StockFedAvg().aggregate_train(1, messages)
+    assert stock is not None
+    for key, value in stock.to_torch_state_dict().items():
+        torch.testing.assert_close(got[key].reshape(-1), value, rtol=1e-5, atol=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 1000), st.integers(1, 10**6)), min_size=1, max_size=6))
+def test_a_block_mean_lies_between_its_updates(clients: list[tuple[int, int]]) -> None:
+    mean = BlockMean()
+    for seed, examples in clients:
+        mean.add(params(seed), {"audio": examples, "image": examples, "shared": examples})
+    got = mean.result(params(0))
+    for key, value in got.items():
+        stack = torch.stack([params(seed)[key] for seed, _ in clients])
+        assert (value >= stack.amin(0) - 1e-5).all() and (value <= stack.amax(0) + 1e-5).all()
