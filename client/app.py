@@ -1,8 +1,8 @@
 """The ClientApp: Flower messages in and out.
 
 Flower starts a new process for every message, so nothing heavy is imported before a message asks for it. A mistake that
-is this project's own (FedmosaicError) is answered with its reason, so that the server can name the site; anything else is
-raised and reaches the server as Flower's error reply.
+is this project's own (FedmosaicError) is answered with its reason, so that the server can name the site; anything else
+is raised and reaches the server as Flower's error reply.
 """
 
 from pathlib import Path

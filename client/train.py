@@ -25,9 +25,7 @@ class Trained:
     losses: dict[str, float]
 
 
-def train(
-    model: MultimodalModel, examples: Batch, experiment: Experiment, number: int, site: str
-) -> Trained:
+def train(model: MultimodalModel, examples: Batch, experiment: Experiment, number: int, site: str) -> Trained:
     """Train the model in place on the blocks of the modalities that the examples have.
 
     The order of the examples is a function of (seed, round, site).

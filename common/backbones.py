@@ -1,5 +1,6 @@
 """Networks from a picture-like tensor [B, C, H, W] to features [B, D], shared by image and spectrogram encoders."""
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -29,7 +30,7 @@ class SmallCNN(nn.Module):
         super().__init__()
         sizes = [channels, 16, 32, 64]
         blocks: list[nn.Module] = []
-        for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+        for before, after in pairwise(sizes):
             blocks += [nn.Conv2d(before, after, 3, padding=1), nn.GroupNorm(8, after), nn.ReLU()]
             blocks += [nn.MaxPool2d(2, ceil_mode=True)]
         self.features = nn.Sequential(*blocks)
@@ -47,8 +48,7 @@ def _grid_means(maps: Tensor, dim: int) -> Tensor:
     deterministic on every device."""
     size = maps.shape[dim]
     parts = [
-        maps.narrow(dim, i * size // GRID, -(-(i + 1) * size // GRID) - i * size // GRID).mean(dim)
-        for i in range(GRID)
+        maps.narrow(dim, i * size // GRID, -(-(i + 1) * size // GRID) - i * size // GRID).mean(dim) for i in range(GRID)
     ]
     return torch.stack(parts, dim)
 

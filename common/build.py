@@ -2,8 +2,8 @@
 
 import torch
 
-from common.config import Experiment
 from common.component import build
+from common.config import Experiment
 from common.models.base import MultimodalModel
 from common.seeding import derive
 

@@ -60,13 +60,11 @@ class Missing(Options):
 
     unimodal_clients: Share | dict[Modality, Share] = 0.0
     incomplete: Share = 0.0
-    rates: dict[Modality, Share] = {}
+    rates: dict[Modality, Share] = Field(default_factory=dict)
 
     @field_validator("unimodal_clients")
     @classmethod
-    def _at_most_all_clients(
-        cls, value: float | dict[Modality, float]
-    ) -> float | dict[Modality, float]:
+    def _at_most_all_clients(cls, value: float | dict[Modality, float]) -> float | dict[Modality, float]:
         if isinstance(value, dict) and sum(value.values()) > 1 + 1e-9:
             raise ValueError("the shares add up to more than 1")
         return value

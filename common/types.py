@@ -52,9 +52,7 @@ class Batch:
         for name, columns in (("inputs", self.inputs), ("origin", self.origin)):
             for modality, column in columns.items():
                 if len(column) != len(self.labels):
-                    raise ValueError(
-                        f"{name}[{modality!r}] has {len(column)} rows, labels have {len(self.labels)}"
-                    )
+                    raise ValueError(f"{name}[{modality!r}] has {len(column)} rows, labels have {len(self.labels)}")
 
     def __len__(self) -> int:
         return len(self.labels)

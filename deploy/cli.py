@@ -53,15 +53,23 @@ def _parser() -> argparse.ArgumentParser:
     shard.set_defaults(command=_shard)
 
     run = commands.add_parser(
-        "run", help="run an experiment", epilog="example: fedmosaic run configs/digits-mini-fedcmi.yaml --engine processes"
+        "run",
+        help="run an experiment",
+        epilog="example: fedmosaic run configs/digits-mini-fedcmi.yaml --engine processes",
     )
     _add_config(run)
     run.add_argument("--engine", choices=["simulation", "processes", "superlink"], default="simulation")
     run.add_argument(
-        "--shards", type=Path, metavar="DIR", help="the clients' shards (default: shards/NAME, made if absent)"
+        "--shards",
+        type=Path,
+        metavar="DIR",
+        help="the clients' shards (default: shards/NAME, made if absent)",
     )
     run.add_argument(
-        "--test-shard", type=Path, metavar="DIR", help="the server's test shard (default: SHARDS/test if there)"
+        "--test-shard",
+        type=Path,
+        metavar="DIR",
+        help="the server's test shard (default: SHARDS/test if there)",
     )
     run.add_argument("--run-dir", type=Path, metavar="DIR", help="a new folder for the results (default: runs/NAME)")
     link = run.add_argument_group("engine superlink")
@@ -108,30 +116,36 @@ def _shard(options: argparse.Namespace) -> None:
 def _run(options: argparse.Namespace) -> None:
     from deploy import engines
     from deploy.display import follow, show
-    from server.record import free_folder
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     experiment = _experiment(options)
-    link = _link(options, experiment)
-    shards = options.shards or Path("shards") / experiment.name
-    if options.engine == "superlink":
-        test_shard, local = options.test_shard, _is_loopback(options.address)
-    else:
+    link = _link(options)
+    shards: Path = options.shards or Path("shards") / experiment.name
+    test_shard: Path | None = options.test_shard
+    folder: Path | None = options.run_dir
+    local = options.engine != "superlink" or _is_loopback(options.address)
+    if options.engine != "superlink":
         _prepare_shards(experiment, shards)
-        test_shard = options.test_shard or (shards / "test" if (shards / "test").exists() else None)
-        local = True
-    if options.run_dir and local and options.run_dir.exists():
-        raise ConfigError("--run-dir", [f"{options.run_dir} exists: a run never overwrites another"])
-    folder = options.run_dir or (free_folder(Path("runs") / experiment.name) if local else None)
-    if local:
-        folder = folder.resolve()
+        test_shard = test_shard or (shards / "test" if (shards / "test").exists() else None)
+    if local:  # else the paths are of the SuperLink's host, and not ours to look at
+        folder = _new_folder(folder, experiment).resolve()
         test_shard = test_shard.resolve() if test_shard else None
-    with engines.launch(options.engine, experiment, shards, test_shard, folder, link) as launched:
-        follow(launched, experiment, folder if local else None)
-    show(folder if local else None)
+    with engines.launch(options.engine, experiment, shards, test_shard, folder, link, watch=local) as launched:
+        follow(launched, experiment)
+    show(launched.run_folder)
 
 
-def _link(options: argparse.Namespace, experiment: Experiment) -> Any:
+def _new_folder(wanted: Path | None, experiment: Experiment) -> Path:
+    from server.record import free_folder
+
+    if wanted is None:
+        return free_folder(Path("runs") / experiment.name)
+    if wanted.exists():
+        raise ConfigError("--run-dir", [f"{wanted} exists: a run never overwrites another"])
+    return wanted
+
+
+def _link(options: argparse.Namespace) -> Any:
     from deploy.engines import Link
 
     mistakes = []

@@ -14,7 +14,7 @@ from common.units import human
 from deploy.engines import Launch
 
 
-def follow(launched: Launch, experiment: Experiment, folder: Path | None) -> None:
+def follow(launched: Launch, experiment: Experiment) -> None:
     """Show the rounds as they come until the run ends. Where the output is not a terminal, a line a round.
 
     Raises RunError when the run failed.
@@ -32,10 +32,10 @@ def follow(launched: Launch, experiment: Experiment, folder: Path | None) -> Non
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task("waiting for clients", total=experiment.federation.rounds)
         for _ in launched.wait():
-            for line in _lines(folder)[shown:]:
+            for line in _lines(launched.run_folder)[shown:]:
                 shown += 1
                 _show_round(console, progress, task, experiment, line)
-        for line in _lines(folder)[shown:]:
+        for line in _lines(launched.run_folder)[shown:]:
             _show_round(console, progress, task, experiment, line)
 
 
@@ -68,7 +68,7 @@ def _accuracies(figures: dict[str, Any]) -> str:
 def show(folder: Path | None) -> None:
     """The table of a finished run and where its report is."""
     console = Console()
-    if folder is None:
+    if folder is None or not (folder / "summary.json").exists():
         console.print("finished; the results are in the folder runs/ of the SuperLink's host")
         return
     summary = json.loads((folder / "summary.json").read_text())

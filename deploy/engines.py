@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from common.config import Experiment
 from common.data.make import client_name
@@ -99,13 +99,13 @@ class FlowerCommand:
         (home / "config.toml").write_text("\n".join(lines) + "\n")
         self.env = {**env, "FLWR_HOME": str(home)}
 
-    def submit(self, app: Path, federation: str) -> str:
-        """Start a run and return its id.
+    def submit(self, app: Path, federation: str, *more: str) -> str:
+        """Start a run of an app's folder and return its id; `more` are options of `flwr run`.
 
         Raises RunError with what Flower said.
         """
         extra = ["--federation-config", federation] if federation else []
-        answer = self._call("run", str(app), CONNECTION, "--format", "json", *extra)
+        answer = self._call("run", str(app), CONNECTION, "--format", "json", *extra, *more)
         if "run-id" not in answer:
             raise RunError(f"the run could not be submitted: {answer.get('error-message', answer)}")
         return str(answer["run-id"])
@@ -121,9 +121,13 @@ class FlowerCommand:
         """Ask the SuperLink to end a run."""
         self._call("stop", run_id, CONNECTION, "--format", "json")
 
-    def _call(self, *arguments: str) -> dict[str, object] | dict[str, list[dict[str, object]]]:  # type: ignore[misc]
+    def _call(self, *arguments: str) -> dict[str, Any]:
         done = subprocess.run(
-            [executable("flwr"), *arguments], env=self.env, capture_output=True, text=True, cwd=self.env["FLWR_HOME"]
+            [executable("flwr"), *arguments],
+            env=self.env,
+            capture_output=True,
+            text=True,
+            cwd=self.env["FLWR_HOME"],
         )
         start = done.stdout.find("{")
         try:
@@ -150,18 +154,24 @@ def launch(
     test_shard: Path | None,
     run_folder: Path | None,
     link: Link | None = None,
+    watch: bool = True,
 ) -> Iterator[Launch]:
     """Submit a run; at the end, however it comes, everything that was started for it is stopped.
 
     shards: folder of the clients' shards (not used with engine superlink, whose nodes have their own).
+    watch: whether run_folder is on this machine; else it is a path of the SuperLink's host.
 
     Raises RunError when something does not start.
     """
     with tempfile.TemporaryDirectory(prefix="fedmosaic-", ignore_cleanup_errors=True) as name:
         work = Path(name)
-        logs = run_folder / "logs" if run_folder else work / "logs"
+        watched = run_folder if watch else None
+        logs = watched / "logs" if watched else work / "logs"
         bin_folder = str(Path(sys.executable).parent)
-        env = ENVIRONMENT | {"PATH": f"{bin_folder}:{os.environ.get('PATH', '')}", "FLWR_HOME": str(work / "home")}
+        env = ENVIRONMENT | {
+            "PATH": f"{bin_folder}:{os.environ.get('PATH', '')}",
+            "FLWR_HOME": str(work / "home"),
+        }
         processes = Processes(logs, env)
         try:
             link = link or _start_superlink(processes, work, simulation=engine == "simulation")
@@ -180,7 +190,7 @@ def launch(
             workers = "client-resources-num-cpus=1 client-resources-num-gpus=0.0"
             federation = f"num-supernodes={clients} {workers}" if engine == "simulation" else ""
             run_id = flower.submit(work / "app", federation)
-            yield from _followed(Launch(run_id, flower, processes, run_folder), foreign=engine == "superlink")
+            yield from _followed(Launch(run_id, flower, processes, watched), foreign=engine == "superlink")
         finally:
             processes.stop()
 
@@ -213,5 +223,12 @@ def _start_nodes(processes: Processes, work: Path, shards: Path, clients: int) -
     for index, port in enumerate(free_ports(clients)):
         shard = shards.resolve() / client_name(index)
         command = [executable("flower-supernode"), "--insecure", "--superlink", f"127.0.0.1:{fleet}"]
-        command += ["--host", "127.0.0.1", "--port", str(port), "--node-config", f"shard={json.dumps(str(shard))}"]
+        command += [
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--node-config",
+            f"shard={json.dumps(str(shard))}",
+        ]
         processes.start(f"supernode-{index}", command, work)

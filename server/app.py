@@ -33,7 +33,10 @@ def main(grid: Grid, context: Context) -> None:
     run = RunFolder(folder, experiment)
     test_shard = Path(settings["test-shard"]) if settings["test-shard"] else None
     started = time.perf_counter()
-    outcome: dict[str, Any] = {"status": "failed", "reason": "the ServerApp stopped on an unexpected error, see its log"}
+    outcome: dict[str, Any] = {
+        "status": "failed",
+        "reason": "the ServerApp stopped on an unexpected error, see its log",
+    }
     figures: dict[str, Any] = {}
     try:
         federation = Federation(experiment, grid, test_shard, run)

@@ -62,7 +62,10 @@ class Federation:
         settings, clients = self.experiment.federation, self.experiment.data.clients
         needed = min(settings.min_replies or clients, clients)
         nodes = wait_for_nodes(
-            self.grid, clients, settings.wait_seconds, lambda seen: log.info("%d of %d clients connected", seen, clients)
+            self.grid,
+            clients,
+            settings.wait_seconds,
+            lambda seen: log.info("%d of %d clients connected", seen, clients),
         )
         if len(nodes) < needed:
             raise RunError(f"{len(nodes)} clients connected within {settings.wait_seconds:g} s, {needed} needed")
@@ -99,7 +102,13 @@ class Federation:
         }
 
     def _record(
-        self, number: int, params: Params, clients: dict[str, Any], started: float, exchange: float, aggregate: float
+        self,
+        number: int,
+        params: Params,
+        clients: dict[str, Any],
+        started: float,
+        exchange: float,
+        aggregate: float,
     ) -> None:
         """Evaluate the model after a round and write the round's line."""
         before = time.perf_counter()

@@ -308,8 +308,7 @@ def trouble_table(run: Run) -> str:
     refused = mapping(run.summary.get("refused"))
     rows = [(text(site), "refused", escape(str(reason))) for site, reason in sorted(refused.items())]
     rows += [
-        (text(site), f"failed in {spans(rounds)}", escape(reason))
-        for (site, reason), rounds in sorted(failed.items())
+        (text(site), f"failed in {spans(rounds)}", escape(reason)) for (site, reason), rounds in sorted(failed.items())
     ]
     if not rows:
         return '<p class="fine">No site was refused, and none failed in a round.</p>'

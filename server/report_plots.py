@@ -95,7 +95,7 @@ class Run:
 
     @cached_property
     def measured_on(self) -> str:
-        """"test" where the server has a test shard, else "validation"."""
+        """ "test" where the server has a test shard, else "validation"."""
         return "test" if any(mapping(line.get("test")) for line in self.rounds) else "validation"
 
     @cached_property
@@ -455,9 +455,7 @@ def line(
     axes.plot(rounds, values, color=colour, linewidth=width, linestyle=shape, marker=mark, markersize=3.6)
 
 
-def stack(
-    axes: Axes, rounds: Sequence[int], parts: Sequence[Sequence[float]], colours: Sequence[str]
-) -> None:
+def stack(axes: Axes, rounds: Sequence[int], parts: Sequence[Sequence[float]], colours: Sequence[str]) -> None:
     """Stacked bars, a bar a round."""
     base = [0.0] * len(rounds)
     for part, colour in zip(parts, colours, strict=True):

@@ -31,7 +31,12 @@ def chosen(tmp_path: Path) -> Path:
 
 def test_shard_writes_a_folder_a_client(chosen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("shard", chosen, "--out", tmp_path / "out", "--set", "data.clients=3") == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["client-0", "client-1", "client-2", "test"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == [
+        "client-0",
+        "client-1",
+        "client-2",
+        "test",
+    ]
     assert "3 clients' shards" in capsys.readouterr().out
     assert call("shard", chosen, "--out", tmp_path / "out") == 2
     assert "exists and is not empty" in capsys.readouterr().err
@@ -43,7 +48,10 @@ def test_shard_writes_a_folder_a_client(chosen: Path, tmp_path: Path, capsys: py
         (["--set", "train.lr"], "'train.lr' is not KEY=VALUE"),
         (["--set", "train.lr=fast"], "train.lr: "),
         (["--set", "method=fedcmy"], "did you mean 'fedcmi'?"),
-        (["--set", "data.set={name: av-digits, mnist: /nowhere, fsdd: /nowhere}"], "av-digits: no train-images* in"),
+        (
+            ["--set", "data.set={name: av-digits, mnist: /nowhere, fsdd: /nowhere}"],
+            "av-digits: no train-images* in",
+        ),
         (["--engine", "superlink"], "--engine superlink needs --address"),
         (["--engine", "superlink", "--address", "127.0.0.1:1"], "--root-certificates FILE, or --insecure"),
         (["--engine", "processes", "--insecure"], "are for --engine superlink"),
@@ -67,7 +75,11 @@ def test_a_config_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_shards_of_another_seed_are_refused(
-    chosen: Path, tmp_path: Path, tiny_shards: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    chosen: Path,
+    tmp_path: Path,
+    tiny_shards: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert call("run", chosen, "--shards", tiny_shards, "--set", "seed=12") == 2
@@ -97,7 +109,11 @@ def test_a_process_that_ends_early_is_reported_with_its_last_words(tmp_path: Pat
 
 def test_stop_ends_grandchildren_in_sessions_of_their_own(tmp_path: Path) -> None:
     processes = Processes(tmp_path / "logs", {})
-    script = "import subprocess, time; print(subprocess.Popen(['sleep', '300'], start_new_session=True).pid, flush=True); time.sleep(300)"
+    script = (
+        "import subprocess, time\n"
+        "print(subprocess.Popen(['sleep', '300'], start_new_session=True).pid, flush=True)\n"
+        "time.sleep(300)"
+    )
     processes.start("parent", [sys.executable, "-c", script], tmp_path)
     while not (text := processes.log("parent").read_text()).endswith("\n"):
         time.sleep(0.05)
@@ -109,7 +125,8 @@ def test_stop_ends_grandchildren_in_sessions_of_their_own(tmp_path: Path) -> Non
 def test_the_table_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "summary.json").write_text(json.dumps({
         "name": "x", "method": "fedavg", "dataset": "d", "accuracy": {"audio": 0.5}, "accuracy_on": "test",
-        "macro_f1": None, "bytes_up": 10, "bytes_down": 2_000_000, "rounds": 1, "seconds": 3.0, "refused": {"s": "[why]"},
+        "macro_f1": None, "bytes_up": 10, "bytes_down": 2_000_000, "rounds": 1, "seconds": 3.0,
+        "refused": {"s": "[why]"},
     }))  # fmt: skip
     show(tmp_path)
     text = capsys.readouterr().out

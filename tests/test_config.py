@@ -71,10 +71,16 @@ def test_all_mistakes_come_in_one_message() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"method": "fedcmy"}, "unknown method 'fedcmy'; known: fedavg, fedcmi, fedprox; did you mean 'fedcmi'?"),
+        (
+            {"method": "fedcmy"},
+            "unknown method 'fedcmy'; known: fedavg, fedcmi, fedprox; did you mean 'fedcmi'?",
+        ),
         ({"strategy": {"name": "x"}}, "strategy: unknown strategy 'x'; known: fedavg, fedcmi"),
         ({"model__encoders__audio": "spectogram"}, "did you mean 'spectrogram'?"),
-        ({"model__encoders__smell": "image"}, "unknown modality of the data set 'smell'; known: audio, image"),
+        (
+            {"model__encoders__smell": "image"},
+            "unknown modality of the data set 'smell'; known: audio, image",
+        ),
         ({"model__encoders__id": "image"}, "cannot have this name"),
         ({"model__architecture": {"name": "late-fusion"}}, "the method needs 'two-projector'"),
         ({"data__missing": {"rates": {"smell": 0.1}}}, "data.missing.rates.smell"),
@@ -109,7 +115,10 @@ JSON = st.recursive(
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.sampled_from(["name", "seed", "data", "model", "method", "strategy", "train", "federation", "wire"]), JSON)
+@given(
+    st.sampled_from(["name", "seed", "data", "model", "method", "strategy", "train", "federation", "wire"]),
+    JSON,
+)
 def test_any_value_in_any_section_is_accepted_or_refused_with_our_error(section: str, value: Any) -> None:
     try:
         parse({**copy.deepcopy(RAW), section: value}, "fuzz")

@@ -19,7 +19,12 @@ CLASSES = 3
 def two_projector(seed: int = 1, modalities: tuple[str, ...] = ("a", "v")) -> TwoProjectorModel:
     torch.manual_seed(seed)
     return TwoProjectorModel(
-        {m: ImageEncoder(8, 1, "cnn", 5) for m in modalities}, CLASSES, 5, 1, shared=False, fill="infiltration"
+        {m: ImageEncoder(8, 1, "cnn", 5) for m in modalities},
+        CLASSES,
+        5,
+        1,
+        shared=False,
+        fill="infiltration",
     )
 
 
@@ -46,7 +51,9 @@ def test_temperature_swaps_roles_when_the_mean_ratio_is_below_one() -> None:
 
 def test_temperature_survives_zero_confidence_and_missing_values() -> None:
     nan = math.nan
-    got = class_temperatures(torch.tensor([0.5, 0.5, nan]), torch.tensor([0.0, 0.5, 0.3]), torch.tensor([0, 1, 2]), 3, 2.0)
+    got = class_temperatures(
+        torch.tensor([0.5, 0.5, nan]), torch.tensor([0.0, 0.5, 0.3]), torch.tensor([0, 1, 2]), 3, 2.0
+    )
     assert got.isfinite().all()
     assert got[2] == 1.0
     assert (got > 0).all() and (got <= 1).all()
@@ -81,7 +88,9 @@ def test_infiltration_reaches_only_encoder_infiltration_projector_and_classifier
     expected = {
         name
         for name, _ in model.named_parameters()
-        if name.startswith(tuple(f"branches.{weak}.{part}." for part in ("encoder", "infiltration_projector", "classifier")))
+        if name.startswith(
+            tuple(f"branches.{weak}.{part}." for part in ("encoder", "infiltration_projector", "classifier"))
+        )
     }
     assert reached == expected
     assert context.teacher is not None
@@ -173,7 +182,7 @@ def test_a_unimodal_client_fills_the_missing_slot_with_its_infiltration_feature_
 
 def test_with_three_modalities_the_most_confident_one_an_example_has_fills_the_missing_slot() -> None:
     model = two_projector(modalities=("a", "b", "c"))
-    batch = make_batch({m: (1, 8, 8) for m in "abc"}, 9, CLASSES).only("ac")
+    batch = make_batch(dict.fromkeys("abc", (1, 8, 8)), 9, CLASSES).only("ac")
     got = model.predict(batch)
     with torch.no_grad():
         for i in range(len(batch)):
@@ -195,4 +204,6 @@ def test_the_proximal_term_is_half_mu_times_the_squared_distance() -> None:
         for value in model.parameters():
             value.add_(0.1)
     count = sum(value.numel() for value in model.parameters())
-    assert float(method.loss(model, batch, context)["proximal"].detach()) == pytest.approx(0.25 * 0.01 * count, rel=1e-4)
+    assert float(method.loss(model, batch, context)["proximal"].detach()) == pytest.approx(
+        0.25 * 0.01 * count, rel=1e-4
+    )

@@ -106,7 +106,7 @@ def test_a_shard_without_usable_examples_is_refused_by_name(tiny_shards: Path, t
     for path in broken.glob("*/*.*"):
         path.write_bytes(b"not a picture")
     folders = [tiny_shards / "client-0", broken]
-    with pytest.raises(RunError, match="client-1: .*no usable example among"):
+    with pytest.raises(RunError, match=r"client-1: .*no usable example among"):
         run(experiment(), tiny_shards, tmp_path / "strict", InProcessGrid(folders))
     federation = run(experiment(federation__min_replies=1), tiny_shards, tmp_path / "lenient", InProcessGrid(folders))
     assert "no usable example" in federation.summary()["refused"]["client-1"]

@@ -26,7 +26,7 @@ def model_for(method: Method[MultimodalModel, object], modalities: list[str]) ->
 
 
 def batch_for(modalities: list[str], missing: float = 0.0) -> Batch:
-    return make_batch({m: (1, 8, 8) for m in modalities}, 24, CLASSES, missing=missing)
+    return make_batch(dict.fromkeys(modalities, (1, 8, 8)), 24, CLASSES, missing=missing)
 
 
 @pytest.mark.parametrize("count", SHAPES)

@@ -52,7 +52,9 @@ class TestEncoders:
 def test_a_spectrogram_of_the_papers_size_and_content() -> None:
     # CREMA-D in the paper: 3 s at 16 kHz, n_fft 512, hop 159 -> 257 x 299; AVE: 10 s -> 257 x 1004.
     for seconds, frames in ((3.0, 299), (10.0, 1004)):
-        encoder = build("encoder", {"name": "spectrogram", "rate": 16000, "seconds": seconds, "n_fft": 512, "hop": 159}).build()
+        encoder = build(
+            "encoder", {"name": "spectrogram", "rate": 16000, "seconds": seconds, "n_fft": 512, "hop": 159}
+        ).build()
         assert encoder.blank().shape == (1, 257, frames)
     rate, hertz = 16000, 1000
     tone = np.sin(2 * np.pi * hertz * np.arange(16000) / rate).astype(np.float32)[:, None]
@@ -108,7 +110,13 @@ def test_figures_equal_scikit_learns_however_the_examples_are_divided(pairs: lis
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.dictionaries(st.text(min_size=1, max_size=9), st.lists(st.floats(width=32, allow_nan=False), max_size=5), max_size=4))
+@given(
+    st.dictionaries(
+        st.text(min_size=1, max_size=9),
+        st.lists(st.floats(width=32, allow_nan=False), max_size=5),
+        max_size=4,
+    )
+)
 def test_parameters_survive_the_wire(values: dict[str, list[float]]) -> None:
     params = {name: torch.tensor(value) for name, value in values.items() if name != "__metadata__"}
     record = wire.pack(params)

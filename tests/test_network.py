@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,11 +11,11 @@ import grpc
 import pytest
 import torch
 import yaml
-from conftest import RAW, SHARED_DATA
+from conftest import RAW, ROOT, SHARED_DATA
 from safetensors.torch import load_file
 
-from deploy.engines import executable
-from deploy.processes import MARK
+from deploy.engines import ENVIRONMENT, FlowerCommand, Link, executable
+from deploy.processes import MARK, Processes, free_ports, wait_for_port
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(280)]
 
@@ -54,7 +53,7 @@ def clients_of_port(port: int) -> set[str]:
     programs = set()
     for pid in launched():
         try:
-            held = {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+            held = {str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()}
             if held & inodes:
                 programs.add(f"{pid} {Path(f'/proc/{pid}/cmdline').read_bytes().decode()}")
         except OSError:
@@ -145,8 +144,40 @@ def test_real_digits_train_end_to_end(engine: str, tmp_path: Path) -> None:
     assert summary["accuracy"].keys() == {"audio", "image", "audio+image"}
 
 
-def test_an_engine_needs_no_home_of_flower(tmp_path: Path) -> None:
-    """Flower's settings of the user are neither read nor written."""
-    code = "import deploy.engines as e; from pathlib import Path; e.FlowerCommand(Path('home'), e.Link('127.0.0.1:1'), {})"
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
-    assert 'address = "127.0.0.1:1"' in (tmp_path / "home" / "config.toml").read_text()
+def start_federation(folder: Path, shards: Path) -> tuple[Processes, int]:
+    """A SuperLink with two SuperNodes, started with Flower's own commands; and the port of its control API."""
+    processes = Processes(folder / "logs", ENVIRONMENT | {"FLWR_HOME": str(folder / "home")})
+    port, fleet, *nodes = free_ports(4)
+    link = ["--insecure", "--disable-runtime-dependency-installation", "--host", "127.0.0.1", "--port", str(port)]
+    link += ["--fleet-api-address", f"127.0.0.1:{fleet}"]
+    processes.start("superlink", [executable("flower-superlink"), *link], folder)
+    wait_for_port(fleet, processes, 60)
+    wait_for_port(port, processes, 60)
+    for index, node in enumerate(nodes):
+        place = ["--superlink", f"127.0.0.1:{fleet}", "--host", "127.0.0.1", "--port", str(node)]
+        told = ["--node-config", f"shard='{shards}/client-{index}' site='hospital-{index}'"]
+        processes.start(f"node-{index}", [executable("flower-supernode"), "--insecure", *place, *told], folder)
+    return processes, port
+
+
+def test_a_running_superlink_serves_fedmosaic_run_and_flwr_run(tiny_shards: Path, tmp_path: Path) -> None:
+    processes, port = start_federation(tmp_path, tiny_shards)
+    try:
+        where = ["--engine", "superlink", "--address", f"127.0.0.1:{port}", "--insecure"]
+        test = ["--test-shard", tiny_shards / "test"]
+        done = fedmosaic("run", config(tmp_path), *where, *test, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        summary = json.loads((tmp_path / "runs" / "tiny" / "summary.json").read_text())
+        assert set(summary["sites"]) == {"hospital-0", "hospital-1"}
+
+        flower = FlowerCommand(tmp_path / "cli", Link(f"127.0.0.1:{port}"), processes.env)
+        settings = {"experiment": str(config(tmp_path)), "test-shard": "", "run-dir": str(tmp_path / "by-flwr")}
+        (tmp_path / "run.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
+        run_id = flower.submit(ROOT, "", "--run-config", str(tmp_path / "run.toml"))
+        deadline = time.monotonic() + 120
+        while not (status := flower.status(run_id)[0]).startswith("finished") and time.monotonic() < deadline:
+            time.sleep(1)
+        assert status == "finished:completed", processes.log("superlink").read_text()[-3000:]
+        assert json.loads((tmp_path / "by-flwr" / "summary.json").read_text())["accuracy_on"] == "validation"
+    finally:
+        processes.stop()

@@ -52,7 +52,7 @@ def test_no_image_and_no_recording_is_in_two_places(tmp_path: Path) -> None:
     for folder in (tmp_path / "shards").iterdir():
         if folder.is_dir():
             for record in Shard.open(folder).records:
-                part, label, image, clip = record.id.split("-", 3)
+                part, _, image, clip = record.id.split("-", 3)
                 assert part == ("test" if folder.name == "test" else "train")
                 seen.update([f"image {image}", f"clip {clip}"])
     assert set(seen.values()) == {1}
@@ -90,8 +90,15 @@ LABELS = st.lists(st.sampled_from("abcde"), min_size=60, max_size=120)
 
 
 @settings(max_examples=20, deadline=None)
-@given(LABELS, st.integers(2, 5), st.integers(0, 100), st.sampled_from(["iid", "dirichlet", "label-shards", "natural"]))
-def test_a_partition_gives_every_example_to_exactly_one_client(labels: list[str], clients: int, seed: int, name: str) -> None:
+@given(
+    LABELS,
+    st.integers(2, 5),
+    st.integers(0, 100),
+    st.sampled_from(["iid", "dirichlet", "label-shards", "natural"]),
+)
+def test_a_partition_gives_every_example_to_exactly_one_client(
+    labels: list[str], clients: int, seed: int, name: str
+) -> None:
     schemes = {"iid": Iid(name="iid"), "dirichlet": Dirichlet(name="dirichlet", alpha=1.0, min_examples=1),
                "label-shards": LabelShards(name="label-shards"), "natural": Natural(name="natural")}  # fmt: skip
     groups = [f"g{i % 7}" for i in range(len(labels))]
@@ -144,7 +151,9 @@ def write_shard(folder: Path, lines: list[Any], **info: Any) -> Path:
 
 
 def test_a_shard_made_by_hand_with_broken_files(tmp_path: Path) -> None:
-    lines = [{"id": str(i), "label": "x", "audio_file_name": f"{i}.wav", "image_file_name": f"{i}.png"} for i in range(5)]
+    lines = [
+        {"id": str(i), "label": "x", "audio_file_name": f"{i}.wav", "image_file_name": f"{i}.png"} for i in range(5)
+    ]
     shard = write_shard(tmp_path / "s", [*lines, {"id": "9", "label": "y"}])
     for i in range(4):
         (shard / f"{i}.wav").write_bytes(encode_sound(np.sin(np.arange(4000) / 5).astype(np.float32), 8000))
@@ -159,7 +168,12 @@ def test_a_shard_made_by_hand_with_broken_files(tmp_path: Path) -> None:
     assert loaded.examples.has("audio").tolist() == [False, True, False, True]
     assert loaded.examples.has("image").tolist() == [True, False, True, True]
     assert (loaded.examples.inputs["audio"][0] == 0).all()
-    assert loaded.examples.origin["image"].tolist() == [Origin.OBSERVED, Origin.MISSING, Origin.OBSERVED, Origin.OBSERVED]
+    assert loaded.examples.origin["image"].tolist() == [
+        Origin.OBSERVED,
+        Origin.MISSING,
+        Origin.OBSERVED,
+        Origin.OBSERVED,
+    ]
 
 
 def test_a_recording_that_is_not_finite_or_empty_is_unreadable(tmp_path: Path) -> None:
@@ -243,5 +257,8 @@ def test_batches_cover_everything_once(tiny_shards: Path) -> None:
 def test_the_files_of_a_shard_are_what_the_metadata_says(tiny_shards: Path) -> None:
     record = json.loads((tiny_shards / "test" / "metadata.jsonl").read_text().splitlines()[0])
     assert set(record) == {"id", "label", "audio_file_name", "image_file_name"}
-    assert Picture.open(io.BytesIO((tiny_shards / "test" / record["image_file_name"]).read_bytes())).size == (8, 8)
+    assert Picture.open(io.BytesIO((tiny_shards / "test" / record["image_file_name"]).read_bytes())).size == (
+        8,
+        8,
+    )
     assert ShardInfo.model_validate_json((tiny_shards / "test" / "shard.json").read_bytes()).classes[3] == "3"

@@ -40,7 +40,7 @@ def strategy(name: str, held: list[set[str]], **changes: Any) -> MultimodalStrat
 
 def reply(to: Message, site: MultimodalStrategy, update: Params, examples: int, **extra: Any) -> Message:
     node = to.metadata.dst_node_id
-    body = {"site": site.sites[node].name, "round": 1, "modalities": [], "num_examples": examples, "losses": {"fused": 1.0},
+    body = {"site": site.sites[node].name, "round": 1, "num_examples": examples, "losses": {"fused": 1.0},
             "validation": {}, "unreadable": {}, "seconds": {}, **extra}  # fmt: skip
     message = Message(wire.record(body, wire.pack(update)), reply_to=to)
     message.metadata.__dict__["_src_node_id"] = node
@@ -51,7 +51,9 @@ class NoGrid:
     """configure_train needs no grid once the sites are known."""
 
 
-def one_round(made: MultimodalStrategy, start: Params, updates: list[Params], examples: list[int], order: list[int]) -> Params:
+def one_round(
+    made: MultimodalStrategy, start: Params, updates: list[Params], examples: list[int], order: list[int]
+) -> Params:
     messages = list(made.configure_train(1, wire.pack(start), ConfigRecord(), NoGrid()))  # type: ignore[arg-type]
     replies = [reply(messages[i], made, updates[i], examples[i]) for i in range(len(messages))]
     arrays, _ = made.aggregate_train(1, [replies[i] for i in order])
@@ -94,7 +96,10 @@ class TestContract:
     @pytest.mark.parametrize(
         ("spoil", "reason"),
         [
-            (lambda p: p | {"fusion.bias": torch.tensor(float("nan"))}, "fusion.bias has values that are not finite"),
+            (
+                lambda p: p | {"fusion.bias": torch.tensor(float("nan"))},
+                "fusion.bias has values that are not finite",
+            ),
             (lambda p: p | {"fusion.weight": torch.zeros(7)}, "fusion.weight has shape"),
             (lambda p: p | {"branches.image.w": torch.zeros(4)}, "surplus"),
             (lambda p: {k: v for k, v in p.items() if k != "fusion.bias"}, "lacking"),
@@ -116,7 +121,11 @@ def test_fedcmi_is_the_mean_over_the_holders_of_each_block() -> None:
     updates = [select(params(i + 1), held) for i, held in enumerate(HELD)]
     got = one_round(strategy("fedcmi", HELD), params(0), updates, [5, 7, 11], [0, 1, 2])
     u = [{key: value.double().numpy() for key, value in update.items()} for update in updates]
-    np.testing.assert_allclose(got["branches.image.w"], (5 * u[0]["branches.image.w"] + 11 * u[2]["branches.image.w"]) / 16, rtol=1e-6)
+    np.testing.assert_allclose(
+        got["branches.image.w"],
+        (5 * u[0]["branches.image.w"] + 11 * u[2]["branches.image.w"]) / 16,
+        rtol=1e-6,
+    )
     for key in ("branches.audio.w", "fusion.weight", "fusion.bias"):
         np.testing.assert_allclose(got[key], (5 * u[0][key] + 7 * u[1][key] + 11 * u[2][key]) / 23, rtol=1e-6)
 

@@ -102,7 +102,8 @@ def unimodal_loss(own: Mapping[Modality, Tensor], batch: Batch) -> Tensor:
 def dominant_modality(own: Mapping[Modality, Tensor], batch: Batch) -> Modality:
     """d = argmax_m conf_m, with conf_m the mean of softmax(u_m^S(x_i))[y_i] over the rows that have m (1.2)."""
     confidence = {
-        m: float(u.detach().softmax(1).gather(1, batch.labels.unsqueeze(1))[batch.has(m)].mean()) for m, u in own.items()
+        m: float(u.detach().softmax(1).gather(1, batch.labels.unsqueeze(1))[batch.has(m)].mean())
+        for m, u in own.items()
     }
     return max(sorted(confidence), key=confidence.__getitem__)
 
@@ -134,7 +135,7 @@ def infiltration(
 
 
 def infiltration_loss(taught: Tensor, student: Tensor, labels: Tensor, temperature: Tensor) -> Tensor:
-    """L_inf = -(1/B) sum_i sum_c t_i[c] log q_i[c], t_i = softmax(taught_i / T_{y_i}), q_i = softmax(student_i / T_{y_i}).
+    """L_inf = -(1/B) sum_i sum_c t_i[c] log q_i[c] with t_i = softmax(taught_i / T_yi), q_i = softmax(student_i / T_yi).
 
     taught, student: logits [B, K]; labels: [B]; temperature: [K]. No T^2 factor (1.2).
     """
@@ -166,9 +167,7 @@ def class_temperatures(dominant: Tensor, weak: Tensor, labels: Tensor, classes: 
     class c and r_c = A_c / V_c over the classes present, rbar = mean r_c: T_c = 1 / (1 + kappa ln(r_c / rbar)) where
     r_c > rbar, else 1. If rbar < 1 the roles are swapped: 1 / r_c and 1 / rbar are used. Absent classes have T_c = 1.
     """
-    present = [
-        c for c in range(classes) if _has_value(dominant[labels == c]) and _has_value(weak[labels == c])
-    ]
+    present = [c for c in range(classes) if _has_value(dominant[labels == c]) and _has_value(weak[labels == c])]
     temperatures = torch.ones(classes)
     if not present:
         return temperatures

@@ -5,9 +5,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 
-def add_noise(
-    signal: NDArray[np.float32], snr_db: float | None, rng: np.random.Generator
-) -> NDArray[np.float32]:
+def add_noise(signal: NDArray[np.float32], snr_db: float | None, rng: np.random.Generator) -> NDArray[np.float32]:
     """The signal with white Gaussian noise at a signal-to-noise ratio in dB; None adds nothing.
 
     The power of the signal is its mean square around its mean, so that a bright image is not a loud one.
@@ -33,9 +31,7 @@ def noisy_image(
     return np.clip(np.rint(add_noise(small, snr_db, rng)), 0, 255).astype(np.uint8)
 
 
-def noisy_sound(
-    samples: NDArray[np.float32], snr_db: float | None, rng: np.random.Generator
-) -> NDArray[np.float32]:
+def noisy_sound(samples: NDArray[np.float32], snr_db: float | None, rng: np.random.Generator) -> NDArray[np.float32]:
     """Noise at the given ratio, scaled down where the sum would clip."""
     noisy = add_noise(samples, snr_db, rng)
     return noisy / max(1.0, float(np.abs(noisy).max(initial=0.0)))

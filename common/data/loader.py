@@ -97,5 +97,5 @@ def _column(values: list[Tensor | None], encoder: Encoder) -> tuple[Tensor, Tens
 def batches(examples: Batch, size: int, order: torch.Generator | None = None) -> Iterator[Batch]:
     """The examples in batches of `size`, shuffled by `order` if given; the last one may be smaller."""
     index = torch.arange(len(examples)) if order is None else torch.randperm(len(examples), generator=order)
-    for chosen in index.split(size):
+    for chosen in torch.split(index, size):
         yield examples.rows(chosen)

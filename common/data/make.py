@@ -76,7 +76,11 @@ def _write_all(experiment: Experiment, out: Path, progress: Callable[[str], None
     seed, data = experiment.seed, experiment.data
     train = _take(experiment, source.examples("train", seed), data.limit, "train")
     parts = partition(
-        [example.label for example in train], [example.group for example in train], data.clients, data.partition, seed
+        [example.label for example in train],
+        [example.group for example in train],
+        data.clients,
+        data.partition,
+        seed,
     )
     single = unimodal_clients(data.clients, experiment.modalities, data.missing, seed)
     for index, part in enumerate(parts):

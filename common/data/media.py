@@ -41,7 +41,7 @@ def read(path: Path) -> Raw:
                 image.load()
                 return image.copy()
         if kind in ARRAYS:
-            array = np.load(path, allow_pickle=False).astype(np.float32)
+            array: NDArray[np.float32] = np.load(path, allow_pickle=False).astype(np.float32)
             if array.size == 0 or not np.isfinite(array).all():
                 raise ValueError("empty or not finite")
             return array

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from common.component import Options
 from common.errors import ShardError
@@ -38,7 +38,7 @@ class ShardInfo(Options):
     classes: list[str]
     modalities: list[Modality]
     licence: str = ""
-    made: dict[str, Any] = {}
+    made: dict[str, Any] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)

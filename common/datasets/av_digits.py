@@ -1,7 +1,8 @@
 """av-digits: MNIST images with recordings of the Free Spoken Digit Dataset, in their original layouts on disk.
 
 Images: Y. LeCun, C. Cortes, C. J. C. Burges, MNIST; writers from C. Yadav, L. Bottou, "Cold Case: the Lost MNIST
-Digits", NeurIPS 2019 (QMNIST). Recordings: Z. Jackson et al., Free Spoken Digit Dataset; takes 0 to 4 are the test part.
+Digits", NeurIPS 2019 (QMNIST). Recordings: Z. Jackson et al., Free Spoken Digit Dataset; takes 0 to 4 are the test
+part.
 """
 
 import gzip
@@ -52,7 +53,7 @@ class AvDigits(DataSet):
         images = [(str(label), index) for index, label in enumerate(labels.tolist())]
         takes = _recordings(_folder(self.fsdd, ["", "recordings"], "*.wav"), part)
         examples = []
-        for label, index, path in pair_by_label(images, takes, seed, part):  # type: ignore[type-var]
+        for label, index, path in pair_by_label(images, takes, seed, part):
             owner = path.stem.split("_")[1] if writers is None else f"writer-{writers[index]}"
             examples.append(self._example(part, seed, label, index, pixels[index], path, owner))
         return examples
@@ -86,7 +87,9 @@ def _read_mnist(folder: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[np.
     prefix = "train" if part == "train" else "t10k"
     pixels, labels = (_idx(_one(folder, f"{prefix}*{kind}*ubyte*")) for kind in ("images", "labels"))
     if pixels.ndim != 3 or labels.ndim != 1 or len(pixels) != len(labels):
-        raise DataError(f"av-digits: images {pixels.shape} and labels {labels.shape} in {folder} do not belong together")
+        raise DataError(
+            f"av-digits: images {pixels.shape} and labels {labels.shape} in {folder} do not belong together"
+        )
     return pixels, labels
 
 

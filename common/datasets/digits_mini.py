@@ -1,4 +1,4 @@
-"""digits-mini: scikit-learn's handwritten digits with digits spoken by espeak-ng; comes with the project, needs no network.
+"""digits-mini: scikit-learn's handwritten digits with digits spoken by espeak-ng; needs no network.
 
 Images: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998, 8 x 8 pixels, as shipped with
 scikit-learn. Clips: made by `assets/make_digits_mini.py`. The test part has voices and images that training never has.

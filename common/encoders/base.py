@@ -9,7 +9,7 @@ from common.data.media import Raw
 
 
 class Encoder(nn.Module, ABC):
-    """Raw values of one modality -> tensors -> features. It owns its preprocessing, because that belongs to the weights.
+    """Raw values of one modality -> tensors -> features. It owns its preprocessing, which belongs to the weights.
 
     width: the number D of features.
     """

@@ -57,9 +57,7 @@ class TwoProjectorModel(MultimodalModel):
     ) -> None:
         super().__init__()
         self.width, self.fill = width, fill
-        self.branches = nn.ModuleDict(
-            {m: Branch(encoders[m], width, depth, classes, shared) for m in sorted(encoders)}
-        )
+        self.branches = nn.ModuleDict({m: Branch(encoders[m], width, depth, classes, shared) for m in sorted(encoders)})
         self.fusion = nn.Linear(width * len(encoders), classes)
 
     def features(self, batch: Batch) -> Features:

@@ -78,7 +78,7 @@ class MultimodalStrategy(Strategy):
                 continue
             try:
                 answers.append((reply.node, _site(wire.read_body(reply.message))))
-            except _Declined as declined:
+            except _DeclinedError as declined:
                 self._refuse(declined.site, declined.reason)
             except WireError as error:
                 self._refuse(f"node {reply.node}", str(error))
@@ -154,7 +154,9 @@ class MultimodalStrategy(Strategy):
         needed = self.experiment.federation.min_replies or sampled
         if used < needed:
             reasons = "".join(f"\n  - {site}: {why}" for site, why in sorted(self.report.failed.items()))
-            raise RunError(f"round {server_round}: {used} of {sampled} clients gave a usable reply, {needed} needed{reasons}")
+            raise RunError(
+                f"round {server_round}: {used} of {sampled} clients gave a usable reply, {needed} needed{reasons}"
+            )
         self._merge_figures()
         return wire.pack(mean.result(self._received)), MetricRecord(dict(self.report.losses))
 
@@ -222,7 +224,7 @@ class StrategyOptions(Component):
         """The strategy for an experiment."""
 
 
-class _Declined(Exception):
+class _DeclinedError(Exception):
     def __init__(self, site: str, reason: str) -> None:
         super().__init__(reason)
         self.site, self.reason = site, reason
@@ -231,15 +233,19 @@ class _Declined(Exception):
 def _site(content: Mapping[str, Any]) -> Site:
     """The introduction of a site.
 
-    Raises _Declined when the site says that it cannot take part, WireError when the content is malformed.
+    Raises _DeclinedError when the site says that it cannot take part, WireError when the content is malformed.
     """
     try:
         name = str(content["site"])
         if "error" in content:
-            raise _Declined(name, str(content["error"]))
+            raise _DeclinedError(name, str(content["error"]))
         unreadable = {str(m): int(count) for m, count in content["unreadable"].items()}
         return Site(
-            name, frozenset(content["modalities"]), tuple(content["classes"]), int(content["num_examples"]), unreadable
+            name,
+            frozenset(content["modalities"]),
+            tuple(content["classes"]),
+            int(content["num_examples"]),
+            unreadable,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WireError(f"malformed introduction: {error!r}") from None
