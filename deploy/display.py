@@ -53,11 +53,12 @@ def _show_round(
     accuracy = _accuracies(line["test"] or line["validation"])
     number, rounds = line["round"], experiment.federation.rounds
     moved = f"↑ {human(line['bytes_up'])} ↓ {human(line['bytes_down'])}" if number else "the initial model"
-    console.print(f"round {number:>3}/{rounds}  {accuracy}  {moved}  {line['seconds']['total']:.1f} s", highlight=False)
+    text = f"round {number:>3}/{rounds}  {accuracy}  {moved}  {line['seconds']['total']:.1f} s"
+    console.print(text, highlight=False, soft_wrap=True)
     for site, reason in line["failed"].items():
-        console.print(f"  {site}: {reason}", style="yellow", highlight=False, markup=False)
+        console.print(f"  {site}: {reason}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     complete = (line["test"] or line["validation"]).get(subset_name(experiment.modalities))
-    doing = f"{complete['accuracy']:.1%} correct" if complete else "training"
+    doing = f"{complete['accuracy']:.1%} correct, {moved}" if complete else moved
     progress.update(task, completed=number, description=doing)
 
 

@@ -186,7 +186,7 @@ def launch(
             make_app_folder(work / "app", settings)
             clients = experiment.data.clients
             if engine == "processes":
-                _start_nodes(processes, work, shards, clients)
+                _start_nodes(processes, work, shards, clients, vital=experiment.federation.min_replies is None)
             workers = "client-resources-num-cpus=1 client-resources-num-gpus=0.0"
             federation = f"num-supernodes={clients} {workers}" if engine == "simulation" else ""
             run_id = flower.submit(work / "app", federation)
@@ -218,7 +218,7 @@ def _start_superlink(processes: Processes, work: Path, simulation: bool) -> Link
     return Link(f"127.0.0.1:{port}")
 
 
-def _start_nodes(processes: Processes, work: Path, shards: Path, clients: int) -> None:
+def _start_nodes(processes: Processes, work: Path, shards: Path, clients: int, vital: bool) -> None:
     fleet = (processes.logs / "fleet-port").read_text()
     for index, port in enumerate(free_ports(clients)):
         shard = shards.resolve() / client_name(index)
@@ -231,4 +231,4 @@ def _start_nodes(processes: Processes, work: Path, shards: Path, clients: int) -
             "--node-config",
             f"shard={json.dumps(str(shard))}",
         ]
-        processes.start(f"supernode-{index}", command, work)
+        processes.start(f"supernode-{index}", command, work, vital)

@@ -1,10 +1,12 @@
 """Processes that end when their owner ends."""
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +17,7 @@ from common.errors import RunError
 MARK = "FEDMOSAIC_LAUNCH"
 """Environment variable by which the descendants of a launch are found, wherever they moved themselves."""
 GRACE_SECONDS = 5.0
+PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
 class Processes:
@@ -26,9 +29,13 @@ class Processes:
         self.mark = uuid.uuid4().hex
         self.env = {**os.environ, **env, MARK: self.mark}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._vital: set[str] = set()
 
-    def start(self, name: str, command: Sequence[str], cwd: Path) -> None:
-        """Start a process in a session of its own, so that Ctrl-C reaches only us and we end it in order."""
+    def start(self, name: str, command: Sequence[str], cwd: Path, vital: bool = True) -> None:
+        """Start a process in a session of its own, so that Ctrl-C reaches only us and we end it in order.
+
+        vital: whether its end is a failure that `check` reports.
+        """
         with self.log(name).open("wb") as output:
             self._running[name] = subprocess.Popen(
                 command,
@@ -38,16 +45,19 @@ class Processes:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,  # safe: no threads have been started yet
             )
+        if vital:
+            self._vital.add(name)
 
     def log(self, name: str) -> Path:
         """The file with a process's output."""
         return self.logs / f"{name}.log"
 
     def check(self) -> None:
-        """Raises RunError, with the end of its log, when a process has ended."""
+        """Raises RunError, with the end of its log, when a vital process has ended."""
         for name, process in self._running.items():
-            if process.poll() is not None:
+            if name in self._vital and process.poll() is not None:
                 raise RunError(f"{name} ended with status {process.returncode}:\n{tail(self.log(name))}")
 
     def stop(self) -> None:
@@ -73,6 +83,12 @@ class Processes:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
+
+
+def _end_with_parent() -> None:
+    """In a new process: ask the kernel for SIGTERM when we die, even if we are killed and can stop nothing."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def marked(mark: str) -> Iterator[int]:

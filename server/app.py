@@ -11,7 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from common.build import deterministic
 from common.config import Experiment, parse, read
-from common.errors import FedmosaicError
+from common.errors import ConfigError, FedmosaicError
 from server.federation import Federation
 from server.record import RunFolder, free_folder
 from server.report import write_report
@@ -33,37 +33,28 @@ def main(grid: Grid, context: Context) -> None:
     run = RunFolder(folder, experiment)
     test_shard = Path(settings["test-shard"]) if settings["test-shard"] else None
     started = time.perf_counter()
-    outcome: dict[str, Any] = {
-        "status": "failed",
-        "reason": "the ServerApp stopped on an unexpected error, see its log",
-    }
-    figures: dict[str, Any] = {}
+    status, reason, federation = "failed", "the ServerApp stopped on an unexpected error, see its log", None
     try:
         federation = Federation(experiment, grid, test_shard, run)
-        try:
-            federation.run()
-            outcome = {"status": "completed", "reason": ""}
-        finally:
-            figures = federation.summary()
+        federation.run()
+        status, reason = "completed", ""
     except FedmosaicError as error:
-        outcome["reason"] = str(error)
+        reason = str(error)
         raise
     finally:
-        run.summary(
-            {
-                "name": folder.name,
-                **outcome,
-                "engine": settings["engine"],
-                "method": experiment.method["name"],
-                "strategy": (experiment.strategy or {}).get("name"),
-                "dataset": experiment.data.set["name"],
-                "seed": experiment.seed,
-                **figures,
-                "seconds": time.perf_counter() - started,
-            }
-        )
+        about = {"name": folder.name, "status": status, "reason": reason, "engine": settings["engine"]}
+        figures = federation.summary() if federation else {}
+        run.summary(about | _described(experiment) | figures | {"seconds": time.perf_counter() - started})
         write_report(folder)
-    logging.getLogger(__name__).info("report: %s", folder / "report.html")
+
+
+def _described(experiment: Experiment) -> dict[str, Any]:
+    return {
+        "method": experiment.method["name"],
+        "strategy": (experiment.strategy or {}).get("name"),
+        "dataset": experiment.data.set["name"],
+        "seed": experiment.seed,
+    }
 
 
 def read_experiment(given: str) -> Experiment:
@@ -72,7 +63,10 @@ def read_experiment(given: str) -> Experiment:
     Raises ConfigError.
     """
     if given.lstrip().startswith("{"):
-        return parse(json.loads(given), "experiment")
+        try:
+            return parse(json.loads(given), "experiment")
+        except ValueError as error:
+            raise ConfigError("experiment", [f"not JSON: {error}"]) from None
     path = Path(given)
     beside = Path(__file__).resolve().parent.parent / path
     return read(beside if not path.exists() and beside.exists() else path)

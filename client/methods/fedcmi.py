@@ -135,7 +135,7 @@ def infiltration(
 
 
 def infiltration_loss(taught: Tensor, student: Tensor, labels: Tensor, temperature: Tensor) -> Tensor:
-    """L_inf = -(1/B) sum_i sum_c t_i[c] log q_i[c] with t_i = softmax(taught_i / T_yi), q_i = softmax(student_i / T_yi).
+    """L_inf = -(1/B) sum_i sum_c t_i[c] log q_i[c], t_i = softmax(taught_i / T_yi), q_i = softmax(student_i / T_yi).
 
     taught, student: logits [B, K]; labels: [B]; temperature: [K]. No T^2 factor (1.2).
     """
