@@ -1,7 +1,6 @@
 """Processes that end when their owner ends."""
 
 import contextlib
-import ctypes
 import os
 import signal
 import socket
@@ -17,7 +16,6 @@ from common.errors import RunError
 MARK = "FEDMOSAIC_LAUNCH"
 """Environment variable by which the descendants of a launch are found, wherever they moved themselves."""
 GRACE_SECONDS = 5.0
-PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
 class Processes:
@@ -28,6 +26,7 @@ class Processes:
         self.logs = logs
         self.mark = uuid.uuid4().hex
         self.env = {**os.environ, **env, MARK: self.mark}
+        self._guard = _start_guard(self.mark)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._vital: set[str] = set()
 
@@ -45,7 +44,6 @@ class Processes:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,  # safe: no threads have been started yet
             )
         if vital:
             self._vital.add(name)
@@ -69,26 +67,29 @@ class Processes:
         for process in self._running.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.1, deadline - time.monotonic()))
-        self._kill_descendants()
+        kill_marked(self.mark)
         for process in self._running.values():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         self._running.clear()
-
-    def _kill_descendants(self) -> None:
-        """Kill whatever still carries our mark; twice, in case one was just starting another."""
-        for _ in range(2):
-            for pid in marked(self.mark):
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.05)
+        self._guard.communicate()  # closes its input, at which it ends
 
 
-def _end_with_parent() -> None:
-    """In a new process: ask the kernel for SIGTERM when we die, even if we are killed and can stop nothing."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def _start_guard(mark: str) -> subprocess.Popen[bytes]:
+    """A process that kills what carries our mark when we die, even if we are killed and can stop nothing: its input,
+    which only we hold open, ends then."""
+    code = f"import sys; from deploy.processes import kill_marked; sys.stdin.read(); kill_marked({mark!r})"
+    return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, start_new_session=True)
+
+
+def kill_marked(mark: str) -> None:
+    """Kill whatever carries a mark; twice, in case one was just starting another."""
+    for _ in range(2):
+        for pid in marked(mark):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
 
 
 def marked(mark: str) -> Iterator[int]:

@@ -68,7 +68,7 @@ def text(value: Any) -> str:
 def percent(value: Any) -> str:
     """A share for people; a dash where it is unknown."""
     known = number(value)
-    return NONE if known is None else f"{known:.1%}".replace(".0%", "%")
+    return NONE if known is None else f"{known:.1%}"
 
 
 def duration(seconds: float) -> str:
@@ -120,7 +120,8 @@ def lead(run: Run) -> str:
     known = accuracies(run)
     if run.full not in known:
         return "The run ended before any model was evaluated."
-    trained = f"After {counted(len(run.trained), 'round')} of training" if run.trained else "Before any training"
+    rounds = counted(len(run.trained), "round")
+    trained = f"After {rounds} of training" if run.trained else "Before any training"
     right = f"<b>{percent(known[run.full])}</b> of the {where(run)} right from {text(said(run.modalities))}"
     singles = [name for name in run.singles if name in known and name != run.full]
     alone = [f"{percent(known[name])} from {text(name)} alone" for name in singles]
@@ -158,7 +159,8 @@ def weakest_tile(run: Run, known: Mapping[str, float]) -> str:
     name = min((name for name in run.singles if name in known), key=known.__getitem__, default=None)
     if len(run.modalities) == 1:
         return tile("Weakest modality", NONE, "one modality only")
-    return tile("Weakest modality", percent(known.get(name or "")), f"{text(name)} alone" if name else "not measured")
+    note = f"{text(name)} alone" if name else "not measured"
+    return tile("Weakest modality", percent(known.get(name or "")), note)
 
 
 def tile(what: str, value: str, note: str) -> str:
@@ -208,7 +210,7 @@ def legend_entry(key: Key) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int] = ()) -> str:
-    """A table of cells that are HTML already, in a box of its own to scroll. numbers: columns to align right."""
+    """A table of cells that are HTML already, in a box that scrolls. numbers: columns to align right."""
     right = set(numbers)
 
     def cells(tag: str, row: Sequence[str]) -> str:
@@ -234,7 +236,7 @@ def subset_table(run: Run) -> str:
         rows.append([modality_chip(run, name), bar(known.get(name), run.colours[name]), *shares])
     head = ["Modalities", "Accuracy", "Macro-F1", "Confidence", *(["At the sites*"] if on_test else [])]
     which = "* Accuracy" if on_test else "Measured"
-    note = f"{which} on the sites' own validation examples, of the model that they received in the last round."
+    note = f"{which} on the sites' validation examples, of the model that they received in the last round."
     return table(head, rows, range(1, 5)) + f'<p class="footnote">{note}</p>'
 
 
@@ -379,7 +381,7 @@ h3{margin:0 0 8px;font-size:16px}
 .value{font-size:26px;font-weight:650;line-height:1.35;letter-spacing:-.01em;white-space:nowrap}
 .grid{display:grid;gap:16px;grid-template-columns:repeat(2,minmax(0,1fr));align-items:start}
 .card{margin:0;padding:18px 20px 16px;height:100%}
-.tall{grid-row:span 2}
+.tall{grid-row:span 3}
 .keys{display:flex;flex-wrap:wrap;gap:2px 16px;margin:0 0 10px;padding:0;list-style:none;font-size:13px}
 .keys li{display:flex;align-items:center;gap:7px;min-width:0;overflow-wrap:anywhere}
 .keys span{flex:none;width:18px;border-top:3px solid}
@@ -407,7 +409,7 @@ summary{cursor:pointer;font-weight:600}
 pre{margin:12px 0 2px;overflow-x:auto;font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 main{padding-bottom:48px}
 @media (max-width:1000px){.tiles{grid-template-columns:repeat(3,minmax(0,1fr))}}
-@media (max-width:760px){.grid{grid-template-columns:minmax(0,1fr)}.card{height:auto}}
+@media (max-width:760px){.grid{grid-template-columns:minmax(0,1fr)}.tall{grid-row:auto}}
 @media (max-width:560px){header,main{padding-left:12px;padding-right:12px}
  .tiles{grid-template-columns:repeat(2,minmax(0,1fr))}
  .card{padding:14px 14px 12px}h1{font-size:25px}.lead{font-size:16px}.value{font-size:22px}.tile{padding:12px}

@@ -26,7 +26,7 @@ FULL = "#0072b2"
 SINGLES = ("#e69f00", "#009e73", "#cc79a7", "#d55e00")
 MIXED = ("#56b4e9", "#8c6d1f", "#7f7f7f", "#5e4fa2", "#a6761d", "#1b7837")
 MANY = ("#332288", "#88ccee", "#44aa99", "#cc6677", "#ddcc77", "#117733", "#882255", "#999933")
-"""Okabe and Ito's colours for subsets of modalities, Paul Tol's for the rest: both hold for the colour-blind."""
+"""Okabe and Ito's colours for subsets of modalities, Paul Tol's for the rest: safe for the colour-blind."""
 STYLE = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -114,7 +114,8 @@ class Run:
     @cached_property
     def subsets(self) -> list[str]:
         """Every subset of modalities with figures: single ones first, the largest last."""
-        names = {name for _, figures in self.points for name in figures} | set(mapping(self.summary.get("accuracy")))
+        names = {name for _, figures in self.points for name in figures}
+        names |= set(mapping(self.summary.get("accuracy")))
         return sorted(names, key=lambda name: (name.count("+"), name))
 
     @cached_property
@@ -180,7 +181,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot with what is written around it. svg is empty where there is nothing to draw; the caption says why."""
+    """A plot with what is written around it. svg is empty where nothing can be drawn; the caption says why."""
 
     slug: str
     title: str
@@ -212,8 +213,8 @@ def accuracy(run: Run) -> Plot:
 
     keys = [Key(name, run.colours[name]) for name in run.subsets]
     keys += [Key("guessing", MUTED, "dashed")] if chance else []
-    told = "on the server's test set" if run.measured_on == "test" else "on the sites' own validation examples"
-    caption = f"Share of right answers of the global model {told}, shown only these modalities; higher is better."
+    told = "the server's test set" if run.measured_on == "test" else "the sites' own validation examples"
+    caption = f"Share of {told} that the global model gets right when shown only these modalities; higher is better."
     return Plot(slug, title, caption, render(slug, title, draw), tuple(keys))
 
 
@@ -238,8 +239,8 @@ def imbalance(run: Run) -> Plot:
     keys = [Key("accuracy gap, best − weakest modality", MUTED, "area")]
     keys += [Key(f"{name}: confidence in the true class", run.colours[name]) for name in run.singles]
     caption = (
-        "The grey area is how far the weakest modality trails the best one, the lines how sure of the right answer"
-        " each is on its own; a balanced model has a thin area and lines that rise together."
+        "The grey area is how far the weakest modality trails the best one, the lines how sure of the right"
+        " answer each is on its own; a balanced model has a thin area and lines that rise together."
     )
     return Plot(slug, title, caption, render(slug, title, draw), tuple(keys))
 
@@ -292,7 +293,8 @@ def class_axis(axes: Axes, labels: Sequence[str]) -> None:
 def class_map(run: Run, recalls: Mapping[str, Sequence[float | None]]) -> Plot:
     """Final accuracy by class as a heat map, of the hardest classes where there are too many to read."""
     slug, title = "per-class", "Final accuracy by class"
-    lowest = [min((v for v in column if v is not None), default=2.0) for column in zip(*recalls.values(), strict=True)]
+    columns = zip(*recalls.values(), strict=True)
+    lowest = [min((value for value in column if value is not None), default=2.0) for column in columns]
     rows = sorted(sorted(range(len(lowest)), key=lowest.__getitem__)[:ROWS_AT_MOST])
     cells = [[recalls[name][k] for name in recalls] for k in rows]
     colours = LinearSegmentedColormap.from_list("accuracy", ["#eef4fa", "#7fb4d6", FULL, "#08385c"])
@@ -317,11 +319,12 @@ def class_map(run: Run, recalls: Mapping[str, Sequence[float | None]]) -> Plot:
     few = len(rows) < len(lowest)
     which = f", for the {len(rows)} hardest of the {len(lowest)} classes" if few else ""
     caption = (
-        f"Share of each class's examples that the final model recognises{which}, by the modalities it is shown;"
-        " the paler a cell, the weaker the class, and a dash means a class without examples."
+        f"Share of each class's examples that the final model recognises{which}, by the modalities it is"
+        " shown; the paler a cell, the weaker the class, and a dash means a class without examples."
     )
-    drawn = render(slug, title, draw, height=0.6 + 0.2 * len(rows))
-    return Plot(slug, title, caption, drawn, tall=len(rows) > 16)
+    # On a wide page the card stands beside the three plots that follow.
+    drawn = render(slug, title, draw, height=0.6 + min(0.45 * len(rows), 12))
+    return Plot(slug, title, caption, drawn, tall=True)
 
 
 def losses(run: Run) -> Plot:
@@ -341,6 +344,7 @@ def losses(run: Run) -> Plot:
             line(axes, rounds, known, MANY[i * 3 % len(MANY)], dashed=i >= len(MANY))
         if logarithmic:
             axes.set_yscale("log", nonpositive="mask")
+            axes.set_ylim(bottom=max(min(positive), max(positive) * 1e-6) / 1.5)
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         else:
             axes.set_ylim(bottom=min([*values, 0]))
@@ -348,7 +352,7 @@ def losses(run: Run) -> Plot:
 
     shapes = ["dashed" if i >= len(MANY) else "line" for i in range(len(terms))]
     keys = tuple(Key(term, MANY[i * 3 % len(MANY)], shapes[i]) for i, term in enumerate(terms))
-    caption = "What training minimises, term by term, averaged over the sites; falling and levelling out is healthy."
+    caption = "What training minimises, term by term, averaged over the sites; it should fall and level out."
     caption += " The scale is logarithmic." if logarithmic else ""
     return Plot(slug, title, caption, render(slug, title, draw), keys)
 
@@ -383,7 +387,7 @@ def traffic(run: Run) -> Plot:
 
     keys = [Key(name, colour, "area") for name, colour in zip(named, colours, strict=False)]
     keys += [Key("sites that failed" if named else "all sites", colours[-1], "area")] if rest else []
-    caption = "Above the line is what the sites sent, below it what they received; shorter bars are cheaper rounds."
+    caption = "Above the line is what the sites sent, below it what they received; short bars are cheap rounds."
     return Plot(slug, title, caption, render(slug, title, draw), tuple(keys))
 
 
@@ -424,8 +428,8 @@ def time(run: Run) -> Plot:
         round_axis(axes)
 
     caption = (
-        "A round lasts as long as its slowest site: the coloured parts are work, and the grey part is what the"
-        " network and waiting add to it."
+        "A round lasts as long as its slowest site: the coloured parts are work, and the grey part is what"
+        " the network and waiting add to it."
     )
     keys = tuple(Key(name, colour, "area") for name, colour in PHASES.items())
     return Plot(slug, title, caption, render(slug, title, draw), keys)
@@ -496,7 +500,7 @@ def render(slug: str, title: str, draw: Callable[[Axes], None], height: float = 
 
 
 def inline(document: str, slug: str, title: str) -> str:
-    """An SVG document as an element of an HTML page: no namespaces, own ids, the page's font, no style sheet."""
+    """An SVG document as an element of an HTML page: no namespaces, ids of its own, no style sheet."""
     root = ElementTree.fromstring(document)
     for parent in list(root.iter()):
         for child in list(parent):
