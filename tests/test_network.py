@@ -148,9 +148,8 @@ def test_real_digits_train_end_to_end(engine: str, tmp_path: Path) -> None:
     assert summary["accuracy"].keys() == {"audio", "image", "audio+image"}
 
 
-def start_federation(folder: Path, shards: Path) -> tuple[Processes, int]:
-    """A SuperLink with two SuperNodes, started with Flower's own commands; and the port of its control API."""
-    processes = Processes(folder / "logs", ENVIRONMENT | {"FLWR_HOME": str(folder / "home")})
+def start_federation(processes: Processes, folder: Path, shards: Path) -> int:
+    """Start a SuperLink and two SuperNodes with Flower's own commands; return the port of the control API."""
     port, fleet, *nodes = free_ports(4)
     link = ["--insecure", "--disable-runtime-dependency-installation", "--host", "127.0.0.1", "--port", str(port)]
     link += ["--fleet-api-address", f"127.0.0.1:{fleet}"]
@@ -161,12 +160,14 @@ def start_federation(folder: Path, shards: Path) -> tuple[Processes, int]:
         place = ["--superlink", f"127.0.0.1:{fleet}", "--host", "127.0.0.1", "--port", str(node)]
         told = ["--node-config", f"shard='{shards}/client-{index}' site='hospital-{index}'"]
         processes.start(f"node-{index}", [executable("flower-supernode"), "--insecure", *place, *told], folder)
-    return processes, port
+    return port
 
 
 def test_a_running_superlink_serves_fedmosaic_run_and_flwr_run(tiny_shards: Path, tmp_path: Path) -> None:
-    processes, port = start_federation(tmp_path, tiny_shards)
+    path = f"{Path(executable('flwr')).parent}:{os.environ['PATH']}"
+    processes = Processes(tmp_path / "logs", ENVIRONMENT | {"FLWR_HOME": str(tmp_path / "home"), "PATH": path})
     try:
+        port = start_federation(processes, tmp_path, tiny_shards)
         where = ["--engine", "superlink", "--address", f"127.0.0.1:{port}", "--insecure"]
         test = ["--test-shard", tiny_shards / "test"]
         done = fedmosaic("run", config(tmp_path), *where, *test, cwd=tmp_path)
