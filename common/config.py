@@ -73,11 +73,12 @@ class Missing(Options):
 class Data(Options):
     """A data set, how it is divided among clients, and what goes missing.
 
+    set: where shards are made from; None when every site brings its own, and then only clients and validation count.
     limit: use at most this many training examples (seeded choice); test_limit likewise.
     validation: share of a client's examples kept for validation.
     """
 
-    set: Reference
+    set: Reference | None = None
     clients: int = Field(ge=1)
     partition: Partition = Iid(name="iid")
     missing: Missing = Missing()

@@ -29,6 +29,7 @@ CONNECTION = "fedmosaic"
 START_SECONDS = 60.0
 STATUS_EVERY_SECONDS = 15.0
 POLL_SECONDS = 0.2
+UNKNOWN, UNANSWERED_AT_MOST = "unknown", 4
 ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -61,7 +62,7 @@ class Launch:
 
         Raises RunError when it failed or when a process it needs ended.
         """
-        checked = time.monotonic()
+        checked, unanswered = time.monotonic(), 0
         while True:
             yield
             self.processes.check()
@@ -70,6 +71,9 @@ class Launch:
             if ended or time.monotonic() - checked > STATUS_EVERY_SECONDS:
                 checked = time.monotonic()
                 status, details = self.flower.status(self.run_id)
+                unanswered = unanswered + 1 if status == UNKNOWN else 0
+                if unanswered == UNANSWERED_AT_MOST:
+                    raise RunError(f"run {self.run_id} is lost from sight: {details}")
                 if status.startswith("finished"):
                     if status != "finished:completed":
                         raise RunError(self._reason(f"Flower says {status} {details}".strip()))
@@ -79,7 +83,8 @@ class Launch:
     def _reason(self, otherwise: str) -> str:
         summary = self.run_folder / "summary.json" if self.run_folder else None
         if summary is None or not summary.exists():
-            return f"{otherwise}; see {self.processes.logs}"
+            where = self.processes.logs if self.run_folder else "the log of the SuperLink"
+            return f"{otherwise}; see {where}"
         return str(json.loads(summary.read_text())["reason"])
 
 
@@ -114,7 +119,7 @@ class FlowerCommand:
         """Flower's status of a run, and details."""
         runs = self._call("ls", CONNECTION, "--run-id", run_id, "--format", "json").get("runs", [])
         if not runs:
-            return "unknown", "the SuperLink does not answer"
+            return UNKNOWN, "the SuperLink does not answer"
         return str(runs[0]["status"]), str(runs[0].get("status-details") or "")
 
     def stop(self, run_id: str) -> None:

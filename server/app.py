@@ -52,7 +52,7 @@ def _described(experiment: Experiment) -> dict[str, Any]:
     return {
         "method": experiment.method["name"],
         "strategy": (experiment.strategy or {}).get("name"),
-        "dataset": experiment.data.set["name"],
+        "dataset": experiment.data.set["name"] if experiment.data.set else "the sites' own shards",
         "seed": experiment.seed,
     }
 

@@ -73,6 +73,12 @@ def test_missing_scenarios_on_disk(tmp_path: Path) -> None:
     assert all(len(record.files) == 2 for record in Shard.open(tmp_path / "shards" / "test").records)
 
 
+def test_without_a_data_set_no_shards_are_made(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="names no data set"):
+        make_shards(experiment(data__set=None), tmp_path / "shards")
+    assert not (tmp_path / "shards").exists()
+
+
 def test_shards_of_other_options_are_not_taken_for_these(tiny_shards: Path) -> None:
     check_made(experiment(train__lr=0.5), tiny_shards)
     with pytest.raises(ShardError, match="seed: 3, now 9"):

@@ -33,6 +33,8 @@ def make_shards(experiment: Experiment, out: Path, progress: Callable[[str], Non
 
     Raises ShardError when `out` exists and is not empty, DataError when the data set or the partition cannot be had.
     """
+    if experiment.data.set is None:
+        raise DataError("data.set names no data set to make shards from")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ShardError(f"{out} exists and is not empty: remove it or choose another folder")
     partial = out.with_name(f".{out.name}.partial")
@@ -119,8 +121,7 @@ def _write(
     experiment: Experiment, source: DataSet, folder: Path, name: str, held: list[str], examples: list[Example]
 ) -> None:
     made: dict[str, Any] = {
-        "data_set": experiment.data.set["name"],
-        "options": {k: v for k, v in experiment.data.set.items() if k not in ("name", "mnist", "fsdd")},
+        "data_set": {k: v for k, v in (experiment.data.set or {}).items() if k not in ("mnist", "fsdd")},
         "seed": experiment.seed,
         "partition": experiment.data.partition.model_dump(),
         "missing": experiment.data.missing.model_dump(),
