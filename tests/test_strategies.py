@@ -117,6 +117,14 @@ class TestContract:
             one_round(strategy(name, HELD), start, updates, [1, 1, 1], [0, 1, 2])
 
 
+def test_a_client_that_does_not_reply_is_named() -> None:
+    made = strategy("fedcmi", HELD, federation__min_replies=1, data__clients=3)
+    updates = [select(params(i + 1), held) for i, held in enumerate(HELD)]
+    got = one_round(made, params(0), updates, [5, 7, 11], [1])
+    assert made.report.failed == {"site-0": "no reply", "site-2": "no reply"}
+    assert torch.allclose(got["fusion.weight"], updates[1]["fusion.weight"])
+
+
 def test_fedcmi_is_the_mean_over_the_holders_of_each_block() -> None:
     updates = [select(params(i + 1), held) for i, held in enumerate(HELD)]
     got = one_round(strategy("fedcmi", HELD), params(0), updates, [5, 7, 11], [0, 1, 2])

@@ -147,9 +147,10 @@ class MultimodalStrategy(Strategy):
         Raises RunError, naming the sites, when fewer than `federation.min_replies` do.
         """
         mean = BlockMean()
-        used = 0
-        for message in replies:
-            used += self._use(message, server_round, mean)
+        used = sum(self._use(message, server_round, mean) for message in replies)
+        for name in [name for name, figures in self.report.clients.items() if "bytes_up" not in figures]:
+            del self.report.clients[name]
+            self.report.failed[name] = "no reply"
         sampled = len(self.report.clients) + len(self.report.failed)
         needed = self.experiment.federation.min_replies or sampled
         if used < needed:
