@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic import FiniteFloat, NonNegativeInt
 from torch import Tensor
 
 from common.data.loader import batches
@@ -20,10 +21,10 @@ class Tally:
     confidence: sums of the probability given to the true class, by true class.
     """
 
-    correct: list[int]
-    total: list[int]
-    predicted: list[int]
-    confidence: list[float]
+    correct: list[NonNegativeInt]
+    total: list[NonNegativeInt]
+    predicted: list[NonNegativeInt]
+    confidence: list[FiniteFloat]
 
     @classmethod
     def of(cls, logits: Tensor, labels: Tensor) -> "Tally":

@@ -1,5 +1,6 @@
 """Strategies: the contract of each, and means derived independently."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,33 @@ class TestContract:
         assert reason in made.report.failed["site-1"]
         with pytest.raises(RunError, match="site-1"):
             one_round(strategy(name, HELD), start, updates, [1, 1, 1], [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"num_examples": 0}, "num_examples"),
+        ({"num_examples": "many"}, "num_examples"),
+        ({"round": 7}, "of round 7"),
+        ({"losses": {"fused": 1e999}}, "losses.fused"),
+        ({"losses": 3}, "losses"),
+        ({"seconds": {"train": -1.0}}, "seconds.train"),
+        ({"validation": {"audio": {"correct": [1], "total": [1], "predicted": [1], "confidence": [0.5]}}}, "by class"),
+        ({"validation": {"audio": {"correct": [-1, 0]}}}, "validation.audio"),
+        ({"error": "no more"}, "no more"),
+    ],
+)
+def test_a_malformed_reply_is_refused_with_its_reason(said: dict[str, Any], reason: str) -> None:
+    made = strategy("fedcmi", HELD[:2], federation__min_replies=1, data__clients=2)
+    start = params(0)
+    messages = list(made.configure_train(1, wire.pack(start), ConfigRecord(), NoGrid()))  # type: ignore[arg-type]
+    body = {"site": "site-1", "round": 1, "num_examples": 3, "losses": {}, "validation": {}, "unreadable": {},
+            "seconds": {}} | said  # fmt: skip
+    bad = reply(messages[1], made, select(start, HELD[1]), 3)
+    bad.content["body"] = ConfigRecord({"json": json.dumps(body)})
+    made.aggregate_train(1, [reply(messages[0], made, select(start, HELD[0]), 3), bad])
+    assert reason in made.report.failed["site-1"]
+    assert set(made.report.clients) == {"site-0"}
 
 
 def test_a_client_that_does_not_reply_is_named() -> None:

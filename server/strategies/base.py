@@ -16,14 +16,17 @@ from common.blocks import Params, select
 from common.component import Component
 from common.config import Experiment
 from common.errors import RunError, WireError
-from common.metrics import Tallies, Tally, merge
+from common.metrics import Tallies, merge
 from common.seeding import rng
 from common.types import Site, Update
 from server.aggregation import BlockMean
 from server.checks import check_update
 from server.exchange import exchange
+from server.replies import Refusal, read_introduction, read_training_reply
 
 log = logging.getLogger(__name__)
+FIGURES = ("num_examples", "losses", "validation", "unreadable", "seconds")
+"""What of a client's reply goes into the report of the round."""
 
 
 @dataclass
@@ -77,11 +80,14 @@ class MultimodalStrategy(Strategy):
                 self._refuse(f"node {reply.node}", reply.error)
                 continue
             try:
-                answers.append((reply.node, _site(wire.read_body(reply.message))))
-            except _DeclinedError as declined:
-                self._refuse(declined.site, declined.reason)
+                answer = read_introduction(wire.read_body(reply.message))
             except WireError as error:
                 self._refuse(f"node {reply.node}", str(error))
+                continue
+            if isinstance(answer, Refusal):
+                self._refuse(answer.site, answer.error)
+            else:
+                answers.append((reply.node, answer))
         for node, site in sorted(answers, key=lambda answer: (answer[1].name, answer[0])):
             classes = classes or self._classes() or site.classes
             self._accept(node, site, classes)
@@ -175,21 +181,17 @@ class MultimodalStrategy(Strategy):
             return False
         site = self.sites[node]
         try:
-            content = wire.read_body(message)
-            if "error" in content:
-                raise WireError(str(content["error"]))
-            if content.get("round") != server_round:
-                raise WireError(f"the reply is of round {content.get('round')}")
-            update = Update(site.name, site.modalities, wire.read_params(message), int(content["num_examples"]))
+            figures = read_training_reply(wire.read_body(message), server_round, len(site.classes))
+            update = Update(site.name, site.modalities, wire.read_params(message), figures.num_examples)
             check_update(update, self._received)
-            figures = _client_figures(content, len(site.classes))
-        except (WireError, KeyError, TypeError, ValueError) as error:
+        except WireError as error:
             self.fail(node, str(error))
             return False
         self.contribute(mean, update, self._received)
         up = wire.size(message.content)
         self.report.bytes_up += up
-        self.report.clients[site.name] |= {"modalities": sorted(site.modalities), "bytes_up": up, **figures}
+        said = {name: getattr(figures, name) for name in FIGURES}
+        self.report.clients[site.name] |= {"modalities": sorted(site.modalities), "bytes_up": up, **said}
         return True
 
     def _merge_figures(self) -> None:
@@ -223,45 +225,3 @@ class StrategyOptions(Component):
     @abstractmethod
     def build(self, experiment: Experiment) -> MultimodalStrategy:
         """The strategy for an experiment."""
-
-
-class _DeclinedError(Exception):
-    def __init__(self, site: str, reason: str) -> None:
-        super().__init__(reason)
-        self.site, self.reason = site, reason
-
-
-def _site(content: Mapping[str, Any]) -> Site:
-    """The introduction of a site.
-
-    Raises _DeclinedError when the site says that it cannot take part, WireError when the content is malformed.
-    """
-    try:
-        name = str(content["site"])
-        if "error" in content:
-            raise _DeclinedError(name, str(content["error"]))
-        unreadable = {str(m): int(count) for m, count in content["unreadable"].items()}
-        return Site(
-            name,
-            frozenset(content["modalities"]),
-            tuple(content["classes"]),
-            int(content["num_examples"]),
-            unreadable,
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise WireError(f"malformed introduction: {error!r}") from None
-
-
-def _client_figures(content: Mapping[str, Any], classes: int) -> dict[str, Any]:
-    """The figures of a reply, every number checked to be one."""
-    validation = {str(name): Tally(**tally) for name, tally in content["validation"].items()}
-    for tally in validation.values():
-        if any(len(counts) != classes for counts in tally):
-            raise WireError("validation counts are not by class")
-    return {
-        "num_examples": int(content["num_examples"]),
-        "losses": {str(name): float(value) for name, value in content["losses"].items()},
-        "validation": validation,
-        "unreadable": {str(m): int(count) for m, count in content["unreadable"].items()},
-        "seconds": {str(phase): float(value) for phase, value in content["seconds"].items()},
-    }
