@@ -19,7 +19,8 @@ EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command and exit: 0 done, 1 the run failed, 2 a mistake in what was asked for, 130 interrupted."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):  # the latter is ignored in jobs that a script starts with &
+        signal.signal(number, _interrupt)
     os.environ.setdefault("TQDM_DISABLE", "1")  # the bars of flwr-datasets; ours say what matters
     options = _parser().parse_args(arguments)
     try:

@@ -82,7 +82,13 @@ def show(folder: Path | None) -> None:
     if summary["macro_f1"] is not None:
         console.print(f"macro-F1 {summary['macro_f1']:.3f} with all modalities", highlight=False)
     moved = f"{human(summary['bytes_up'])} up, {human(summary['bytes_down'])} down"
-    console.print(f"{summary['rounds']} rounds in {summary['seconds']:.0f} s; {moved}", highlight=False)
+    console.print(
+        f"{summary['rounds']} round{'s' * (summary['rounds'] != 1)} in {summary['seconds']:.0f} s; {moved}",
+        highlight=False,
+    )
+    for site, facts in summary["sites"].items():
+        if facts["unreadable"]:
+            console.print(f"{site}: {facts['unreadable']} unreadable files were treated as missing", style="yellow")
     for site, reason in summary["refused"].items():
         console.print(f"refused {site}: {reason}", style="yellow", highlight=False, markup=False)
     console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)

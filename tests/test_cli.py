@@ -126,9 +126,16 @@ def test_the_table_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     (tmp_path / "summary.json").write_text(json.dumps({
         "name": "x", "method": "fedavg", "dataset": "d", "accuracy": {"audio": 0.5}, "accuracy_on": "test",
         "macro_f1": None, "bytes_up": 10, "bytes_down": 2_000_000, "rounds": 1, "seconds": 3.0,
-        "refused": {"s": "[why]"},
+        "refused": {"s": "[why]"}, "sites": {"t": {"unreadable": 3}, "u": {"unreadable": 0}},
     }))  # fmt: skip
     show(tmp_path)
     text = capsys.readouterr().out
-    for expected in ("50.0%", "10 B up, 2.0 MB down", "refused s: [why]", "report.html"):
+    for expected in (
+        "50.0%",
+        "10 B up, 2.0 MB down",
+        "refused s: [why]",
+        "1 round in",
+        "t: 3 unreadable files",
+        "report.html",
+    ):
         assert expected in text
