@@ -3,6 +3,7 @@
 import ast
 import re
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,9 @@ def test_constraints_pin_every_dependency() -> None:
 
 def test_the_embedded_clips_are_small_and_the_test_voices_are_never_heard_in_training() -> None:
     assert (ROOT / "common/datasets/assets/digits_mini.zip").stat().st_size <= 4_000_000
+    with zipfile.ZipFile(ROOT / "common/datasets/assets/digits_mini.zip") as archive:
+        clips = [name for name in archive.namelist() if name.endswith(".flac")]
+        assert len({archive.read(name) for name in clips}) == len(clips) == 1470
     train, test = (DigitsMini().examples(part, seed=1) for part in ("train", "test"))
     assert len(train) > 1000
     assert len(test) >= 300

@@ -66,7 +66,8 @@ def delivery(voice: str, digit: int, take: int) -> tuple[int, int]:
 
 def speak(word: str, voice: str, speed: int, pitch: int) -> NDArray[np.float64]:
     """Samples [T] at 8 kHz, silence cut off at both ends, peak 0.9, at most 0.8 s."""
-    command = ["espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "--stdout", word]
+    # espeak-ng 1.51 knows British English by the name "en", and after "en-gb" it ignores the variant.
+    command = ["espeak-ng", "-v", voice.replace("en-gb+", "en+"), "-s", str(speed), "-p", str(pitch), "--stdout", word]
     wav = subprocess.run(command, check=True, capture_output=True).stdout
     samples, rate = soundfile.read(io.BytesIO(wav))
     if rate != ESPEAK_RATE:
