@@ -10,10 +10,11 @@ from client.train import train
 from common import wire
 from common.blocks import get_params, select, set_params
 from common.build import build_model, deterministic
-from common.config import from_json
-from common.data.loader import load
+from common.config import Experiment, from_json
+from common.data.loader import Loaded, load
 from common.data.shard import Shard
 from common.metrics import evaluate
+from common.models.base import MultimodalModel
 
 
 def introduce(message: Message, folder: Path, site: str) -> RecordDict:
@@ -22,9 +23,7 @@ def introduce(message: Message, folder: Path, site: str) -> RecordDict:
     Raises ShardError.
     """
     experiment = from_json(str(wire.read_body(message)["experiment"]))
-    shard = Shard.open(folder)
-    model = build_model(experiment, len(shard.info.classes))
-    loaded = load(shard, {m: model.encoder(m) for m in model.modalities})
+    shard, _model, loaded = _open(experiment, folder)
     return wire.record(
         {
             "site": site or shard.info.site,
@@ -37,6 +36,13 @@ def introduce(message: Message, folder: Path, site: str) -> RecordDict:
     )
 
 
+def _open(experiment: Experiment, folder: Path) -> tuple[Shard, MultimodalModel, Loaded]:
+    """The shard, a model with the experiment's initial weights, and the examples as its encoders prepare them."""
+    shard = Shard.open(folder)
+    model = build_model(experiment, len(shard.info.classes))
+    return shard, model, load(shard, {m: model.encoder(m) for m in model.modalities})
+
+
 def train_round(message: Message, folder: Path, site: str) -> RecordDict:
     """One round at this site.
 
@@ -46,16 +52,14 @@ def train_round(message: Message, folder: Path, site: str) -> RecordDict:
     started = time.perf_counter()
     content = wire.read_body(message)
     experiment = from_json(str(content["experiment"]))
-    shard = Shard.open(folder)
-    model = build_model(experiment, len(shard.info.classes))
-    loaded = load(shard, {m: model.encoder(m) for m in model.modalities})
+    shard, model, loaded = _open(experiment, folder)
     set_params(model, wire.read_params(message))
     training, validation = loaded.split(experiment.data.validation, experiment.seed)
     prepared = time.perf_counter()
     tallies = evaluate(model, validation, experiment.train.batch_size)
     evaluated = time.perf_counter()
     site = site or shard.info.site
-    trained = train(model, training, experiment, int(content["round"]), site)
+    losses = train(model, training, experiment, int(content["round"]), site)
     held = training.modalities
     return wire.record(
         {
@@ -63,7 +67,7 @@ def train_round(message: Message, folder: Path, site: str) -> RecordDict:
             "round": content["round"],
             "modalities": held,
             "num_examples": len(training),
-            "losses": trained.losses,
+            "losses": losses,
             "validation": {name: asdict(tally) for name, tally in tallies.items()},
             "unreadable": dict(loaded.unreadable),
             "seconds": {

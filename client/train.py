@@ -3,7 +3,6 @@
 import logging
 import math
 from collections import defaultdict
-from dataclasses import dataclass
 
 import torch
 
@@ -12,21 +11,15 @@ from common.config import Experiment
 from common.data.loader import batches
 from common.errors import TrainingError
 from common.models.base import MultimodalModel
-from common.seeding import torch_rng
+from common.seeding import derive, torch_rng
 from common.types import Batch, Modality
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Trained:
-    """What a round of local training gives: the mean of each loss term over the last epoch."""
-
-    losses: dict[str, float]
-
-
-def train(model: MultimodalModel, examples: Batch, experiment: Experiment, number: int, site: str) -> Trained:
-    """Train the model in place on the blocks of the modalities that the examples have.
+def train(model: MultimodalModel, examples: Batch, experiment: Experiment, number: int, site: str) -> dict[str, float]:
+    """Train the model in place on the blocks of the modalities that the examples have; return the mean of each loss
+    term over the last epoch.
 
     The order of the examples is a function of (seed, round, site).
 
@@ -47,11 +40,11 @@ def train(model: MultimodalModel, examples: Batch, experiment: Experiment, numbe
     losses: dict[str, float] = {}
     order = torch_rng(experiment.seed, "order", number, site)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(torch_rng(experiment.seed, "train", number, site).initial_seed())
+        torch.manual_seed(derive(experiment.seed, "train", number, site))
         for epoch in range(settings.epochs):
             losses = _epoch(model, method, context, optimizer, examples, settings.batch_size, order)
             log.info("round %d, epoch %d: %s", number, epoch + 1, losses)
-    return Trained(losses)
+    return losses
 
 
 def freeze_unheld(model: MultimodalModel, held: frozenset[Modality]) -> None:

@@ -1,6 +1,5 @@
 """A shard in memory: every usable example prepared by the encoders, column by column."""
 
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ from common.data.media import Raw, read
 from common.data.shard import Record, Shard
 from common.encoders.base import Encoder
 from common.errors import ShardError
+from common.seeding import derive
 from common.types import Batch, Modality, Origin
 
 log = logging.getLogger(__name__)
@@ -35,16 +35,10 @@ class Loaded:
     def split(self, share: float, seed: int) -> tuple[Batch, Batch]:
         """Training and validation part. Which part an example is in depends on its id and the seed alone, so it stays
         there when others come or go. With at least one example left to train on, `share` is met on average."""
-        held_out = torch.tensor([_unit(seed, name) < share for name in self.ids])
+        held_out = torch.tensor([derive(seed, "validation", name) < share * 2**63 for name in self.ids])
         if held_out.all():
             held_out[0] = False
         return self.examples.rows(~held_out), self.examples.rows(held_out)
-
-
-def _unit(seed: int, name: str) -> float:
-    """A number in 0..1 that is a function of the seed and the id."""
-    digest = hashlib.sha256(f"{seed}\x1fvalidation\x1f{name}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def load(shard: Shard, encoders: Mapping[Modality, Encoder]) -> Loaded:
