@@ -12,10 +12,13 @@ GRID = 4
 """Cells a side that SmallCNN keeps of the place of a feature."""
 
 
-def backbone(kind: Backbone, channels: int, width: int) -> nn.Module:
-    """A backbone with random weights; `width` is D. resnet18 has 512 features, mapped to D when D is another number."""
+def backbone(kind: Backbone, channels: int, width: int, filters: int = 16) -> nn.Module:
+    """A backbone with random weights; `width` is D. resnet18 has 512 features, mapped to D when D is another number.
+
+    filters: of the first convolution of cnn; the next two have two and four times as many.
+    """
     if kind == "cnn":
-        return SmallCNN(channels, width)
+        return SmallCNN(channels, width, filters)
     return ResNet18(channels, width)
 
 
@@ -26,15 +29,15 @@ class SmallCNN(nn.Module):
     there are no running statistics to average over clients.
     """
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, width: int, filters: int = 16) -> None:
         super().__init__()
-        sizes = [channels, 16, 32, 64]
+        sizes = [channels, filters, 2 * filters, 4 * filters]
         blocks: list[nn.Module] = []
         for before, after in pairwise(sizes):
             blocks += [nn.Conv2d(before, after, 3, padding=1), nn.GroupNorm(8, after), nn.ReLU()]
             blocks += [nn.MaxPool2d(2, ceil_mode=True)]
         self.features = nn.Sequential(*blocks)
-        self.project = nn.Linear(64 * GRID * GRID, width)
+        self.project = nn.Linear(4 * filters * GRID * GRID, width)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, D]."""

@@ -115,8 +115,6 @@ def test_a_shard_without_usable_examples_is_refused_by_name(tiny_shards: Path, t
         run(experiment(), tiny_shards, tmp_path / "strict", InProcessGrid(sites(*folders)))
     tolerant = experiment(federation__min_replies=1)
     federation = run(tolerant, tiny_shards, tmp_path / "lenient", InProcessGrid(sites(*folders)))
-        experiment(federation__min_replies=1), tiny_shards, tmp_path / "lenient", InProcessGrid(sites(*folders))
-    )
     assert "no usable example" in federation.summary()["refused"]["client-1"]
 
 
