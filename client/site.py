@@ -1,7 +1,7 @@
 """A site: what it does with a message. Everything that touches its examples starts here."""
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flwr.app import Message, MessageType, RecordDict
@@ -16,6 +16,15 @@ from common.data.shard import Shard
 from common.errors import FedmosaicError
 from common.metrics import evaluate
 from common.models.base import MultimodalModel
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A site's shard, a model with the experiment's initial weights, and the examples as its encoders prepare them."""
+
+    shard: Shard
+    model: MultimodalModel
+    loaded: Loaded
 
 
 class Site:
@@ -45,15 +54,15 @@ class Site:
         Raises ShardError, WireError.
         """
         experiment = from_json(str(wire.read_body(message)["experiment"]))
-        shard, _model, loaded = self._open(experiment)
+        here = self.open(experiment)
         return wire.record(
             {
-                "site": self._name or shard.info.site,
-                "modalities": loaded.examples.modalities,
-                "classes": shard.info.classes,
-                "num_examples": len(loaded.ids),
-                "unreadable": dict(loaded.unreadable),
-                "unusable": loaded.unusable,
+                "site": self._name or here.shard.info.site,
+                "modalities": here.loaded.examples.modalities,
+                "classes": here.shard.info.classes,
+                "num_examples": len(here.loaded.ids),
+                "unreadable": dict(here.loaded.unreadable),
+                "unusable": here.loaded.unusable,
             }
         )
 
@@ -66,13 +75,14 @@ class Site:
         started = time.perf_counter()
         content = wire.read_body(message)
         experiment = from_json(str(content["experiment"]))
-        shard, model, loaded = self._open(experiment)
+        here = self.open(experiment)
+        model = here.model
         set_params(model, wire.read_params(message))
-        training, validation = loaded.split(experiment.data.validation, experiment.seed)
+        training, validation = here.loaded.split(experiment.data.validation, experiment.seed)
         prepared = time.perf_counter()
         tallies = evaluate(model, validation, experiment.train.batch_size)
         evaluated = time.perf_counter()
-        site = self._name or shard.info.site
+        site = self._name or here.shard.info.site
         losses = train(model, training, experiment, int(content["round"]), site)
         held = training.modalities
         return wire.record(
@@ -83,7 +93,7 @@ class Site:
                 "num_examples": len(training),
                 "losses": losses,
                 "validation": {name: asdict(tally) for name, tally in tallies.items()},
-                "unreadable": dict(loaded.unreadable),
+                "unreadable": dict(here.loaded.unreadable),
                 "seconds": {
                     "load": prepared - started,
                     "evaluate": evaluated - prepared,
@@ -93,13 +103,22 @@ class Site:
             wire.pack(select(get_params(model), held), experiment.wire.dtype),
         )
 
-    def _open(self, experiment: Experiment) -> tuple[Shard, MultimodalModel, Loaded]:
-        """The shard, a model with the experiment's initial weights, and the examples as its encoders prepare them."""
+    def shard(self) -> Shard:
+        """The shard's metadata; the files are not read.
+
+        Raises ShardError.
+        """
+        return Shard.open(self.folder)
+
+    def open(self, experiment: Experiment) -> Opened:
+        """What is needed to train or evaluate here.
+
+        Raises ShardError.
+        """
         encoders = str(sorted(experiment.model.encoders.items()))
-        if encoders not in self._prepared:
-            shard = Shard.open(self.folder)
-            model = build_model(experiment, len(shard.info.classes))
-            self._prepared[encoders] = shard, load(shard, {m: model.encoder(m) for m in model.modalities})
-            return shard, model, self._prepared[encoders][1]
-        shard, loaded = self._prepared[encoders]
-        return shard, build_model(experiment, len(shard.info.classes)), loaded
+        shard, loaded = self._prepared.get(encoders) or (self.shard(), None)
+        model = build_model(experiment, len(shard.info.classes))
+        if loaded is None:
+            loaded = load(shard, {m: model.encoder(m) for m in model.modalities})
+            self._prepared[encoders] = shard, loaded
+        return Opened(shard, model, loaded)
