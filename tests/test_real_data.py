@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import SHARED_DATA
+from conftest import SHARED_DATA, experiment
 from PIL import Image as Picture
 
+from common.build import build_model
 from common.component import build
 from common.config import Natural
+from common.data.loader import load
+from common.data.make import make_shards
 from common.data.media import encode_image
 from common.data.partition import partition
-from common.data.shard import Example
+from common.data.shard import Example, Shard
 from common.datasets.base import DataSet
 from common.datasets.fashion import Fashion
 from common.datasets.har import CHANNELS, Har
@@ -118,6 +121,28 @@ def test_fashion_brands_are_dealt_out_to_fewer_clients(tmp_path: Path) -> None:
     brands = [{train[i].group for i in part} for part in parts]
     assert sorted(map(len, brands)) == [1, 2]
     assert not brands[0] & brands[1]
+
+
+def test_shards_with_texts_are_written_and_loaded(tmp_path: Path) -> None:
+    write_fashion(tmp_path / "source")
+    chosen = experiment(
+        data={"set": {"name": "fashion", "folder": str(tmp_path / "source"), "min_per_class": 4}, "clients": 2,
+              "partition": {"name": "natural"}, "missing": {"incomplete": 0.5}},
+        model__encoders={"image": {"name": "image", "size": 8, "channels": 3}, "text": {"name": "text", "length": 6}},
+    )  # fmt: skip
+    folder = make_shards(chosen, tmp_path / "shards")[0]
+    assert "source" not in (folder / "shard.json").read_text()  # where the source lay is nobody's business
+    model = build_model(chosen, 2)
+    loaded = load(Shard.open(folder), {m: model.encoder(m) for m in model.modalities})
+    assert not any(loaded.unreadable.values())
+    ids, has = loaded.examples.inputs["text"], loaded.examples.has("text")
+    assert ids.shape == (len(loaded.ids), 6)
+    assert ids.dtype == torch.int64
+    assert 0 < has.sum() < len(has)
+    assert (ids[has] != 0).any(dim=1).all()
+    assert not ids[~has].any()
+    for found in [loaded.examples, loaded.examples.only(["image"]), loaded.examples.only(["text"])]:
+        assert model.predict(found).isfinite().all()
 
 
 def test_broken_fashion_sources_are_named(tmp_path: Path) -> None:
