@@ -21,6 +21,7 @@ from common.types import Batch
 
 RAWS: dict[str, Raw] = {
     "image": Picture.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)),
+    "frames": np.arange(2 * 12 * 10 * 3, dtype=np.float32).reshape(2, 12, 10, 3) % 256,
     "spectrogram": Sound(np.random.default_rng(0).normal(size=(5000, 2)).astype(np.float32) / 9, 11025),
 }
 
