@@ -106,7 +106,8 @@ class DenseNet121(BatchNormed):
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.net = densenet121(weights=None)
+        net = densenet121(weights=None)
         if channels != 3:
-            self.net.features.conv0 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
-        self.net.classifier = nn.Identity() if width == 1024 else nn.Linear(1024, width)
+            net.features.conv0 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+        net.classifier = nn.Identity() if width == 1024 else nn.Linear(1024, width)
+        self.net = net

@@ -42,7 +42,7 @@ class FramesEncoder(Encoder):
     def forward(self, inputs: Tensor) -> Tensor:
         """[B, T, 3, size, size] -> [B, D]. Batch normalisation sees the frames of all examples together."""
         features: Tensor = self.net(inputs.flatten(0, 1))
-        return features.unflatten(0, inputs.shape[:2]).mean(dim=1)
+        return features.reshape(len(inputs), self.frames, self.width).mean(dim=1)
 
 
 def _picture(pixels: NDArray[np.float32]) -> Picture.Image:
