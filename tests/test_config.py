@@ -54,7 +54,7 @@ def test_all_mistakes_come_in_one_message() -> None:
     for expected in (
         "seed: ",
         "data.clients: ",
-        "data.set: unknown data set 'digits-mni'; known: av-digits, digits-mini; did you mean 'digits-mini'?",
+        f"data.set: unknown data set 'digits-mni'; known: {', '.join(names('data set'))}; did you mean 'digits-mini'?",
         "data.partition.dirichlet.alpha: ",
         "model.encoders.audio.widht: unknown option 'widht'",
         "did you mean 'width'?",
