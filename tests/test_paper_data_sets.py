@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, experiment
+from in_process import InProcessGrid
 from PIL import Image as Picture
 from test_shards import fingerprint
 
@@ -24,6 +25,8 @@ from common.data.shard import Shard
 from common.data.video import read_audio, read_frames, spread
 from common.datasets.ave import CLASSES
 from common.errors import ConfigError, DataError
+from server.federation import Federation
+from server.record import RunFolder
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 FPS, RATE, HERTZ = 8, 22050, 440
@@ -181,6 +184,15 @@ class TestCremaD:
         assert test.info.made["unreadable"] == {"video": 1}
         assert test.info.made["data_set"]["split"] == "lists"
         assert str(crema) not in (tmp_path / "shards" / "test" / "shard.json").read_text()
+
+    def test_a_federation_trains_on_them(self, crema: Path, tmp_path: Path) -> None:
+        chosen = paper({"name": "crema-d", "folder": str(crema), "side": 16}, AUDIO_VIDEO)
+        made = make_shards(chosen, tmp_path / "shards")
+        grid = InProcessGrid(made)
+        Federation(chosen, grid, tmp_path / "shards" / "test", RunFolder(tmp_path / "run", chosen)).run()
+        last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+        assert set(last["test"]) == {"audio", "video", "audio+video"}
+        assert set(last["losses"]) == {"fused", "unimodal", "infiltration", "proximal"}
 
     def test_actors_are_natural_clients(self, crema: Path, tmp_path: Path) -> None:
         chosen = paper({"name": "crema-d", "folder": str(crema), "side": 16}, AUDIO_VIDEO,
