@@ -125,7 +125,7 @@ def _write(
     experiment: Experiment, source: DataSet, folder: Path, name: str, held: list[str], examples: list[Example]
 ) -> Written:
     made: dict[str, Any] = {
-        "data_set": {k: v for k, v in (experiment.data.set or {}).items() if k not in source.folders},
+        "data_set": {k: v for k, v in (experiment.data.set or {}).items() if k not in ("mnist", "fsdd", "folder")},
         "seed": experiment.seed,
         "partition": experiment.data.partition.model_dump(),
         "missing": experiment.data.missing.model_dump(),

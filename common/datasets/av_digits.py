@@ -34,7 +34,6 @@ class AvDigits(DataSet):
 
     modalities: ClassVar[tuple[str, ...]] = ("audio", "image")
     licence: ClassVar[str] = "images CC BY-SA 3.0 (MNIST); recordings CC BY-SA 4.0 (FSDD)"
-    folders: ClassVar[tuple[str, ...]] = ("mnist", "fsdd")
 
     mnist: str
     fsdd: str

@@ -24,8 +24,6 @@ class DataSet(Component):
     modalities: ClassVar[tuple[Modality, ...]]
     licence: ClassVar[str]
     """Of the examples, as it is written into shard.json."""
-    folders: ClassVar[tuple[str, ...]] = ()
-    """Options that are paths of this machine; they are not written into shard.json."""
 
     @property
     @abstractmethod
