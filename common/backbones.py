@@ -5,21 +5,30 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import resnet18
+from torchvision.models import densenet121, resnet18
 
-Backbone = Literal["cnn", "resnet18"]
+Backbone = Literal["cnn", "resnet18", "densenet121"]
 GRID = 4
 """Cells a side that SmallCNN keeps of the place of a feature."""
+DENSENET_SIDE = 32
+"""DenseNet-121 halves the picture five times, without padding from the third on."""
 
 
 def backbone(kind: Backbone, channels: int, width: int, filters: int = 16) -> nn.Module:
-    """A backbone with random weights; `width` is D. resnet18 has 512 features, mapped to D when D is another number.
+    """A backbone with random weights; `width` is D. The features of resnet18 (512) and densenet121 (1024) are mapped
+    to D when D is another number.
 
     filters: of the first convolution of cnn; the next two have two and four times as many.
     """
     if kind == "cnn":
         return SmallCNN(channels, width, filters)
-    return ResNet18(channels, width)
+    return ResNet18(channels, width) if kind == "resnet18" else DenseNet121(channels, width)
+
+
+def check_sides(kind: Backbone, height: int, width: int) -> None:
+    """Raise ValueError when a backbone cannot take pictures as small as height x width."""
+    if kind == "densenet121" and min(height, width) < DENSENET_SIDE:
+        raise ValueError(f"densenet121 needs {DENSENET_SIDE} x {DENSENET_SIDE} or larger, not {height} x {width}")
 
 
 class SmallCNN(nn.Module):
@@ -56,18 +65,10 @@ def grid_means(maps: Tensor, dim: int) -> Tensor:
     return torch.stack(parts, dim)
 
 
-class ResNet18(nn.Module):
-    """torchvision's ResNet-18 from scratch, first layer for any number of channels.
+class BatchNormed(nn.Module):
+    """A network `net` with batch normalisation, which can be trained on a single example too."""
 
-    K. He, X. Zhang, S. Ren, J. Sun, "Deep Residual Learning for Image Recognition", CVPR 2016.
-    """
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.net = resnet18(weights=None)
-        if channels != 3:
-            self.net.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
-        self.net.fc = nn.Identity() if width == 512 else nn.Linear(512, width)
+    net: nn.Module
 
     def forward(self, pictures: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, D]."""
@@ -84,3 +85,32 @@ class ResNet18(nn.Module):
         finally:
             self.net.train()
         return features
+
+
+class ResNet18(BatchNormed):
+    """torchvision's ResNet-18 from scratch, first layer for any number of channels.
+
+    K. He, X. Zhang, S. Ren, J. Sun, "Deep Residual Learning for Image Recognition", CVPR 2016.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.net = resnet18(weights=None)
+        if channels != 3:
+            self.net.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+        self.net.fc = nn.Identity() if width == 512 else nn.Linear(512, width)
+
+
+class DenseNet121(BatchNormed):
+    """torchvision's DenseNet-121 from scratch, first layer for any number of channels.
+
+    G. Huang, Z. Liu, L. van der Maaten, K. Q. Weinberger, "Densely Connected Convolutional Networks", CVPR 2017.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        net = densenet121(weights=None)
+        if channels != 3:
+            net.features.conv0 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+        net.classifier = nn.Identity() if width == 1024 else nn.Linear(1024, width)
+        self.net = net

@@ -11,7 +11,7 @@ from typing import Any
 from common.config import Experiment
 from common.data.missing import drop, unimodal_clients
 from common.data.partition import partition
-from common.data.shard import Example, ShardInfo, ShardWriter
+from common.data.shard import Example, ShardInfo, ShardWriter, Written
 from common.datasets.base import DataSet
 from common.errors import DataError, ShardError
 from common.seeding import rng
@@ -92,16 +92,20 @@ def _write_all(experiment: Experiment, out: Path, progress: Callable[[str], None
         data.partition,
         seed,
     )
+    written = Written()
     single = unimodal_clients(data.clients, experiment.modalities, data.missing, seed)
     for index, part in enumerate(parts):
         name = client_name(index)
         progress(name)
         held = [single[index]] if index in single else experiment.modalities
         examples = _incomplete(experiment, [_only(train[i], held) for i in part], name)
-        _write(experiment, source, out / name, name, held, examples)
+        written.add(_write(experiment, source, out / name, name, held, examples))
     progress(TEST)
     test = _take(experiment, source.examples("test", seed), data.test_limit, "test")
-    _write(experiment, source, out / TEST, TEST, experiment.modalities, test)
+    written.add(_write(experiment, source, out / TEST, TEST, experiment.modalities, test))
+    for modality in sorted(written.unreadable.keys() - written.values.keys()):
+        count, reason = written.unreadable[modality], written.reasons[modality]
+        raise DataError(f"none of {count} {modality} values of the data set can be read; the first: {reason}")
 
 
 def _take(experiment: Experiment, examples: list[Example], limit: int | None, part: str) -> list[Example]:
@@ -127,7 +131,7 @@ def _incomplete(experiment: Experiment, examples: list[Example], name: str) -> l
 
 def _write(
     experiment: Experiment, source: DataSet, folder: Path, name: str, held: list[str], examples: list[Example]
-) -> None:
+) -> Written:
     made: dict[str, Any] = {
         "data_set": _set_made(experiment),
         "seed": experiment.seed,
@@ -135,4 +139,4 @@ def _write(
         "missing": experiment.data.missing.model_dump(),
     }
     info = ShardInfo(site=name, classes=source.classes, modalities=held, licence=source.licence, made=made)
-    ShardWriter(folder, info).write(examples)
+    return ShardWriter(folder, info).write(examples)

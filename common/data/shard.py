@@ -10,6 +10,8 @@ is a missing modality. The names follow the folder-with-metadata convention of H
 """
 
 import json
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +22,8 @@ from pydantic import Field, ValidationError
 from common.component import Options
 from common.errors import ShardError
 from common.types import Modality
+
+log = logging.getLogger(__name__)
 
 FILE_KEY = "_file_name"
 MAX_LISTED = 10
@@ -43,7 +47,10 @@ class ShardInfo(Options):
 
 @dataclass(frozen=True)
 class Media:
-    """One modality of one example on its way into a shard: a text, or a file given by its suffix and its bytes."""
+    """One modality of one example on its way into a shard: a text, or a file given by its suffix and its bytes.
+
+    read: raises ValueError or OSError when the source cannot be read.
+    """
 
     read: Callable[[], bytes]
     suffix: str = ""
@@ -77,6 +84,21 @@ class Record:
     files: Mapping[Modality, Path] = field(default_factory=dict)
 
 
+@dataclass
+class Written:
+    """Values by modality that went into a shard, and those whose source could not be read, with the first reason."""
+
+    values: Counter[Modality] = field(default_factory=Counter)
+    unreadable: Counter[Modality] = field(default_factory=Counter)
+    reasons: dict[Modality, str] = field(default_factory=dict)
+
+    def add(self, other: "Written") -> None:
+        """Count another shard in."""
+        self.values += other.values
+        self.unreadable += other.unreadable
+        self.reasons = other.reasons | self.reasons
+
+
 class ShardWriter:
     """Writes a shard; the same examples give the same bytes.
 
@@ -90,26 +112,47 @@ class ShardWriter:
         self.folder = folder
         self.info = info
 
-    def write(self, examples: Iterable[Example]) -> None:
-        """Write the files, the metadata and shard.json."""
+    def write(self, examples: Iterable[Example]) -> Written:
+        """Write the files, the metadata and shard.json.
+
+        A value whose source cannot be read is left out, logged, and counted in shard.json; an example without any
+        readable value is left out.
+        """
+        written = Written()
         with (self.folder / "metadata.jsonl").open("w", encoding="utf-8") as lines:
             for example in examples:
-                lines.write(json.dumps(self._line(example), ensure_ascii=False) + "\n")
-        text = json.dumps(self.info.model_dump(), ensure_ascii=False, indent=1)
+                if values := self._values(example, written):
+                    line = {"id": example.id, "label": example.label, **values}
+                    lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+        info = self.info
+        if written.unreadable:
+            made = {**info.made, "unreadable": dict(sorted(written.unreadable.items()))}
+            info = info.model_copy(update={"made": made})
+        text = json.dumps(info.model_dump(), ensure_ascii=False, indent=1)
         (self.folder / "shard.json").write_text(text + "\n", encoding="utf-8")
+        return written
 
-    def _line(self, example: Example) -> dict[str, str]:
-        line = {"id": example.id, "label": example.label}
+    def _values(self, example: Example, written: Written) -> dict[str, str]:
+        """The keys of the modalities in a line of the metadata, their files written."""
+        values = {}
         for modality, media in sorted(example.media.items()):
+            try:
+                content = media.read()
+            except (OSError, ValueError) as error:
+                log.warning("%s of example %s is left out: %s", modality, example.id, error)
+                written.unreadable[modality] += 1
+                written.reasons.setdefault(modality, str(error))
+                continue
+            written.values[modality] += 1
             if not media.suffix:
-                line[modality] = media.read().decode()
+                values[modality] = content.decode()
                 continue
             name = f"{modality}/{example.id}{media.suffix}"
             target = self.folder / name
             target.parent.mkdir(exist_ok=True)
-            target.write_bytes(media.read())
-            line[modality + FILE_KEY] = name
-        return line
+            target.write_bytes(content)
+            values[modality + FILE_KEY] = name
+        return values
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ from pydantic import Field
 from common.data.degrade import noisy_image, noisy_sound
 from common.data.media import encode_image, encode_sound
 from common.data.shard import Example, Media
-from common.datasets.base import DataSet, pair_by_label
+from common.datasets.base import DataSet, find_folder, pair_by_label
 from common.errors import DataError
 from common.seeding import rng
 
+NAME = "av-digits"
 TEST_TAKES = 5
 RECORDING = re.compile(r"(\d)_(\w+)_(\d+)\.wav")
 
@@ -51,10 +52,10 @@ class AvDigits(DataSet):
 
     def examples(self, part: str, seed: int) -> list[Example]:
         """Image and recording of the same digit, as many as there are recordings."""
-        pixels, labels = _read_mnist(_folder(self.mnist, ["", "raw", "MNIST/raw"], "train-images*"), part)
+        pixels, labels = _read_mnist(find_folder(NAME, self.mnist, ["", "raw", "MNIST/raw"], "train-images*"), part)
         writers = _writers(Path(self.mnist), part, len(labels)) if self.group == "writer" else None
         images = [(str(label), index) for index, label in enumerate(labels.tolist())]
-        takes = _recordings(_folder(self.fsdd, ["", "recordings"], "*.wav"), part)
+        takes = _recordings(find_folder(NAME, self.fsdd, ["", "recordings"], "*.wav"), part)
         takes *= self.test_images if part == "test" else 1
         examples = []
         for label, index, path in pair_by_label(images, takes, seed, part):
@@ -75,16 +76,6 @@ class AvDigits(DataSet):
             return encode_sound(noisy_sound(samples, self.audio_snr_db, rng(seed, "audio", name)), rate)
 
         return Example(name, label, {"audio": Media(wav, ".wav"), "image": Media(png, ".png")}, owner)
-
-
-def _folder(given: str, layouts: list[str], pattern: str) -> Path:
-    """The first of the known layouts below a folder that has files of the pattern."""
-    for layout in layouts:
-        folder = Path(given) / layout
-        if next(folder.glob(pattern), None) is not None:
-            return folder
-    looked = ", ".join(str(Path(given) / layout) for layout in layouts)
-    raise DataError(f"av-digits: no {pattern} in {looked}")
 
 
 def _read_mnist(folder: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -1,14 +1,19 @@
 """What a data set offers: labelled examples, each with one or more modalities, in a training and a test part."""
 
+import logging
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from common.component import Component
 from common.data.shard import Example
+from common.errors import DataError
 from common.seeding import rng
 from common.types import Modality
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -56,3 +61,39 @@ def pair_by_label(
         ]
         pairs += [(label, a, b) for a, b in zip(*shuffled, strict=False)]
     return pairs
+
+
+def find_folder(name: str, given: str, layouts: Sequence[str], pattern: str) -> Path:
+    """The first of the known layouts below a folder that has files of the pattern.
+
+    Raises DataError, for the data set of that name, listing where it looked.
+    """
+    for layout in layouts:
+        folder = Path(given) / layout
+        if next(folder.glob(pattern), None) is not None:
+            return folder
+    looked = ", ".join(str(Path(given) / layout) for layout in layouts)
+    raise DataError(f"{name}: no {pattern} in {looked}")
+
+
+def read_lines(name: str, path: Path) -> list[str]:
+    """The lines of a list, without empty ones.
+
+    Raises DataError, for the data set of that name, when there is no such file or it is not UTF-8 text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise DataError(f"{name}: {path} cannot be read: {reason}") from None
+    # Not splitlines: a tweet may hold characters that it takes for the end of a line.
+    return [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
+
+
+def only_in_training(name: str, train: Sequence[T], test: Sequence[T], key: Callable[[T], Hashable]) -> list[T]:
+    """The training items whose source, as `key` has it, is not in the test part as well; logs how many are."""
+    held_out = {key(item) for item in test}
+    kept = [item for item in train if key(item) not in held_out]
+    if len(kept) < len(train):
+        log.warning("%s: %d training examples are left out, the test part has them", name, len(train) - len(kept))
+    return kept

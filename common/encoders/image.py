@@ -1,16 +1,23 @@
 """Images of any size, in grey or colour."""
 
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
 from PIL import Image as Picture
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from common.backbones import Backbone, backbone
+from common.backbones import Backbone, backbone, check_sides
 from common.data.media import Raw
 from common.encoders.base import Encoder, EncoderOptions
+
+
+def picture_tensor(picture: Picture.Image, size: int, channels: int) -> Tensor:
+    """[C, size, size] from -1 to 1, in grey (1 channel) or colour (3)."""
+    picture = picture.convert("L" if channels == 1 else "RGB").resize((size, size), Picture.Resampling.BILINEAR)
+    pixels = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 127.5 - 1)
+    return pixels.reshape(size, size, channels).permute(2, 0, 1).contiguous()
 
 
 class ImageEncoder(Encoder):
@@ -25,10 +32,7 @@ class ImageEncoder(Encoder):
         """[C, size, size]."""
         if not isinstance(raw, Picture.Image):
             raise ValueError(f"an image is needed, not {type(raw).__name__}")
-        picture = raw.convert("L" if self.channels == 1 else "RGB")
-        picture = picture.resize((self.size, self.size), Picture.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 127.5 - 1)
-        return pixels.reshape(self.size, self.size, self.channels).permute(2, 0, 1).contiguous()
+        return picture_tensor(raw, self.size, self.channels)
 
     def blank(self) -> Tensor:
         """[C, size, size] of zeros."""
@@ -51,6 +55,11 @@ class Image(EncoderOptions):
     backbone: Backbone = "cnn"
     filters: int = Field(16, ge=8, multiple_of=8)
     width: int = Field(64, ge=1)
+
+    @model_validator(mode="after")
+    def _large_enough(self) -> Self:
+        check_sides(self.backbone, self.size, self.size)
+        return self
 
     def build(self) -> ImageEncoder:
         """A new encoder with random weights."""

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.backbones import Backbone, backbone
+from common.backbones import Backbone, backbone, check_sides
 from common.data.media import Raw, Sound
 from common.encoders.base import Encoder, EncoderOptions
 
@@ -25,7 +25,7 @@ class SpectrogramEncoder(Encoder):
     def __init__(self, options: "Spectrogram") -> None:
         super().__init__()
         self.options, self.width = options, options.width
-        self.length = round(options.seconds * options.rate)
+        self.length = options.samples
         # Plain attributes, not buffers: a constant is not sent.
         self.window = torch.hann_window(options.n_fft)
         self.mel = _mel_filters(options)
@@ -40,7 +40,7 @@ class SpectrogramEncoder(Encoder):
         wave = F.pad(wave, (0, max(0, self.options.n_fft - len(wave))))
         log = torch.log(self._magnitude(wave) + FLOOR)
         log = (log - log.mean()) / (log.std() + FLOOR)
-        return F.pad(log, (0, self._frames() - log.shape[1])).unsqueeze(0)
+        return F.pad(log, (0, self.options.shape[1] - log.shape[1])).unsqueeze(0)
 
     def _magnitude(self, wave: Tensor) -> Tensor:
         """[frequencies, frames], on the mel scale if so chosen."""
@@ -50,12 +50,9 @@ class SpectrogramEncoder(Encoder):
         )
         return magnitude if self.mel is None else self.mel.T @ magnitude
 
-    def _frames(self) -> int:
-        return (self.length - self.options.n_fft) // self.options.hop + 1
-
     def blank(self) -> Tensor:
         """Zeros in the shape of a spectrogram: the mean of a standardised clip."""
-        return torch.zeros(1, self.options.n_mels or self.options.n_fft // 2 + 1, self._frames())
+        return torch.zeros(1, *self.options.shape)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[B, 1, frequencies, frames] -> [B, D]."""
@@ -83,7 +80,19 @@ class Spectrogram(EncoderOptions):
     def _window_fits(self) -> Self:
         if self.rate * self.seconds < self.n_fft:
             raise ValueError(f"a clip has {self.rate * self.seconds:g} samples, fewer than n_fft = {self.n_fft}")
+        check_sides(self.backbone, *self.shape)
         return self
+
+    @property
+    def samples(self) -> int:
+        """Of a clip, after resampling."""
+        return round(self.seconds * self.rate)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(frequencies, frames). Windows lie fully inside the clip: 3 s at 16 kHz, n_fft 512 and hop 159 give the
+        257 x 299 of 1.8 in docs/methods.md, 10 s 257 x 1004."""
+        return self.n_mels or self.n_fft // 2 + 1, (self.samples - self.n_fft) // self.hop + 1
 
     def build(self) -> SpectrogramEncoder:
         """A new encoder with random weights."""

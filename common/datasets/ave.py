@@ -1,0 +1,103 @@
+"""AVE: ten-second clips of YouTube videos in which an event of one of 28 classes is both seen and heard.
+
+Y. Tian, J. Shi, B. Li, Z. Duan, C. Xu, "Audio-Visual Event Localization in Unconstrained Videos", ECCV 2018. 4,143
+annotations of 4,097 videos: 3,339 for training, 402 for validation (not used here), 402 for testing.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from common.data.media import encode_array, encode_sound
+from common.data.shard import Example, Media
+from common.data.video import read_audio, read_frames, require, spread
+from common.datasets.base import DataSet, only_in_training, read_lines
+from common.errors import DataError
+
+NAME = "ave"
+SECONDS = 10
+HEADER = "Category&VideoID&Quality&StartTime&EndTime"
+CLASSES = [
+    "Accordion", "Acoustic guitar", "Baby cry, infant cry", "Banjo", "Bark", "Bus", "Cat", "Chainsaw", "Church bell",
+    "Clock", "Female speech, woman speaking", "Fixed-wing aircraft, airplane", "Flute", "Frying (food)", "Goat",
+    "Helicopter", "Horse", "Male speech, man speaking", "Mandolin", "Motorcycle", "Race car, auto racing",
+    "Rodents, rats, mice", "Shofar", "Toilet flush", "Train horn", "Truck", "Ukulele", "Violin, fiddle",
+]  # fmt: skip
+LISTS = {"train": "trainSet.txt", "test": "testSet.txt"}
+
+
+@dataclass(frozen=True)
+class Event:
+    """A line of a list: the class and the video. When the event begins and ends is not used."""
+
+    label: str
+    video: str
+
+
+class Ave(DataSet):
+    """folder: the one with AVE/*.mp4, trainSet.txt and testSet.txt. frames: how many, spread over those that ten
+    seconds have at fps; side: pixels of a frame; rate: of the audio track, in Hz."""
+
+    modalities: ClassVar[tuple[str, ...]] = ("audio", "video")
+    licence: ClassVar[str] = "clips of YouTube videos, each its owner's; for research (AVE)"
+    folders: ClassVar[tuple[str, ...]] = ("folder",)
+
+    folder: str
+    frames: int = Field(4, ge=1)
+    fps: float = Field(1.0, gt=0)
+    side: int = Field(224, ge=8)
+    rate: int = Field(16000, ge=1000)
+
+    @property
+    def classes(self) -> list[str]:
+        """The categories of Annotations.txt in alphabetical order."""
+        return list(CLASSES)
+
+    def examples(self, part: str, seed: int) -> list[Example]:
+        """An example for every line of the list: the audio track of the whole video and frames of it."""
+        require(NAME)
+        root = Path(self.folder)
+        if not (root / "AVE").is_dir():
+            raise DataError(f"{NAME}: no folder {root / 'AVE'} with the videos")
+        lists = {which: _read_list(root / name) for which, name in LISTS.items()}
+        events = lists["test"]
+        if part == "train":
+            events = only_in_training(NAME, lists["train"], lists["test"], lambda event: event.video)
+        seen: Counter[str] = Counter()
+        examples = []
+        for event in events:
+            seen[event.video] += 1
+            examples.append(self._example(root, event, seen[event.video]))
+        return examples
+
+    def _example(self, root: Path, event: Event, turn: int) -> Example:
+        """A video has as many lines as events; from the second on the id ends in a number."""
+        path = root / "AVE" / f"{event.video}.mp4"
+        times = spread(self.fps, SECONDS, self.frames)
+
+        def npy() -> bytes:
+            return encode_array(read_frames(path, times, self.side))
+
+        def wav() -> bytes:
+            return encode_sound(read_audio(path, self.rate), self.rate)
+
+        name = event.video if turn == 1 else f"{event.video}.{turn}"
+        return Example(name, event.label, {"audio": Media(wav, ".wav"), "video": Media(npy, ".npy")})
+
+
+def _read_list(path: Path) -> list[Event]:
+    """The events of a list, with or without the header that Annotations.txt has."""
+    events = []
+    for line in read_lines(NAME, path):
+        fields = line.strip().split("&")
+        if line.strip() == HEADER:
+            continue
+        if len(fields) != 5 or fields[0] not in CLASSES or not fields[1] or "/" in fields[1]:
+            raise DataError(f"{NAME}: {path}: {line!r} is not {HEADER} with one of the {len(CLASSES)} categories")
+        events.append(Event(fields[0], fields[1]))
+    if not events:
+        raise DataError(f"{NAME}: {path} has no events")
+    return events
