@@ -44,6 +44,7 @@ def train(model: MultimodalModel, examples: Batch, experiment: Experiment, numbe
         for epoch in range(settings.epochs):
             losses = _epoch(model, method, context, optimizer, examples, settings.batch_size, order)
             log.info("round %d, epoch %d: %s", number, epoch + 1, losses)
+    method.end_round(model, examples, context)
     return losses
 
 
@@ -73,6 +74,7 @@ def _epoch(
             raise TrainingError(f"training diverged: {listed}; a lower train.lr may help")
         optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
+        method.after_backward(model, context)
         optimizer.step()
         for name, term in terms.items():
             sums[name] += float(term.detach()) * len(batch)

@@ -14,11 +14,14 @@ DENSENET_SIDE = 32
 """DenseNet-121 halves the picture five times, without padding from the third on."""
 
 
-def backbone(kind: Backbone, channels: int, width: int) -> nn.Module:
+def backbone(kind: Backbone, channels: int, width: int, filters: int = 16) -> nn.Module:
     """A backbone with random weights; `width` is D. The features of resnet18 (512) and densenet121 (1024) are mapped
-    to D when D is another number."""
+    to D when D is another number.
+
+    filters: of the first convolution of cnn; the next two have two and four times as many.
+    """
     if kind == "cnn":
-        return SmallCNN(channels, width)
+        return SmallCNN(channels, width, filters)
     return ResNet18(channels, width) if kind == "resnet18" else DenseNet121(channels, width)
 
 
@@ -35,15 +38,15 @@ class SmallCNN(nn.Module):
     there are no running statistics to average over clients.
     """
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, width: int, filters: int = 16) -> None:
         super().__init__()
-        sizes = [channels, 16, 32, 64]
+        sizes = [channels, filters, 2 * filters, 4 * filters]
         blocks: list[nn.Module] = []
         for before, after in pairwise(sizes):
             blocks += [nn.Conv2d(before, after, 3, padding=1), nn.GroupNorm(8, after), nn.ReLU()]
             blocks += [nn.MaxPool2d(2, ceil_mode=True)]
         self.features = nn.Sequential(*blocks)
-        self.project = nn.Linear(64 * GRID * GRID, width)
+        self.project = nn.Linear(4 * filters * GRID * GRID, width)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, D]."""

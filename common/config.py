@@ -198,11 +198,15 @@ def read(path: Path, overrides: dict[str, Any] | None = None) -> Experiment:
     if not isinstance(raw, dict):
         raise ConfigError(str(path), ["an experiment is a mapping of sections such as data, model, train"])
     for dotted, value in (overrides or {}).items():
-        _override(raw, dotted.split("."), value, str(path))
+        override(raw, dotted.split("."), value, str(path))
     return parse(raw, str(path))
 
 
-def _override(raw: dict[str, Any], keys: list[str], value: Any, source: str) -> None:
+def override(raw: dict[str, Any], keys: list[str], value: Any, source: str) -> None:
+    """Set the option at `keys` of a raw experiment in place; sections on the way are made.
+
+    Raises ConfigError when there is something else than a section on the way.
+    """
     for key in keys[:-1]:
         raw = raw.setdefault(key, {})
         if not isinstance(raw, dict):
@@ -220,7 +224,7 @@ def parse(raw: dict[str, Any], source: str) -> Experiment:
     try:
         experiment = Experiment.model_validate_json(json.dumps(resolved))
     except ValidationError as error:
-        mistakes = [*_messages(error), *mistakes]
+        mistakes = [*messages(error), *mistakes]
     except TypeError as error:  # YAML knows dates and sets, JSON does not
         mistakes = [f"a value of a kind that no option takes: {error}", *mistakes]
     if mistakes:
@@ -236,7 +240,7 @@ def from_json(text: str) -> Experiment:
     try:
         return Experiment.model_validate_json(text)
     except ValidationError as error:
-        raise ConfigError("received experiment", _messages(error)) from None
+        raise ConfigError("received experiment", messages(error)) from None
 
 
 def _resolve(raw: dict[str, Any], mistakes: list[str]) -> dict[str, Any]:
@@ -291,15 +295,15 @@ def _component(
         return None
     except ValidationError as error:
         known = list(kind.model_fields)
-        mistakes += [f"{where}.{message}" for message in _messages(error, known)]
+        mistakes += [f"{where}.{message}" for message in messages(error, known)]
         return None
     section[key] = {"name": reference["name"], **component.model_dump(mode="json")}
     return component
 
 
-def _messages(error: ValidationError, known: list[str] | None = None) -> list[str]:
+def messages(error: ValidationError, known: list[str] | None = None) -> list[str]:
     """Pydantic's findings in our words: where, what, and what was given."""
-    messages = []
+    found = []
     for finding in error.errors(include_url=False):
         where = ".".join(str(part) for part in finding["loc"])
         if finding["type"] == "extra_forbidden":
@@ -311,8 +315,8 @@ def _messages(error: ValidationError, known: list[str] | None = None) -> list[st
             text = str(finding["ctx"]["error"]) if "ctx" in finding else finding["msg"]
         else:
             text = f"{finding['msg'][0].lower()}{finding['msg'][1:]}, not {finding['input']!r}"
-        messages.append(f"{where}: {text}" if where else text)
-    return messages
+        found.append(f"{where}: {text}" if where else text)
+    return found
 
 
 def _options_at(location: tuple[int | str, ...]) -> list[str]:

@@ -78,11 +78,34 @@ def _parser() -> argparse.ArgumentParser:
     link.add_argument("--root-certificates", type=Path, metavar="FILE", help="CA certificate of the SuperLink")
     link.add_argument("--insecure", action="store_true", help="connect without encryption")
     run.set_defaults(command=_run)
+    _add_bench(commands)
     return parser
+
+
+def _add_bench(commands: Any) -> None:
+    bench = commands.add_parser(
+        "bench",
+        help="compare methods: settings x methods x seeds, tables and plots",
+        epilog="example: fedmosaic bench fedcmi --set data.set.mnist=DATA/mnist --set data.set.fsdd=DATA/fsdd",
+    )
+    bench.add_argument("suite", metavar="SUITE", help="a file, or the name of one in configs/bench/")
+    _add_overrides(bench)
+    bench.add_argument("--setting", action="append", metavar="NAME", help="only this setting (repeatable)")
+    bench.add_argument("--seeds", type=int, metavar="N", help="only the first N seeds of the suite")
+    bench.add_argument(
+        "--workers", type=int, default=os.cpu_count(), metavar="N", help="processes (default: all cores)"
+    )
+    bench.add_argument("--work", type=Path, metavar="DIR", help="shards and finished runs (default: bench/SUITE)")
+    bench.add_argument("--out", type=Path, metavar="DIR", help="where tables and plots go (default: the --work folder)")
+    bench.set_defaults(command=_bench)
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, metavar="CONFIG", help="an experiment file, e.g. from configs/")
+    _add_overrides(parser)
+
+
+def _add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set",
         action="append",
@@ -94,6 +117,10 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _experiment(options: argparse.Namespace) -> Experiment:
+    return read(options.config, _overrides(options))
+
+
+def _overrides(options: argparse.Namespace) -> dict[str, Any]:
     overrides: dict[str, Any] = {}
     for text in options.overrides:
         key, equals, value = text.partition("=")
@@ -103,7 +130,7 @@ def _experiment(options: argparse.Namespace) -> Experiment:
             overrides[key] = yaml.safe_load(value)
         except yaml.YAMLError:
             overrides[key] = value
-    return read(options.config, overrides)
+    return overrides
 
 
 def _shard(options: argparse.Namespace) -> None:
@@ -134,6 +161,21 @@ def _run(options: argparse.Namespace) -> None:
     with engines.launch(options.engine, experiment, shards, test_shard, folder, link, watch=local) as launched:
         follow(launched, experiment)
     show(launched.run_folder)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from deploy.bench import command
+
+    logging.basicConfig(level=logging.ERROR)
+    command.run(
+        options.suite,
+        _overrides(options),
+        options.setting,
+        options.seeds,
+        options.workers,
+        options.work,
+        options.out,
+    )
 
 
 def _new_folder(wanted: Path | None, experiment: Experiment) -> Path:

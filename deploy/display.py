@@ -12,6 +12,7 @@ from common.config import Experiment
 from common.types import subset_name
 from common.units import human
 from deploy.engines import Launch
+from server.record import read_rounds
 
 
 def follow(launched: Launch, experiment: Experiment) -> None:
@@ -32,19 +33,15 @@ def follow(launched: Launch, experiment: Experiment) -> None:
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task("waiting for clients", total=experiment.federation.rounds)
         for _ in launched.wait():
-            for line in _lines(launched.run_folder)[shown:]:
+            for line in _rounds(launched)[shown:]:
                 shown += 1
                 _show_round(console, progress, task, experiment, line)
-        for line in _lines(launched.run_folder)[shown:]:
+        for line in _rounds(launched)[shown:]:
             _show_round(console, progress, task, experiment, line)
 
 
-def _lines(folder: Path | None) -> list[dict[str, Any]]:
-    """The complete lines of metrics.jsonl so far."""
-    path = folder / "metrics.jsonl" if folder else None
-    if path is None or not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+def _rounds(launched: Launch) -> list[dict[str, Any]]:
+    return read_rounds(launched.run_folder) if launched.run_folder else []
 
 
 def _show_round(

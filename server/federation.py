@@ -45,8 +45,8 @@ class Federation:
         self.classes: tuple[str, ...] = self.test.classes if self.test else ()
         self.progress = Progress()
 
-    def run(self) -> None:
-        """All rounds.
+    def run(self) -> Params:
+        """All rounds; the last global parameters.
 
         Raises RunError when too few clients take part.
         """
@@ -56,6 +56,7 @@ class Federation:
         for number in range(1, self.experiment.federation.rounds + 1):
             params = self._round(number, params)
             self.run_folder.model(params, self.experiment, self.classes)
+        return params
 
     def _gather(self) -> None:
         """Wait for the clients and let them introduce themselves."""

@@ -43,6 +43,15 @@ class RunFolder:
         os.replace(partial, self.folder / name)
 
 
+def read_rounds(folder: Path) -> list[dict[str, Any]]:
+    """The complete lines of a run folder's metrics.jsonl so far; none while there is no such file."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
 def free_folder(wanted: Path) -> Path:
     """The folder, or where it exists the first free one of <name>-2, <name>-3, ...: a run never overwrites another."""
     folder, number = wanted, 1

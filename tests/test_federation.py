@@ -8,20 +8,25 @@ import pytest
 import torch
 from conftest import experiment
 from flwr.app import Message
-from in_process import InProcessGrid
 from safetensors.torch import load_file
 
+from client.site import Site
 from common import wire
 from common.blocks import block_of
 from common.component import names
 from common.config import Experiment
 from common.errors import RunError
+from deploy.in_process import InProcessGrid
 from server.federation import Federation
 from server.record import RunFolder
 
 
+def sites(*folders: Path) -> list[Site]:
+    return [Site(folder) for folder in folders]
+
+
 def run(chosen: Experiment, shards: Path, folder: Path, grid: InProcessGrid | None = None) -> Federation:
-    grid = grid or InProcessGrid([shards / "client-0", shards / "client-1"])
+    grid = grid or InProcessGrid(sites(shards / "client-0", shards / "client-1"))
     federation = Federation(chosen, grid, shards / "test", RunFolder(folder, chosen))
     federation.run()
     return federation
@@ -87,7 +92,7 @@ def nan_from_client_1(node: int, reply: Message) -> Message:
 
 def test_a_poisoned_update_is_left_out_and_named(tiny_shards: Path, tmp_path: Path) -> None:
     folders = [tiny_shards / "client-0", tiny_shards / "client-1"]
-    grid = InProcessGrid(folders, nan_from_client_1)
+    grid = InProcessGrid(sites(*folders), nan_from_client_1)
     run(experiment(federation__min_replies=1), tiny_shards, tmp_path, grid)
     line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[1])
     assert "not finite" in line["failed"]["client-1"]
@@ -107,8 +112,9 @@ def test_a_shard_without_usable_examples_is_refused_by_name(tiny_shards: Path, t
         path.write_bytes(b"not a picture")
     folders = [tiny_shards / "client-0", broken]
     with pytest.raises(RunError, match=r"client-1: .*no usable example among"):
-        run(experiment(), tiny_shards, tmp_path / "strict", InProcessGrid(folders))
-    federation = run(experiment(federation__min_replies=1), tiny_shards, tmp_path / "lenient", InProcessGrid(folders))
+        run(experiment(), tiny_shards, tmp_path / "strict", InProcessGrid(sites(*folders)))
+    tolerant = experiment(federation__min_replies=1)
+    federation = run(tolerant, tiny_shards, tmp_path / "lenient", InProcessGrid(sites(*folders)))
     assert "no usable example" in federation.summary()["refused"]["client-1"]
 
 
@@ -117,7 +123,7 @@ def test_other_classes_and_a_second_site_of_one_name_are_refused(tiny_shards: Pa
     shutil.copytree(tiny_shards / "client-0", other)
     info = json.loads((other / "shard.json").read_text())
     (other / "shard.json").write_text(json.dumps(info | {"site": "other", "classes": info["classes"][::-1]}))
-    grid = InProcessGrid([tiny_shards / "client-0", tiny_shards / "client-0", other])
+    grid = InProcessGrid(sites(tiny_shards / "client-0", tiny_shards / "client-0", other))
     federation = run(experiment(federation__min_replies=1), tiny_shards, tmp_path / "run", grid)
     reasons = federation.summary()["refused"]
     assert any("another site has this name" in reason for reason in reasons.values())
@@ -126,7 +132,7 @@ def test_other_classes_and_a_second_site_of_one_name_are_refused(tiny_shards: Pa
 
 def test_a_run_works_without_a_test_shard(tiny_shards: Path, tmp_path: Path) -> None:
     chosen = experiment(data__validation=0.3)
-    grid = InProcessGrid([tiny_shards / "client-0", tiny_shards / "client-1"])
+    grid = InProcessGrid(sites(tiny_shards / "client-0", tiny_shards / "client-1"))
     federation = Federation(chosen, grid, None, RunFolder(tmp_path, chosen))
     federation.run()
     assert federation.summary()["accuracy_on"] == "validation"

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, experiment
-from in_process import InProcessGrid
 from PIL import Image as Picture
 from test_shards import fingerprint
 
@@ -25,6 +24,7 @@ from common.data.shard import Shard
 from common.data.video import read_audio, read_frames, spread
 from common.datasets.ave import CLASSES
 from common.errors import ConfigError, DataError
+from deploy.in_process import InProcessGrid
 from server.federation import Federation
 from server.record import RunFolder
 

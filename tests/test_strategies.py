@@ -12,13 +12,13 @@ from flwr.serverapp.strategy import FedAvg as StockFedAvg
 from flwr.serverapp.strategy import Strategy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from in_process import claim_identity
 
 from common import wire
 from common.blocks import Params, block_of, select
 from common.component import build, names
 from common.errors import RunError
 from common.types import Site
+from deploy.in_process import claim_identity
 from server.aggregation import BlockMean
 from server.strategies.base import MultimodalStrategy
 

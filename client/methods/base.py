@@ -52,3 +52,9 @@ class Method(Component, Generic[M, C]):
     @abstractmethod
     def loss(self, model: M, batch: Batch, context: C) -> Mapping[str, Tensor]:
         """Named, weighted terms, each a scalar. Their sum is minimised, each is logged."""
+
+    def after_backward(self, model: M, context: C) -> None:
+        """Change the gradients before the step. By default they stay."""
+
+    def end_round(self, model: M, examples: Batch, context: C) -> None:
+        """Write into the trained model what else travels, e.g. prototypes. By default nothing."""

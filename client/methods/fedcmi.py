@@ -19,6 +19,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from client.losses import true_class_confidence, unimodal_loss
 from client.methods.base import Method, Round
 from client.proximal import Anchor, anchor, proximal
 from common.data.loader import batches
@@ -93,18 +94,9 @@ class FedCMI(Method[TwoProjectorModel, Context]):
         return terms
 
 
-def unimodal_loss(own: Mapping[Modality, Tensor], batch: Batch) -> Tensor:
-    """sum_m CE(u_m^S, y), each over the rows that have m. own: logits [B, K] by modality."""
-    losses = [F.cross_entropy(u[batch.has(m)], batch.labels[batch.has(m)]) for m, u in own.items()]
-    return torch.stack(losses).sum() if losses else torch.zeros(())
-
-
 def dominant_modality(own: Mapping[Modality, Tensor], batch: Batch) -> Modality:
     """d = argmax_m conf_m, with conf_m the mean of softmax(u_m^S(x_i))[y_i] over the rows that have m (1.2)."""
-    confidence = {
-        m: float(u.detach().softmax(1).gather(1, batch.labels.unsqueeze(1))[batch.has(m)].mean())
-        for m, u in own.items()
-    }
+    confidence = {m: float(true_class_confidence(u, batch.labels)[batch.has(m)].mean()) for m, u in own.items()}
     return max(sorted(confidence), key=confidence.__getitem__)
 
 
@@ -154,8 +146,8 @@ def true_class_probabilities(model: TwoProjectorModel, examples: Batch, now: Rou
         for m, collected in parts.items():
             given = torch.full((len(batch),), math.nan)
             if m in features.own:
-                probability = model.classify(m, features.own[m]).softmax(1).gather(1, batch.labels.unsqueeze(1))
-                given = torch.where(batch.has(m), probability.squeeze(1), given)
+                probability = true_class_confidence(model.classify(m, features.own[m]), batch.labels)
+                given = torch.where(batch.has(m), probability, given)
             collected.append(given)
     return {m: torch.cat(collected) for m, collected in parts.items()}
 

@@ -41,7 +41,7 @@ def make_shards(experiment: Experiment, out: Path, progress: Callable[[str], Non
     shutil.rmtree(partial, ignore_errors=True)
     try:
         _write_all(experiment, partial, progress)
-        (partial / MADE).write_text(json.dumps(_recipe(experiment), indent=1) + "\n", encoding="utf-8")
+        (partial / MADE).write_text(json.dumps(recipe(experiment), indent=1) + "\n", encoding="utf-8")
         if out.exists():
             out.rmdir()
         partial.rename(out)
@@ -61,16 +61,24 @@ def check_made(experiment: Experiment, shards: Path) -> None:
         return
     except (OSError, ValueError) as error:
         raise ShardError(f"{shards / MADE} cannot be read: {error}") from None
-    recipe = _recipe(experiment)
-    if differ := [f"{key}: {made.get(key)!r}, now {recipe[key]!r}" for key in recipe if made.get(key) != recipe[key]]:
+    wanted = recipe(experiment)
+    if differ := [f"{key}: {made.get(key)!r}, now {wanted[key]!r}" for key in wanted if made.get(key) != wanted[key]]:
         listed = "".join(f"\n  - {line}" for line in differ)
         raise ShardError(f"the shards in {shards} were made with other options; remove them or choose others{listed}")
 
 
-def _recipe(experiment: Experiment) -> dict[str, Any]:
-    """All that the bytes of the shards depend on."""
+def recipe(experiment: Experiment) -> dict[str, Any]:
+    """All that the bytes of the shards depend on: not where the source files lie."""
     data = experiment.data.model_dump(mode="json", exclude={"validation"})
-    return {"seed": experiment.seed, "modalities": experiment.modalities, **data}
+    return {"seed": experiment.seed, "modalities": experiment.modalities, **data, "set": _set_made(experiment)}
+
+
+def _set_made(experiment: Experiment) -> dict[str, Any] | None:
+    """The data set's options but for the places of its files, which are no business of whoever gets the shards."""
+    if experiment.data.set is None:
+        return None
+    source: DataSet = experiment.component("data set")
+    return {key: value for key, value in experiment.data.set.items() if key not in source.folders}
 
 
 def _write_all(experiment: Experiment, out: Path, progress: Callable[[str], None]) -> None:
@@ -125,7 +133,7 @@ def _write(
     experiment: Experiment, source: DataSet, folder: Path, name: str, held: list[str], examples: list[Example]
 ) -> Written:
     made: dict[str, Any] = {
-        "data_set": {k: v for k, v in (experiment.data.set or {}).items() if k not in ("mnist", "fsdd", "folder")},
+        "data_set": _set_made(experiment),
         "seed": experiment.seed,
         "partition": experiment.data.partition.model_dump(),
         "missing": experiment.data.missing.model_dump(),

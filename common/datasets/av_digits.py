@@ -30,10 +30,12 @@ RECORDING = re.compile(r"(\d)_(\w+)_(\d+)\.wav")
 class AvDigits(DataSet):
     """mnist: folder of the idx files (plain or .gz; also torchvision's MNIST/raw), with writers.npz for writer ids.
     fsdd: folder of the recordings (also the repository's root). group: whose data a natural client has.
-    Options make the modalities unequal: noise at a signal-to-noise ratio in dB, fewer image pixels (28 = all)."""
+    Options make the modalities unequal: noise at a signal-to-noise ratio in dB, fewer image pixels (28 = all).
+    test_images: how many test images each of the few test recordings is paired with, for a finer measure."""
 
     modalities: ClassVar[tuple[str, ...]] = ("audio", "image")
     licence: ClassVar[str] = "images CC BY-SA 3.0 (MNIST); recordings CC BY-SA 4.0 (FSDD)"
+    folders: ClassVar[tuple[str, ...]] = ("mnist", "fsdd")
 
     mnist: str
     fsdd: str
@@ -41,6 +43,7 @@ class AvDigits(DataSet):
     audio_snr_db: float | None = None
     image_snr_db: float | None = None
     image_pixels: int = Field(28, ge=1, le=28)
+    test_images: int = Field(1, ge=1)
 
     @property
     def classes(self) -> list[str]:
@@ -53,6 +56,7 @@ class AvDigits(DataSet):
         writers = _writers(Path(self.mnist), part, len(labels)) if self.group == "writer" else None
         images = [(str(label), index) for index, label in enumerate(labels.tolist())]
         takes = _recordings(find_folder(NAME, self.fsdd, ["", "recordings"], "*.wav"), part)
+        takes *= self.test_images if part == "test" else 1
         examples = []
         for label, index, path in pair_by_label(images, takes, seed, part):
             owner = path.stem.split("_")[1] if writers is None else f"writer-{writers[index]}"

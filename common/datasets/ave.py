@@ -43,6 +43,7 @@ class Ave(DataSet):
 
     modalities: ClassVar[tuple[str, ...]] = ("audio", "video")
     licence: ClassVar[str] = "clips of YouTube videos, each its owner's; for research (AVE)"
+    folders: ClassVar[tuple[str, ...]] = ("folder",)
 
     folder: str
     frames: int = Field(4, ge=1)

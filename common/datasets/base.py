@@ -24,6 +24,8 @@ class DataSet(Component):
     modalities: ClassVar[tuple[Modality, ...]]
     licence: ClassVar[str]
     """Of the examples, as it is written into shard.json."""
+    folders: ClassVar[tuple[str, ...]] = ()
+    """The options that say where the source files lie."""
 
     @property
     @abstractmethod

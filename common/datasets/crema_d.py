@@ -33,6 +33,7 @@ class CremaD(DataSet):
 
     modalities: ClassVar[tuple[str, ...]] = ("audio", "video")
     licence: ClassVar[str] = "ODbL 1.0, contents DbCL 1.0 (CREMA-D)"
+    folders: ClassVar[tuple[str, ...]] = ("folder",)
 
     folder: str
     split: Literal["lists", "seeded"] = "lists"

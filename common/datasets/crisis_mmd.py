@@ -25,6 +25,7 @@ class CrisisMmd(DataSet):
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "text")
     licence: ClassVar[str] = "CC BY-NC-SA 4.0; tweets under Twitter's terms (CrisisMMD)"
+    folders: ClassVar[tuple[str, ...]] = ("folder",)
 
     folder: str
     label: Literal["label", "label_text", "label_image"] = "label"

@@ -23,10 +23,10 @@ def picture_tensor(picture: Picture.Image, size: int, channels: int) -> Tensor:
 class ImageEncoder(Encoder):
     """Resized to size x size by bilinear interpolation, values from -1 to 1."""
 
-    def __init__(self, size: int, channels: int, kind: Backbone, width: int) -> None:
+    def __init__(self, size: int, channels: int, kind: Backbone, width: int, filters: int = 16) -> None:
         super().__init__()
         self.size, self.channels, self.width = size, channels, width
-        self.net = backbone(kind, channels, width)
+        self.net = backbone(kind, channels, width, filters)
 
     def prepare(self, raw: Raw) -> Tensor:
         """[C, size, size]."""
@@ -45,11 +45,15 @@ class ImageEncoder(Encoder):
 
 
 class Image(EncoderOptions):
-    """size: pixels a side; channels: 1 (grey) or 3 (colour); width: features D."""
+    """size: pixels a side; channels: 1 (grey) or 3 (colour); width: features D.
+
+    filters: of the first convolution of the cnn backbone.
+    """
 
     size: int = Field(28, ge=8)
     channels: Literal[1, 3] = 1
     backbone: Backbone = "cnn"
+    filters: int = Field(16, ge=8, multiple_of=8)
     width: int = Field(64, ge=1)
 
     @model_validator(mode="after")
@@ -59,4 +63,4 @@ class Image(EncoderOptions):
 
     def build(self) -> ImageEncoder:
         """A new encoder with random weights."""
-        return ImageEncoder(self.size, self.channels, self.backbone, self.width)
+        return ImageEncoder(self.size, self.channels, self.backbone, self.width, self.filters)

@@ -29,7 +29,7 @@ class SpectrogramEncoder(Encoder):
         # Plain attributes, not buffers: a constant is not sent.
         self.window = torch.hann_window(options.n_fft)
         self.mel = _mel_filters(options)
-        self.net = backbone(options.backbone, 1, options.width)
+        self.net = backbone(options.backbone, 1, options.width, options.filters)
 
     def prepare(self, raw: Raw) -> Tensor:
         """[1, frequencies, frames]."""
@@ -63,7 +63,8 @@ class SpectrogramEncoder(Encoder):
 class Spectrogram(EncoderOptions):
     """rate: Hz after resampling; seconds: length of a clip; n_fft, hop: window and step in samples.
 
-    n_mels: mel bands instead of the n_fft / 2 + 1 linear frequencies; width: features D.
+    n_mels: mel bands instead of the n_fft / 2 + 1 linear frequencies; width: features D; filters: of the first
+    convolution of the cnn backbone.
     """
 
     rate: int = Field(8000, ge=1000)
@@ -72,6 +73,7 @@ class Spectrogram(EncoderOptions):
     hop: int = Field(128, ge=1)
     n_mels: int | None = Field(None, ge=8)
     backbone: Backbone = "cnn"
+    filters: int = Field(16, ge=8, multiple_of=8)
     width: int = Field(64, ge=1)
 
     @model_validator(mode="after")

@@ -18,10 +18,24 @@ class LateFusionModel(MultimodalModel):
         self.branches = nn.ModuleDict({m: nn.ModuleDict({"encoder": encoders[m]}) for m in sorted(encoders)})
         self.fusion = nn.Linear(sum(encoder.width for encoder in encoders.values()), classes)
 
+    def features(self, batch: Batch) -> dict[Modality, Tensor]:
+        """z_m [B, D] of every modality, zeros in the rows without it."""
+        return {m: self.encode(batch, m) for m in self.modalities}
+
+    def fuse(self, features: Mapping[Modality, Tensor]) -> Tensor:
+        """u: logits [B, K]."""
+        logits: Tensor = self.fusion(torch.cat([features[m] for m in self.modalities], dim=1))
+        return logits
+
+    def shares(self, features: Mapping[Modality, Tensor]) -> dict[Modality, Tensor]:
+        """What each modality adds to u, logits [B, K]: its columns of F, and an equal part of the bias."""
+        columns = torch.split(self.fusion.weight, [features[m].shape[1] for m in self.modalities], dim=1)
+        bias = self.fusion.bias / len(self.modalities)
+        return {m: features[m] @ weight.T + bias for m, weight in zip(self.modalities, columns, strict=True)}
+
     def predict(self, batch: Batch) -> Tensor:
         """Logits [B, K]."""
-        logits: Tensor = self.fusion(torch.cat([self.encode(batch, m) for m in self.modalities], dim=1))
-        return logits
+        return self.fuse(self.features(batch))
 
 
 class LateFusion(ModelOptions):

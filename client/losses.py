@@ -1,0 +1,20 @@
+"""Loss terms that several methods share."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from common.types import Batch, Modality
+
+
+def unimodal_loss(logits: Mapping[Modality, Tensor], batch: Batch) -> Tensor:
+    """sum_m CE(u_m, y), each over the rows that have m. logits: u_m [B, K] by modality."""
+    losses = [F.cross_entropy(u[batch.has(m)], batch.labels[batch.has(m)]) for m, u in logits.items()]
+    return torch.stack(losses).sum() if losses else torch.zeros(())
+
+
+def true_class_confidence(logits: Tensor, labels: Tensor) -> Tensor:
+    """softmax(u)[y] for each row [B]; logits: u [B, K]. No gradient."""
+    return logits.detach().softmax(1).gather(1, labels.unsqueeze(1)).squeeze(1)

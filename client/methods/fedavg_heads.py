@@ -1,0 +1,37 @@
+"""FedAvg with unimodal heads: the fused loss plus a classifier loss for each modality, and nothing else.
+
+The baseline that tells how much of a balancing method's gain comes from supervising each modality on its own; the loss
+is FedCMI's (docs/methods.md, 1.2) without infiltration and without proximal term.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from client.losses import unimodal_loss
+from client.methods.base import Method, Round
+from common.models.unimodal_heads import UnimodalHeadsModel
+from common.types import Batch
+
+
+class FedAvgHeads(Method[UnimodalHeadsModel, None]):
+    """unimodal_weight: c1 of the sum of the heads' losses."""
+
+    model: ClassVar[str] = "unimodal-heads"
+
+    unimodal_weight: float = Field(2.0, ge=0)
+
+    def begin_round(self, model: UnimodalHeadsModel, examples: Batch, now: Round) -> None:
+        """Nothing to prepare."""
+
+    def loss(self, model: UnimodalHeadsModel, batch: Batch, context: None) -> Mapping[str, Tensor]:
+        """CE(u, y) + c1 * sum_m CE(u_m, y), each m over the rows that have it."""
+        features = model.features(batch)
+        heads = {m: model.classify(m, features[m]) for m in model.modalities if batch.has(m).any()}
+        return {
+            "fused": F.cross_entropy(model.fuse(features), batch.labels),
+            "unimodal": self.unimodal_weight * unimodal_loss(heads, batch),
+        }

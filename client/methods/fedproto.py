@@ -1,0 +1,65 @@
+"""FedProto: features are drawn to the class prototypes of all clients.
+
+Y. Tan, G. Long, L. Liu, T. Zhou, Q. Lu, J. Jiang, C. Zhang, "FedProto: Federated Prototype Learning across
+Heterogeneous Clients", AAAI 2022, https://arxiv.org/abs/2105.00243, equations 4 to 7.
+
+Departures: parameters are averaged as well (the paper exchanges prototypes only, and has no global model to compare);
+one set of prototypes for each modality; prototypes are weighted by the number of examples of the class, as equation 6
+has it, without its further division by the number of clients.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from client.methods.base import Method, Round
+from client.prototypes import class_sums
+from common.models.prototype_fusion import PrototypeFusionModel
+from common.types import Batch, Modality
+
+
+@dataclass(frozen=True)
+class Context:
+    """now: the round. prototypes: the received class means [K, D] by modality, NaN where no client has the class."""
+
+    now: Round
+    prototypes: Mapping[Modality, Tensor]
+
+
+class FedProto(Method[PrototypeFusionModel, Context]):
+    """prototype_weight: lambda of the distance to the prototypes."""
+
+    model: ClassVar[str] = "prototype-fusion"
+    strategy: ClassVar[str] = "fedcmi"  # prototypes of a modality are those of the clients that hold it
+
+    prototype_weight: float = Field(1.0, ge=0)
+
+    def begin_round(self, model: PrototypeFusionModel, examples: Batch, now: Round) -> Context:
+        """The prototypes as they were received."""
+        return Context(now, {m: model.prototypes(m).means().clone() for m in sorted(now.held)})
+
+    def loss(self, model: PrototypeFusionModel, batch: Batch, context: Context) -> Mapping[str, Tensor]:
+        """CE(u, y) + lambda * sum_m mean_i ||z_m,i - c_m,y_i||^2 / D, over rows that have m and a known prototype."""
+        features = model.features(batch)
+        terms = {"fused": F.cross_entropy(model.fuse(features), batch.labels)}
+        distances = []
+        for m, means in context.prototypes.items():
+            wanted = means[batch.labels]
+            rows = batch.has(m) & ~wanted.isnan().any(1)
+            if rows.any():
+                distances.append(F.mse_loss(features[m][rows], wanted[rows]))
+        if distances:
+            terms["prototypes"] = self.prototype_weight * torch.stack(distances).sum()
+        return terms
+
+    def end_round(self, model: PrototypeFusionModel, examples: Batch, context: Context) -> None:
+        """Write the client's own prototypes, by the trained model, into the model: they travel with its block."""
+        for m in context.prototypes:
+            own = class_sums(model, examples, m, model.fusion.out_features, context.now.batch_size)
+            model.prototypes(m).sums.copy_(own.sums / len(examples))
+            model.prototypes(m).shares.copy_(own.counts / len(examples))

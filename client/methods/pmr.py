@@ -1,0 +1,66 @@
+"""PMR: prototypical modal rebalance, applied at each client.
+
+Y. Fan, W. Xu, H. Wang, J. Wang, S. Guo, "PMR: Prototypical Modal Rebalance for Multimodal Learning", CVPR 2023,
+https://arxiv.org/abs/2211.07089.
+
+Departures: prototypes are the local class means at the start of a round, as the received model gives them, where the
+paper renews them each epoch; the entropy term of the paper's early epochs is left out, as in the authors' code; with
+more than two modalities each is compared with the strongest. Classes without local examples have no prototype.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from client.losses import true_class_confidence
+from client.methods.base import Method, Round
+from client.prototypes import class_sums
+from common.models.late_fusion import LateFusionModel
+from common.types import Batch, Modality
+
+Prototypes = Mapping[Modality, Tensor]
+"""Class means [K, D] by modality, NaN for absent classes."""
+
+
+class Pmr(Method[LateFusionModel, Prototypes]):
+    """alpha: weight of the prototypical cross entropy."""
+
+    model: ClassVar[str] = "late-fusion"
+
+    alpha: float = Field(1.0, ge=0)
+
+    def begin_round(self, model: LateFusionModel, examples: Batch, now: Round) -> Prototypes:
+        """The prototypes of the held modalities; none where there is a single one and nothing is out of balance."""
+        if len(now.held) < 2:
+            return {}
+        classes = model.fusion.out_features
+        return {m: class_sums(model, examples, m, classes, now.batch_size).means() for m in sorted(now.held)}
+
+    def loss(self, model: LateFusionModel, batch: Batch, context: Prototypes) -> Mapping[str, Tensor]:
+        """CE(u, y) + alpha * sum_m beta_m CE(-d(z_m, prototypes_m), y), beta_m = clip(s* / s_m - 1, 0, 1), where s_m is
+        the mean true-class probability by prototypes and s* the largest of them."""
+        features = model.features(batch)
+        terms = {"fused": F.cross_entropy(model.fuse(features), batch.labels)}
+        logits = {m: prototype_logits(features[m], means) for m, means in context.items() if batch.has(m).any()}
+        scores = {m: float(true_class_confidence(u, batch.labels)[batch.has(m)].mean()) for m, u in logits.items()}
+        accelerated = []
+        for m, score in scores.items():
+            lag = min(max(scores.values()) / max(score, 1e-12) - 1, 1.0)
+            if lag > 0:
+                rows = batch.has(m)
+                accelerated.append(lag * F.cross_entropy(logits[m][rows], batch.labels[rows]))
+        if accelerated:
+            terms["prototypes"] = self.alpha * torch.stack(accelerated).sum()
+        return terms
+
+
+def prototype_logits(features: Tensor, means: Tensor) -> Tensor:
+    """-||z - c_k|| for features z [B, D] and prototypes c [K, D]: [B, K], very small for a NaN prototype."""
+    known = ~means.isnan().any(1)
+    squares = (features.unsqueeze(1) - means.nan_to_num().unsqueeze(0)).square().sum(2)
+    distance = (squares + 1e-12).sqrt()  # the root has no gradient at zero
+    return -distance.masked_fill(~known, 1e9)

@@ -1,0 +1,33 @@
+"""Class prototypes: sums of one modality's features by class."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from common.data.loader import batches
+from common.models.base import MultimodalModel
+from common.types import Batch, Modality
+
+
+@dataclass(frozen=True)
+class ClassSums:
+    """sums [K, D] of features and counts [K] of examples by class."""
+
+    sums: Tensor
+    counts: Tensor
+
+    def means(self) -> Tensor:
+        """[K, D]; NaN for a class without examples."""
+        return self.sums / self.counts.unsqueeze(1)
+
+
+@torch.no_grad()
+def class_sums(model: MultimodalModel, examples: Batch, modality: Modality, classes: int, batch_size: int) -> ClassSums:
+    """The prototypes of the examples that have the modality, by the model in eval mode."""
+    model.eval()
+    present = examples.rows(examples.has(modality))
+    sums = torch.zeros(classes, model.encoder(modality).width)
+    for batch in batches(present, batch_size):
+        sums.index_add_(0, batch.labels, model.encode(batch, modality))
+    return ClassSums(sums, torch.bincount(present.labels, minlength=classes).to(sums.dtype))

@@ -1,0 +1,90 @@
+"""`fedmosaic bench`: a suite's file -> runs -> tables."""
+
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from common.component import unknown
+from common.errors import ConfigError
+from deploy.bench.runner import Runner
+from deploy.bench.suite import Suite, read_suite
+from deploy.bench.tables import Origin, Results, write
+
+SUITES = Path("configs/bench")
+
+
+def run(
+    name: str,
+    changes: dict[str, Any],
+    settings: list[str] | None,
+    seeds: int | None,
+    workers: int,
+    work: Path | None,
+    out: Path | None,
+) -> None:
+    """Run what is missing of a suite and write the tables of its settings.
+
+    Raises ConfigError, DataError, RunError.
+    """
+    suite = read_suite(_file(name), changes)
+    chosen = _settings(suite, settings)
+    work = work or Path("bench") / suite.name
+    console = Console()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(suite.name)
+
+        def progress(done: int, total: int, said: str) -> None:
+            bar.update(task, completed=done, total=total)
+            console.print(f"{done:>4}/{total}  {said}", highlight=False, soft_wrap=True)
+
+        runner = Runner(suite, work, workers, progress)
+        results = runner.run(chosen, suite.seeds[:seeds])
+    for setting in chosen:
+        runs = {method: results[setting, method] for method in suite.rows_of(setting)}
+        tuning = {method: runner.tuned((setting, method)) for method in runs}
+        modalities = suite.experiment_of(setting, suite.reference, suite.seeds[0], suite.tuning.values[0]).modalities
+        for path in write(Results(suite, setting, modalities, runs, tuning, _origin(workers)), out or work):
+            console.print(str(path), highlight=False, soft_wrap=True)
+
+
+def _file(name: str) -> Path:
+    """A file as given, or the suite of that name."""
+    beside = SUITES / f"{name}.yaml"
+    if Path(name).suffix in (".yaml", ".yml") or not SUITES.is_dir():
+        return Path(name)
+    if not beside.exists():
+        raise ConfigError("bench", [unknown("suite", name, sorted(path.stem for path in SUITES.glob("*.yaml")))])
+    return beside
+
+
+def _settings(suite: Suite, wanted: list[str] | None) -> list[str]:
+    known = list(suite.settings)
+    if mistakes := [unknown("setting", name, known) for name in wanted or [] if name not in known]:
+        raise ConfigError(suite.name, mistakes)
+    return [name for name in known if wanted is None or name in wanted]
+
+
+def _origin(workers: int) -> Origin:
+    """The command as it was typed, the commit of the code if it is a checkout, and what kind of machine this is."""
+    command = shlex.join(["fedmosaic", *sys.argv[1:]])
+    folder = Path(__file__).parent
+    asked = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        commit = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = "an installed package"
+    return Origin(command, commit, f"{workers} worker processes on {platform.machine()}")

@@ -1,0 +1,67 @@
+"""The picture of one setting: what every seed gave, by method, and how training went."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from deploy.bench.statistics import measure
+
+if TYPE_CHECKING:
+    from deploy.bench.tables import Results
+
+CURVES = 6
+"""How many methods' curves are drawn: more cannot be told apart."""
+
+
+def draw(results: "Results", path: Path) -> None:
+    """Three panels: fused accuracy, probe of the weak modality, fused accuracy by round."""
+    weak = results.suite.settings[results.setting].weak
+    figure = Figure(figsize=(13, 1.6 + 0.32 * len(results.runs)), layout="constrained", dpi=110)
+    panels = figure.subplots(1, 3, width_ratios=[1, 1, 1.1])
+    _dots(results, panels[0], "accuracy", "fused accuracy, %")
+    _dots(results, panels[1], f"probe:{weak}", f"linear probe of {weak}, %")
+    panels[1].set_yticklabels([])
+    _curves(results, panels[2])
+    figure.suptitle(results.suite.settings[results.setting].title, fontsize=11)
+    figure.savefig(path)
+
+
+def _dots(results: "Results", axes: Axes, name: str, label: str) -> None:
+    """A point a seed, a bar at the mean, the reference's mean as a line."""
+    titles = []
+    for row, (method, runs) in enumerate(results.runs.items()):
+        titles.append(results.suite.methods[method].title)
+        if results.summary(method, name) is None:
+            continue
+        values = [100 * value for run in runs if (value := measure(run, name)) is not None]
+        colour = "C3" if method == results.suite.reference else "C0"
+        axes.plot(values, np.full(len(values), row), "o", color=colour, alpha=0.45, markersize=5)
+        axes.plot([np.mean(values)], [row], "|", color="black", markersize=15, markeredgewidth=2)
+    reference = results.summary(results.suite.reference, name) if results.suite.reference in results.runs else None
+    if reference is not None:
+        axes.axvline(100 * reference.mean, color="C3", linewidth=0.8, linestyle="--")
+    axes.set_yticks(range(len(titles)), titles, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel(label, fontsize=9)
+    axes.grid(axis="x", alpha=0.3)
+
+
+def _curves(results: "Results", axes: Axes) -> None:
+    """Mean fused accuracy on test by round."""
+    shown = [m for m in results.runs if results.summary(m, "accuracy") is not None][:CURVES]
+    colours = matplotlib.colormaps["tab10"]
+    for index, method in enumerate(shown):
+        runs = [run for run in results.runs[method] if run["status"] == "completed"]
+        curves = [[line["test"][run["complete"]]["accuracy"] for line in run["rounds"]] for run in runs]
+        mean = 100 * np.mean(curves, axis=0)
+        axes.plot(
+            range(len(mean)), mean, color=colours(index), label=results.suite.methods[method].title, linewidth=1.4
+        )
+    axes.set_xlabel("round", fontsize=9)
+    axes.set_ylabel("fused accuracy, %", fontsize=9)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)

@@ -1,0 +1,45 @@
+"""The linear probe: how much an encoder knows, asked in the same way of every method.
+
+G. Alain, Y. Bengio, "Understanding intermediate layers using linear classifier probes", 2016,
+https://arxiv.org/abs/1610.01644.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from common.data.loader import batches
+from common.models.base import MultimodalModel
+from common.types import Batch, Modality
+
+BATCH = 256
+
+
+def probe(model: MultimodalModel, modality: Modality, training: Sequence[Batch], test: Batch) -> float | None:
+    """Test accuracy of a logistic regression on the frozen encoder's features z_m.
+
+    It is trained on the pooled training examples of all clients that have the modality, which only a benchmark may do.
+    None where no client has it.
+    """
+    parts = [_features(model, part, modality) for part in training if part.has(modality).any()]
+    if not parts:
+        return None
+    inputs, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    classifier.fit(inputs, labels)
+    return float(classifier.score(*_features(model, test, modality)))
+
+
+@torch.no_grad()
+def _features(
+    model: MultimodalModel, examples: Batch, modality: Modality
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    model.eval()
+    present = examples.rows(examples.has(modality))
+    encoded = torch.cat([model.encode(batch, modality) for batch in batches(present, BATCH)])
+    return encoded.double().numpy(), present.labels.numpy()

@@ -1,0 +1,157 @@
+"""A benchmark: methods x settings x seeds over one experiment, as a YAML file says it."""
+
+import copy
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from common.component import Options
+from common.config import Experiment, messages, override, parse
+from common.errors import ConfigError
+from common.types import Modality
+
+Arrangement = Literal["federated", "centralised", "local", "unimodal"]
+"""Who trains with whom: federated; one site that has everybody's data; every client on its own; a federation of the
+clients that hold one modality, with that modality alone."""
+
+
+class Setting(Options):
+    """One table: what is changed in the experiment.
+
+    weak: the modality whose probe stands in the table's summary. methods: which run (None: those that are not only for
+    named settings). tuned_in: the setting whose tuned values are used (None: this one).
+    """
+
+    title: str
+    set: dict[str, Any] = Field(default_factory=dict)
+    weak: Modality
+    methods: list[str] | None = None
+    tuned_in: str | None = None
+
+
+class Row(Options):
+    """One row of the tables: a method as configured by `set`, or another arrangement.
+
+    tuned_as: the row whose tuned value is used, for ablations (None: this one). everywhere: whether settings that name
+    no methods have the row.
+    """
+
+    title: str
+    set: dict[str, Any] = Field(default_factory=dict)
+    arrangement: Arrangement = "federated"
+    modality: Modality | None = None
+    tuned_as: str | None = None
+    everywhere: bool = True
+
+    @model_validator(mode="after")
+    def _modality_where_needed(self) -> Self:
+        if (self.arrangement == "unimodal") != (self.modality is not None):
+            raise ValueError("arrangement 'unimodal', and no other, needs a modality")
+        return self
+
+
+class Tuning(Options):
+    """The same budget for every row: each value of one option with each seed; the best on validation is used."""
+
+    option: str
+    values: list[float] = Field(min_length=1)
+    seeds: list[int] = Field(min_length=1)
+
+
+class Suite(Options):
+    """A benchmark. reference: the row that differences are taken from; experiment: what all runs share."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    experiment: dict[str, Any]
+    settings: dict[str, Setting] = Field(min_length=1)
+    methods: dict[str, Row] = Field(min_length=1)
+    reference: str
+    seeds: list[int] = Field(min_length=2)
+    tuning: Tuning
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        known = self.methods.keys()
+        named = [self.reference, *(row.tuned_as for row in self.methods.values() if row.tuned_as is not None)]
+        named += [name for setting in self.settings.values() for name in setting.methods or []]
+        if missing := sorted({name for name in named if name not in known}):
+            raise ValueError(f"unknown methods {', '.join(missing)}; known: {', '.join(known)}")
+        tuned = [setting.tuned_in for setting in self.settings.values() if setting.tuned_in is not None]
+        if absent := sorted(name for name in tuned if name not in self.settings):
+            raise ValueError(f"tuned_in: unknown settings {', '.join(absent)}")
+        if both := sorted(set(self.seeds) & set(self.tuning.seeds)):
+            raise ValueError(f"seeds {both} are both for tuning and for the table")
+        return self
+
+    def rows_of(self, setting: str) -> list[str]:
+        """The methods of a setting, in the order of the file."""
+        wanted = self.settings[setting].methods
+        return [name for name, row in self.methods.items() if (row.everywhere if wanted is None else name in wanted)]
+
+    def tuning_place(self, setting: str, method: str) -> tuple[str, str]:
+        """The setting and the method whose tuning decides for this one."""
+        return self.settings[setting].tuned_in or setting, self.methods[method].tuned_as or method
+
+    def experiment_of(self, setting: str, method: str, seed: int, value: float) -> Experiment:
+        """The resolved experiment of one run.
+
+        Raises ConfigError.
+        """
+        raw = copy.deepcopy(self.experiment)
+        changes = {**self.settings[setting].set, **self.methods[method].set}
+        where = f"{self.name}: {setting}, {method}"
+        for dotted, given in {**changes, self.tuning.option: value, "seed": seed}.items():
+            override(raw, dotted.split("."), copy.deepcopy(given), where)
+        raw["name"] = f"{self.name}-{setting}-{method}"
+        modality = self.methods[method].modality
+        if modality is not None:
+            raw["model"]["encoders"] = {modality: raw["model"]["encoders"][modality]}
+        return parse(raw, where)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run. data: the experiment whose shards it uses, the reference row's, so that every row has the same."""
+
+    setting: str
+    method: str
+    arrangement: Arrangement
+    experiment: Experiment
+    data: Experiment
+    value: float
+    seed: int
+
+
+def read_suite(path: Path, changes: dict[str, Any]) -> Suite:
+    """The benchmark of a file; `changes` are dotted options of its experiment.
+
+    Raises ConfigError with every mistake.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        suite = Suite.model_validate_json(json.dumps(raw))
+    except (OSError, yaml.YAMLError, TypeError) as error:
+        raise ConfigError(str(path), [f"cannot be read: {' '.join(str(error).split())}"]) from None
+    except ValidationError as error:
+        raise ConfigError(str(path), messages(error, [])) from None
+    for dotted, value in changes.items():
+        override(suite.experiment, dotted.split("."), value, str(path))
+    return suite
+
+
+def jobs(
+    suite: Suite, cells: list[tuple[str, str]], seeds: list[int], values: dict[tuple[str, str], list[float]]
+) -> Iterator[Job]:
+    """A job for every (setting, method) of `cells`, every seed and every value that the cell has."""
+    for setting, method in cells:
+        for seed in seeds:
+            for value in values[setting, method]:
+                chosen = suite.experiment_of(setting, method, seed, value)
+                data = suite.experiment_of(setting, suite.reference, seed, value)
+                arrangement = suite.methods[method].arrangement
+                yield Job(setting, method, arrangement, chosen, data, value, seed)

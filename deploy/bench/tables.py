@@ -1,0 +1,165 @@
+"""The results of one setting as JSON, Markdown and a picture."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from common.types import subset_name, subsets
+from deploy.bench.plots import draw
+from deploy.bench.runner import validation_score
+from deploy.bench.statistics import Difference, Summary, difference, summarise
+from deploy.bench.suite import Suite
+from deploy.bench.trial import Figures
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """How results came about: the command, the commit of the code and the machine."""
+
+    command: str
+    commit: str
+    machine: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """Everything that is known of one setting: runs by method, and the runs that tuned each method."""
+
+    suite: Suite
+    setting: str
+    modalities: Sequence[str]
+    runs: Mapping[str, Sequence[Figures]]
+    tuning: Mapping[str, Sequence[Figures]]
+    origin: Origin
+
+    @property
+    def measures(self) -> list[str]:
+        """The names of `statistics.measure` that the table has, the fused accuracy first."""
+        parts = [subset_name(chosen) for chosen in subsets(self.modalities)][:-1]
+        probes = [f"probe:{m}" for m in self.modalities]
+        return ["accuracy", "chosen", *probes, *(f"accuracy:{part}" for part in parts), "macro_f1", "spread"]
+
+    def summary(self, method: str, name: str) -> Summary | None:
+        """Of one measure of one row. A unimodal row has nothing where several modalities are asked for."""
+        modality = self.suite.methods[method].modality
+        if modality is not None:
+            name = {"accuracy": "", "chosen": "", "macro_f1": "", "spread": ""}.get(name, name)
+        return summarise(self.runs[method], name) if name else None
+
+    def difference(self, method: str, name: str, reference: str | None = None) -> Difference | None:
+        """To the reference row, or another."""
+        reference = reference or self.suite.reference
+        if reference not in self.runs or method == reference or self.summary(method, name) is None:
+            return None
+        return difference(self.runs[method], self.runs[reference], name)
+
+
+def write(results: Results, out: Path) -> list[Path]:
+    """Write <suite>-<setting>.json, .md and .png and return their paths."""
+    out.mkdir(parents=True, exist_ok=True)
+    stem = f"{results.suite.name}-{results.setting}"
+    files = [out / f"{stem}{suffix}" for suffix in (".json", ".md", ".png")]
+    files[0].write_text(json.dumps(_content(results), indent=1, allow_nan=False) + "\n")
+    files[1].write_text(markdown(results))
+    draw(results, files[2])
+    return files
+
+
+def _content(results: Results) -> dict[str, Any]:
+    rows = {}
+    for method, runs in results.runs.items():
+        measures = {}
+        for name in results.measures:
+            if (summary := results.summary(method, name)) is None:
+                continue
+            measures[name] = dataclasses.asdict(summary)
+            if (found := results.difference(method, name)) is not None:
+                measures[name]["difference"] = dataclasses.asdict(found)
+        rows[method] = {
+            "title": results.suite.methods[method].title,
+            results.suite.tuning.option: runs[0]["value"],
+            "diverged": [run["seed"] for run in runs if run["status"] == "diverged"],
+            "measures": measures,
+            "seconds": sum(run["seconds"] for run in runs),
+            "tuning": [
+                {"value": run["value"], "seed": run["seed"], "status": run["status"], "score": validation_score(run)}
+                for run in results.tuning[method]
+            ],
+        }
+    setting = results.suite.settings[results.setting]
+    return {
+        "setting": results.setting,
+        "title": setting.title,
+        "changes": setting.set,
+        "experiment": results.suite.experiment,
+        "reference": results.suite.reference,
+        "origin": dataclasses.asdict(results.origin),
+        "rows": rows,
+    }
+
+
+def markdown(results: Results) -> str:
+    """The table of a setting, with what was run and how to read it."""
+    suite, setting = results.suite, results.suite.settings[results.setting]
+    reference = suite.methods[suite.reference].title
+    seeds = sorted({run["seed"] for runs in results.runs.values() for run in runs})
+    probe = f"probe:{setting.weak}"
+    parts = [name for name in results.measures if name.startswith(("accuracy:", "probe:")) and name != probe]
+    heads = ["method", suite.tuning.option, "fused", f"Δ {reference}", f"probe {setting.weak}", f"Δ {reference}"]
+    heads += [name.replace("accuracy:", "only ").replace("probe:", "probe ") for name in parts]
+    heads += ["macro-F1", "spread", "fused, chosen round"]
+    lines = [
+        f"# {setting.title}",
+        "",
+        f"Accuracy in % on the test part after the last round: mean ± standard deviation over {len(seeds)} seeds "
+        f"({', '.join(map(str, seeds))}). Δ: paired difference to {reference} in points, with its 95 % confidence "
+        "interval. Probe: accuracy of a linear classifier on the frozen encoder of that modality. Only: prediction "
+        "from that modality alone by the method's own model. Spread: standard deviation of the recall over classes, in "
+        "points. Chosen round: the one with the best validation accuracy.",
+        "",
+        "| " + " | ".join(heads) + " |",
+        "|" + "---|" * len(heads),
+    ]
+    for method, runs in results.runs.items():
+        cells = [suite.methods[method].title, f"{runs[0]['value']:g}"]
+        for name in ("accuracy", probe):
+            cells += [_cell(results.summary(method, name)), _delta(results.difference(method, name))]
+        cells += [_cell(results.summary(method, name)) for name in [*parts, "macro_f1", "spread", "chosen"]]
+        if diverged := sum(run["status"] == "diverged" for run in runs):
+            cells[0] += f" ({diverged} of {len(runs)} seeds diverged and are left out)"
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", *_provenance(results)]) + "\n"
+
+
+def _cell(summary: Summary | None) -> str:
+    return "–" if summary is None else f"{100 * summary.mean:.1f} ± {100 * summary.deviation:.1f}"
+
+
+def _delta(found: Difference | None) -> str:
+    if found is None:
+        return "–"
+    return f"{100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+
+
+def _provenance(results: Results) -> list[str]:
+    suite, setting = results.suite, results.suite.settings[results.setting]
+    tuning = suite.tuning
+    seconds = sum(run["seconds"] for runs in (*results.runs.values(), *results.tuning.values()) for run in runs)
+    place = setting.tuned_in or results.setting
+    where = "here" if place == results.setting else f"in the setting {place}"
+    return [
+        f"{tuning.option} was chosen {where} by validation accuracy among {', '.join(f'{v:g}' for v in tuning.values)} "
+        f"with seed{'s' * (len(tuning.seeds) > 1)} {', '.join(map(str, tuning.seeds))}, the same for every method; "
+        "ablations have the value of the method they change.",
+        "",
+        f"Command: `{results.origin.command}`; code at {results.origin.commit}; {results.origin.machine}; "
+        f"{seconds / 3600:.1f} hours of one core in all, tuning included.",
+        "",
+        "```yaml",
+        yaml.safe_dump({**suite.experiment, "changed in this setting": setting.set}, sort_keys=False).strip(),
+        "```",
+    ]
