@@ -50,12 +50,12 @@ class SmallCNN(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, D]."""
-        means = _grid_means(_grid_means(self.features(pictures), -2), -1)
+        means = grid_means(grid_means(self.features(pictures), -2), -1)
         features: Tensor = self.project(means.flatten(1))
         return features
 
 
-def _grid_means(maps: Tensor, dim: int) -> Tensor:
+def grid_means(maps: Tensor, dim: int) -> Tensor:
     """Means over GRID nearly equal parts of one dimension, as adaptive pooling has them, whose own gradient is not
     deterministic on every device."""
     size = maps.shape[dim]

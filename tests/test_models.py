@@ -22,32 +22,43 @@ from common.types import Batch
 RAWS: dict[str, Raw] = {
     "image": Picture.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)),
     "frames": np.arange(2 * 12 * 10 * 3, dtype=np.float32).reshape(2, 12, 10, 3) % 256,
+    "signal": np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32),
     "spectrogram": Sound(np.random.default_rng(0).normal(size=(5000, 2)).astype(np.float32) / 9, 11025),
+    "text": "Nike Men Black T-Shirt",
 }
 
 
-@pytest.mark.parametrize("backbone", ["cnn", "resnet18"])
-@pytest.mark.parametrize("name", names("encoder"))
+BACKBONES = ["cnn", "resnet18"]
+WITHOUT_BACKBONE = {"signal", "text"}
+ENCODERS = [(name, {"backbone": kind}) for name in names("encoder") if name not in WITHOUT_BACKBONE
+            for kind in BACKBONES] + [(name, {}) for name in sorted(WITHOUT_BACKBONE)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options"), ENCODERS, ids=str)
 class TestEncoders:
-    def test_shapes_and_gradients(self, name: str, backbone: str) -> None:
-        encoder = build("encoder", {"name": name, "backbone": backbone, "width": 12}).build()
+    def test_shapes_and_gradients(self, name: str, options: dict[str, str]) -> None:
+        encoder = build("encoder", {"name": name, "width": 12, **options}).build()
         one = encoder.prepare(RAWS[name])
         assert one.shape == encoder.blank().shape
-        assert one.dtype == torch.float32
+        assert one.dtype == encoder.blank().dtype == (torch.int64 if name == "text" else torch.float32)
+        assert not encoder.blank().any()
         features = encoder(torch.stack([one, encoder.blank()]))
         assert features.shape == (2, 12)
         features.sum().backward()
         assert all(value.grad is not None for value in encoder.parameters())
 
-    def test_a_single_example_can_be_trained_on(self, name: str, backbone: str) -> None:
-        encoder = build("encoder", {"name": name, "backbone": backbone, "width": 12}).build().train()
+    def test_a_single_example_can_be_trained_on(self, name: str, options: dict[str, str]) -> None:
+        encoder = build("encoder", {"name": name, "width": 12, **options}).build().train()
         assert encoder(encoder.prepare(RAWS[name])[None]).isfinite().all()
         assert encoder.training
 
-    def test_another_kind_of_value_is_refused(self, name: str, backbone: str) -> None:
-        encoder = build("encoder", {"name": name, "backbone": backbone}).build()
-        with pytest.raises(ValueError, match="is needed, not str"):
-            encoder.prepare("text")
+    def test_another_kind_of_value_is_refused(self, name: str, options: dict[str, str]) -> None:
+        encoder = build("encoder", {"name": name, **options}).build()
+        for kind, raw in RAWS.items():
+            if kind != name:
+                given = "" if isinstance(raw, np.ndarray) else type(raw).__name__  # of an array the shape is said
+                with pytest.raises(ValueError, match=f"needed, not {given}"):
+                    encoder.prepare(raw)
 
 
 def test_a_spectrogram_of_the_papers_size_and_content() -> None:

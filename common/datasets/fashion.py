@@ -1,0 +1,127 @@
+"""fashion: product photographs with the words of their names, to tell the kind of article.
+
+P. Aggarwal, "Fashion Product Images (Small)", Kaggle, 2019. `meta.tsv` (id, masked, brand, articleType, split, ...) and
+`images_96.zip` ({id}.jpg). The text is the column `masked`, the name without the words that give the class away.
+"""
+
+import csv
+import io
+import zipfile
+import zlib
+from collections import Counter
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+
+from common.data.degrade import noisy_image
+from common.data.media import encode_image
+from common.data.shard import Example, Media
+from common.datasets.base import DataSet
+from common.errors import DataError
+from common.seeding import rng
+
+TABLE, IMAGES = "meta.tsv", "images_96.zip"
+COLUMNS = {"id", "masked", "brand", "articleType", "split"}
+PARTS = {"train": "train", "val": "train", "test": "test"}
+"""The part of each value of `split`. Sites hold out validation examples of their own, so `val` is training data."""
+
+Row = dict[str, str]
+
+
+class Fashion(DataSet):
+    """folder: with meta.tsv and images_96.zip. A natural client has brands.
+
+    min_per_class: articles with fewer training examples are left out, of the test part too.
+    Options make the modalities unequal: noise at a signal-to-noise ratio in dB, fewer image pixels (None = all), and
+    text_drop, the probability that a word of the text is left out (a text may lose all of them)."""
+
+    modalities: ClassVar[tuple[str, ...]] = ("image", "text")
+    licence: ClassVar[str] = "MIT (Fashion Product Images)"
+    folders: ClassVar[tuple[str, ...]] = ("folder",)
+
+    folder: str
+    min_per_class: int = Field(50, ge=1)
+    image_snr_db: float | None = None
+    image_pixels: int | None = Field(None, ge=1)
+    text_drop: float = Field(0.0, ge=0, le=1)
+
+    @property
+    def classes(self) -> list[str]:
+        """The articles with enough training examples, in alphabetical order."""
+        return self._classes(self._rows())
+
+    def examples(self, part: str, seed: int) -> list[Example]:
+        """The products of a part; a training image that is also a test image, byte for byte, is left out."""
+        rows = self._rows()
+        known = set(self._classes(rows))
+        chosen = [row for row in rows if PARTS[row["split"]] == part and row["articleType"] in known]
+        images = _read_images(Path(self.folder) / IMAGES, [row["id"] for row in chosen])
+        return [self._example(row, image, seed) for row, image in zip(chosen, images, strict=True)]
+
+    def _rows(self) -> list[Row]:
+        rows = _read_table(Path(self.folder) / TABLE)
+        prints = _fingerprints(Path(self.folder) / IMAGES, [row["id"] for row in rows])
+        tested = {prints[row["id"]] for row in rows if PARTS[row["split"]] == "test"}
+        return [row for row in rows if PARTS[row["split"]] == "test" or prints[row["id"]] not in tested]
+
+    def _classes(self, rows: list[Row]) -> list[str]:
+        counts = Counter(row["articleType"] for row in rows if PARTS[row["split"]] == "train")
+        return sorted(name for name, count in counts.items() if count >= self.min_per_class)
+
+    def _example(self, row: Row, image: bytes, seed: int) -> Example:
+        keep = rng(seed, "text", row["id"]).random(len(row["masked"].split())) >= self.text_drop
+        text = " ".join(word for word, kept in zip(row["masked"].split(), keep, strict=True) if kept)
+        media = {"image": self._image(row["id"], image, seed), "text": Media.text(text)}
+        return Example(row["id"], row["articleType"], media, row["brand"])
+
+    def _image(self, name: str, image: bytes, seed: int) -> Media:
+        """The JPEG itself, or, made worse, a PNG."""
+        if self.image_snr_db is None and self.image_pixels is None:
+            return Media(lambda: image, ".jpg")
+
+        def png() -> bytes:
+            try:
+                pixels = np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
+            except OSError as error:
+                raise DataError(f"fashion: {name}.jpg of {self.folder}/{IMAGES} cannot be read: {error}") from None
+            return encode_image(noisy_image(pixels, self.image_pixels, self.image_snr_db, rng(seed, "image", name)))
+
+        return Media(png, ".png")
+
+
+def _read_table(path: Path) -> list[Row]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
+        rows = [dict(row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"fashion: {path} cannot be read: {error}") from None
+    if missing := COLUMNS - set(reader.fieldnames or []):
+        raise DataError(f"fashion: {path} has no column {', '.join(sorted(missing))}")
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values() or row["split"] not in PARTS:
+            raise DataError(f"fashion: {path}, line {number}, is not a product with a split of {', '.join(PARTS)}")
+    return rows
+
+
+def _fingerprints(path: Path, names: list[str]) -> dict[str, tuple[int, int]]:
+    """Checksum and size of the images by id, from the archive's directory: enough to find equal ones unread."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            held = {info.filename: (info.CRC, info.file_size) for info in archive.infolist()}
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"fashion: {path} cannot be read: {error}") from None
+    if absent := [name for name in names if f"{name}.jpg" not in held]:
+        raise DataError(f"fashion: {path} lacks {len(absent)} images of {TABLE}, first {absent[0]}.jpg")
+    return {name: held[f"{name}.jpg"] for name in names}
+
+
+def _read_images(path: Path, names: list[str]) -> list[bytes]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [archive.read(f"{name}.jpg") for name in names]
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"fashion: {path} cannot be read: {error}") from None

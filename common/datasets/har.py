@@ -1,0 +1,134 @@
+"""har: activities of people who wear a phone and a watch, each with accelerometer and gyroscope.
+
+M. Matey-Sanz, S. Casteleyn, C. Granell, "Dataset of inertial measurements of smartphones and smartwatches for human
+activity recognition", Data in Brief, 2023 (GeoTecINIT/sp-sw-har-dataset). `signals_50hz.npz`: x [T, 12] in m/s² and
+rad/s, y [T, 2] the label of each device's stream, offset [N + 1] where the N executions begin and end, subject [N],
+execution [N], labels, channels. In an execution of about 12 s a seated person gets up, walks, turns, walks back and
+sits down again.
+"""
+
+import io
+import zipfile
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from common.data.shard import Example, Media
+from common.datasets.base import DataSet
+from common.errors import DataError
+
+SIGNALS = "signals_50hz.npz"
+RATE = 50
+CHANNELS = {f"{device}_{sensor}": [f"{device}_{sensor[0]}{axis}" for axis in "xyz"]
+            for device in ("phone", "watch") for sensor in ("acc", "gyro")}  # fmt: skip
+
+
+class Har(DataSet):
+    """folder: with signals_50hz.npz. A natural client is a subject. The seed changes nothing: there is no chance here.
+
+    seconds, stride_seconds: length and distance of the windows, which lie inside one execution.
+    purity: share of a window's samples that must have its label, at both devices; other windows are left out. Most
+        activities last little more than a second: longer or purer windows are nearly all of walking.
+    test_share: of each subject's executions, the last ones; whole ones, because each has every activity once or twice,
+        and a cut within one would put windows of the same movement on both sides.
+    """
+
+    modalities: ClassVar[tuple[str, ...]] = tuple(CHANNELS)
+    licence: ClassVar[str] = "CC BY 4.0 (sp-sw-har-dataset)"
+    folders: ClassVar[tuple[str, ...]] = ("folder",)
+
+    folder: str
+    seconds: float = Field(1.0, ge=1 / RATE)
+    stride_seconds: float = Field(0.25, ge=1 / RATE)
+    purity: float = Field(0.7, gt=0.5, le=1)
+    test_share: float = Field(0.25, gt=0, lt=1)
+
+    @property
+    def classes(self) -> list[str]:
+        """The activities, in the order of the file's indices."""
+        return [str(label) for label in _read(Path(self.folder) / SIGNALS)["labels"]]
+
+    def examples(self, part: str, seed: int) -> list[Example]:
+        """Windows [T, 3] of each sensor as .npy files."""
+        table = _read(Path(self.folder) / SIGNALS)
+        tested = self._tested(table["subject"])
+        return [
+            self._example(table, execution, start, stop)
+            for execution in range(len(table["subject"]))
+            if (execution in tested) == (part == "test")
+            for start, stop in self._windows(table, execution)
+        ]
+
+    def _tested(self, subjects: NDArray[np.int64]) -> set[int]:
+        """The executions of the test part: at least one of each subject, unless it is the subject's only one."""
+        own = defaultdict(list)
+        for execution, subject in enumerate(subjects.tolist()):
+            own[subject].append(execution)
+        counts = {s: min(max(1, round(self.test_share * len(runs))), len(runs) - 1) for s, runs in own.items()}
+        return {execution for s, runs in own.items() for execution in runs[len(runs) - counts[s] :]}
+
+    def _windows(self, table: Mapping[str, NDArray[Any]], execution: int) -> Iterator[tuple[int, int]]:
+        """First sample and the one after the last of the windows that are pure enough."""
+        length, stride = round(self.seconds * RATE), round(self.stride_seconds * RATE)
+        begin, end = table["offset"][execution : execution + 2].tolist()
+        for start in range(begin, end - length + 1, stride):
+            labels = table["y"][start : start + length]
+            if ((labels == _majority(labels)).mean(axis=0) >= self.purity).all():
+                yield start, start + length
+
+    def _example(self, table: Mapping[str, NDArray[Any]], execution: int, start: int, stop: int) -> Example:
+        channels = table["channels"].tolist()
+        window = table["x"][start:stop]
+        media = {m: _npy(window[:, [channels.index(name) for name in names]]) for m, names in CHANNELS.items()}
+        name = f"{table['execution'][execution]}-{start - table['offset'][execution]:05d}"
+        label = str(table["labels"][_majority(table["y"][start:stop])])
+        return Example(name, label, media, f"subject-{table['subject'][execution]:02d}")
+
+
+def _majority(labels: NDArray[np.int64]) -> int:
+    """The most frequent label of both devices' samples [T, 2] together."""
+    return int(np.bincount(labels.ravel()).argmax())
+
+
+def _npy(values: NDArray[np.float32]) -> Media:
+    def data() -> bytes:
+        buffer = io.BytesIO()
+        np.save(buffer, np.ascontiguousarray(values))
+        return buffer.getvalue()
+
+    return Media(data, ".npy")
+
+
+def _read(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            table = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"har: {path} cannot be read: {error}") from None
+    if missing := {"x", "y", "offset", "subject", "execution", "labels", "channels"} - table.keys():
+        raise DataError(f"har: {path} has no {', '.join(sorted(missing))}")
+    if fault := _fault(table):
+        raise DataError(f"har: {path}: {fault}")
+    return table
+
+
+def _fault(table: Mapping[str, NDArray[Any]]) -> str:
+    """What does not fit together in the file, or ""."""
+    samples, offset = len(table["x"]), table["offset"]
+    if absent := {name for names in CHANNELS.values() for name in names} - set(table["channels"].tolist()):
+        return f"no channel {', '.join(sorted(absent))}"
+    if table["x"].shape != (samples, len(table["channels"])) or table["y"].shape != (samples, 2):
+        return f"signals {table['x'].shape} and labels {table['y'].shape} do not belong together"
+    if not np.isfinite(table["x"]).all() or not np.isin(table["y"], np.arange(len(table["labels"]))).all():
+        return "signals that are not finite, or labels without a name"
+    if len(offset) < 2 or offset[0] != 0 or offset[-1] != samples or (np.diff(offset) <= 0).any():
+        return f"offset does not divide {samples} samples"
+    if not len(table["subject"]) == len(table["execution"]) == len(offset) - 1:
+        return f"{len(offset) - 1} executions, but {len(table['subject'])} subjects"
+    return ""

@@ -1,0 +1,82 @@
+"""Short texts as bags of hashed words or character n-grams; trained from scratch, nothing is downloaded.
+
+Hashed features: K. Weinberger et al., "Feature Hashing for Large Scale Multitask Learning", ICML 2009. Character
+n-grams with marked word ends: P. Bojanowski et al., "Enriching Word Vectors with Subword Information", TACL 2017.
+"""
+
+import re
+import zlib
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from common.data.media import Raw
+from common.encoders.base import Encoder, EncoderOptions
+
+WORD = re.compile(r"\w+")
+PADDING = 0
+
+
+class TextEncoder(Encoder):
+    """Tokens -> hashed ids -> embeddings -> their mean -> two linear layers. The order of the tokens is not seen."""
+
+    def __init__(self, options: "Text") -> None:
+        super().__init__()
+        self.options, self.width = options, options.width
+        self.embedding = nn.Embedding(options.buckets + 1, options.width, padding_idx=PADDING)
+        self.net = nn.Sequential(
+            nn.Linear(options.width, options.width), nn.ReLU(), nn.Linear(options.width, options.width)
+        )
+
+    def prepare(self, raw: Raw) -> Tensor:
+        """[length] int64: the ids of the first `length` tokens, then zeros. A text without tokens is all zeros."""
+        if not isinstance(raw, str):
+            raise ValueError(f"a text is needed, not {type(raw).__name__}")
+        ids = [token_id(token, self.options.buckets) for token in tokens(raw, self.options.ngram)]
+        padded = self.blank()
+        padded[: len(ids)] = torch.tensor(ids[: self.options.length], dtype=torch.int64)
+        return padded
+
+    def blank(self) -> Tensor:
+        """[length] int64 of padding."""
+        return torch.full((self.options.length,), PADDING)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[B, length] -> [B, D]."""
+        real = (inputs != PADDING).unsqueeze(-1)
+        # The mask stands beside padding_idx, which only stops gradients: padding is left out whatever its row holds.
+        total = (self.embedding(inputs) * real).sum(dim=1)
+        features: Tensor = self.net(total / real.sum(dim=1).clamp(min=1))
+        return features
+
+
+class Text(EncoderOptions):
+    """buckets: different ids, tokens that share one are not told apart; length: tokens kept, the rest is cut off.
+
+    ngram: characters of the n-grams that words are cut into, which misspelt words share; None for whole words.
+    width: features D, and the width of the embedding.
+    """
+
+    buckets: int = Field(2048, ge=1)
+    length: int = Field(16, ge=1)
+    ngram: int | None = Field(None, ge=1)
+    width: int = Field(64, ge=1)
+
+    def build(self) -> TextEncoder:
+        """A new encoder with random weights."""
+        return TextEncoder(self)
+
+
+def tokens(text: str, ngram: int | None) -> list[str]:
+    """Words without regard to case, or the n-grams of "<word>"; a word shorter than that is one n-gram."""
+    words = WORD.findall(text.casefold())
+    if ngram is None:
+        return words
+    marked = [f"<{word}>" for word in words]
+    return [word[i : i + ngram] for word in marked for i in range(max(1, len(word) - ngram + 1))]
+
+
+def token_id(token: str, buckets: int) -> int:
+    """1 to `buckets`, the same in every process and on every machine, unlike Python's own hash."""
+    return zlib.crc32(token.encode()) % buckets + 1
