@@ -21,8 +21,8 @@ from common.types import Batch
 
 RAWS: dict[str, Raw] = {
     "image": Picture.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)),
-    "signal": np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32),
     "frames": np.arange(2 * 12 * 10 * 3, dtype=np.float32).reshape(2, 12, 10, 3) % 256,
+    "signal": np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32),
     "spectrogram": Sound(np.random.default_rng(0).normal(size=(5000, 2)).astype(np.float32) / 9, 11025),
     "text": "Nike Men Black T-Shirt",
 }
@@ -56,7 +56,8 @@ class TestEncoders:
         encoder = build("encoder", {"name": name, **options}).build()
         for kind, raw in RAWS.items():
             if kind != name:
-                with pytest.raises(ValueError, match="needed, not"):
+                given = "" if isinstance(raw, np.ndarray) else type(raw).__name__  # of an array the shape is said
+                with pytest.raises(ValueError, match=f"needed, not {given}"):
                     encoder.prepare(raw)
 
 

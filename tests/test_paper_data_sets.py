@@ -87,7 +87,7 @@ AUDIO_VIDEO = {"audio": "spectrogram", "video": {"name": "frames", "size": 16, "
 
 
 def lines_of(folder: Path) -> list[dict[str, str]]:
-    return [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (folder / "metadata.jsonl").read_text().split("\n") if line]
 
 
 class TestVideo:
@@ -370,7 +370,7 @@ def write_crisis(root: Path, columns: Sequence[str] = COLUMNS) -> Path:
     return root
 
 
-IMAGE_TEXT = {"image": {"name": "image", "size": 8, "channels": 3}}
+IMAGE_TEXT = {"image": {"name": "image", "size": 8, "channels": 3, "width": 8}, "text": {"name": "text", "width": 8}}
 
 
 class TestCrisisMmd:
@@ -388,7 +388,8 @@ class TestCrisisMmd:
         made = make_shards(chosen, tmp_path / "shards")
         assert fingerprint(tmp_path / "shards") == fingerprint(tmp_path / "again")
         lines = {line["id"]: (folder, line) for folder in made for line in lines_of(folder)}
-        assert len(lines) == 19
+        assert len(lines) == 20
+        assert set(lines["0_0"][1]) == {"id", "label", "text"}
         folder, line = lines["6_0"]
         assert line["label"] == "not_informative"
         picture = root / "data_image/hurricane_irma/9_9_2017/6_0.jpg"
@@ -496,6 +497,13 @@ class TestPaperSettings:
         assert (chosen.data.clients, chosen.federation.sample) == (20, 5)
         assert (chosen.train.epochs, chosen.train.batch_size, chosen.train.lr) == (10, 64, 0.001)
         assert (chosen.train.momentum, chosen.train.weight_decay) == (0.9, 0.0001)
+
+    def test_config_of_crisis_mmd(self) -> None:
+        chosen = read(ROOT / "configs" / "crisis-mmd-fedcmi.yaml")
+        image, text = (build("encoder", chosen.model.encoders[m]) for m in ("image", "text"))
+        assert (image.backbone, image.size, image.channels) == ("densenet121", 224, 3)
+        assert image.width == text.width == 100
+        assert (chosen.data.clients, chosen.federation.sample) == (20, 5)
 
     def test_the_spectrogram_is_the_formula(self) -> None:
         options = {"name": "spectrogram", "rate": 16000, "seconds": 3.0, "n_fft": 512, "hop": 159}

@@ -21,10 +21,10 @@ class FramesEncoder(Encoder):
     Of a longer video the first frames are taken, of a shorter one the last is repeated.
     """
 
-    def __init__(self, frames: int, size: int, kind: Backbone, width: int) -> None:
+    def __init__(self, frames: int, size: int, kind: Backbone, width: int, filters: int = 16) -> None:
         super().__init__()
         self.frames, self.size, self.width = frames, size, width
-        self.net = backbone(kind, 3, width)
+        self.net = backbone(kind, 3, width, filters)
 
     def prepare(self, raw: Raw) -> Tensor:
         """[T, 3, size, size] of an array [any number of frames, H, W, 3] with values from 0 to 255."""
@@ -50,11 +50,13 @@ def _picture(pixels: NDArray[np.float32]) -> Picture.Image:
 
 
 class Frames(EncoderOptions):
-    """frames: how many, T; size: pixels a side; width: features D."""
+    """frames: how many, T; size: pixels a side; width: features D; filters: of the first convolution of the cnn
+    backbone."""
 
     frames: int = Field(3, ge=1)
     size: int = Field(28, ge=8)
     backbone: Backbone = "cnn"
+    filters: int = Field(16, ge=8, multiple_of=8)
     width: int = Field(64, ge=1)
 
     @model_validator(mode="after")
@@ -64,4 +66,4 @@ class Frames(EncoderOptions):
 
     def build(self) -> FramesEncoder:
         """A new encoder with random weights."""
-        return FramesEncoder(self.frames, self.size, self.backbone, self.width)
+        return FramesEncoder(self.frames, self.size, self.backbone, self.width, self.filters)
