@@ -111,12 +111,45 @@ class Train(Options):
     weight_decay: float = Field(1e-4, ge=0)
 
 
+class FedAvgM(Options):
+    """Momentum on the server; lr 1 and momentum 0 are plain averaging."""
+
+    name: Literal["fedavgm"]
+    lr: float = Field(1.0, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+
+
+class _Adaptive(Options):
+    """lr: eta of the server; tau: degree of adaptivity."""
+
+    lr: float = Field(0.01, gt=0)
+    beta_1: float = Field(0.9, ge=0, lt=1)
+    beta_2: float = Field(0.99, ge=0, lt=1)
+    tau: float = Field(1e-3, gt=0)
+
+
+class FedAdam(_Adaptive):
+    """Adam on the server."""
+
+    name: Literal["fedadam"]
+
+
+class FedYogi(_Adaptive):
+    """Yogi on the server."""
+
+    name: Literal["fedyogi"]
+
+
+ServerOptimizer = FedAvgM | FedAdam | FedYogi
+
+
 class Federation(Options):
     """Rounds and who takes part.
 
     sample: clients trained a round, drawn from all that have introduced themselves (None: all).
     min_replies: a round with fewer good replies ends the run (None: every sampled client must reply).
     wait_seconds: how long to wait for the clients to connect; round_seconds: how long a round may take.
+    optimizer: of the server, on top of the strategy's mean (None: the mean is the new model).
     """
 
     rounds: int = Field(ge=1)
@@ -124,6 +157,7 @@ class Federation(Options):
     min_replies: int | None = Field(None, ge=1)
     wait_seconds: float = Field(120, gt=0)
     round_seconds: float = Field(1800, gt=0)
+    optimizer: Annotated[ServerOptimizer, Field(discriminator="name")] | None = None
 
 
 class Wire(Options):

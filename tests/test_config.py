@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from common.component import FAMILIES, find, names
 from common.config import from_json, parse, read
 from common.errors import ConfigError
+from deploy.bench.suite import read_suite
 
+SUITES = sorted((ROOT / "configs" / "bench").glob("*.yaml"))
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
 
@@ -28,7 +30,12 @@ def test_every_config_loads_is_complete_and_says_how_to_run_it(path: Path) -> No
 
 
 def test_every_method_is_in_some_config() -> None:
-    assert {read(path).method["name"] for path in CONFIGS} == set(names("method"))
+    found = {read(path).method["name"] for path in CONFIGS}
+    for path in SUITES:
+        suite = read_suite(path, {})
+        for setting in suite.settings:
+            found |= {suite.experiment_of(setting, row, 1, 0.1).method["name"] for row in suite.rows_of(setting)}
+    assert found == set(names("method"))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -73,7 +80,7 @@ def test_all_mistakes_come_in_one_message() -> None:
     [
         (
             {"method": "fedcmy"},
-            "unknown method 'fedcmy'; known: fedavg, fedcmi, fedprox; did you mean 'fedcmi'?",
+            "unknown method 'fedcmy'; known: " + ", ".join(names("method")) + "; did you mean 'fedcmi'?",
         ),
         ({"strategy": {"name": "x"}}, "strategy: unknown strategy 'x'; known: fedavg, fedcmi"),
         ({"model__encoders__audio": "spectogram"}, "did you mean 'spectrogram'?"),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from common import wire
 from common.blocks import Params, select
+from common.build import build_model
 from common.component import Component
 from common.config import Experiment
 from common.errors import RunError, WireError
@@ -22,6 +23,7 @@ from common.types import Site, Update
 from server.aggregation import BlockMean
 from server.checks import check_update
 from server.exchange import exchange
+from server.optimizer import ServerOptimizer
 from server.replies import Refusal, read_introduction, read_training_reply
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,8 @@ class MultimodalStrategy(Strategy):
         self.refused: dict[str, str] = {}
         self.report = RoundReport()
         self._received: Params = {}
+        optimizer = experiment.federation.optimizer
+        self._optimizer = ServerOptimizer(optimizer) if optimizer else None
         self._asked: set[int] = set()
 
     @abstractmethod
@@ -165,7 +169,15 @@ class MultimodalStrategy(Strategy):
                 f"round {server_round}: {used} of {sampled} clients gave a usable reply, {needed} needed{reasons}"
             )
         self._merge_figures()
-        return wire.pack(mean.result(self._received)), MetricRecord(dict(self.report.losses))
+        params = mean.result(self._received)
+        if self._optimizer is not None:
+            params = self._optimizer.step(server_round, self._received, params, self._learned())
+        return wire.pack(params), MetricRecord(dict(self.report.losses))
+
+    def _learned(self) -> set[str]:
+        """The names of the parameters that training learns by gradients."""
+        model = build_model(self.experiment, len(self._classes() or ()))
+        return {name for name, _ in model.named_parameters()}
 
     def fail(self, node: int, reason: str) -> None:
         """Note that a sampled node gave nothing usable."""
