@@ -23,7 +23,7 @@ def train(model: MultimodalModel, examples: Batch, experiment: Experiment, numbe
 
     The order of the examples is a function of (seed, round, site).
 
-    Raises TrainingError when a loss is no longer finite.
+    Raises TrainingError when a loss or a parameter is no longer finite.
     """
     held = frozenset(examples.modalities)
     freeze_unheld(model, held)
@@ -45,6 +45,8 @@ def train(model: MultimodalModel, examples: Batch, experiment: Experiment, numbe
             losses = _epoch(model, method, context, optimizer, examples, settings.batch_size, order)
             log.info("round %d, epoch %d: %s", number, epoch + 1, losses)
     method.end_round(model, examples, context)
+    if not all(value.isfinite().all() for value in model.parameters()):
+        raise TrainingError("training diverged: parameters are not finite; a lower train.lr may help")
     return losses
 
 

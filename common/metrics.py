@@ -9,6 +9,7 @@ from pydantic import FiniteFloat, NonNegativeInt
 from torch import Tensor
 
 from common.data.loader import batches
+from common.errors import TrainingError
 from common.models.base import MultimodalModel
 from common.types import Batch, subset_name, subsets
 
@@ -86,12 +87,17 @@ def evaluate(model: MultimodalModel, examples: Batch, batch_size: int) -> Tallie
     """Predict from every non-empty subset of the modalities, each on the examples that have all of the subset.
 
     Leaves the model in eval mode.
+
+    Raises TrainingError when a prediction is not finite.
     """
     model.eval()
     tallies: Tallies = {}
     for subset in subsets(set(model.modalities) & set(examples.modalities)):
         complete = torch.stack([examples.has(m) for m in subset]).all(0)
         for batch in batches(examples.rows(complete), batch_size):
-            tally = Tally.of(model.predict(batch.only(subset)), batch.labels)
+            logits = model.predict(batch.only(subset))
+            if not logits.isfinite().all():
+                raise TrainingError("training diverged: predictions are not finite; a lower train.lr may help")
+            tally = Tally.of(logits, batch.labels)
             tallies = merge(tallies, {subset_name(subset): tally})
     return tallies

@@ -32,6 +32,7 @@ def partition(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of pyarrow about how `datasets` sorts
+            warnings.filterwarnings("ignore", message="The specified min_partition_size")  # it then draws again
             parts = [sorted(divider.load_partition(client)["index"]) for client in range(clients)]
     except ValueError as error:
         raise DataError(f"partition {scheme.name}: {' '.join(str(error).split())}") from None

@@ -13,7 +13,7 @@ from common.blocks import set_params
 from common.build import build_model, deterministic
 from common.config import Experiment
 from common.data.make import client_name, make_shards, recipe
-from common.errors import RunError
+from common.errors import FedmosaicError, TrainingError
 from common.seeding import derive
 from common.types import subset_name
 from deploy.bench.arrangements import federations
@@ -61,8 +61,8 @@ def perform(job: Job, work: Path) -> Figures:
         figures |= _mean_figures(runs)
         worse = figures["loss"] > math.log(figures["classes"])
         figures |= {"status": "diverged", "reason": "loss above that of guessing"} if worse else {"status": "completed"}
-    except RunError as error:
-        diverged = "TrainingError" in str(error)
+    except FedmosaicError as error:
+        diverged = isinstance(error, TrainingError) or TrainingError.__name__ in str(error)
         figures |= {"status": "diverged" if diverged else "failed", "reason": str(error)}
     return figures | {"seconds": time.perf_counter() - started}
 
@@ -90,7 +90,6 @@ def _federation(experiment: Experiment, sites: list[Site], shards: Path) -> Figu
         "complete": subset_name(experiment.modalities),
         "classes": len(federation.classes),
         "loss": rounds[-1]["losses"]["fused"],
-        "bytes_up": sum(line["bytes_up"] for line in rounds),
     }
 
 

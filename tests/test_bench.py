@@ -1,0 +1,186 @@
+"""Benchmarks: the smoke suite through the command line, resuming, statistics by hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT, experiment, make_batch
+
+from client.site import Site
+from common.encoders.image import ImageEncoder
+from common.errors import ConfigError
+from common.models.late_fusion import LateFusionModel
+from common.types import Batch
+from deploy.bench import command
+from deploy.bench.arrangements import PooledSite, federations
+from deploy.bench.probe import probe
+from deploy.bench.runner import Runner, best_value
+from deploy.bench.statistics import chosen_round, difference, measure, summarise
+from deploy.bench.suite import jobs, read_suite
+from deploy.bench.trial import Figures, perform, prepare
+from deploy.cli import main
+
+SMOKE = ROOT / "configs" / "bench" / "smoke.yaml"
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished smoke benchmark."""
+    work = tmp_path_factory.mktemp("bench") / "smoke"
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", str(SMOKE), "--work", str(work)])
+    assert ended.value.code == 0
+    return work
+
+
+def test_a_benchmark_leaves_a_table_for_each_setting(smoke: Path) -> None:
+    suite = read_suite(SMOKE, {})
+    for setting in suite.settings:
+        content = json.loads((smoke / f"smoke-{setting}.json").read_text())
+        assert list(content["rows"]) == suite.rows_of(setting)
+        fused = content["rows"]["fedavg"]["measures"]["accuracy"]
+        assert set(fused["values"]) == {"1", "2"}
+        assert fused["mean"] == pytest.approx(sum(fused["values"].values()) / 2)
+        table = (smoke / f"smoke-{setting}.md").read_text()
+        assert all(suite.methods[name].title in table for name in suite.rows_of(setting))
+        assert (smoke / f"smoke-{setting}.png").stat().st_size > 10_000
+    rows = json.loads((smoke / "smoke-all-multimodal.json").read_text())["rows"]
+    assert "accuracy" not in rows["image"]["measures"] and "accuracy:image" in rows["image"]["measures"]
+    ablation, method = rows["fedcmi-no-infiltration"], rows["fedcmi"]
+    assert ablation["train.lr"] == method["train.lr"]
+    assert "bytes" in table or "seeds" in table
+
+
+def test_a_benchmark_takes_up_where_it_stopped(smoke: Path) -> None:
+    suite, said = read_suite(SMOKE, {}), []
+    lost = next((smoke / "runs" / "half-unimodal").glob("fedcmi-seed2-*.json"))
+    before = json.loads(lost.read_text())
+    lost.unlink()
+    runner = Runner(suite, smoke, 1, lambda done, total, text: said.append(text))
+    runner.run(list(suite.settings), suite.seeds)
+    assert len(said) == 1 and "half-unimodal  fedcmi  seed 2" in said[0]
+    again = json.loads(lost.read_text())
+    assert {**again, "seconds": 0} == {**before, "seconds": 0}
+
+
+def test_a_run_that_diverges_is_named_and_not_averaged(tmp_path: Path) -> None:
+    suite = read_suite(SMOKE, {"data.limit": 60, "data.test_limit": 20})
+    cell = ("all-multimodal", "fedcmi")
+    (job,) = jobs(suite, [cell], [1], {cell: [1e6]})
+    prepare(job.data, tmp_path)
+    figures = perform(job, tmp_path)
+    assert figures["status"] == "diverged"
+    assert "diverged" in figures["reason"] or "guessing" in figures["reason"]
+    assert measure(figures, "accuracy") is None
+    assert best_value([figures, ran(1, 0.5, value=0.1)]) == 0.1
+
+
+def ran(seed: int, accuracy: float, value: float = 0.1, received: tuple[float, ...] = (0.0, 0.2, 0.4)) -> Figures:
+    """The figures of a made-up run of three rounds and its initial model."""
+    lines = [
+        {
+            "test": {"a+v": {"accuracy": accuracy - 0.1 * (3 - i), "macro_f1": 0.5, "spread": 0.1}},
+            "received": {"a+v": r},
+        }
+        for i, r in enumerate((0.0, *received))
+    ]
+    return {
+        "seed": seed,
+        "value": value,
+        "status": "completed",
+        "complete": "a+v",
+        "rounds": lines,
+        "probe": {"a": accuracy},
+    }
+
+
+def test_paired_differences_by_hand() -> None:
+    ours = [ran(seed, 0.5 + seed / 100) for seed in (1, 2, 3, 4, 5)]
+    theirs = [ran(seed, 0.5) for seed in (5, 4, 3, 2, 1, 6)]
+    found = difference(ours, theirs, "accuracy")
+    # differences 1 to 5 points: mean 3, deviation sqrt(2.5), t(0.975, 4) = 2.7764
+    assert found is not None and found.pairs == 5
+    assert found.mean == pytest.approx(0.03)
+    assert found.high - found.mean == pytest.approx(2.7764 * (2.5 / 5) ** 0.5 / 100, rel=1e-4)
+    assert found.mean - found.low == pytest.approx(found.high - found.mean)
+    summary = summarise(ours, "probe:a")
+    assert summary is not None and summary.deviation == pytest.approx(0.0158114, rel=1e-4)
+    assert difference(ours[:1], theirs, "accuracy") is None
+    assert summarise(ours, "probe:x") is None
+
+
+def test_the_round_is_chosen_on_validation_and_never_on_test() -> None:
+    # Models 0, 1, 2 were judged when rounds 1, 2, 3 began: 0.1, 0.9, 0.3. Test accuracy rises to the end.
+    run = ran(1, 0.8, received=(0.1, 0.9, 0.3))
+    assert chosen_round(run) == 1
+    assert measure(run, "chosen") == pytest.approx(0.8 - 0.2)
+    assert measure(run, "accuracy") == pytest.approx(0.8)
+
+
+def test_tuning_takes_the_best_on_validation_and_the_smallest_of_equals() -> None:
+    assert best_value([ran(1, 0.9, 0.1, (0, 0, 0.5)), ran(1, 0.1, 0.2, (0, 0, 0.7))]) == 0.2
+    assert best_value([ran(1, 0.5, 0.3), ran(1, 0.5, 0.2)]) == 0.2
+
+
+def test_pooled_and_local_sites(tiny_shards: Path) -> None:
+    chosen = experiment()
+    sites = [Site(tiny_shards / "client-0"), Site(tiny_shards / "client-1")]
+    parts = [site.open(chosen).loaded for site in sites]
+    pooled = PooledSite(sites).open(chosen).loaded
+    assert pooled.ids == parts[0].ids + parts[1].ids
+    for m in chosen.modalities:
+        assert int(pooled.examples.has(m).sum()) == sum(int(part.examples.has(m).sum()) for part in parts)
+    assert [len(group) for group in federations("local", chosen, sites)] == [1, 1]
+    assert [len(group) for group in federations("federated", chosen, sites)] == [2]
+    image_only = experiment(model__encoders={"image": {"name": "image", "size": 8, "width": 8}}, data__missing={})
+    assert [len(group) for group in federations("unimodal", image_only, sites)] == [1]
+
+
+def test_the_probe_reads_what_an_encoder_knows() -> None:
+    torch.manual_seed(0)
+    model = LateFusionModel({m: ImageEncoder(8, 1, "cnn", 6) for m in "av"}, 2)
+    data = make_batch({"a": (1, 8, 8), "v": (1, 8, 8)}, 60, 2)
+    marked = data.inputs["a"] * 0.1 + data.labels.reshape(-1, 1, 1, 1)
+    telling = Batch({**data.inputs, "a": marked}, data.origin, data.labels)
+    first, rest = torch.arange(40), torch.arange(40, 60)
+    told, guessed = (probe(model, "a", [given.rows(first)], given.rows(rest)) for given in (telling, data))
+    assert told is not None and guessed is not None
+    assert told >= 0.85 and guessed <= 0.75
+    alone = telling.only(["v"])
+    assert probe(model, "a", [alone], telling) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"reference": "fedavgg"}, "unknown methods fedavgg"),
+        ({"seeds": [1, 11]}, "both for tuning and for the table"),
+        ({"seedz": [1]}, "seedz"),
+        ({"methods": {"fedavg": {"title": "x", "arrangement": "unimodal"}}}, "needs a modality"),
+        ({"settings": {"a": {"title": "x", "weak": "image", "tuned_in": "b"}}}, "unknown settings b"),
+    ],
+)
+def test_mistakes_of_a_suite_are_named(change: dict[str, Any], expected: str, tmp_path: Path) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(SMOKE.read_text()), **change}))
+    with pytest.raises(ConfigError, match=expected):
+        read_suite(path, {})
+
+
+def test_unknown_suites_and_settings_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for name, settings, expected in (("smok", None, "did you mean 'smoke'"), ("smoke", ["x"], "unknown setting 'x'")):
+        with pytest.raises(ConfigError, match=expected):
+            command.run(name, {}, settings, None, 1, tmp_path, None)
+
+
+@pytest.mark.parametrize("path", sorted(SMOKE.parent.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_suite_resolves_every_run(path: Path) -> None:
+    suite = read_suite(path, {})
+    assert suite.name == path.stem
+    cells = [(setting, method) for setting in suite.settings for method in suite.rows_of(setting)]
+    found = list(jobs(suite, cells, suite.seeds, dict.fromkeys(cells, suite.tuning.values[:1])))
+    assert len(found) == len(cells) * len(suite.seeds)
