@@ -1,0 +1,112 @@
+"""FedCMI gated: this project's variant of FedCMI, on late fusion with a head for each modality.
+
+Three departures from FedCMI (Y. Fan et al., 2023, https://arxiv.org/abs/2401.00894); docs/results says what they are
+worth.
+- The teacher is the whole received model, the mean of its fused and unimodal logits, and teaches the fused prediction
+  and every head: there is no dominant modality to be found, no second projector and no temperature.
+- Each example counts as much as the teacher believes in its true class, so that a teacher that errs teaches little.
+- Cross entropies are taken of logits with the client's log class prior added, so that a client's class shares are not
+  learned as a bias of every modality: A. K. Menon et al., "Long-tail Learning via Logit Adjustment", ICLR 2021,
+  https://arxiv.org/abs/2007.07314, equation 10; in federated learning J. Zhang et al., "Federated Learning with Label
+  Distribution Skew via Logits Calibration", ICML 2022, https://arxiv.org/abs/2209.00189.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from client.losses import unimodal_loss
+from client.methods.base import Method, Round
+from common.models.unimodal_heads import UnimodalHeadsModel
+from common.types import Batch, Modality
+
+SMOOTHING = 0.1
+"""Added to the count of each class, so that an absent one has a finite log prior."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """prior: [K], tau times the log of the client's class shares.
+
+    teacher: the received model, frozen, in eval mode; None where nothing infiltrates.
+    """
+
+    prior: Tensor
+    teacher: UnimodalHeadsModel | None
+
+
+class FedCMIGated(Method[UnimodalHeadsModel, Context]):
+    """unimodal_weight: of the heads' losses; infiltration_weight: 0 switches infiltration off.
+
+    prior_weight: tau of the log class prior; 0 switches the correction off. gate: false weighs all examples the same.
+    """
+
+    model: ClassVar[str] = "unimodal-heads"
+    strategy: ClassVar[str] = "fedcmi"
+
+    unimodal_weight: float = Field(2.0, ge=0)
+    infiltration_weight: float = Field(1.0, ge=0)
+    prior_weight: float = Field(0.5, ge=0)
+    gate: bool = True
+
+    def begin_round(self, model: UnimodalHeadsModel, examples: Batch, now: Round) -> Context:
+        """Prior and teacher. As in FedCMI nothing infiltrates in the first round, nor at a client with one modality."""
+        prior = self.prior_weight * log_prior(examples.labels, model.fusion.out_features)
+        if now.number == 1 or len(now.held) < 2 or self.infiltration_weight == 0:
+            return Context(prior, None)
+        return Context(prior, copy.deepcopy(model).eval().requires_grad_(False))
+
+    def loss(self, model: UnimodalHeadsModel, batch: Batch, context: Context) -> Mapping[str, Tensor]:
+        """CE(u + prior, y) + c1 * sum_m CE(u_m + prior, y) + lambda * L_inf."""
+        features = model.features(batch)
+        fused = model.fuse(features)
+        heads = {m: model.classify(m, features[m]) for m in model.modalities if batch.has(m).any()}
+        corrected = {m: logits + context.prior for m, logits in heads.items()}
+        terms = {
+            "fused": F.cross_entropy(fused + context.prior, batch.labels),
+            "unimodal": self.unimodal_weight * unimodal_loss(corrected, batch),
+        }
+        if context.teacher is not None:
+            with torch.no_grad():
+                taught = ensemble(context.teacher, batch).softmax(1)
+            infiltrated = infiltration_loss(taught, fused, heads, batch, self.gate)
+            terms["infiltration"] = self.infiltration_weight * infiltrated
+        return terms
+
+
+def log_prior(labels: Tensor, classes: int) -> Tensor:
+    """[K]: log of the class shares of labels [N], smoothed."""
+    counts = torch.bincount(labels, minlength=classes) + SMOOTHING
+    return (counts / counts.sum()).log()
+
+
+def ensemble(model: UnimodalHeadsModel, batch: Batch) -> Tensor:
+    """Logits [B, K]: the mean of the heads of the modalities that a row has and, where it has all, the fused one."""
+    features = model.features(batch)
+    present = torch.stack([batch.has(m) for m in model.modalities]).unsqueeze(2)
+    heads = torch.stack([model.classify(m, features[m]) for m in model.modalities])
+    complete = present.all(0)
+    total = (heads * present).sum(0) + model.fuse(features) * complete
+    mean: Tensor = total / (present.sum(0) + complete.long()).clamp_min(1)
+    return mean
+
+
+def infiltration_loss(
+    taught: Tensor, fused: Tensor, heads: Mapping[Modality, Tensor], batch: Batch, gate: bool
+) -> Tensor:
+    """L_inf = (1/B) sum_i g_i * sum_s -sum_c t_i[c] log softmax(s_i)[c] over the students s of example i: the fused
+    logits and the heads of the modalities it has. g_i = t_i[y_i], or 1 without gate.
+
+    taught: t [B, K] probabilities; fused, heads: logits [B, K].
+    """
+    weight = taught.gather(1, batch.labels.unsqueeze(1)).squeeze(1) if gate else torch.ones(len(batch))
+    loss = -(taught * fused.log_softmax(1)).sum(1)
+    for m, logits in heads.items():
+        loss = loss - (taught * logits.log_softmax(1)).sum(1) * batch.has(m)
+    return (weight * loss).mean()
