@@ -22,7 +22,7 @@ from common.data.loader import load
 from common.data.make import make_shards
 from common.data.media import encode_image
 from common.data.partition import partition
-from common.data.shard import Example, Shard
+from common.data.shard import Example, Shard, ShardInfo, ShardWriter
 from common.datasets.base import DataSet
 from common.datasets.fashion import Fashion
 from common.datasets.har import CHANNELS, Har
@@ -156,16 +156,13 @@ def test_broken_fashion_sources_are_named(tmp_path: Path) -> None:
         good_table.replace(b"\tval\n", b"\tdev\n"): "line 4, is not a product",
         good_table + b"cut\tshort\n": "line 21, is not a product",
         good_table + b"\xff\n": "cannot be read",
-        good_table.replace(b"shirts1\t", b"shirts99\t"): r"lacks 1 images of meta\.tsv, first shirts99\.jpg",
     }.items():
         table.write_bytes(bad)
         with pytest.raises(DataError, match=expected) as caught:
             fashion(tmp_path).examples("train", 1)
         assert str(tmp_path) in str(caught.value)
     table.write_bytes(good_table)
-    damaged = bytearray(good_archive)
-    damaged[good_archive.index(jpeg(1)) + 200] ^= 0xFF
-    for data in (good_archive[: len(good_archive) // 2], bytes(damaged), b""):
+    for data in (good_archive[: len(good_archive) // 2], b""):
         archive.write_bytes(data)
         with pytest.raises(DataError, match=r"images_96\.zip cannot be read"):
             fashion(tmp_path).examples("train", 1)
@@ -174,16 +171,25 @@ def test_broken_fashion_sources_are_named(tmp_path: Path) -> None:
         _ = fashion(tmp_path).classes
 
 
-def test_a_fashion_image_that_is_no_image_is_named_when_it_is_needed(tmp_path: Path) -> None:
+def test_absent_and_damaged_fashion_images_are_counted_as_missing(tmp_path: Path) -> None:
     write_fashion(tmp_path)
     with zipfile.ZipFile(tmp_path / "images_96.zip") as archive:
         images = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(tmp_path / "images_96.zip", "w") as archive:
+    with zipfile.ZipFile(tmp_path / "images_96.zip", "w", zipfile.ZIP_STORED) as archive:
         for name, data in images.items():
-            archive.writestr(name, b"not a picture" if name == "belts1.jpg" else data)
-    assert contents(fashion(tmp_path).examples("train", 1))["belts1"]["image"] == b"not a picture"
-    with pytest.raises(DataError, match=r"belts1\.jpg of .*images_96\.zip cannot be read"):
-        contents(fashion(tmp_path, image_pixels=4).examples("train", 1))
+            if name != "belts2.jpg":
+                archive.writestr(name, b"not a picture" if name == "belts1.jpg" else data)
+    damaged = bytearray((tmp_path / "images_96.zip").read_bytes())
+    damaged[damaged.index(images["belts3.jpg"]) + 200] ^= 0xFF
+    (tmp_path / "images_96.zip").write_bytes(damaged)
+    examples = {example.id: example for example in fashion(tmp_path, image_pixels=4).examples("train", 1)}
+    for name in ("belts1", "belts2", "belts3"):
+        with pytest.raises((ValueError, OSError)):
+            examples[name].media["image"].read()
+        assert examples[name].media["text"].read()
+    info = ShardInfo(site="x", classes=fashion(tmp_path).classes, modalities=["image", "text"])
+    written = ShardWriter(tmp_path / "shard", info).write(examples.values())
+    assert written.unreadable == {"image": 3}
 
 
 def test_the_real_fashion_products() -> None:

@@ -9,6 +9,8 @@ import io
 import zipfile
 import zlib
 from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -59,37 +61,37 @@ class Fashion(DataSet):
         known = set(self._classes(rows))
         chosen = [row for row in rows if PARTS[row["split"]] == part and row["articleType"] in known]
         images = _read_images(Path(self.folder) / IMAGES, [row["id"] for row in chosen])
-        return [self._example(row, image, seed) for row, image in zip(chosen, images, strict=True)]
+        return [self._example(row, images, seed) for row in chosen]
 
     def _rows(self) -> list[Row]:
         rows = _read_table(Path(self.folder) / TABLE)
         prints = _fingerprints(Path(self.folder) / IMAGES, [row["id"] for row in rows])
-        tested = {prints[row["id"]] for row in rows if PARTS[row["split"]] == "test"}
-        return [row for row in rows if PARTS[row["split"]] == "test" or prints[row["id"]] not in tested]
+        tested = {prints.get(row["id"]) for row in rows if PARTS[row["split"]] == "test"} - {None}
+        return [row for row in rows if PARTS[row["split"]] == "test" or prints.get(row["id"]) not in tested]
 
     def _classes(self, rows: list[Row]) -> list[str]:
         counts = Counter(row["articleType"] for row in rows if PARTS[row["split"]] == "train")
         return sorted(name for name, count in counts.items() if count >= self.min_per_class)
 
-    def _example(self, row: Row, image: bytes, seed: int) -> Example:
+    def _example(self, row: Row, images: Mapping[str, bytes], seed: int) -> Example:
         keep = rng(seed, "text", row["id"]).random(len(row["masked"].split())) >= self.text_drop
         text = " ".join(word for word, kept in zip(row["masked"].split(), keep, strict=True) if kept)
-        media = {"image": self._image(row["id"], image, seed), "text": Media.text(text)}
+        media = {"image": self._image(row["id"], images, seed), "text": Media.text(text)}
         return Example(row["id"], row["articleType"], media, row["brand"])
 
-    def _image(self, name: str, image: bytes, seed: int) -> Media:
+    def _image(self, name: str, images: Mapping[str, bytes], seed: int) -> Media:
         """The JPEG itself, or, made worse, a PNG."""
-        if self.image_snr_db is None and self.image_pixels is None:
-            return Media(lambda: image, ".jpg")
+
+        def jpg() -> bytes:
+            if name not in images:
+                raise ValueError(f"{IMAGES} has no readable {name}.jpg")
+            return images[name]
 
         def png() -> bytes:
-            try:
-                pixels = np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
-            except OSError as error:
-                raise DataError(f"fashion: {name}.jpg of {self.folder}/{IMAGES} cannot be read: {error}") from None
+            pixels = np.asarray(Image.open(io.BytesIO(jpg())).convert("RGB"))
             return encode_image(noisy_image(pixels, self.image_pixels, self.image_snr_db, rng(seed, "image", name)))
 
-        return Media(png, ".png")
+        return Media(jpg, ".jpg") if self.image_snr_db is None and self.image_pixels is None else Media(png, ".png")
 
 
 def _read_table(path: Path) -> list[Row]:
@@ -114,14 +116,17 @@ def _fingerprints(path: Path, names: list[str]) -> dict[str, tuple[int, int]]:
             held = {info.filename: (info.CRC, info.file_size) for info in archive.infolist()}
     except (OSError, zipfile.BadZipFile) as error:
         raise DataError(f"fashion: {path} cannot be read: {error}") from None
-    if absent := [name for name in names if f"{name}.jpg" not in held]:
-        raise DataError(f"fashion: {path} lacks {len(absent)} images of {TABLE}, first {absent[0]}.jpg")
-    return {name: held[f"{name}.jpg"] for name in names}
+    return {name: held[f"{name}.jpg"] for name in names if f"{name}.jpg" in held}
 
 
-def _read_images(path: Path, names: list[str]) -> list[bytes]:
+def _read_images(path: Path, names: list[str]) -> dict[str, bytes]:
+    """The images by id, without those that are absent or damaged; a damaged archive as a whole is an error."""
+    found = {}
     try:
         with zipfile.ZipFile(path) as archive:
-            return [archive.read(f"{name}.jpg") for name in names]
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            for name in names:
+                with suppress(KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+                    found[name] = archive.read(f"{name}.jpg")
+    except (OSError, zipfile.BadZipFile) as error:
         raise DataError(f"fashion: {path} cannot be read: {error}") from None
+    return found
