@@ -1,9 +1,5 @@
 """`fedmosaic bench`: a suite's file -> runs -> tables."""
 
-import platform
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +8,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from common.component import unknown
 from common.errors import ConfigError
+from deploy.bench.origin import machine
 from deploy.bench.runner import Runner
 from deploy.bench.suite import Suite, read_suite
-from deploy.bench.tables import Origin, Results, write
+from deploy.bench.tables import Results, write
 
 SUITES = Path("configs/bench")
 
@@ -57,7 +54,7 @@ def run(
         runs = {method: results[setting, method] for method in suite.rows_of(setting)}
         tuning = {method: runner.tuned((setting, method)) for method in runs}
         modalities = suite.experiment_of(setting, suite.reference, suite.seeds[0], suite.tuning.values[0]).modalities
-        for path in write(Results(suite, setting, modalities, runs, tuning, _origin(workers)), out or work):
+        for path in write(Results(suite, setting, modalities, runs, tuning, machine(workers)), out or work):
             console.print(str(path), highlight=False, soft_wrap=True)
 
 
@@ -76,15 +73,3 @@ def _settings(suite: Suite, wanted: list[str] | None) -> list[str]:
     if mistakes := [unknown("setting", name, known) for name in wanted or [] if name not in known]:
         raise ConfigError(suite.name, mistakes)
     return [name for name in known if wanted is None or name in wanted]
-
-
-def _origin(workers: int) -> Origin:
-    """The command as it was typed, the commit of the code if it is a checkout, and what kind of machine this is."""
-    command = shlex.join(["fedmosaic", *sys.argv[1:]])
-    folder = Path(__file__).parent
-    asked = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude", "*"]
-    try:
-        commit = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = "an installed package"
-    return Origin(command, commit, f"{workers} worker processes on {platform.machine()}")

@@ -13,9 +13,6 @@ from deploy.bench.statistics import measure
 if TYPE_CHECKING:
     from deploy.bench.tables import Results
 
-CURVES = 6
-"""How many methods' curves are drawn: more cannot be told apart."""
-
 
 def draw(results: "Results", path: Path) -> None:
     """Three panels: fused accuracy, probe of the weak modality, fused accuracy by round."""
@@ -51,8 +48,10 @@ def _dots(results: "Results", axes: Axes, name: str, label: str) -> None:
 
 
 def _curves(results: "Results", axes: Axes) -> None:
-    """Mean fused accuracy on test by round."""
-    shown = [m for m in results.runs if results.summary(m, "accuracy") is not None][:CURVES]
+    """Mean fused accuracy on test by round, of the methods: with ablations there would be too many lines."""
+    rows = results.suite.methods
+    methods = [m for m in results.runs if rows[m].arrangement == "federated" and rows[m].tuned_as is None]
+    shown = [m for m in methods if results.summary(m, "accuracy") is not None]
     colours = matplotlib.colormaps["tab10"]
     for index, method in enumerate(shown):
         runs = [run for run in results.runs[method] if run["status"] == "completed"]

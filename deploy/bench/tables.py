@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from common.types import subset_name, subsets
+from deploy.bench.origin import command
 from deploy.bench.plots import draw
 from deploy.bench.runner import validation_score
 from deploy.bench.statistics import Difference, Summary, difference, summarise
@@ -17,24 +18,21 @@ from deploy.bench.trial import Figures
 
 
 @dataclasses.dataclass(frozen=True)
-class Origin:
-    """How results came about: the command, the commit of the code and the machine."""
-
-    command: str
-    commit: str
-    machine: str
-
-
-@dataclasses.dataclass(frozen=True)
 class Results:
-    """Everything that is known of one setting: runs by method, and the runs that tuned each method."""
+    """Everything that is known of one setting: runs by method, the runs that tuned each method, and where all of them
+    were made."""
 
     suite: Suite
     setting: str
     modalities: Sequence[str]
     runs: Mapping[str, Sequence[Figures]]
     tuning: Mapping[str, Sequence[Figures]]
-    origin: Origin
+    machine: str
+
+    @property
+    def commits(self) -> list[str]:
+        """Of the code that made the runs; one, unless an interrupted benchmark went on with other code."""
+        return sorted({run["commit"] for runs in (*self.runs.values(), *self.tuning.values()) for run in runs})
 
     @property
     def measures(self) -> list[str]:
@@ -97,7 +95,9 @@ def _content(results: Results) -> dict[str, Any]:
         "changes": setting.set,
         "experiment": results.suite.experiment,
         "reference": results.suite.reference,
-        "origin": dataclasses.asdict(results.origin),
+        "command": command(),
+        "commits": results.commits,
+        "machine": results.machine,
         "rows": rows,
     }
 
@@ -156,7 +156,7 @@ def _provenance(results: Results) -> list[str]:
         f"with seed{'s' * (len(tuning.seeds) > 1)} {', '.join(map(str, tuning.seeds))}, the same for every method; "
         "ablations have the value of the method they change.",
         "",
-        f"Command: `{results.origin.command}`; code at {results.origin.commit}; {results.origin.machine}; "
+        f"Command: `{command()}`; code at {', '.join(results.commits)}; {results.machine}; "
         f"{seconds / 3600:.1f} hours of one core in all, tuning included.",
         "",
         "```yaml",

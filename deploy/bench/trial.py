@@ -17,6 +17,7 @@ from common.errors import FedmosaicError, TrainingError
 from common.seeding import derive
 from common.types import subset_name
 from deploy.bench.arrangements import federations
+from deploy.bench.origin import commit
 from deploy.bench.probe import probe
 from deploy.bench.suite import Job
 from deploy.in_process import InProcessGrid
@@ -55,6 +56,7 @@ def perform(job: Job, work: Path) -> Figures:
     shards = shards_of(job.data, work)
     sites = _sites(shards, job.data.data.clients)
     figures: Figures = {"setting": job.setting, "method": job.method, "seed": job.seed, "value": job.value}
+    figures["commit"] = commit()
     try:
         groups = federations(job.arrangement, job.experiment, sites)
         runs = [_federation(job.experiment, group, shards) for group in groups]
