@@ -1,6 +1,13 @@
 """Benchmarks: the smoke suite through the command line, resuming, statistics by hand."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +71,37 @@ def test_a_benchmark_takes_up_where_it_stopped(smoke: Path) -> None:
     assert len(said) == 1 and "half-unimodal  fedcmi  seed 2" in said[0]
     again = json.loads(lost.read_text())
     assert {**again, "seconds": 0} == {**before, "seconds": 0}
+
+
+def test_a_killed_benchmark_leaves_no_worker_and_goes_on(smoke: Path, tmp_path: Path) -> None:
+    shutil.copytree(smoke, tmp_path / "work")
+    shutil.rmtree(tmp_path / "work" / "runs" / "half-unimodal")
+    mark = f"BENCH_TEST={tmp_path}"
+    arguments = [sys.executable, "-m", "deploy.cli", "bench", str(SMOKE), "--work", str(tmp_path / "work")]
+    environment = dict([mark.split("=")], **os.environ)
+    with subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as bench:
+        wait_until(lambda: len(marked(mark)) >= 3, 60)  # itself and its workers
+        bench.kill()
+    wait_until(lambda: not marked(mark), 30)
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def marked(mark: str) -> list[str]:
+    """The processes whose environment has the mark."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if mark.encode() in (entry / "environ").read_bytes():
+                found.append(entry.name)
+    return found
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def test_a_run_that_diverges_is_named_and_not_averaged(tmp_path: Path) -> None:

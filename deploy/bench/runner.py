@@ -2,8 +2,12 @@
 
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -18,6 +22,7 @@ Cell = tuple[str, str]
 """(setting, method)."""
 Progress = Callable[[int, int, str], None]
 """Called with the number of finished and of all jobs of a stage, and what was finished last."""
+PARENT_EVERY_SECONDS = 1.0
 
 
 class Runner:
@@ -60,7 +65,7 @@ class Runner:
         done = total - len(missing)
         missing.sort(key=lambda job: (job.setting, job.seed))  # neighbours share shards
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(self.workers, mp_context=context, initializer=_quiet) as pool:
+        with ProcessPoolExecutor(self.workers, context, _start_worker, (os.getpid(),)) as pool:
             try:
                 distinct = {shards_of(job.data, self.work): job.data for job in missing}
                 for made in [pool.submit(prepare, data, self.work) for data in distinct.values()]:
@@ -95,9 +100,18 @@ class Runner:
         os.replace(partial, path)
 
 
-def _quiet() -> None:
-    """Set up a worker: one thread a job, and no bars of libraries."""
+def _start_worker(parent: int) -> None:
+    """Set up a worker process: quiet, and gone soon after the benchmark's own process, however that one ends."""
     os.environ["TQDM_DISABLE"] = "1"
+    logging.disable(logging.WARNING)  # what went wrong in a run is in its figures
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the benchmark's process, which ends the workers
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_EVERY_SECONDS)
+    os._exit(1)
 
 
 def _said(figures: Figures) -> str:
