@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -343,6 +343,11 @@ def messages(error: ValidationError, known: list[str] | None = None) -> list[str
         if finding["type"] == "extra_forbidden":
             options = known if known is not None else _options_at(finding["loc"])
             text = unknown("option", finding["loc"][-1], options)
+        elif finding["type"] == "union_tag_invalid":
+            tags = [tag.strip(" '") for tag in finding["ctx"]["expected_tags"].split(",")]
+            text = unknown("name", finding["ctx"]["tag"], tags)
+        elif finding["type"] == "union_tag_not_found":
+            text = "needs a name"
         elif finding["type"] == "missing":
             text = "is required"
         elif finding["type"] == "value_error":
@@ -354,12 +359,24 @@ def messages(error: ValidationError, known: list[str] | None = None) -> list[str
 
 
 def _options_at(location: tuple[int | str, ...]) -> list[str]:
-    """The options that the section holding `location` knows; empty where it is a union."""
+    """The options that the section holding `location` knows."""
     kind: Any = Experiment
     for part in location[:-1]:
-        field = kind.model_fields.get(part) if hasattr(kind, "model_fields") else None
-        kind = field.annotation if field else None
+        kind = _below(kind, part)
     return list(getattr(kind, "model_fields", {}))
+
+
+def _below(kind: Any, part: int | str) -> Any:
+    """The type at one step of a location: a field's, or the member of a union that has this name."""
+    if hasattr(kind, "model_fields"):
+        field = kind.model_fields.get(part)
+        return field.annotation if field else None
+    members = get_args(kind)
+    named = [
+        m for m in members if hasattr(m, "model_fields") and get_args(m.model_fields["name"].annotation) == (part,)
+    ]
+    deeper = (_below(member, part) for member in members if get_args(member))
+    return named[0] if named else next((found for found in deeper if found is not None), None)
 
 
 def _unheld(encoders: list[Modality], source: Component | None, data: Any) -> list[str]:

@@ -137,3 +137,18 @@ def test_a_run_works_without_a_test_shard(tiny_shards: Path, tmp_path: Path) -> 
     federation.run()
     assert federation.summary()["accuracy_on"] == "validation"
     assert federation.summary()["accuracy"]
+
+
+def test_a_server_optimizer_changes_the_model_and_its_momentum_goes_on(tiny_shards: Path, tmp_path: Path) -> None:
+    results = {}
+    for name, optimizer in (
+        ("plain", None),
+        ("again", {"name": "fedavgm", "momentum": 0.0}),
+        ("yogi", {"name": "fedyogi"}),
+    ):
+        chosen = experiment(federation__optimizer=optimizer)
+        run(chosen, tiny_shards, tmp_path / name)
+        results[name] = load_file(tmp_path / name / "model.safetensors")
+    assert all(torch.allclose(results["plain"][key], results["again"][key], atol=1e-6) for key in results["plain"])
+    assert not torch.allclose(results["plain"]["fusion.weight"], results["yogi"]["fusion.weight"])
+    assert all(value.isfinite().all() for value in results["yogi"].values())
