@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from deploy.bench.statistics import measure
 
@@ -60,6 +61,7 @@ def _curves(results: "Results", axes: Axes) -> None:
         axes.plot(
             range(len(mean)), mean, color=colours(index), label=results.suite.methods[method].title, linewidth=1.4
         )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("round", fontsize=9)
     axes.set_ylabel("fused accuracy, %", fontsize=9)
     axes.grid(alpha=0.3)
