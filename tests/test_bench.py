@@ -194,7 +194,7 @@ def test_the_probe_reads_what_an_encoder_knows() -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"reference": "fedavgg"}, "unknown methods fedavgg"),
+        ({"references": ["fedavgg"]}, "unknown methods fedavgg"),
         ({"seeds": [1, 11]}, "both for tuning and for the table"),
         ({"seedz": [1]}, "seedz"),
         ({"methods": {"fedavg": {"title": "x", "arrangement": "unimodal"}}}, "needs a modality"),

@@ -29,21 +29,32 @@ def draw(results: "Results", path: Path) -> None:
 
 
 def _dots(results: "Results", axes: Axes, name: str, label: str) -> None:
-    """A point a seed, a bar at the mean, the reference's mean as a line."""
-    titles = []
-    for row, (method, runs) in enumerate(results.runs.items()):
-        titles.append(results.suite.methods[method].title)
-        if results.summary(method, name) is None:
+    """A point a seed, a bar at the mean, the reference's mean as a line.
+
+    The axis fits the federated rows; of a row that lies outside, as clients on their own do, the mean is written at
+    the edge.
+    """
+    rows = results.suite.methods
+    means = {m: 100 * found.mean for m in results.runs if (found := results.summary(m, name)) is not None}
+    values = {m: [100 * v for run in results.runs[m] if (v := measure(run, name)) is not None] for m in means}
+    inside = [value for m in means if rows[m].arrangement == "federated" for value in values[m]]
+    low, high = min(inside) - 3, max(inside) + 3
+    for row, method in enumerate(results.runs):
+        if method not in means:
             continue
-        values = [100 * value for run in runs if (value := measure(run, name)) is not None]
+        if not low <= means[method] <= high:
+            left = means[method] < low
+            text = f"← {means[method]:.1f}" if left else f"{means[method]:.1f} →"
+            axes.text(low if left else high, row, text, va="center", ha="left" if left else "right", fontsize=8)
+            continue
         colour = "C3" if method == results.suite.reference else "C0"
-        axes.plot(values, np.full(len(values), row), "o", color=colour, alpha=0.45, markersize=5)
-        axes.plot([np.mean(values)], [row], "|", color="black", markersize=15, markeredgewidth=2)
-    reference = results.summary(results.suite.reference, name) if results.suite.reference in results.runs else None
-    if reference is not None:
-        axes.axvline(100 * reference.mean, color="C3", linewidth=0.8, linestyle="--")
-    axes.set_yticks(range(len(titles)), titles, fontsize=8)
-    axes.invert_yaxis()
+        axes.plot(values[method], np.full(len(values[method]), row), "o", color=colour, alpha=0.45, markersize=5)
+        axes.plot([means[method]], [row], "|", color="black", markersize=15, markeredgewidth=2)
+    if results.suite.reference in means:
+        axes.axvline(means[results.suite.reference], color="C3", linewidth=0.8, linestyle="--")
+    axes.set_xlim(low, high)
+    axes.set_yticks(range(len(results.runs)), [rows[method].title for method in results.runs], fontsize=8)
+    axes.set_ylim(len(results.runs) - 0.5, -0.5)
     axes.set_xlabel(label, fontsize=9)
     axes.grid(axis="x", alpha=0.3)
 

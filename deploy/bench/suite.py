@@ -64,20 +64,21 @@ class Tuning(Options):
 
 
 class Suite(Options):
-    """A benchmark. reference: the row that differences are taken from; experiment: what all runs share."""
+    """A benchmark. references: the rows that differences are taken to, the main one first; experiment: what all runs
+    share."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     experiment: dict[str, Any]
     settings: dict[str, Setting] = Field(min_length=1)
     methods: dict[str, Row] = Field(min_length=1)
-    reference: str
+    references: list[str] = Field(min_length=1)
     seeds: list[int] = Field(min_length=2)
     tuning: Tuning
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
         known = self.methods.keys()
-        named = [self.reference, *(row.tuned_as for row in self.methods.values() if row.tuned_as is not None)]
+        named = [*self.references, *(row.tuned_as for row in self.methods.values() if row.tuned_as is not None)]
         named += [name for setting in self.settings.values() for name in setting.methods or []]
         if missing := sorted({name for name in named if name not in known}):
             raise ValueError(f"unknown methods {', '.join(missing)}; known: {', '.join(known)}")
@@ -87,6 +88,11 @@ class Suite(Options):
         if both := sorted(set(self.seeds) & set(self.tuning.seeds)):
             raise ValueError(f"seeds {both} are both for tuning and for the table")
         return self
+
+    @property
+    def reference(self) -> str:
+        """The main reference."""
+        return self.references[0]
 
     def rows_of(self, setting: str) -> list[str]:
         """The methods of a setting, in the order of the file."""

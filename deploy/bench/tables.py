@@ -48,9 +48,8 @@ class Results:
             name = {"accuracy": "", "chosen": "", "macro_f1": "", "spread": ""}.get(name, name)
         return summarise(self.runs[method], name) if name else None
 
-    def difference(self, method: str, name: str, reference: str | None = None) -> Difference | None:
-        """To the reference row, or another."""
-        reference = reference or self.suite.reference
+    def difference(self, method: str, name: str, reference: str) -> Difference | None:
+        """Of one measure of one row to another row."""
         if reference not in self.runs or method == reference or self.summary(method, name) is None:
             return None
         return difference(self.runs[method], self.runs[reference], name)
@@ -74,9 +73,9 @@ def _content(results: Results) -> dict[str, Any]:
         for name in results.measures:
             if (summary := results.summary(method, name)) is None:
                 continue
-            measures[name] = dataclasses.asdict(summary)
-            if (found := results.difference(method, name)) is not None:
-                measures[name]["difference"] = dataclasses.asdict(found)
+            found = {other: results.difference(method, name, other) for other in results.suite.references}
+            known = {other: dataclasses.asdict(value) for other, value in found.items() if value is not None}
+            measures[name] = {**dataclasses.asdict(summary), "differences": known}
         rows[method] = {
             "title": results.suite.methods[method].title,
             results.suite.tuning.option: runs[0]["value"],
@@ -94,7 +93,6 @@ def _content(results: Results) -> dict[str, Any]:
         "title": setting.title,
         "changes": setting.set,
         "experiment": results.suite.experiment,
-        "reference": results.suite.reference,
         "command": command(),
         "commits": results.commits,
         "machine": results.machine,
@@ -103,36 +101,49 @@ def _content(results: Results) -> dict[str, Any]:
 
 
 def markdown(results: Results) -> str:
-    """The table of a setting, with what was run and how to read it."""
+    """The tables of a setting, with what was run and how to read it."""
     suite, setting = results.suite, results.suite.settings[results.setting]
-    reference = suite.methods[suite.reference].title
     seeds = sorted({run["seed"] for runs in results.runs.values() for run in runs})
+    shown = [name for name in suite.references if name in results.runs]
     probe = f"probe:{setting.weak}"
-    parts = [name for name in results.measures if name.startswith(("accuracy:", "probe:")) and name != probe]
-    heads = ["method", suite.tuning.option, "fused", f"Δ {reference}", f"probe {setting.weak}", f"Δ {reference}"]
-    heads += [name.replace("accuracy:", "only ").replace("probe:", "probe ") for name in parts]
-    heads += ["macro-F1", "spread", "fused, chosen round"]
+    rest = [name for name in results.measures if name not in ("accuracy", probe)]
     lines = [
         f"# {setting.title}",
         "",
         f"Accuracy in % on the test part after the last round: mean ± standard deviation over {len(seeds)} seeds "
-        f"({', '.join(map(str, seeds))}). Δ: paired difference to {reference} in points, with its 95 % confidence "
-        "interval. Probe: accuracy of a linear classifier on the frozen encoder of that modality. Only: prediction "
-        "from that modality alone by the method's own model. Spread: standard deviation of the recall over classes, in "
-        "points. Chosen round: the one with the best validation accuracy.",
+        f"({', '.join(map(str, seeds))}). Δ: paired difference in points, with its 95 % confidence interval. Probe: "
+        "accuracy of a linear classifier on the frozen encoder of that modality.",
         "",
-        "| " + " | ".join(heads) + " |",
-        "|" + "---|" * len(heads),
+        *_table(results, ["accuracy", probe], shown),
+        "",
+        "Only: prediction from those modalities alone by the method's own model. Spread: standard deviation of the "
+        "recall over classes, in points. Chosen round: the one with the best validation accuracy.",
+        "",
+        *_table(results, rest, []),
     ]
+    return "\n".join([*lines, "", *_provenance(results)]) + "\n"
+
+
+HEADS = {"accuracy": "fused", "chosen": "fused, chosen round", "macro_f1": "macro-F1"}
+
+
+def _table(results: Results, names: Sequence[str], references: Sequence[str]) -> list[str]:
+    """A row a method; after each measure its differences to the references."""
+    suite = results.suite
+    heads = ["method", suite.tuning.option]
+    for name in names:
+        heads.append(HEADS.get(name, name.replace("accuracy:", "only ").replace("probe:", "probe ")))
+        heads += [f"Δ {suite.methods[reference].title}" for reference in references]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for method, runs in results.runs.items():
         cells = [suite.methods[method].title, f"{runs[0]['value']:g}"]
-        for name in ("accuracy", probe):
-            cells += [_cell(results.summary(method, name)), _delta(results.difference(method, name))]
-        cells += [_cell(results.summary(method, name)) for name in [*parts, "macro_f1", "spread", "chosen"]]
         if diverged := sum(run["status"] == "diverged" for run in runs):
             cells[0] += f" ({diverged} of {len(runs)} seeds diverged and are left out)"
+        for name in names:
+            cells.append(_cell(results.summary(method, name)))
+            cells += [_delta(results.difference(method, name, reference)) for reference in references]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", *_provenance(results)]) + "\n"
+    return lines
 
 
 def _cell(summary: Summary | None) -> str:
