@@ -86,10 +86,11 @@ def _add_bench(commands: Any) -> None:
     bench = commands.add_parser(
         "bench",
         help="compare methods: settings x methods x seeds, tables and plots",
-        epilog="example: fedmosaic bench fedcmi --set data.set.mnist=DATA/mnist --set data.set.fsdd=DATA/fsdd",
+        epilog="example: fedmosaic bench fedcmi --data data --setting av-digits-unequal",
     )
     bench.add_argument("suite", metavar="SUITE", help="a file, or the name of one in configs/bench/")
     _add_overrides(bench)
+    bench.add_argument("--data", type=Path, metavar="DIR", help="where the folders of data sets lie (default: data)")
     bench.add_argument("--setting", action="append", metavar="NAME", help="only this setting (repeatable)")
     bench.add_argument("--seeds", type=int, metavar="N", help="only the first N seeds of the suite")
     bench.add_argument(
@@ -170,6 +171,7 @@ def _bench(options: argparse.Namespace) -> None:
     command.run(
         options.suite,
         _overrides(options),
+        options.data,
         options.setting,
         options.seeds,
         options.workers,

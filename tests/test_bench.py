@@ -212,7 +212,7 @@ def test_unknown_suites_and_settings_are_named(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(ROOT)
     for name, settings, expected in (("smok", None, "did you mean 'smoke'"), ("smoke", ["x"], "unknown setting 'x'")):
         with pytest.raises(ConfigError, match=expected):
-            command.run(name, {}, settings, None, 1, tmp_path, None)
+            command.run(name, {}, None, settings, None, 1, tmp_path, None)
 
 
 @pytest.mark.parametrize("path", sorted(SMOKE.parent.glob("*.yaml")), ids=lambda path: path.stem)

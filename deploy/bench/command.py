@@ -19,6 +19,7 @@ SUITES = Path("configs/bench")
 def run(
     name: str,
     changes: dict[str, Any],
+    data: Path | None,
     settings: list[str] | None,
     seeds: int | None,
     workers: int,
@@ -29,7 +30,7 @@ def run(
 
     Raises ConfigError, DataError, RunError.
     """
-    suite = read_suite(_file(name), changes)
+    suite = read_suite(_file(name), changes, data)
     chosen = _settings(suite, settings)
     work = work or Path("bench") / suite.name
     console = Console()

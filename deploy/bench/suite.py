@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from common.component import Options
+from common.component import Options, find
 from common.config import Experiment, messages, override, parse
 from common.errors import ConfigError
 from common.types import Modality
@@ -65,10 +65,11 @@ class Tuning(Options):
 
 class Suite(Options):
     """A benchmark. references: the rows that differences are taken to, the main one first; experiment: what all runs
-    share."""
+    share; data: the folder in which those of the data sets lie."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     experiment: dict[str, Any]
+    data: str = "data"
     settings: dict[str, Setting] = Field(min_length=1)
     methods: dict[str, Row] = Field(min_length=1)
     references: list[str] = Field(min_length=1)
@@ -114,10 +115,17 @@ class Suite(Options):
         for dotted, given in {**changes, self.tuning.option: value, "seed": seed}.items():
             override(raw, dotted.split("."), copy.deepcopy(given), where)
         raw["name"] = f"{self.name}-{setting}-{method}"
+        self._place(raw["data"]["set"])
         modality = self.methods[method].modality
         if modality is not None:
             raw["model"]["encoders"] = {modality: raw["model"]["encoders"][modality]}
         return parse(raw, where)
+
+    def _place(self, source: dict[str, Any]) -> None:
+        """Make the folders of a data set those below `data`."""
+        for option in getattr(find("data set", source["name"]), "folders", ()):
+            if option in source:
+                source[option] = str(Path(self.data) / source[option])
 
 
 @dataclass(frozen=True)
@@ -133,8 +141,8 @@ class Job:
     seed: int
 
 
-def read_suite(path: Path, changes: dict[str, Any]) -> Suite:
-    """The benchmark of a file; `changes` are dotted options of its experiment.
+def read_suite(path: Path, changes: dict[str, Any], data: Path | None = None) -> Suite:
+    """The benchmark of a file; `changes` are dotted options of its experiment, `data` another folder of data sets.
 
     Raises ConfigError with every mistake.
     """
@@ -147,7 +155,7 @@ def read_suite(path: Path, changes: dict[str, Any]) -> Suite:
         raise ConfigError(str(path), messages(error, [])) from None
     for dotted, value in changes.items():
         override(suite.experiment, dotted.split("."), value, str(path))
-    return suite
+    return suite if data is None else suite.model_copy(update={"data": str(data)})
 
 
 def jobs(
