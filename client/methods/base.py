@@ -51,7 +51,8 @@ class Method(Component, Generic[M, C]):
 
     @abstractmethod
     def loss(self, model: M, batch: Batch, context: C) -> Mapping[str, Tensor]:
-        """Named, weighted terms, each a scalar. Their sum is minimised, each is logged."""
+        """Named, weighted terms, each a scalar: "fused" is the loss of the prediction. Their sum is minimised, each is
+        logged."""
 
     def after_backward(self, model: M, context: C) -> None:
         """Change the gradients before the step. By default they stay."""

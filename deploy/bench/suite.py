@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from common.component import Options, find
+from common.component import Options, find, names
 from common.config import Experiment, messages, override, parse
 from common.errors import ConfigError
 from common.types import Modality
@@ -115,14 +115,16 @@ class Suite(Options):
         for dotted, given in {**changes, self.tuning.option: value, "seed": seed}.items():
             override(raw, dotted.split("."), copy.deepcopy(given), where)
         raw["name"] = f"{self.name}-{setting}-{method}"
-        self._place(raw["data"]["set"])
+        self._place(raw.get("data", {}).get("set"))
         modality = self.methods[method].modality
         if modality is not None:
             raw["model"]["encoders"] = {modality: raw["model"]["encoders"][modality]}
         return parse(raw, where)
 
-    def _place(self, source: dict[str, Any]) -> None:
-        """Make the folders of a data set those below `data`."""
+    def _place(self, source: Any) -> None:
+        """Make the folders of a data set those below `data`; what is no data set is for the experiment's checks."""
+        if not isinstance(source, dict) or source.get("name") not in names("data set"):
+            return
         for option in getattr(find("data set", source["name"]), "folders", ()):
             if option in source:
                 source[option] = str(Path(self.data) / source[option])
