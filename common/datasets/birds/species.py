@@ -1,0 +1,90 @@
+"""What a bird can look like, the species of birds-mini, and the birds of the public corpus, which are none of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from common.seeding import rng
+
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "brown", "black", "white", "grey")
+KINDS = ("finch", "heron", "hawk", "duck", "swift", "owl", "dove", "kingfisher")
+"""Kinds have different shapes: body, neck, legs, head."""
+TRAITS: Mapping[str, tuple[str, ...]] = {
+    "crown": COLOURS,
+    "back": COLOURS,
+    "wing": COLOURS,
+    "breast": COLOURS,
+    "bill": ("yellow", "black", "red", "grey"),
+    "bill_shape": ("conical", "long", "hooked", "flat"),
+    "wing_pattern": ("plain", "barred", "spotted", "edged"),
+    "breast_pattern": ("plain", "streaked", "spotted", "banded"),
+    "tail": ("short", "long", "forked", "fanned"),
+    "crest": ("none", "crested"),
+    "eye": ("plain", "ringed"),
+}
+SPECIES_PER_KIND = 6
+CHANGED = 4
+"""Traits in which a species differs from the model of its kind."""
+APART = 3
+"""Traits in which a public bird differs at least from every species of the same kind."""
+WORLD = 20_261
+"""The seed of the world: birds-mini is one data set, and no option of an experiment changes its species."""
+SYLLABLES = ("ka", "lo", "mi", "ra", "tu", "ve", "zo", "ni", "sha", "be", "dor", "quil", "fen", "gar", "wis")
+
+
+@dataclass(frozen=True)
+class Bird:
+    """A kind and a value of every trait. name: of its species; "" for a bird of the public corpus."""
+
+    kind: str
+    traits: Mapping[str, str]
+    name: str = ""
+
+
+@cache
+def species() -> tuple[Bird, ...]:
+    """The classes of birds-mini: six of each kind. Those of a kind are alike: each differs from the model of the kind
+    in four of eleven traits. The names say the kind and nothing of the looks."""
+    found: list[Bird] = []
+    for kind in KINDS:
+        draw = rng(WORLD, "species", kind)
+        model = random_bird(kind, draw)
+        while len(found) < SPECIES_PER_KIND * (KINDS.index(kind) + 1):
+            bird = _variation(model, draw)
+            if all(distance(bird, other) >= APART for other in found):
+                found.append(Bird(kind, bird.traits, f"{_names()[len(found)]} {kind}"))
+    return tuple(found)
+
+
+def random_bird(kind: str, draw: np.random.Generator) -> Bird:
+    """A bird with every trait drawn on its own."""
+    return Bird(kind, {trait: str(draw.choice(values)) for trait, values in TRAITS.items()})
+
+
+def public_bird(draw: np.random.Generator) -> Bird:
+    """A bird that is not of birds-mini: at least `APART` traits away from every species of its kind."""
+    while True:
+        bird = random_bird(str(draw.choice(KINDS)), draw)
+        if all(distance(bird, other) >= APART for other in species()):
+            return bird
+
+
+def distance(one: Bird, other: Bird) -> int:
+    """The number of traits that differ; all of them between two kinds."""
+    if one.kind != other.kind:
+        return len(TRAITS)
+    return sum(one.traits[trait] != other.traits[trait] for trait in TRAITS)
+
+
+def _variation(model: Bird, draw: np.random.Generator) -> Bird:
+    changed = draw.permutation(list(TRAITS))[:CHANGED]
+    others = {t: [value for value in TRAITS[t] if value != model.traits[t]] for t in map(str, changed)}
+    return Bird(model.kind, {**model.traits, **{t: str(draw.choice(values)) for t, values in others.items()}})
+
+
+def _names() -> list[str]:
+    """Invented names, all different."""
+    pairs = [(one + other).capitalize() for one in SYLLABLES for other in SYLLABLES]
+    return [str(name) for name in rng(WORLD, "names").permutation(pairs)]

@@ -1,0 +1,1 @@
+"""Small foundation models of our own: trained on drawn birds that are not those of birds-mini, and on nothing else."""
