@@ -138,5 +138,7 @@ def _write(
         "partition": experiment.data.partition.model_dump(),
         "missing": experiment.data.missing.model_dump(),
     }
-    info = ShardInfo(site=name, classes=source.classes, modalities=held, licence=source.licence, made=made)
+    info = ShardInfo(
+        site=name, classes=source.classes, modalities=held, licence=source.licence, kinds=source.kinds, made=made
+    )
     return ShardWriter(folder, info).write(examples)

@@ -35,6 +35,7 @@ class ShardInfo(Options):
 
     classes: the class names in the order of their indices, the same at every site.
     modalities: those the site holds at all.
+    kinds: what a class is a kind of, e.g. {"cardinal": "bird"}, for the prompts of completion; may lack classes.
     made: how the shard was made (data set, partition, seed, missing scenario); free form.
     """
 
@@ -42,6 +43,7 @@ class ShardInfo(Options):
     classes: list[str]
     modalities: list[Modality]
     licence: str = ""
+    kinds: dict[str, str] = Field(default_factory=dict)
     made: dict[str, Any] = Field(default_factory=dict)
 
 

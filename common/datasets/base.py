@@ -32,6 +32,11 @@ class DataSet(Component):
     def classes(self) -> list[str]:
         """Class names in the order of their indices."""
 
+    @property
+    def kinds(self) -> dict[str, str]:
+        """What a class is a kind of, e.g. {"cardinal": "bird"}, for the prompts of completion; by default nothing."""
+        return {}
+
     @abstractmethod
     def examples(self, part: str, seed: int) -> list[Example]:
         """The examples of "train" or "test"; no recording or image is in both.

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from common.component import Component
@@ -30,6 +31,14 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, inputs: Tensor) -> Tensor:
         """Features [B, D] of prepared inputs [B, ...]."""
+
+    def tokens(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Token features [B, T, D] of prepared inputs, and which of them are real [B, T] bool; at least one in a row.
+
+        By default the features are the one token.
+        """
+        features = self(inputs).unsqueeze(1)
+        return features, torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
 
 
 class EncoderOptions(Component):

@@ -44,6 +44,11 @@ class MultimodalModel(nn.Module, ABC):
         features: Tensor = encoder(batch.inputs[modality][present])
         return features.new_zeros(len(batch), encoder.width).index_put((present.nonzero()[:, 0],), features)
 
+    def represent(self, batch: Batch) -> Tensor:
+        """What the model makes of the examples before it classifies them, [B, R]: by default the encoders' features
+        side by side."""
+        return torch.cat([self.encode(batch, m) for m in self.modalities], dim=1)
+
     @abstractmethod
     def predict(self, batch: Batch) -> Tensor:
         """Logits [B, K] for any pattern of missing modalities."""

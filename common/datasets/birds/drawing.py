@@ -206,7 +206,9 @@ class _Drawing:
     def _wing(self) -> None:
         fill = self._colour(self.traits["wing"])
         mark, y = _contrast(fill), -0.10 * self.shape.height
-        self._polygon([(0.22, y - 0.14), (0.26, y + 0.06), (-0.10, y + 0.20), (-0.58, y + 0.04), (-0.2, y - 0.14)], fill)
+        self._polygon(
+            [(0.22, y - 0.14), (0.26, y + 0.06), (-0.10, y + 0.20), (-0.58, y + 0.04), (-0.2, y - 0.14)], fill
+        )
         pattern = self.traits["wing_pattern"]
         if pattern == "barred":
             for x in (0.08, -0.10):
