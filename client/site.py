@@ -80,7 +80,7 @@ class Site:
         set_params(model, wire.read_params(message))
         training, validation = here.loaded.split(experiment.data.validation, experiment.seed)
         prepared = time.perf_counter()
-        tallies = evaluate(model, validation, experiment.train.batch_size)
+        tallies = evaluate(model, validation.observed(), experiment.train.batch_size)
         evaluated = time.perf_counter()
         site = self._name or here.shard.info.site
         losses = train(model, training, experiment, int(content["round"]), site)
@@ -115,10 +115,10 @@ class Site:
 
         Raises ShardError.
         """
-        encoders = str(sorted(experiment.model.encoders.items()))
-        shard, loaded = self._prepared.get(encoders) or (self.shard(), None)
+        prepared = str([sorted(experiment.model.encoders.items()), sorted(experiment.completion.items())])
+        shard, loaded = self._prepared.get(prepared) or (self.shard(), None)
         model = build_model(experiment, len(shard.info.classes))
         if loaded is None:
-            loaded = load(shard, {m: model.encoder(m) for m in model.modalities})
-            self._prepared[encoders] = shard, loaded
+            loaded = load(shard, {m: model.encoder(m) for m in model.modalities}, experiment.completion)
+            self._prepared[prepared] = shard, loaded
         return Opened(shard, model, loaded)

@@ -18,6 +18,7 @@ FAMILIES = {
     "data set": "common.datasets",
     "encoder": "common.encoders",
     "model": "common.models",
+    "completer": "client.completion",
     "method": "client.methods",
     "strategy": "server.strategies",
 }
@@ -33,6 +34,10 @@ class Options(BaseModel):
 
 class Component(Options):
     """Base of every registered class; its fields are the options of the config."""
+
+
+Reference = dict[str, Any]
+"""A component by name with its options, e.g. {"name": "fedprox", "mu": 0.1}."""
 
 
 def names(family: str) -> list[str]:

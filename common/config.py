@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from common.component import Component, Options, build, find, names, unknown
+from common.component import Component, Options, Reference, build, find, names, unknown
 from common.errors import ConfigError
 from common.types import Modality
 
@@ -15,8 +15,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 ModalityName = Annotated[Modality, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 RESERVED = {"id", "label", "shared"}
 """Keys of metadata.jsonl, and the block of what belongs to no modality."""
-Reference = dict[str, Any]
-"""A component by name with its options, e.g. {"name": "fedprox", "mu": 0.1}."""
 
 
 class Iid(Options):
@@ -167,12 +165,16 @@ class Wire(Options):
 
 
 class Experiment(Options):
-    """A complete experiment."""
+    """A complete experiment.
+
+    completion: by modality, how missing values were generated; the others stay missing.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(1, ge=0)
     data: Data
     model: Model
+    completion: dict[ModalityName, Reference] = Field(default_factory=dict)
     method: Reference
     strategy: Reference | None = None
     train: Train
@@ -302,7 +304,25 @@ def _resolve(raw: dict[str, Any], mistakes: list[str]) -> dict[str, Any]:
                 where = "model.encoders."
                 _component(resolved["model"]["encoders"], modality, "encoder", mistakes, where)
             mistakes += _unheld(list(encoders), source, data)
+            _complete(resolved, list(encoders), mistakes)
     return resolved
+
+
+def _complete(resolved: dict[str, Any], encoders: list[Modality], mistakes: list[str]) -> None:
+    """Resolve the completers in place."""
+    if not isinstance(completion := resolved.get("completion"), dict):
+        return
+    resolved["completion"] = dict(completion)
+    for modality in completion:
+        completer = _component(resolved["completion"], modality, "completer", mistakes, "completion.")
+        source = getattr(completer, "source", None)
+        mistakes += [
+            f"completion.{where}: {unknown('modality', name, encoders)}"
+            for where, name in ((modality, modality), (f"{modality}.source", source))
+            if name is not None and name not in encoders
+        ]
+        if source == modality:
+            mistakes.append(f"completion.{modality}.source: a modality is completed from another one")
 
 
 def _component(

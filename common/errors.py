@@ -4,6 +4,7 @@ FedmosaicError
 ├── ConfigError      an experiment that cannot be run as written; lists every mistake
 ├── DataError        a data set whose files are not what its loader reads
 │   └── ShardError   a shard that cannot be used; names the shard
+├── ModelError       a frozen model whose weights are not here, or not what its loader reads
 ├── WireError        a message whose content is not what the receiver expects
 ├── TrainingError    local training that cannot go on (diverged, nothing to train on)
 └── RunError         a run that ended without a model: too few clients, a process that died
@@ -30,6 +31,10 @@ class DataError(FedmosaicError):
 
 class ShardError(DataError):
     """A shard that cannot be used."""
+
+
+class ModelError(FedmosaicError):
+    """A frozen model that cannot be loaded."""
 
 
 class WireError(FedmosaicError):

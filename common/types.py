@@ -76,6 +76,16 @@ class Batch:
             self.labels[index],
         )
 
+    def observed(self) -> "Batch":
+        """The same examples with what was generated missing; those of which nothing was observed are left out."""
+        real = {m: o == Origin.OBSERVED for m, o in self.origin.items()}
+        kept = Batch(
+            {m: torch.where(real[m].reshape(-1, *[1] * (x.dim() - 1)), x, 0) for m, x in self.inputs.items()},
+            {m: torch.where(real[m], o, int(Origin.MISSING)) for m, o in self.origin.items()},
+            self.labels,
+        )
+        return kept.rows(torch.stack(list(real.values())).any(0))
+
     def only(self, kept: Iterable[Modality]) -> "Batch":
         """The same examples with every other modality missing."""
         keep = set(kept)

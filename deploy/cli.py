@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import yaml
 
 from common.config import Experiment, read
-from common.errors import ConfigError, DataError, FedmosaicError
+from common.errors import ConfigError, DataError, FedmosaicError, ModelError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     options = _parser().parse_args(arguments)
     try:
         options.command(options)
-    except (ConfigError, DataError) as error:
+    except (ConfigError, DataError, ModelError) as error:
         _fail(error, EXIT_USAGE)
     except FedmosaicError as error:
         _fail(error, EXIT_FAILED)

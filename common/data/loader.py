@@ -1,16 +1,19 @@
 """A shard in memory: every usable example prepared by the encoders, column by column."""
 
 import logging
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from common.data.media import Raw, read
+from common.component import Reference
+from common.data.completed import find_completed
+from common.data.features import frozen_column
+from common.data.media import Value
 from common.data.shard import Record, Shard
-from common.encoders.base import Encoder
+from common.encoders.base import Encoder, FrozenEncoder
 from common.errors import ShardError
 from common.seeding import derive
 from common.types import Batch, Modality, Origin
@@ -41,51 +44,72 @@ class Loaded:
         return self.examples.rows(~held_out), self.examples.rows(held_out)
 
 
-def load(shard: Shard, encoders: Mapping[Modality, Encoder]) -> Loaded:
+def load(
+    shard: Shard, encoders: Mapping[Modality, Encoder], completion: Mapping[Modality, Reference] | None = None
+) -> Loaded:
     """Read and prepare the modalities that the shard holds and the model has encoders for.
 
-    Raises ShardError naming the shard when no example is usable.
+    completion: how missing values of a modality were generated; they are used if given, and then must be there.
+
+    Raises ShardError naming the shard when no example is usable or it is not completed.
     """
-    held = [modality for modality in sorted(encoders) if modality in shard.info.modalities]
+    completed = {m: find_completed(shard, m, given) for m, given in (completion or {}).items()}
+    held = [m for m in sorted(encoders) if m in shard.info.modalities or completed.get(m)]
     if not held:
         raise ShardError(
             f"shard {shard.folder}: holds {', '.join(shard.info.modalities)}, "
             f"the model has encoders for {', '.join(sorted(encoders))}"
         )
-    unreadable: Counter[Modality] = Counter()
-    values = [{m: _prepare(record, m, encoders[m], unreadable) for m in held} for record in shard.records]
-    usable = [i for i, row in enumerate(values) if any(value is not None for value in row.values())]
+    values = {m: [_value(record, m, completed.get(m, {})) for record in shard.records] for m in held}
+    columns = {m: _column(shard, m, encoders[m], values[m]) for m in held}
+    unreadable = {m: sum(v is not None for v in values[m]) - len(columns[m]) for m in held}
+    usable = sorted(set().union(*columns.values()))
     if not usable:
-        broken = ", ".join(f"{count} {m}" for m, count in sorted(unreadable.items())) or "none"
-        raise ShardError(f"shard {shard.folder}: no usable example among {len(values)}; unreadable files: {broken}")
-    columns = {m: _column([values[i][m] for i in usable], encoders[m]) for m in held}
+        broken = ", ".join(f"{count} {m}" for m, count in sorted(unreadable.items()) if count) or "none"
+        raise ShardError(
+            f"shard {shard.folder}: no usable example among {len(shard.records)}; unreadable files: {broken}"
+        )
+    inputs = {m: _stack([columns[m].get(i) for i in usable], encoders[m]) for m in held}
+    origin = {m: torch.tensor([_origin(values[m][i], i in columns[m]) for i in usable]) for m in held}
     labels = torch.tensor([shard.label_index(shard.records[i]) for i in usable])
-    batch = Batch({m: c[0] for m, c in columns.items()}, {m: c[1] for m, c in columns.items()}, labels)
-    return Loaded(batch, [shard.records[i].id for i in usable], dict(unreadable), len(values) - len(usable))
+    ids = [shard.records[i].id for i in usable]
+    broken_files = {m: count for m, count in unreadable.items() if count}
+    return Loaded(Batch(inputs, origin, labels), ids, broken_files, len(shard.records) - len(usable))
 
 
-def _prepare(record: Record, modality: Modality, encoder: Encoder, unreadable: Counter[Modality]) -> Tensor | None:
-    """The prepared value; None where it is missing or unreadable, the latter counted and logged."""
-    raw: Raw
-    if modality in record.texts:
-        raw = record.texts[modality]
-    elif modality not in record.files:
-        return None
-    try:
-        raw = read(record.files[modality]) if modality in record.files else raw
-        return encoder.prepare(raw)
-    except ValueError as error:
-        log.warning("%s of example %s is treated as missing: %s", modality, record.id, error)
-        unreadable[modality] += 1
-        return None
+def _value(record: Record, modality: Modality, completed: Mapping[str, str | Path]) -> Value | None:
+    """What stands for a modality of an example: what the shard has, else what was generated, else nothing."""
+    if record.has(modality):
+        return Value(record.value(modality))
+    generated = completed.get(record.id)
+    return Value(generated, generated=True) if generated is not None else None
 
 
-def _column(values: list[Tensor | None], encoder: Encoder) -> tuple[Tensor, Tensor]:
-    """Inputs [N, ...] with blanks where a value is missing, and origins [N]."""
+def _column(shard: Shard, modality: Modality, encoder: Encoder, values: list[Value | None]) -> Mapping[int, Tensor]:
+    """The prepared values by row; without those that are missing or, counted and logged, unreadable."""
+    if isinstance(encoder, FrozenEncoder):
+        return frozen_column(shard, modality, encoder, values)
+    column = {}
+    for i, value in enumerate(values):
+        if value is None:
+            continue
+        try:
+            column[i] = encoder.prepare(value.read())
+        except ValueError as error:
+            log.warning("%s of example %s is treated as missing: %s", modality, shard.records[i].id, error)
+    return column
+
+
+def _stack(values: list[Tensor | None], encoder: Encoder) -> Tensor:
+    """Inputs [N, ...] with blanks where a value is missing."""
     blank = encoder.blank()
-    inputs = torch.stack([blank if value is None else value for value in values])
-    origin = torch.tensor([Origin.MISSING if value is None else Origin.OBSERVED for value in values])
-    return inputs, origin
+    return torch.stack([blank if value is None else value for value in values])
+
+
+def _origin(value: Value | None, readable: bool) -> Origin:
+    if value is None or not readable:
+        return Origin.MISSING
+    return Origin.GENERATED if value.generated else Origin.OBSERVED
 
 
 def batches(examples: Batch, size: int, order: torch.Generator | None = None) -> Iterator[Batch]:

@@ -1,6 +1,7 @@
 """Files of a shard as raw values, before any encoder's preprocessing."""
 
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,32 @@ class Sound:
 
 Raw = Sound | Image.Image | NDArray[np.float32] | str
 """What `read` gives: a sound, an image, an array [..] or a text."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """Where the value of one modality of one example is: a text itself, or a file."""
+
+    source: str | Path
+    generated: bool = False
+
+    def read(self) -> Raw:
+        """The value.
+
+        Raises ValueError when the file cannot be decoded or its kind is unknown.
+        """
+        return self.source if isinstance(self.source, str) else read(self.source)
+
+    def stamp(self, folder: Path) -> list[str | int]:
+        """What tells this value from another one without reading the file: the text, or name, size and time of change
+        of a file below `folder`."""
+        if isinstance(self.source, str):
+            return [self.source]
+        try:
+            about = self.source.stat()
+        except OSError:
+            return [str(self.source), -1]
+        return [os.path.relpath(self.source, folder.resolve()), about.st_size, about.st_mtime_ns]
 
 
 def read(path: Path) -> Raw:

@@ -85,6 +85,14 @@ class Record:
     texts: Mapping[Modality, str] = field(default_factory=dict)
     files: Mapping[Modality, Path] = field(default_factory=dict)
 
+    def has(self, modality: Modality) -> bool:
+        """Whether the modality is there, readable or not."""
+        return modality in self.texts or modality in self.files
+
+    def value(self, modality: Modality) -> str | Path:
+        """The text itself or the file of a modality that is there."""
+        return self.texts[modality] if modality in self.texts else self.files[modality]
+
 
 @dataclass
 class Written:

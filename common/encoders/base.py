@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from common.component import Component
 from common.data.media import Raw
@@ -39,6 +40,71 @@ class Encoder(nn.Module, ABC):
         """
         features = self(inputs).unsqueeze(1)
         return features, torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+
+
+class Tower(ABC):
+    """A frozen network with its preprocessing."""
+
+    @abstractmethod
+    def inputs(self, raw: Raw) -> Tensor:
+        """One raw value as the network's input, without the batch dimension.
+
+        Raises ValueError for a value that is not of its kind.
+        """
+
+    @abstractmethod
+    def features(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of inputs [B, ...]: pooled features [B, D], token features [B, T, D], which tokens are real [B, T] bool."""
+
+
+class FrozenEncoder(Encoder):
+    """An encoder that is never trained: its weights are no parameters of the model, they are not sent, and what it
+    makes of a value is computed once and kept (`common.data.features`).
+
+    Its prepared inputs are the features themselves, [1 + T, D]: first the pooled ones, scaled to a mean square of 1, as
+    the scale of a tower's output is arbitrary; then the tokens, standardised each, zeros where there is none.
+    """
+
+    def __init__(self, width: int, length: int) -> None:
+        super().__init__()
+        self.width, self.length = width, length
+
+    @property
+    @abstractmethod
+    def tower(self) -> Tower:
+        """The network, loaded when it is first needed.
+
+        Raises ModelError.
+        """
+
+    @abstractmethod
+    def described(self) -> str:
+        """All that the features of a value depend on: the kind of tower, its weights, its preprocessing."""
+
+    @torch.no_grad()
+    def extract(self, inputs: Tensor) -> Tensor:
+        """Features [B, 1 + T, D] of the tower's inputs [B, ...]."""
+        pooled, tokens, real = self.tower.features(inputs)
+        pooled = F.normalize(pooled.float(), dim=-1) * self.width**0.5
+        tokens = F.layer_norm(tokens.float(), (self.width,)) * real.unsqueeze(-1)
+        return torch.cat([pooled.unsqueeze(1), tokens], dim=1)
+
+    def prepare(self, raw: Raw) -> Tensor:
+        """[1 + T, D] float16."""
+        return self.extract(self.tower.inputs(raw).unsqueeze(0))[0].half()
+
+    def blank(self) -> Tensor:
+        """[1 + T, D] float16."""
+        return torch.zeros(1 + self.length, self.width, dtype=torch.float16)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[B, 1 + T, D] -> pooled features [B, D]."""
+        return inputs[:, 0].float()
+
+    def tokens(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, 1 + T, D] -> [B, T, D], [B, T]."""
+        tokens = inputs[:, 1:]
+        return tokens.float(), (tokens != 0).any(-1)
 
 
 class EncoderOptions(Component):

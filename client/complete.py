@@ -1,0 +1,170 @@
+"""Complete a shard: frozen models write what examples miss, once, before any training.
+
+Training data only: the label may enter a prompt. What is written stays in the shard's folder, with its provenance.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from client.completion.base import CompleterOptions, Generator, Request
+from common.component import Reference, build
+from common.data.completed import LINES, folder_of, read_lines, to_complete
+from common.data.media import Raw, Value
+from common.data.shard import Record, Shard
+from common.errors import ShardError
+from common.open_clip_models import OpenClip, load_open_clip
+from common.seeding import derive
+from common.types import Modality
+
+RECIPE = "recipe.json"
+
+
+@dataclass
+class Count:
+    """Of one modality of a shard: values made now, made earlier, rejected for their score, failed; the scores."""
+
+    made: int = 0
+    before: int = 0
+    rejected: int = 0
+    failed: int = 0
+    scores: list[float] = field(default_factory=list)
+
+
+Progress = Callable[[Modality, int, int], None]
+"""Called with a modality, how many of its values are done, and how many there are."""
+
+
+def complete(
+    shard: Shard,
+    completion: Mapping[Modality, Reference],
+    device: str = "cpu",
+    progress: Progress = lambda *_: None,
+) -> dict[Modality, Count]:
+    """Make every missing value that can be made; what is there already is kept, so that an interrupted completion goes
+    on where it stopped.
+
+    Raises ShardError for a test shard, ModelError.
+    """
+    if shard.info.made.get("part") == "test":
+        raise ShardError(f"shard {shard.folder}: test data are never completed, the label may enter a prompt")
+    return {m: _Completion(shard, m, completion[m], device).run(progress) for m in sorted(completion)}
+
+
+class _Completion:
+    """Of one modality of a shard."""
+
+    def __init__(self, shard: Shard, modality: Modality, reference: Reference, device: str) -> None:
+        self.shard, self.modality, self.reference, self.device = shard, modality, reference, device
+        self.options: CompleterOptions = build("completer", reference)
+        self.folder = folder_of(shard, modality, reference)
+
+    def run(self, progress: Progress) -> Count:
+        """Make what is not there yet."""
+        wanted = to_complete(self.shard, self.modality, self.options.source)
+        known = read_lines(self.folder)
+        missing = [record for record in wanted if record.id not in known]
+        count = Count(before=len(wanted) - len(missing))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / RECIPE).write_text(json.dumps(self.reference, indent=1) + "\n", encoding="utf-8")
+        progress(self.modality, count.before, len(wanted))
+        for lines in self._written(missing):
+            self._append(lines)
+            for line in lines:
+                _tell(count, line)
+            progress(self.modality, count.before + count.made + count.rejected + count.failed, len(wanted))
+        return count
+
+    def _written(self, records: Sequence[Record]) -> Iterator[list[dict[str, Any]]]:
+        """Lines of completed.jsonl, a batch at a time; the files are there when a line is."""
+        if not records:
+            return
+        generator = self.options.load(self.modality, self.device)
+        ranker = load_open_clip(self.options.ranker, self.device) if self.options.ranker else None
+        for start in range(0, len(records), self.options.batch_size):
+            yield self._batch(records[start : start + self.options.batch_size], generator, ranker)
+
+    def _batch(self, records: Sequence[Record], generator: Generator, ranker: OpenClip | None) -> list[dict[str, Any]]:
+        lines, requests, asked = [], [], []
+        for record in records:
+            try:
+                requests.append(self._request(record))
+                asked.append(record)
+            except ValueError as error:
+                lines.append({"id": record.id, "modality": self.modality, "failed": str(error)})
+        candidates = generator.generate(requests) if requests else []
+        for record, request, made in zip(asked, requests, candidates, strict=True):
+            lines.append(self._line(record, request, made, ranker))
+        return lines
+
+    def _request(self, record: Record) -> Request:
+        """Raises ValueError when the source cannot be read or is not of the kind that the model works from."""
+        source = Value(record.value(self.options.source)).read()
+        label = record.label if self.options.class_name else ""
+        prompt = self.options.prompt(label, self.shard.info.kinds.get(record.label, ""), source)
+        return Request(source, prompt, seeds(self.options, self.modality, record.id))
+
+    def _line(self, record: Record, request: Request, made: Sequence[Raw], ranker: OpenClip | None) -> dict[str, Any]:
+        scores = clip_scores(ranker, request.source, made) if ranker else [None]
+        best = max(range(len(made)), key=lambda i: scores[i] or 0.0) if ranker else 0
+        line: dict[str, Any] = {
+            "id": record.id,
+            "modality": self.modality,
+            "source": self.options.source,
+            "model": self.options.model,
+            "prompt": request.prompt,
+            "seed": request.seeds[best],
+            "score": scores[best],
+        }
+        threshold = self.options.reject_below
+        if threshold is not None and (scores[best] or 0.0) < threshold:
+            return line | {"rejected": f"the score is below {threshold:g}"}
+        return line | self._keep(record, made[best])
+
+    def _keep(self, record: Record, value: Raw) -> dict[str, str]:
+        """Write a generated value; the keys that say where it is."""
+        if isinstance(value, str):
+            return {"value": value}
+        assert isinstance(value, Image.Image)
+        name = f"{derive(0, record.id):016x}.png"  # an id may hold what a file name must not
+        value.convert("RGB").save(self.folder / name)
+        return {"file_name": name}
+
+    def _append(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """On disk when this returns. A line that an interruption cut off goes first."""
+        path = self.folder / LINES
+        _cut(path)
+        with path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def seeds(options: CompleterOptions, modality: Modality, name: str) -> list[int]:
+    """One seed a candidate: a function of the completer's seed, the modality and the example."""
+    return [derive(options.seed, "completion", modality, name, i) for i in range(options.candidates)]
+
+
+def clip_scores(ranker: OpenClip, source: Raw, made: Sequence[Raw]) -> list[float]:
+    """The cosine of each candidate and the source in the ranker's space."""
+    scores: list[float] = (ranker.embed(made) @ ranker.embed([source])[0]).tolist()
+    return scores
+
+
+def _tell(count: Count, line: Mapping[str, Any]) -> None:
+    count.rejected += "rejected" in line
+    count.failed += "failed" in line
+    count.made += not {"rejected", "failed"} & line.keys()
+    if line.get("score") is not None:
+        count.scores.append(line["score"])
+
+
+def _cut(path: Path) -> None:
+    """Take away what follows the last end of a line."""
+    if path.exists() and not (content := path.read_bytes()).endswith(b"\n"):
+        path.write_bytes(content[: content.rfind(b"\n") + 1])

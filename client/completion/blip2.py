@@ -1,0 +1,87 @@
+"""Image -> text by BLIP-2.
+
+J. Li, D. Li, S. Savarese, S. Hoi, "BLIP-2: Bootstrapping Language-Image Pre-training with Frozen Image Encoders and Large
+Language Models", ICML 2023, https://arxiv.org/abs/2301.12597; the captioner of FedMVP's paper.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from pydantic import Field
+from transformers import AutoProcessor, Blip2ForConditionalGeneration
+
+from client.completion.base import CompleterOptions, Generator, Request, subject
+from common.data.media import Raw
+from common.errors import ModelError
+from common.pretrained import fingerprint, locate
+from common.types import Modality
+
+
+class Blip2Generator(Generator):
+    """One candidate: the likeliest words, for a whole batch at a time. Several: drawn, an example at a time, so that
+    they depend on nothing else in the batch."""
+
+    def __init__(self, model: Any, processor: Any, options: "Blip2") -> None:
+        self.model, self.processor, self.options = model, processor, options
+
+    def generate(self, requests: Sequence[Request]) -> list[list[Raw]]:
+        """Texts without the prompt, which holds the label."""
+        if self.options.candidates == 1:
+            return [[text] for text in self._write(requests, do_sample=False)]
+        return [self._drawn(request) for request in requests]
+
+    def _drawn(self, request: Request) -> list[Raw]:
+        with torch.random.fork_rng():
+            torch.manual_seed(request.seeds[0])
+            return [*self._write([request], do_sample=True, top_p=self.options.top_p,
+                                 num_return_sequences=len(request.seeds))]  # fmt: skip
+
+    @torch.no_grad()
+    def _write(self, requests: Sequence[Request], **how: Any) -> list[str]:
+        images = [_picture(request.source) for request in requests]
+        prompts = [request.prompt for request in requests]
+        inputs = self.processor(images=images, text=prompts, padding=True, return_tensors="pt").to(self.model.device)
+        inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
+        ids = self.model.generate(**inputs, max_new_tokens=self.options.words, **how)
+        texts = self.processor.batch_decode(ids, skip_special_tokens=True)
+        each = len(texts) // len(prompts)
+        return [text.strip().removeprefix(prompts[i // each]).strip() for i, text in enumerate(texts)]
+
+
+class Blip2(CompleterOptions):
+    """words: tokens of a text at the most; top_p: of what is drawn, where there are several candidates."""
+
+    model: str = "Salesforce/blip2-opt-2.7b"
+    words: int = Field(40, ge=1)
+    top_p: float = Field(0.9, gt=0, le=1)
+
+    def prompt(self, label: str, kind: str, source: Raw | None) -> str:
+        """ "A photo of {class name}, a kind of {kind}, which has" (2.2)"""
+        return f"{subject(label, kind)}, which has"
+
+    def load(self, modality: Modality, device: str) -> Blip2Generator:
+        """Model and processor of the folder."""
+        folder = locate(self.model)
+        return Blip2Generator(*_load(folder, fingerprint(folder), device), self)
+
+
+def _picture(source: Raw) -> Image.Image:
+    if not isinstance(source, Image.Image):
+        raise ValueError(f"an image is needed, not {type(source).__name__}")
+    return source.convert("RGB")
+
+
+@lru_cache(maxsize=1)
+def _load(folder: Path, content: str, device: str) -> tuple[Any, Any]:
+    dtype = torch.float16 if device.startswith("cuda") else torch.float32
+    try:
+        model = Blip2ForConditionalGeneration.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+        processor = AutoProcessor.from_pretrained(folder)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder}: not a BLIP-2 model: {str(error).splitlines()[0]}") from error
+    processor.tokenizer.padding_side = "left"
+    return model.to(device).eval().requires_grad_(False), processor

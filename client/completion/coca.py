@@ -1,0 +1,102 @@
+"""Image -> text by a CoCa model of open_clip.
+
+J. Yu et al., "CoCa: Contrastive Captioners are Image-Text Foundation Models", TMLR 2022,
+https://arxiv.org/abs/2205.01917. open_clip's own `generate` needs a class that newer versions of transformers no longer
+have; this samples from the same logits.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+
+from client.completion.base import CompleterOptions, Generator, Request, subject
+from common.data.media import Raw
+from common.errors import ModelError
+from common.open_clip_models import OpenClip, load_open_clip
+from common.types import Modality
+
+
+class CoCaGenerator(Generator):
+    """Continues the prompt, a word at a time: the likeliest word of the first candidate, a drawn one of the others."""
+
+    def __init__(self, loaded: OpenClip, options: "CoCa") -> None:
+        self.loaded, self.options = loaded, options
+        # The text of no words is a begin, an end, and padding.
+        self.begin, self.end = self.loaded.ids([""])[0, :2].tolist()
+        self.context = self.loaded.ids([""]).shape[1]
+
+    @torch.no_grad()
+    def generate(self, requests: Sequence[Request]) -> list[list[Raw]]:
+        """Texts without the prompt, which holds the label."""
+        images = torch.stack([self._pixels(request.source) for request in requests]).to(self.loaded.device)
+        seen = self.loaded.model(images)
+        owner = torch.tensor([i for i, request in enumerate(requests) for _ in request.seeds])
+        draws = [None if c == 0 else torch.Generator().manual_seed(seed)
+                 for request in requests for c, seed in enumerate(request.seeds)]  # fmt: skip
+        ids = self.loaded.ids([requests[i].prompt for i in owner.tolist()])
+        texts = self._continue(
+            ids, {key: value[owner] for key, value in seen.items() if key.startswith("image")}, draws
+        )
+        made: list[list[Raw]] = [[] for _ in requests]
+        for i, text in zip(owner.tolist(), texts, strict=True):
+            made[i].append(text)
+        return made
+
+    def _pixels(self, source: Raw) -> Tensor:
+        if not isinstance(source, Image.Image):
+            raise ValueError(f"an image is needed, not {type(source).__name__}")
+        return self.loaded.pixels(source)
+
+    def _continue(self, ids: Tensor, seen: dict[str, Tensor], draws: Sequence[torch.Generator | None]) -> list[str]:
+        """ids: prompts [B, L], each ending with the end token; seen: what the model makes of the images."""
+        starts = (ids == self.end).float().argmax(1)
+        ends, rows = starts.clone(), torch.arange(len(ids))
+        open_rows = torch.ones(len(ids), dtype=torch.bool)
+        ids[rows, starts] = 0
+        while open_rows.any() and int(ends.max()) < min(self.context, int(starts.max()) + self.options.words) - 1:
+            width = int(ends.max()) + 1
+            said = self.loaded.model(
+                None, ids[:, :width].to(self.loaded.device), image_latent=seen["image_features"],
+                image_embs=seen["image_embs"], output_labels=False,
+            )["logits"].float().cpu()  # fmt: skip
+            chosen = self._choose(said[rows, ends - 1], draws)
+            open_rows &= chosen != self.end
+            ids[rows[open_rows], ends[open_rows]] = chosen[open_rows]
+            ends += open_rows.long()
+        return [self._text(row[start:end]) for row, start, end in zip(ids, starts.tolist(), ends.tolist(), strict=True)]
+
+    def _choose(self, logits: Tensor, draws: Sequence[torch.Generator | None]) -> Tensor:
+        """The next word of every row: logits [B, V] -> [B]."""
+        logits[:, self.begin] = -torch.inf
+        ranked, order = (logits / self.options.temperature).softmax(1).sort(1, descending=True)
+        ranked[ranked.cumsum(1) - ranked > self.options.top_p] = 0
+        picks = [0 if draw is None else int(torch.multinomial(row, 1, generator=draw))
+                 for row, draw in zip(ranked, draws, strict=True)]  # fmt: skip
+        return order[torch.arange(len(order)), torch.tensor(picks)]
+
+    def _text(self, ids: Tensor) -> str:
+        tokenizer = getattr(self.loaded.tokenizer, "tokenizer", self.loaded.tokenizer)
+        return str(tokenizer.decode(ids.tolist())).strip()
+
+
+class CoCa(CompleterOptions):
+    """words: tokens of a text at the most; temperature, top_p: of what is drawn."""
+
+    model: str = "birds-coca"
+    words: int = Field(32, ge=1)
+    temperature: float = Field(1.0, gt=0)
+    top_p: float = Field(0.9, gt=0, le=1)
+
+    def prompt(self, label: str, kind: str, source: Raw | None) -> str:
+        """ "A photo of {class name}, a kind of {kind}, which has" (2.2)"""
+        return f"{subject(label, kind)}, which has"
+
+    def load(self, modality: Modality, device: str) -> CoCaGenerator:
+        """The model; it must have a text decoder, which CLIP models have not."""
+        loaded = load_open_clip(self.model, device)
+        if not hasattr(loaded.model, "text_decoder"):
+            raise ModelError(f"{loaded.folder}: not a CoCa model: it cannot write texts")
+        return CoCaGenerator(loaded, self)

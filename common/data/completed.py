@@ -1,0 +1,83 @@
+"""What frozen models wrote for the missing values of a shard, and how it is found again.
+
+shard/completed/image-0f3a.../
+  recipe.json       the completer with all of its options
+  completed.jsonl   one line an example: id, source, model, prompt, seed, score, and "file_name" or "value";
+                    "rejected" or "failed" with a reason where nothing usable was made
+  7.png ...
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from common.component import Reference
+from common.data.shard import Record, Shard
+from common.errors import ShardError
+from common.types import Modality
+
+COMPLETED = "completed"
+LINES = "completed.jsonl"
+WITHOUT_EFFECT = {"batch_size"}
+"""Options of a completer that change nothing in what it makes."""
+
+
+def folder_of(shard: Shard, modality: Modality, completer: Reference) -> Path:
+    """Where the values of a modality are that this completer makes: other options, another folder."""
+    relevant = {key: value for key, value in completer.items() if key not in WITHOUT_EFFECT}
+    digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:12]
+    return shard.folder / COMPLETED / f"{modality}-{digest}"
+
+
+def to_complete(shard: Shard, modality: Modality, source: Modality) -> list[Record]:
+    """The examples that miss a modality and have the one it is made from."""
+    return [record for record in shard.records if not record.has(modality) and record.has(source)]
+
+
+def find_completed(shard: Shard, modality: Modality, completer: Reference) -> Mapping[str, str | Path]:
+    """The generated values, texts or files, by example id, without what was rejected or failed.
+
+    Raises ShardError when the shard has not been completed with these options.
+    """
+    folder = folder_of(shard, modality, completer)
+    lines = read_lines(folder)
+    wanted = to_complete(shard, modality, completer["source"])
+    if lacking := [record.id for record in wanted if record.id not in lines]:
+        raise ShardError(
+            f"shard {shard.folder}: {len(lacking)} of {len(wanted)} missing {modality} values have not been completed "
+            f"as the experiment says: run `fedmosaic complete {shard.folder} --with CONFIG`"
+        )
+    values = {record.id: _value(folder, lines[record.id]) for record in wanted}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def read_lines(folder: Path) -> dict[str, dict[str, Any]]:
+    """The lines of completed.jsonl by id; none if there is no such file. A last line that was cut off is left out.
+
+    Raises ShardError when another line is no such line.
+    """
+    path = folder / LINES
+    if not path.exists():
+        return {}
+    *whole, _ = path.read_text(encoding="utf-8").split("\n")
+    found = {}
+    for number, line in enumerate(whole, start=1):
+        try:
+            content = json.loads(line)
+            found[str(content["id"])] = content
+        except (ValueError, TypeError, KeyError):
+            raise ShardError(f"{path}, line {number}: not a line about an example") from None
+    return found
+
+
+def _value(folder: Path, line: Mapping[str, Any]) -> str | Path | None:
+    if isinstance(line.get("value"), str):
+        return str(line["value"])
+    if isinstance(name := line.get("file_name"), str):
+        path = (folder / name).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise ShardError(f"{folder / LINES}: file name {name!r} leaves the folder")
+        return path
+    return None

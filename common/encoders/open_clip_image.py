@@ -1,0 +1,70 @@
+"""The frozen image tower of a CLIP or CoCa model of open_clip."""
+
+from PIL import Image as Picture
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from common.data.media import Raw
+from common.encoders.base import EncoderOptions, FrozenEncoder, Tower
+from common.errors import ModelError
+from common.open_clip_models import OpenClip, load_open_clip, read_config
+from common.pretrained import fingerprint, locate
+
+
+class OpenClipImageTower(Tower):
+    """Pooled features are those of the space that images and texts share; tokens are those of the patches after the
+    last block, means over grid x grid cells."""
+
+    def __init__(self, loaded: OpenClip, grid: int, width: int) -> None:
+        self.loaded, self.grid, self.width = loaded, grid, width
+
+    def inputs(self, raw: Raw) -> Tensor:
+        """[3, H, W]."""
+        if not isinstance(raw, Picture.Image):
+            raise ValueError(f"an image is needed, not {type(raw).__name__}")
+        return self.loaded.pixels(raw)
+
+    def features(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[B, D], zeros behind the shared space if the tokens are wider, and [B, grid * grid, D]."""
+        found = self.loaded.model.forward_intermediates(
+            image=inputs, image_indices=1, normalize=False, normalize_intermediates=True
+        )
+        cells = F.adaptive_avg_pool2d(found["image_intermediates"][-1], self.grid).flatten(2).transpose(1, 2)
+        tokens = F.pad(cells, (0, self.width - cells.shape[-1]))
+        pooled = F.pad(found["image_features"], (0, self.width - found["image_features"].shape[-1]))
+        return pooled, tokens, tokens.new_ones(tokens.shape[:2]).bool()
+
+
+class OpenClipImageEncoder(FrozenEncoder):
+    """Features of images."""
+
+    def __init__(self, options: "OpenClipImage") -> None:
+        self.folder = locate(options.model)
+        config = read_config(self.folder)
+        try:
+            width = max(config["embed_dim"], config["vision_cfg"]["width"])
+        except (KeyError, TypeError):
+            raise ModelError(f"{self.folder}: its image tower is not a vision transformer of open_clip") from None
+        super().__init__(width, options.grid**2)
+        self.options = options
+
+    @property
+    def tower(self) -> OpenClipImageTower:
+        """The tower, kept by the process once it is loaded."""
+        return OpenClipImageTower(load_open_clip(self.options.model), self.options.grid, self.width)
+
+    def described(self) -> str:
+        """Weights and preprocessing are files of the folder."""
+        return f"open-clip-image grid {self.options.grid} {fingerprint(self.folder)}"
+
+
+class OpenClipImage(EncoderOptions):
+    """model: a name, see `common.pretrained`; grid: the tokens are means over grid x grid cells of the picture."""
+
+    model: str = "birds-coca"
+    grid: int = Field(4, ge=1)
+
+    def build(self) -> OpenClipImageEncoder:
+        """The encoder of this model."""
+        return OpenClipImageEncoder(self)

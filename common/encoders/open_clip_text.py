@@ -1,0 +1,70 @@
+"""The frozen text tower of a CLIP or CoCa model of open_clip."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from common.data.media import Raw
+from common.encoders.base import EncoderOptions, FrozenEncoder, Tower
+from common.errors import ModelError
+from common.open_clip_models import OpenClip, load_open_clip, read_config
+from common.pretrained import fingerprint, locate
+
+PADDING = 0
+"""Of all tokenizers of open_clip, and of the config's `pad_id` unless it says otherwise."""
+
+
+class OpenClipTextTower(Tower):
+    """Pooled features are those of the space that images and texts share; tokens are those after the last block."""
+
+    def __init__(self, loaded: OpenClip, width: int) -> None:
+        self.loaded, self.width = loaded, width
+        self.padding = read_config(loaded.folder)["text_cfg"].get("pad_id", PADDING)
+
+    def inputs(self, raw: Raw) -> Tensor:
+        """[context length] token ids."""
+        if not isinstance(raw, str):
+            raise ValueError(f"a text is needed, not {type(raw).__name__}")
+        return self.loaded.ids([raw])[0]
+
+    def features(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[B, D], zeros behind the shared space if the tokens are wider, and [B, context length, D]."""
+        found = self.loaded.model.forward_intermediates(
+            text=inputs, text_indices=1, normalize=False, normalize_intermediates=True
+        )
+        tokens = found["text_intermediates"][-1]
+        pooled = F.pad(found["text_features"], (0, self.width - found["text_features"].shape[-1]))
+        return pooled, F.pad(tokens, (0, self.width - tokens.shape[-1])), inputs != self.padding
+
+
+class OpenClipTextEncoder(FrozenEncoder):
+    """Features of texts."""
+
+    def __init__(self, options: "OpenClipText") -> None:
+        self.folder = locate(options.model)
+        config = read_config(self.folder)
+        try:
+            text = config["text_cfg"]
+            width, length = max(config["embed_dim"], text["width"]), text.get("context_length", 77)
+        except (KeyError, TypeError):
+            raise ModelError(f"{self.folder}: its text tower is not a transformer of open_clip") from None
+        super().__init__(width, length)
+        self.options = options
+
+    @property
+    def tower(self) -> OpenClipTextTower:
+        """The tower, kept by the process once it is loaded."""
+        return OpenClipTextTower(load_open_clip(self.options.model), self.width)
+
+    def described(self) -> str:
+        """Weights and tokenizer are files of the folder."""
+        return f"open-clip-text {fingerprint(self.folder)}"
+
+
+class OpenClipText(EncoderOptions):
+    """model: a name, see `common.pretrained`."""
+
+    model: str = "birds-coca"
+
+    def build(self) -> OpenClipTextEncoder:
+        """The encoder of this model."""
+        return OpenClipTextEncoder(self)

@@ -1,0 +1,93 @@
+"""A frozen text encoder of the transformers library: BERT, the text tower of CLIP, and their kin.
+
+T. Wolf et al., "Transformers: State-of-the-Art Natural Language Processing", EMNLP 2020.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from common.data.media import Raw
+from common.encoders.base import EncoderOptions, FrozenEncoder, Tower
+from common.errors import ModelError
+from common.pretrained import fingerprint, locate
+
+
+class TransformersTextTower(Tower):
+    """Pooled features are the model's own (BERT: of the first token; CLIP: of the last), tokens the last layer's."""
+
+    def __init__(self, model: Any, tokenizer: Any, length: int) -> None:
+        self.model, self.tokenizer, self.length = model, tokenizer, length
+
+    def inputs(self, raw: Raw) -> Tensor:
+        """[2, length]: token ids, and 1 where they are not padding."""
+        if not isinstance(raw, str):
+            raise ValueError(f"a text is needed, not {type(raw).__name__}")
+        found = self.tokenizer(raw, padding="max_length", truncation=True, max_length=self.length, return_tensors="pt")
+        return torch.cat([found.input_ids, found.attention_mask])
+
+    def features(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[B, D], [B, length, D]."""
+        ids, real = inputs.unbind(1)
+        found = self.model(input_ids=ids, attention_mask=real)
+        tokens: Tensor = found.last_hidden_state
+        pooled = getattr(found, "pooler_output", None)
+        if pooled is None:
+            pooled = (tokens * real.unsqueeze(-1)).sum(1) / real.sum(1, keepdim=True).clamp_min(1)
+        return pooled, F.pad(tokens, (0, 0, 0, self.length - tokens.shape[1])), real.bool()
+
+
+class TransformersTextEncoder(FrozenEncoder):
+    """Features of texts."""
+
+    def __init__(self, options: "TransformersText") -> None:
+        self.folder = locate(options.model)
+        super().__init__(_width(self.folder), options.length)
+        self.options = options
+
+    @property
+    def tower(self) -> TransformersTextTower:
+        """The tower, kept by the process once it is loaded."""
+        return _load(self.folder, fingerprint(self.folder), self.length)
+
+    def described(self) -> str:
+        """Weights and tokenizer are files of the folder."""
+        return f"transformers-text length {self.length} {fingerprint(self.folder)}"
+
+
+class TransformersText(EncoderOptions):
+    """model: a name, see `common.pretrained`; length: tokens that are kept of a text."""
+
+    model: str
+    length: int = Field(64, ge=4)
+
+    def build(self) -> TransformersTextEncoder:
+        """The encoder of this model."""
+        return TransformersTextEncoder(self)
+
+
+def _width(folder: Path) -> int:
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder}: config.json cannot be read: {str(error).splitlines()[0]}") from None
+    width = getattr(config, "hidden_size", None)
+    if width is None:
+        raise ModelError(f"{folder}: config.json has no hidden_size; a text encoder is needed")
+    return int(width)
+
+
+@lru_cache(maxsize=2)
+def _load(folder: Path, content: str, length: int) -> TransformersTextTower:
+    try:
+        model = AutoModel.from_pretrained(folder, use_safetensors=True).eval().requires_grad_(False)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(f"{folder}: not a text encoder of transformers: {str(error).splitlines()[0]}") from error
+    return TransformersTextTower(model, tokenizer, length)

@@ -1,0 +1,118 @@
+"""A frozen vision transformer of torchvision.
+
+A. Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021, https://arxiv.org/abs/2010.11929. The folder holds
+torchvision's state dict as `model.safetensors`; the sizes of the network are read from it.
+"""
+
+import math
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from PIL import Image as Picture
+from pydantic import Field
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.models import VisionTransformer as Network
+from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.transforms import v2
+
+from common.data.media import Raw
+from common.encoders.base import EncoderOptions, FrozenEncoder, Tower
+from common.encoders.image import picture_tensor
+from common.errors import ModelError
+from common.pretrained import fingerprint, locate
+
+WEIGHTS = "model.safetensors"
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet, with which torchvision's weights were trained."""
+
+
+class VisionTransformerTower(Tower):
+    """Pooled features are those of the class token; tokens are those of the patches, means over grid x grid cells."""
+
+    def __init__(self, network: Any, size: int, grid: int) -> None:
+        self.network = create_feature_extractor(network, {"encoder.ln": "tokens"}).eval()
+        self.size, self.grid = size, grid
+        self.normalise = v2.Normalize(MEAN, DEVIATION)
+
+    def inputs(self, raw: Raw) -> Tensor:
+        """[3, size, size]."""
+        if not isinstance(raw, Picture.Image):
+            raise ValueError(f"an image is needed, not {type(raw).__name__}")
+        pixels: Tensor = self.normalise((picture_tensor(raw, self.size, 3) + 1) / 2)
+        return pixels
+
+    def features(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[B, D], [B, grid * grid, D]."""
+        found = self.network(inputs)["tokens"]
+        side = math.isqrt(found.shape[1] - 1)
+        patches = found[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+        tokens = F.adaptive_avg_pool2d(patches, self.grid).flatten(2).transpose(1, 2)
+        return found[:, 0], tokens, tokens.new_ones(tokens.shape[:2]).bool()
+
+
+class VisionTransformerEncoder(FrozenEncoder):
+    """Features of images."""
+
+    def __init__(self, options: "VisionTransformer") -> None:
+        self.folder = locate(options.model)
+        super().__init__(_shape(self.folder, "conv_proj.weight")[0], options.grid**2)
+        self.options = options
+
+    @property
+    def tower(self) -> VisionTransformerTower:
+        """The tower, kept by the process once it is loaded."""
+        return _load(self.folder, fingerprint(self.folder), self.options.heads, self.options.grid)
+
+    def described(self) -> str:
+        """The weights are a file of the folder."""
+        options = self.options
+        return f"vision-transformer heads {options.heads} grid {options.grid} {fingerprint(self.folder)}"
+
+
+class VisionTransformer(EncoderOptions):
+    """model: a name, see `common.pretrained`; heads: of its attention, 12 for ViT-B.
+
+    grid: the tokens are means over grid x grid cells of the picture.
+    """
+
+    model: str
+    heads: int = Field(12, ge=1)
+    grid: int = Field(4, ge=1)
+
+    def build(self) -> VisionTransformerEncoder:
+        """The encoder of this model."""
+        return VisionTransformerEncoder(self)
+
+
+def _shape(folder: Path, name: str) -> list[int]:
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt") as weights:
+            shape: list[int] = weights.get_slice(name).get_shape()
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{folder / WEIGHTS} holds no vision transformer of torchvision: {error}") from None
+    return shape
+
+
+@lru_cache(maxsize=2)
+def _load(folder: Path, content: str, heads: int, grid: int) -> VisionTransformerTower:
+    weights = load_file(folder / WEIGHTS)
+    width, _, patch, _ = weights["conv_proj.weight"].shape
+    try:
+        size = patch * math.isqrt(weights["encoder.pos_embedding"].shape[1] - 1)
+        network = Network(
+            image_size=size,
+            patch_size=patch,
+            num_layers=len({name.split(".")[2] for name in weights if name.startswith("encoder.layers.")}),
+            num_heads=heads,
+            hidden_dim=width,
+            mlp_dim=weights["encoder.layers.encoder_layer_0.mlp.0.weight"].shape[0],
+            num_classes=weights["heads.head.weight"].shape[0],
+        )
+        network.load_state_dict(weights)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise ModelError(f"{folder / WEIGHTS} holds no vision transformer of torchvision: {error}") from None
+    return VisionTransformerTower(network.eval().requires_grad_(False), size, grid)

@@ -1,0 +1,109 @@
+"""Models of open_clip from a folder: CLIP, CoCa and their kin, with preprocessing and tokenizer.
+
+G. Ilharco et al., "OpenCLIP", 2021, https://github.com/mlfoundations/open_clip.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from torch import Tensor
+
+from common.data.media import Raw
+from common.errors import ModelError
+from common.pretrained import fingerprint, locate
+
+CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+
+
+@dataclass(frozen=True)
+class OpenClip:
+    """A frozen model in eval mode. folder: where it lies."""
+
+    folder: Path
+    model: Any
+    preprocess: Any
+    tokenizer: Any
+
+    def embed(self, values: Sequence[Raw]) -> Tensor:
+        """Images, or texts, as unit vectors [B, E] in the space that both share.
+
+        Raises ValueError for values of another kind, or of both kinds.
+        """
+        images = [value for value in values if isinstance(value, Image.Image)]
+        texts = [value for value in values if isinstance(value, str)]
+        if len(images) == len(values):
+            return self.embed_images(torch.stack([self.pixels(image) for image in images]))
+        if len(texts) == len(values):
+            return self.embed_texts(self.ids(texts))
+        raise ValueError(f"images or texts are needed, not {', '.join(sorted({type(v).__name__ for v in values}))}")
+
+    def pixels(self, picture: Image.Image) -> Tensor:
+        """[3, H, W] as the model wants them."""
+        pixels: Tensor = self.preprocess(picture.convert("RGB"))
+        return pixels
+
+    def ids(self, texts: list[str]) -> Tensor:
+        """Token ids [B, context length]."""
+        ids: Tensor = self.tokenizer(texts)
+        return ids
+
+    @torch.no_grad()
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        """[B, 3, H, W] -> unit vectors [B, E] in the space that images and texts share."""
+        vectors: Tensor = self.model.encode_image(pixels.to(self.device), normalize=True).float()
+        return vectors
+
+    @torch.no_grad()
+    def embed_texts(self, ids: Tensor) -> Tensor:
+        """[B, L] -> unit vectors [B, E] in the space that images and texts share."""
+        vectors: Tensor = self.model.encode_text(ids.to(self.device), normalize=True).float()
+        return vectors
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = next(self.model.parameters()).device
+        return device
+
+
+def load_open_clip(name: str, device: str = "cpu") -> OpenClip:
+    """The model of a name, see `common.pretrained`.
+
+    Raises ModelError.
+    """
+    folder = locate(name)
+    return _load(folder, fingerprint(folder), device)
+
+
+@lru_cache(maxsize=4)
+def _load(folder: Path, content: str, device: str) -> OpenClip:
+    read_config(folder)
+    if not (folder / WEIGHTS).is_file():
+        raise ModelError(f"{folder}: there is no {WEIGHTS}")
+    where = f"local-dir:{folder}"
+    try:
+        model, _, preprocess = open_clip.create_model_and_transforms(where, device=device)
+        tokenizer = open_clip.get_tokenizer(where)
+    except (RuntimeError, ValueError, TypeError, KeyError, OSError, SafetensorError) as error:
+        raise ModelError(f"{folder}: not a model that open_clip can load: {str(error).splitlines()[0]}") from error
+    return OpenClip(folder, model.eval().requires_grad_(False), preprocess, tokenizer)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The section `model_cfg` of open_clip_config.json.
+
+    Raises ModelError.
+    """
+    try:
+        config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["model_cfg"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder}: {CONFIG} cannot be read: {error}") from None
+    return config
