@@ -15,6 +15,7 @@ from PIL import Image
 from client.completion.base import CompleterOptions, Generator, Request
 from common.component import Reference, build
 from common.data.completed import LINES, folder_of, read_lines, to_complete
+from common.data.make import TEST
 from common.data.media import Raw, Value
 from common.data.shard import Record, Shard
 from common.errors import ShardError
@@ -51,7 +52,7 @@ def complete(
 
     Raises ShardError for a test shard, ModelError.
     """
-    if shard.info.made.get("part") == "test":
+    if shard.info.made.get("part") == TEST:
         raise ShardError(f"shard {shard.folder}: test data are never completed, the label may enter a prompt")
     return {m: _Completion(shard, m, completion[m], device).run(progress) for m in sorted(completion)}
 

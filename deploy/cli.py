@@ -14,6 +14,7 @@ import yaml
 from common.config import Experiment, read
 from common.errors import ConfigError, DataError, FedmosaicError, ModelError
 
+PROBE_PER_CLASS = 2
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
@@ -78,8 +79,43 @@ def _parser() -> argparse.ArgumentParser:
     link.add_argument("--root-certificates", type=Path, metavar="FILE", help="CA certificate of the SuperLink")
     link.add_argument("--insecure", action="store_true", help="connect without encryption")
     run.set_defaults(command=_run)
+    _add_completion(commands)
     _add_bench(commands)
     return parser
+
+
+def _add_completion(commands: Any) -> None:
+    complete = commands.add_parser(
+        "complete",
+        help="let frozen models make what the examples of a shard miss",
+        epilog="example: fedmosaic complete shards/client-0 --with configs/birds-mini-fedmvp.yaml",
+    )
+    complete.add_argument("shards", type=Path, nargs="+", metavar="SHARD", help="a folder with training examples")
+    probe = commands.add_parser(
+        "probe",
+        help="make the server's probe set of synthetic examples, from the names of the classes",
+        epilog="example: fedmosaic probe shards/test --with configs/birds-mini-fedmvp.yaml --out shards/probe",
+    )
+    probe.add_argument("shard", type=Path, metavar="SHARD", help="any shard of the experiment; its classes are read")
+    probe.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    probe.add_argument("--per-class", type=int, default=PROBE_PER_CLASS, metavar="N", help="examples of a class")
+    for parser, command in ((complete, _complete), (probe, _probe)):
+        parser.add_argument(
+            "--with", type=Path, required=True, metavar="CONFIG", dest="config", help="its section completion counts"
+        )
+        _add_overrides(parser)
+        parser.add_argument("--device", metavar="NAME", help="e.g. cpu or cuda (default: a GPU where there is one)")
+        parser.set_defaults(command=command)
+    pretrain = commands.add_parser(
+        "pretrain",
+        help="train the small frozen models that come with the project, from nothing",
+        epilog="example: fedmosaic pretrain birds-coca --out weights/birds-coca",
+    )
+    pretrain.add_argument("model", choices=["birds-coca", "birds-diffusion"])
+    pretrain.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    pretrain.add_argument("--seed", type=int, default=7, metavar="N")
+    pretrain.add_argument("--effort", type=float, default=1.0, metavar="X", help="share of the usual training steps")
+    pretrain.set_defaults(command=_pretrain)
 
 
 def _add_bench(commands: Any) -> None:
@@ -164,6 +200,37 @@ def _run(options: argparse.Namespace) -> None:
     show(launched.run_folder)
 
 
+def _complete(options: argparse.Namespace) -> None:
+    from deploy.complete import best_device, complete_shards
+
+    _quiet_libraries()
+    complete_shards(_experiment(options), options.shards, options.device or best_device())
+
+
+def _probe(options: argparse.Namespace) -> None:
+    from common.data.shard import Shard
+    from deploy.complete import best_device, make_probe
+
+    _quiet_libraries()
+    info, device = Shard.open(options.shard).info, options.device or best_device()
+    made = make_probe(_experiment(options), info, options.out, options.per_class, device)
+    print(f"{len(info.classes) * options.per_class} synthetic examples in {made}")
+
+
+def _pretrain(options: argparse.Namespace) -> None:
+    from deploy.pretrain.command import pretrain
+
+    _quiet_libraries()
+    pretrain(options.model, options.out, options.seed, options.effort)
+
+
+def _quiet_libraries() -> None:
+    """What transformers, diffusers and open_clip log is about their own workings."""
+    logging.basicConfig(level=logging.ERROR)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+
+
 def _bench(options: argparse.Namespace) -> None:
     from deploy.bench import command
 
@@ -227,8 +294,25 @@ def _prepare_shards(experiment: Experiment, shards: Path) -> None:
         print(f"making shards in {shards}")
         make_shards(experiment, shards)
     check_made(experiment, shards)
-    for index in range(experiment.data.clients):
-        Shard.open(shards / client_name(index))
+    folders = [shards / client_name(index) for index in range(experiment.data.clients)]
+    for folder in folders:
+        Shard.open(folder)
+    if experiment.completion:
+        _complete_all(experiment, shards, folders)
+
+
+def _complete_all(experiment: Experiment, shards: Path, folders: list[Path]) -> None:
+    """Do what every site and the server would do on their own: complete the shards, and make the probe set."""
+    from common.data.make import PROBE
+    from common.data.shard import Shard
+    from deploy.complete import best_device, complete_shards, make_probe
+
+    _quiet_libraries()
+    complete_shards(experiment, folders, best_device())
+    probed = (experiment.strategy or {}).get("name") == "cka"
+    if probed and not (shards / PROBE).exists():
+        print(f"making the server's probe set in {shards / PROBE}")
+        make_probe(experiment, Shard.open(folders[0]).info, shards / PROBE, PROBE_PER_CLASS, best_device())
 
 
 if __name__ == "__main__":

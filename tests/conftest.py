@@ -74,3 +74,21 @@ def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "shards"
     make_shards(experiment(), folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny frozen models with random weights, one of each kind, by name."""
+    import tiny_models
+
+    folder = tmp_path_factory.mktemp("models")
+    for name in ("coca", "clip", "bert", "clip_text", "vision_transformer", "blip2", "diffusion"):
+        getattr(tiny_models, f"save_{name}")(folder / name)
+    return folder
+
+
+@pytest.fixture
+def models(models_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, found by their names."""
+    monkeypatch.setenv("FEDMOSAIC_MODELS", str(models_folder))
+    return models_folder

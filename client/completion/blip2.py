@@ -1,7 +1,7 @@
 """Image -> text by BLIP-2.
 
-J. Li, D. Li, S. Savarese, S. Hoi, "BLIP-2: Bootstrapping Language-Image Pre-training with Frozen Image Encoders and Large
-Language Models", ICML 2023, https://arxiv.org/abs/2301.12597; the captioner of FedMVP's paper.
+J. Li, D. Li, S. Savarese, S. Hoi, "BLIP-2: Bootstrapping Language-Image Pre-training with Frozen Image Encoders and
+Large Language Models", ICML 2023, https://arxiv.org/abs/2301.12597; the captioner of FedMVP's paper.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 from pydantic import Field
+from torch import Tensor
 from transformers import AutoProcessor, Blip2ForConditionalGeneration
 
 from client.completion.base import CompleterOptions, Generator, Request, subject
@@ -47,9 +48,8 @@ class Blip2Generator(Generator):
         inputs = self.processor(images=images, text=prompts, padding=True, return_tensors="pt").to(self.model.device)
         inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
         ids = self.model.generate(**inputs, max_new_tokens=self.options.words, **how)
-        texts = self.processor.batch_decode(ids, skip_special_tokens=True)
-        each = len(texts) // len(prompts)
-        return [text.strip().removeprefix(prompts[i // each]).strip() for i, text in enumerate(texts)]
+        texts: list[str] = self.processor.batch_decode(_after(inputs["input_ids"], ids), skip_special_tokens=True)
+        return [text.strip() for text in texts]
 
 
 class Blip2(CompleterOptions):
@@ -73,6 +73,13 @@ def _picture(source: Raw) -> Image.Image:
     if not isinstance(source, Image.Image):
         raise ValueError(f"an image is needed, not {type(source).__name__}")
     return source.convert("RGB")
+
+
+def _after(prompts: Tensor, ids: Tensor) -> Tensor:
+    """Whether what is generated begins with the prompt differs between language models: without it."""
+    length = prompts.shape[1]
+    repeated = prompts.repeat_interleave(len(ids) // len(prompts), 0)
+    return ids[:, length:] if torch.equal(ids[:, :length], repeated) else ids
 
 
 @lru_cache(maxsize=1)

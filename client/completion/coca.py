@@ -25,7 +25,9 @@ class CoCaGenerator(Generator):
     def __init__(self, loaded: OpenClip, options: "CoCa") -> None:
         self.loaded, self.options = loaded, options
         # The text of no words is a begin, an end, and padding.
-        self.begin, self.end = self.loaded.ids([""])[0, :2].tolist()
+        self.end = int(self.loaded.ids([""])[0, 1])
+        self.tokenizer = getattr(loaded.tokenizer, "tokenizer", loaded.tokenizer)
+        self.unsaid = [number for number in self.tokenizer.all_special_ids if number != self.end]
         self.context = self.loaded.ids([""]).shape[1]
 
     @torch.no_grad()
@@ -70,7 +72,7 @@ class CoCaGenerator(Generator):
 
     def _choose(self, logits: Tensor, draws: Sequence[torch.Generator | None]) -> Tensor:
         """The next word of every row: logits [B, V] -> [B]."""
-        logits[:, self.begin] = -torch.inf
+        logits[:, self.unsaid] = -torch.inf
         ranked, order = (logits / self.options.temperature).softmax(1).sort(1, descending=True)
         ranked[ranked.cumsum(1) - ranked > self.options.top_p] = 0
         picks = [0 if draw is None else int(torch.multinomial(row, 1, generator=draw))
@@ -78,8 +80,7 @@ class CoCaGenerator(Generator):
         return order[torch.arange(len(order)), torch.tensor(picks)]
 
     def _text(self, ids: Tensor) -> str:
-        tokenizer = getattr(self.loaded.tokenizer, "tokenizer", self.loaded.tokenizer)
-        return str(tokenizer.decode(ids.tolist())).strip()
+        return str(self.tokenizer.decode(ids.tolist())).strip()
 
 
 class CoCa(CompleterOptions):

@@ -16,7 +16,7 @@ from common.datasets.base import DataSet
 from common.errors import DataError, ShardError
 from common.seeding import rng
 
-TEST = "test"
+TEST, PROBE = "test", "probe"
 MADE = "made.json"
 
 
@@ -134,6 +134,7 @@ def _write(
 ) -> Written:
     made: dict[str, Any] = {
         "data_set": _set_made(experiment),
+        "part": TEST if name == TEST else "train",
         "seed": experiment.seed,
         "partition": experiment.data.partition.model_dump(),
         "missing": experiment.data.missing.model_dump(),

@@ -149,7 +149,7 @@ def train_diffusion(
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         unet=unet,
-        scheduler=DPMSolverMultistepScheduler.from_config(noise.config),
+        scheduler=DPMSolverMultistepScheduler.from_config(noise.config, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

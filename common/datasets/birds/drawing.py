@@ -110,7 +110,8 @@ def picture(bird: Bird, scene: Scene) -> NDArray[np.uint8]:
         pen.ellipse(_box(x, y, radius, radius * 0.6), fill=(shade // 2, shade + 30, shade // 2))
     small = np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BOX), dtype=np.float64)
     lit = small * np.asarray(scene.light) + draw.normal(0, scene.noise * 255, small.shape)
-    return np.clip(np.rint(lit), 0, 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.clip(np.rint(lit), 0, 255).astype(np.uint8)
+    return pixels
 
 
 def _background(scene: Scene) -> Image.Image:

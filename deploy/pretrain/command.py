@@ -1,0 +1,49 @@
+"""`fedmosaic pretrain`: the weights that come with the project, made again from nothing.
+
+fedmosaic pretrain birds-coca --out DIR        about an hour on one core
+fedmosaic pretrain birds-diffusion --out DIR   about an hour on one core
+"""
+
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from common.errors import ConfigError
+from deploy.pretrain.coca import train_coca
+from deploy.pretrain.corpus import make_corpus
+from deploy.pretrain.diffusion import train_autoencoder, train_diffusion
+
+CORPUS = 30_000
+COCA_STEPS, DIFFUSION_STEPS = (1800, 1500), (2000, 3000)
+"""Of the vision tower and of the whole; of the autoencoder and of the diffusion."""
+SAY_EVERY = 100
+
+
+def pretrain(model: str, out: Path, seed: int, effort: float) -> None:
+    """Train "birds-coca" or "birds-diffusion" on the public corpus and write its folder. effort: share of the steps.
+
+    Raises ConfigError when the folder exists.
+    """
+    if out.exists():
+        raise ConfigError("--out", [f"{out} exists: a training never overwrites another"])
+    torch.set_num_threads(1)  # the same numbers on every machine of a kind
+    console = Console()
+    console.print(f"drawing {max(1000, round(CORPUS * effort))} birds")
+    corpus = make_corpus(max(1000, round(CORPUS * effort)), seed)
+    first, second = (
+        max(2, round(effort * steps)) for steps in (COCA_STEPS if model == "birds-coca" else DIFFUSION_STEPS)
+    )
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(model, total=first + second)
+
+        def said(step: int, text: str) -> None:
+            progress.update(task, advance=1, description=text)
+            if step % SAY_EVERY == 0:
+                console.print(f"step {step}: {text}", highlight=False)
+
+        if model == "birds-coca":
+            train_coca(corpus, out, (first, second), seed, said)
+        else:
+            train_diffusion(corpus, train_autoencoder(corpus, first, seed, said), out, second, seed, said)

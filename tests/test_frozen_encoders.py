@@ -1,0 +1,210 @@
+"""Frozen encoders on tiny random instances of their libraries' models, and the cache of their features."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from conftest import experiment
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from common.build import build_model
+from common.component import build
+from common.data import features
+from common.data.loader import load
+from common.data.make import make_shards
+from common.data.media import Raw
+from common.data.shard import Shard
+from common.encoders.base import FrozenEncoder
+from common.errors import ModelError
+from common.pretrained import locate
+from common.types import Origin
+
+PICTURE = Image.fromarray(np.arange(48 * 40 * 3, dtype=np.uint8).reshape(48, 40, 3))
+TEXT = "this bird has a red crown"
+ENCODERS: list[tuple[str, dict[str, Any], Raw, int]] = [
+    ("open-clip-image", {"model": "coca"}, PICTURE, 16),
+    ("open-clip-image", {"model": "clip", "grid": 2}, PICTURE, 4),
+    ("open-clip-text", {"model": "coca"}, TEXT, 8),
+    ("open-clip-text", {"model": "clip"}, TEXT, 8),
+    ("transformers-text", {"model": "bert", "length": 12}, TEXT, 8),
+    ("transformers-text", {"model": "clip_text", "length": 12}, TEXT, 8),
+    ("vision-transformer", {"model": "vision_transformer", "heads": 2, "grid": 2}, PICTURE, 4),
+]
+
+
+def encoder(name: str, options: dict[str, Any]) -> FrozenEncoder:
+    made: FrozenEncoder = build("encoder", {"name": name, **options}).build()
+    return made
+
+
+@pytest.mark.usefixtures("models")
+@pytest.mark.parametrize(("name", "options", "raw", "real"), ENCODERS, ids=lambda value: str(value)[:40])
+class TestEveryEncoder:
+    def test_features_have_a_scale_of_their_own_and_padding_is_told_apart(
+        self, name: str, options: dict[str, Any], raw: Raw, real: int
+    ) -> None:
+        one = encoder(name, options)
+        prepared = one.prepare(raw)
+        assert prepared.shape == one.blank().shape == (1 + one.length, one.width)
+        assert prepared.dtype == one.blank().dtype == torch.float16
+        pooled, (tokens, mask) = one(prepared[None]), one.tokens(prepared[None])
+        assert pooled.shape == (1, one.width)
+        assert pooled.square().mean().item() == pytest.approx(1, rel=1e-2)
+        assert mask.sum() == real
+        assert not tokens[~mask].any()
+        assert tokens[mask].square().mean(1) == pytest.approx(torch.ones(real), rel=1e-2)
+
+    def test_nothing_of_it_is_a_parameter_and_another_kind_of_value_is_refused(
+        self, name: str, options: dict[str, Any], raw: Raw, real: int
+    ) -> None:
+        one = encoder(name, options)
+        assert not one.state_dict()
+        assert one.prepare(raw) is not None  # the tower is loaded now
+        assert not one.state_dict()
+        with pytest.raises(ValueError, match="is needed, not"):
+            one.prepare(TEXT if raw is PICTURE else PICTURE)
+
+    def test_values_do_not_influence_each_other(self, name: str, options: dict[str, Any], raw: Raw, real: int) -> None:
+        one = encoder(name, options)
+        other: Raw = "blue" if isinstance(raw, str) else Image.new("RGB", (9, 9))
+        both = one.extract(torch.stack([one.tower.inputs(value) for value in (raw, other)]))
+        assert torch.allclose(both[0], one.prepare(raw).float(), atol=2e-3)
+        assert not torch.allclose(both[0], both[1], atol=1e-2)
+
+
+@pytest.mark.usefixtures("models")
+def test_a_clip_towers_pooled_features_are_the_ones_open_clip_gives() -> None:
+    one = encoder("open-clip-image", {"model": "clip", "grid": 2})
+    inputs = one.tower.inputs(PICTURE)[None]
+    expected = one.tower.loaded.model.encode_image(inputs, normalize=True)[0]  # type: ignore[attr-defined]
+    found = one(one.prepare(PICTURE)[None])[0]
+    assert torch.allclose(found[:12] / one.width**0.5, expected, atol=2e-3)
+    assert not found[12:].any()
+
+
+class TestModels:
+    def test_one_that_is_nowhere_is_an_error_that_says_which_folder_to_fill(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("FEDMOSAIC_MODELS", str(tmp_path))
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        with pytest.raises(ModelError, match="fill the folder " + str(tmp_path / "some" / "model")):
+            locate("some/model")
+
+    def test_a_folder_of_the_users_comes_before_an_embedded_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert locate("birds-coca").parts[-3:] == ("pretrain", "weights", "birds-coca")
+        (tmp_path / "birds-coca").mkdir()
+        monkeypatch.setenv("FEDMOSAIC_MODELS", str(tmp_path))
+        assert locate("birds-coca") == tmp_path / "birds-coca"
+
+    @pytest.mark.parametrize(
+        ("name", "options"), [(name, options) for name, options, *_ in ENCODERS[:1] + ENCODERS[4:]]
+    )
+    def test_a_folder_with_something_else_is_refused(
+        self, name: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("FEDMOSAIC_MODELS", str(tmp_path))
+        (tmp_path / options["model"]).mkdir()
+        (tmp_path / options["model"] / "config.json").write_text('{"model_type": "bert"}')
+        (tmp_path / options["model"] / "pytorch_model.bin").write_bytes(b"not weights")
+        with pytest.raises(ModelError, match=str(tmp_path)):
+            encoder(name, options).prepare(TEXT)
+
+
+@pytest.fixture
+def shard(models: Path, tmp_path: Path) -> Shard:
+    make_shards(_experiment(), tmp_path / "shards")
+    return Shard.open(tmp_path / "shards" / "client-0")
+
+
+def _experiment() -> Any:
+    return experiment(
+        data__set={"name": "birds-mini", "train_per_class": 1, "test_per_class": 1},
+        data__missing={"incomplete": 0.5},
+        data__limit=30,
+        data__test_limit=5,
+        model__encoders={
+            "image": {"name": "open-clip-image", "model": "coca"},
+            "text": {"name": "open-clip-text", "model": "coca"},
+        },
+        method="fedavg",
+    )
+
+
+def _encoders() -> dict[str, FrozenEncoder]:
+    model = build_model(_experiment(), 48)
+    return {m: model.encoder(m) for m in model.modalities}  # type: ignore[misc]
+
+
+class TestCache:
+    def test_features_are_computed_once(self, shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+        first = load(shard, _encoders())
+        assert len(list((shard.folder / "cache").iterdir())) == 2
+        monkeypatch.setattr(features, "_compute", lambda *_: pytest.fail("computed again"))
+        second = load(shard, _encoders())
+        for m in ("image", "text"):
+            assert torch.equal(first.examples.inputs[m], second.examples.inputs[m])
+            assert torch.equal(first.examples.origin[m], second.examples.origin[m])
+            assert (first.examples.origin[m] == Origin.MISSING).any()
+        one = first.examples.inputs["image"][first.examples.has("image")][0]
+        record = next(record for record in shard.records if record.has("image"))
+        with Image.open(record.files["image"]) as picture:
+            assert torch.allclose(one.float(), _encoders()["image"].prepare(picture).float(), atol=2e-3)
+
+    def test_another_encoder_and_other_values_are_computed_anew(self, shard: Shard, models: Path) -> None:
+        before = load(shard, _encoders())
+        tiny_models.save_coca(models / "coca", seed=5)
+        try:
+            after = load(shard, _encoders())
+        finally:
+            tiny_models.save_coca(models / "coca")
+        assert len(list((shard.folder / "cache").iterdir())) == 4
+        assert not torch.equal(before.examples.inputs["text"], after.examples.inputs["text"])
+        path = next(record for record in shard.records if record.has("image")).files["image"]
+        Image.new("RGB", (64, 64), "red").save(path)
+        changed = load(shard, _encoders())
+        assert torch.equal(changed.examples.inputs["text"], before.examples.inputs["text"])
+        assert not torch.equal(changed.examples.inputs["image"], before.examples.inputs["image"])
+
+    def test_a_damaged_file_is_made_anew(self, shard: Shard) -> None:
+        before = load(shard, _encoders())
+        for path in (shard.folder / "cache").iterdir():
+            path.write_bytes(b"\x00" * 30)
+        after = load(shard, _encoders())
+        assert torch.equal(before.examples.inputs["image"], after.examples.inputs["image"])
+        assert all(load_file(path).keys() == {"rows", "features"} for path in (shard.folder / "cache").iterdir())
+
+    def test_an_unreadable_image_is_counted_also_when_it_comes_from_the_cache(self, shard: Shard) -> None:
+        path = next(record for record in shard.records if record.has("image")).files["image"]
+        path.write_bytes(b"no image")
+        assert load(shard, _encoders()).unreadable == load(shard, _encoders()).unreadable == {"image": 1}
+
+    def test_a_shard_that_cannot_be_written_to_works_without_a_cache(
+        self, shard: Shard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def refuse(*_: object) -> None:
+            raise PermissionError("read-only")
+
+        monkeypatch.setattr(os, "replace", refuse)
+        assert load(shard, _encoders()).examples.modalities == ["image", "text"]
+        assert "features are not kept" in caplog.text
+        assert not [path for path in (shard.folder / "cache").iterdir() if path.suffix == ".partial"]
+
+
+def test_weights_in_other_formats_than_safetensors_are_not_read(models: Path, tmp_path: Path) -> None:
+    folder = tiny_models.save_bert(tmp_path / "bert")
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    with pytest.raises(ModelError):
+        encoder("transformers-text", {"model": str(folder)}).prepare(TEXT)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    assert encoder("transformers-text", {"model": str(folder)}).prepare(TEXT) is not None
