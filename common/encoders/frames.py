@@ -1,6 +1,5 @@
 """A few frames of a video."""
 
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
