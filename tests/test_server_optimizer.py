@@ -1,5 +1,6 @@
 """Server optimisers against their formulas, in NumPy."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -45,27 +46,24 @@ def test_fedavgm() -> None:
         assert got[number] == pytest.approx(w, abs=1e-6)
 
 
-def test_fedadam() -> None:
-    got = trajectory(ServerOptimizer(options(name="fedadam", lr=0.1)), START, TARGET)
+def adam(v: np.ndarray, delta: np.ndarray, number: int) -> tuple[np.ndarray, float]:
+    """Kingma and Ba's corrected step; Flower counts rounds from 1 and corrects as if one more had passed."""
+    return 0.99 * v + 0.01 * delta**2, 0.1 * np.sqrt(1 - 0.99 ** (number + 2)) / (1 - 0.9 ** (number + 2))
+
+
+def yogi(v: np.ndarray, delta: np.ndarray, number: int) -> tuple[np.ndarray, float]:
+    return v - 0.01 * delta**2 * np.sign(v - delta**2), 0.1
+
+
+@pytest.mark.parametrize(("name", "second_moment_and_step"), [("fedadam", adam), ("fedyogi", yogi)])
+def test_adaptive(name: str, second_moment_and_step: Callable[..., tuple[np.ndarray, float]]) -> None:
+    got = trajectory(ServerOptimizer(options(name=name, lr=0.1)), START, TARGET)
     w, m, v = START.astype(float), np.zeros(3), np.zeros(3)
     for number in range(ROUNDS):
         delta = (w + TARGET) / 2 - w
         m = 0.9 * m + 0.1 * delta
-        v = 0.99 * v + 0.01 * delta**2
-        # Kingma and Ba's corrected step; Flower counts rounds from 1 and corrects as if one more had passed.
-        step = 0.1 * np.sqrt(1 - 0.99 ** (number + 2)) / (1 - 0.9 ** (number + 2))
+        v, step = second_moment_and_step(v, delta, number)
         w = w + step * m / (np.sqrt(v) + 1e-3)
-        assert got[number] == pytest.approx(w, abs=1e-5)
-
-
-def test_fedyogi() -> None:
-    got = trajectory(ServerOptimizer(options(name="fedyogi", lr=0.1)), START, TARGET)
-    w, m, v = START.astype(float), np.zeros(3), np.zeros(3)
-    for number in range(ROUNDS):
-        delta = (w + TARGET) / 2 - w
-        m = 0.9 * m + 0.1 * delta
-        v = v - 0.01 * delta**2 * np.sign(v - delta**2)
-        w = w + 0.1 * m / (np.sqrt(v) + 1e-3)
         assert got[number] == pytest.approx(w, abs=1e-5)
 
 

@@ -11,10 +11,11 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from common.data.media import encode_array, encode_sound
+from common.data.media import encode_sound
 from common.data.shard import Example, Media
-from common.data.video import read_audio, read_frames, require, spread
-from common.datasets.base import DataSet, only_in_training, read_lines
+from common.data.video import read_audio, require
+from common.datasets.base import only_in_training, read_lines
+from common.datasets.shared.clips import Clips
 from common.errors import DataError
 
 NAME = "ave"
@@ -37,18 +38,13 @@ class Event:
     video: str
 
 
-class Ave(DataSet):
+class Ave(Clips):
     """folder: the one with AVE/*.mp4, trainSet.txt and testSet.txt. frames: how many, spread over those that ten
     seconds have at fps; side: pixels of a frame; rate: of the audio track, in Hz."""
 
-    modalities: ClassVar[tuple[str, ...]] = ("audio", "video")
     licence: ClassVar[str] = "clips of YouTube videos, each its owner's; for research (AVE)"
-    folders: ClassVar[tuple[str, ...]] = ("folder",)
 
-    folder: str
     frames: int = Field(4, ge=1)
-    fps: float = Field(1.0, gt=0)
-    side: int = Field(224, ge=8)
     rate: int = Field(16000, ge=1000)
 
     @property
@@ -76,16 +72,12 @@ class Ave(DataSet):
     def _example(self, root: Path, event: Event, turn: int) -> Example:
         """A video has as many lines as events; from the second on the id ends in a number."""
         path = root / "AVE" / f"{event.video}.mp4"
-        times = spread(self.fps, SECONDS, self.frames)
-
-        def npy() -> bytes:
-            return encode_array(read_frames(path, times, self.side))
 
         def wav() -> bytes:
             return encode_sound(read_audio(path, self.rate), self.rate)
 
         name = event.video if turn == 1 else f"{event.video}.{turn}"
-        return Example(name, event.label, {"audio": Media(wav, ".wav"), "video": Media(npy, ".npy")})
+        return Example(name, event.label, {"audio": Media(wav, ".wav"), "video": self.video(path, SECONDS)})
 
 
 def _read_list(path: Path) -> list[Event]:

@@ -8,12 +8,10 @@ import re
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field
-
-from common.data.media import encode_array
 from common.data.shard import Example, Media
-from common.data.video import read_frames, require, spread
-from common.datasets.base import DataSet, only_in_training, read_lines
+from common.data.video import require
+from common.datasets.base import only_in_training, read_lines
+from common.datasets.shared.clips import Clips
 from common.errors import DataError
 from common.seeding import rng
 
@@ -25,21 +23,15 @@ TEST_SHARE = 0.1
 POINTER = b"version https://git-lfs"
 
 
-class CremaD(DataSet):
+class CremaD(Clips):
     """folder: the one with AudioWAV and VideoFlash. frames: how many, at fps; side: pixels of a frame.
 
     split: "lists" takes train.csv and test.csv of the folder, lines `name,label` as published with OGM-GE (X. Peng et
     al., CVPR 2022), 6,698 and 744 clips; "seeded" holds out a tenth of the clips, the same in every experiment."""
 
-    modalities: ClassVar[tuple[str, ...]] = ("audio", "video")
     licence: ClassVar[str] = "ODbL 1.0, contents DbCL 1.0 (CREMA-D)"
-    folders: ClassVar[tuple[str, ...]] = ("folder",)
 
-    folder: str
     split: Literal["lists", "seeded"] = "lists"
-    frames: int = Field(3, ge=1)
-    fps: float = Field(1.0, gt=0)
-    side: int = Field(224, ge=8)
 
     @property
     def classes(self) -> list[str]:
@@ -56,13 +48,9 @@ class CremaD(DataSet):
 
     def _example(self, root: Path, name: str) -> Example:
         speaker, label = _fields(name, root)
-        times = spread(self.fps, SECONDS, self.frames)
-
-        def npy() -> bytes:
-            return encode_array(read_frames(root / "VideoFlash" / f"{name}.flv", times, self.side))
-
+        video = self.video(root / "VideoFlash" / f"{name}.flv", SECONDS)
         sound = Media((root / "AudioWAV" / f"{name}.wav").read_bytes, ".wav")
-        return Example(name, label, {"audio": sound, "video": Media(npy, ".npy")}, speaker)
+        return Example(name, label, {"audio": sound, "video": video}, speaker)
 
 
 def _fields(name: str, source: Path) -> tuple[str, str]:

@@ -1,11 +1,14 @@
 """What an encoder is: the one place that knows what a modality's raw values mean."""
 
 from abc import ABC, abstractmethod
+from typing import Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.backbones import Backbone, check_sides
 from common.component import Component
 from common.data.media import Raw
 
@@ -113,3 +116,20 @@ class EncoderOptions(Component):
     @abstractmethod
     def build(self) -> Encoder:
         """A new encoder with random weights."""
+
+
+class PictureOptions(EncoderOptions):
+    """Of encoders that put square pictures through a backbone.
+
+    size: pixels a side; width: features D; filters: of the first convolution of the cnn backbone.
+    """
+
+    size: int = Field(28, ge=8)
+    backbone: Backbone = "cnn"
+    filters: int = Field(16, ge=8, multiple_of=8)
+    width: int = Field(64, ge=1)
+
+    @model_validator(mode="after")
+    def _large_enough(self) -> Self:
+        check_sides(self.backbone, self.size, self.size)
+        return self

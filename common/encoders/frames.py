@@ -1,17 +1,15 @@
 """A few frames of a video."""
 
-from typing import Self
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image as Picture
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
-from common.backbones import Backbone, backbone, check_sides
+from common.backbones import Backbone, backbone
 from common.data.media import Raw
-from common.encoders.base import Encoder, EncoderOptions
+from common.encoders.base import Encoder, PictureOptions
 from common.encoders.image import picture_tensor
 
 
@@ -49,20 +47,10 @@ def _picture(pixels: NDArray[np.float32]) -> Picture.Image:
     return Picture.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
 
 
-class Frames(EncoderOptions):
-    """frames: how many, T; size: pixels a side; width: features D; filters: of the first convolution of the cnn
-    backbone."""
+class Frames(PictureOptions):
+    """frames: how many, T; the others as in PictureOptions."""
 
     frames: int = Field(3, ge=1)
-    size: int = Field(28, ge=8)
-    backbone: Backbone = "cnn"
-    filters: int = Field(16, ge=8, multiple_of=8)
-    width: int = Field(64, ge=1)
-
-    @model_validator(mode="after")
-    def _large_enough(self) -> Self:
-        check_sides(self.backbone, self.size, self.size)
-        return self
 
     def build(self) -> FramesEncoder:
         """A new encoder with random weights."""

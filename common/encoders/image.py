@@ -1,16 +1,15 @@
 """Images of any size, in grey or colour."""
 
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image as Picture
-from pydantic import Field, model_validator
 from torch import Tensor
 
-from common.backbones import Backbone, backbone, check_sides
+from common.backbones import Backbone, backbone
 from common.data.media import Raw
-from common.encoders.base import Encoder, EncoderOptions
+from common.encoders.base import Encoder, PictureOptions
 
 
 def picture_tensor(picture: Picture.Image, size: int, channels: int) -> Tensor:
@@ -44,22 +43,10 @@ class ImageEncoder(Encoder):
         return features
 
 
-class Image(EncoderOptions):
-    """size: pixels a side; channels: 1 (grey) or 3 (colour); width: features D.
+class Image(PictureOptions):
+    """channels: 1 (grey) or 3 (colour); the others as in PictureOptions."""
 
-    filters: of the first convolution of the cnn backbone.
-    """
-
-    size: int = Field(28, ge=8)
     channels: Literal[1, 3] = 1
-    backbone: Backbone = "cnn"
-    filters: int = Field(16, ge=8, multiple_of=8)
-    width: int = Field(64, ge=1)
-
-    @model_validator(mode="after")
-    def _large_enough(self) -> Self:
-        check_sides(self.backbone, self.size, self.size)
-        return self
 
     def build(self) -> ImageEncoder:
         """A new encoder with random weights."""

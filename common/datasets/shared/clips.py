@@ -1,0 +1,29 @@
+"""Clips with sound and video."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from common.data.media import encode_array
+from common.data.shard import Media
+from common.data.video import read_frames, spread
+from common.datasets.base import DataSet
+
+
+class Clips(DataSet):
+    """folder: where the set lies. frames: how many of a clip, spread over those that it has at fps; side: pixels of a
+    frame."""
+
+    modalities: ClassVar[tuple[str, ...]] = ("audio", "video")
+    folders: ClassVar[tuple[str, ...]] = ("folder",)
+
+    folder: str
+    frames: int = Field(3, ge=1)
+    fps: float = Field(1.0, gt=0)
+    side: int = Field(224, ge=8)
+
+    def video(self, path: Path, seconds: float) -> Media:
+        """The frames of a video of that length."""
+        times = spread(self.fps, seconds, self.frames)
+        return Media(lambda: encode_array(read_frames(path, times, self.side)), ".npy")
