@@ -111,8 +111,8 @@ class _Completion:
         return Request(source, prompt, seeds(self.options, self.modality, record.id))
 
     def _line(self, record: Record, request: Request, made: Sequence[Raw], ranker: OpenClip | None) -> dict[str, Any]:
-        scores = clip_scores(ranker, request.source, made) if ranker else [None]
-        best = max(range(len(made)), key=lambda i: scores[i] or 0.0) if ranker else 0
+        scores = clip_scores(ranker, request.source, made) if ranker else []
+        best = scores.index(max(scores)) if ranker else 0
         line: dict[str, Any] = {
             "id": record.id,
             "modality": self.modality,
@@ -120,10 +120,10 @@ class _Completion:
             "model": self.options.model,
             "prompt": request.prompt,
             "seed": request.seeds[best],
-            "score": scores[best],
+            "score": scores[best] if scores else None,
         }
         threshold = self.options.reject_below
-        if threshold is not None and (scores[best] or 0.0) < threshold:
+        if threshold is not None and scores[best] < threshold:
             return line | {"rejected": f"the score is below {threshold:g}"}
         return line | self._keep(record, made[best])
 

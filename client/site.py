@@ -13,7 +13,7 @@ from common.build import build_model, deterministic
 from common.config import Experiment, from_json
 from common.data.loader import Loaded, load
 from common.data.shard import Shard
-from common.errors import FedmosaicError
+from common.errors import FedmosaicError, TrainingError
 from common.metrics import evaluate
 from common.models.base import MultimodalModel
 
@@ -79,6 +79,10 @@ class Site:
         model = here.model
         set_params(model, wire.read_params(message))
         training, validation = here.loaded.split(experiment.data.validation, experiment.seed)
+        if experiment.data.complete_only:
+            training = training.complete(experiment.modalities)
+            if not len(training):
+                raise TrainingError("no example has every modality, and data.complete_only is set")
         prepared = time.perf_counter()
         tallies = evaluate(model, validation.observed(), experiment.train.batch_size)
         evaluated = time.perf_counter()

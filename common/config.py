@@ -53,11 +53,13 @@ class Missing(Options):
     unimodal_clients: share of the clients that hold one modality only, spread evenly over the modalities, or a share
         for each modality.
     incomplete: share of the examples that lose exactly one modality (FedMVP's beta).
+    depends_on: not at random: the share differs from class to class or from client to client, `incomplete` on average.
     rates: per modality, the probability that an example loses it on its own; no example loses everything.
     """
 
     unimodal_clients: Share | dict[Modality, Share] = 0.0
     incomplete: Share = 0.0
+    depends_on: Literal["class", "client"] | None = None
     rates: dict[Modality, Share] = Field(default_factory=dict)
 
     @field_validator("unimodal_clients")
@@ -74,6 +76,7 @@ class Data(Options):
     set: where shards are made from; None when every site brings its own, and then only clients and validation count.
     limit: use at most this many training examples (seeded choice); test_limit likewise.
     validation: share of a client's examples kept for validation.
+    complete_only: train on nothing but the examples that miss no modality.
     """
 
     set: Reference | None = None
@@ -83,6 +86,7 @@ class Data(Options):
     limit: int | None = Field(None, ge=1)
     test_limit: int | None = Field(None, ge=1)
     validation: float = Field(0.1, ge=0, le=0.5)
+    complete_only: bool = False
 
 
 class Model(Options):

@@ -76,6 +76,10 @@ class Batch:
             self.labels[index],
         )
 
+    def complete(self, modalities: Iterable[Modality]) -> "Batch":
+        """The examples that have all of these modalities."""
+        return self.rows(torch.stack([self.has(m) for m in modalities]).all(0))
+
     def observed(self) -> "Batch":
         """The same examples with what was generated missing; those of which nothing was observed are left out."""
         real = {m: o == Origin.OBSERVED for m, o in self.origin.items()}

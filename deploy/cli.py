@@ -14,7 +14,6 @@ import yaml
 from common.config import Experiment, read
 from common.errors import ConfigError, DataError, FedmosaicError, ModelError
 
-PROBE_PER_CLASS = 2
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
@@ -98,7 +97,7 @@ def _add_completion(commands: Any) -> None:
     )
     probe.add_argument("shard", type=Path, metavar="SHARD", help="any shard of the experiment; its classes are read")
     probe.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
-    probe.add_argument("--per-class", type=int, default=PROBE_PER_CLASS, metavar="N", help="examples of a class")
+    probe.add_argument("--per-class", type=int, metavar="N", help="examples of a class (default: 2)")
     for parser, command in ((complete, _complete), (probe, _probe)):
         parser.add_argument(
             "--with", type=Path, required=True, metavar="CONFIG", dest="config", help="its section completion counts"
@@ -209,12 +208,13 @@ def _complete(options: argparse.Namespace) -> None:
 
 def _probe(options: argparse.Namespace) -> None:
     from common.data.shard import Shard
-    from deploy.complete import best_device, make_probe
+    from deploy.complete import PROBE_PER_CLASS, best_device, make_probe
 
     _quiet_libraries()
     info, device = Shard.open(options.shard).info, options.device or best_device()
-    made = make_probe(_experiment(options), info, options.out, options.per_class, device)
-    print(f"{len(info.classes) * options.per_class} synthetic examples in {made}")
+    per_class = options.per_class or PROBE_PER_CLASS
+    made = make_probe(_experiment(options), info, options.out, per_class, device)
+    print(f"{len(info.classes) * per_class} synthetic examples in {made}")
 
 
 def _pretrain(options: argparse.Namespace) -> None:
@@ -305,12 +305,11 @@ def _complete_all(experiment: Experiment, shards: Path, folders: list[Path]) -> 
     """Do what every site and the server would do on their own: complete the shards, and make the probe set."""
     from common.data.make import PROBE
     from common.data.shard import Shard
-    from deploy.complete import best_device, complete_shards, make_probe
+    from deploy.complete import PROBE_PER_CLASS, best_device, complete_shards, make_probe, needs_probe
 
     _quiet_libraries()
     complete_shards(experiment, folders, best_device())
-    probed = (experiment.strategy or {}).get("name") == "cka"
-    if probed and not (shards / PROBE).exists():
+    if needs_probe(experiment) and not (shards / PROBE).exists():
         print(f"making the server's probe set in {shards / PROBE}")
         make_probe(experiment, Shard.open(folders[0]).info, shards / PROBE, PROBE_PER_CLASS, best_device())
 

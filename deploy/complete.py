@@ -20,6 +20,13 @@ from common.data.shard import Example, Media, Shard, ShardInfo, ShardWriter
 from common.errors import ConfigError
 from common.types import Modality
 
+PROBE_PER_CLASS = 2
+
+
+def needs_probe(experiment: Experiment) -> bool:
+    """Whether the experiment's strategy compares models on a probe set."""
+    return (experiment.strategy or {}).get("name") == "cka"
+
 
 def best_device() -> str:
     """A GPU where there is one."""

@@ -5,7 +5,7 @@ import io
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -132,14 +132,31 @@ def test_impossible_partitions_say_why() -> None:
 def test_nobody_loses_everything_and_shares_are_met(rows: int, beta: float, rate: float, seed: int, count: int) -> None:
     modalities = [f"m{i}" for i in range(count)]
     present = [frozenset(modalities)] * rows
-    kept = drop(present, Missing(incomplete=beta), seed, "x")
+    kept = drop(present, [""] * len(present), Missing(incomplete=beta), seed, "x")
     assert sum(len(k) == count - 1 for k in kept) == round(beta * rows)
     assert all(len(k) >= count - 1 for k in kept)
     lost = Counter(m for k in kept for m in set(modalities) - k)
     assert max(lost.values(), default=0) - min((lost[m] for m in modalities), default=0) <= 1
-    kept = drop(present, Missing(rates=dict.fromkeys(modalities, rate)), seed, "x")
+    kept = drop(present, [""] * len(present), Missing(rates=dict.fromkeys(modalities, rate)), seed, "x")
     assert all(kept)
-    assert kept == drop(present, Missing(rates=dict.fromkeys(modalities, rate)), seed, "x")
+    assert kept == drop(present, [""] * len(present), Missing(rates=dict.fromkeys(modalities, rate)), seed, "x")
+
+
+def test_what_is_missing_may_depend_on_the_class_or_on_the_client() -> None:
+    labels = [str(i % 5) for i in range(1000)]
+    present = [frozenset("ab")] * len(labels)
+
+    def shares(purpose: str, depends_on: Literal["class", "client"]) -> list[float]:
+        kept = drop(present, labels, Missing(incomplete=0.5, depends_on=depends_on), 4, purpose)
+        return [sum(len(k) == 1 for k, own in zip(kept, labels, strict=True) if own == c) / 200 for c in "01234"]
+
+    by_class = shares("x", "class")
+    assert np.std(by_class) > 0.1
+    assert by_class == shares("y", "class")
+    clients = [np.mean(shares(f"client-{i}", "client")) for i in range(200)]
+    assert np.std(clients) > 0.2
+    assert np.mean(clients) == pytest.approx(0.5, abs=0.06)
+    assert np.std(shares("client-0", "client")) < 0.08
 
 
 def test_unimodal_shares_by_modality() -> None:

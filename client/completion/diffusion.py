@@ -63,9 +63,7 @@ class Diffusion(CompleterOptions):
 def _load(folder: Path, content: str, device: str) -> Any:
     dtype = torch.float16 if device.startswith("cuda") else torch.float32
     try:
-        pipeline = DiffusionPipeline.from_pretrained(
-            folder, torch_dtype=dtype, use_safetensors=True, low_cpu_mem_usage=False
-        )
+        pipeline = DiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True, low_cpu_mem_usage=False)
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(f"{folder}: not a pipeline of diffusers: {str(error).splitlines()[0]}") from error
     pipeline.set_progress_bar_config(disable=True)

@@ -69,7 +69,7 @@ def check_made(experiment: Experiment, shards: Path) -> None:
 
 def recipe(experiment: Experiment) -> dict[str, Any]:
     """All that the bytes of the shards depend on: not where the source files lie."""
-    data = experiment.data.model_dump(mode="json", exclude={"validation"})
+    data = experiment.data.model_dump(mode="json", exclude={"validation", "complete_only"})
     return {"seed": experiment.seed, "modalities": experiment.modalities, **data, "set": _set_made(experiment)}
 
 
@@ -125,7 +125,8 @@ def _only(example: Example, modalities: Sequence[str]) -> Example:
 
 def _incomplete(experiment: Experiment, examples: list[Example], name: str) -> list[Example]:
     present = [frozenset(example.media) for example in examples]
-    kept = drop(present, experiment.data.missing, experiment.seed, name)
+    labels = [example.label for example in examples]
+    kept = drop(present, labels, experiment.data.missing, experiment.seed, name)
     return [_only(example, sorted(keep)) for example, keep in zip(examples, kept, strict=True) if keep]
 
 

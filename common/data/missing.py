@@ -24,14 +24,36 @@ def unimodal_clients(clients: int, modalities: Sequence[Modality], missing: Miss
 
 
 def drop(
-    present: Sequence[frozenset[Modality]], missing: Missing, seed: int, purpose: str
+    present: Sequence[frozenset[Modality]], labels: Sequence[str], missing: Missing, seed: int, purpose: str
 ) -> list[frozenset[Modality]]:
-    """What each example keeps of the modalities it has; nobody loses the last one.
+    """What each example of one client keeps of the modalities it has; nobody loses the last one.
 
-    incomplete: that share of the examples, rounded, loses exactly one modality, each modality equally often.
+    incomplete: that share of the examples, rounded, loses exactly one modality, each modality equally often. Where the
+    share depends on the class or the client, each of them has its own, a function of the seed and its name.
     rates: each example loses each modality with its probability, independently.
     """
-    return _drop_by_rate(_drop_one(present, missing.incomplete, seed, purpose), missing.rates, seed, purpose)
+    kept = list(present)
+    for name, members in _groups(labels, missing.depends_on).items():
+        share = missing.incomplete
+        if missing.depends_on is not None:
+            share = own_share(share, seed, name if missing.depends_on == "class" else purpose)
+        for i, keep in zip(members, _drop_one([kept[i] for i in members], share, seed, purpose + name), strict=True):
+            kept[i] = keep
+    return _drop_by_rate(kept, missing.rates, seed, purpose)
+
+
+def own_share(mean: float, seed: int, name: str) -> float:
+    """A share of its own for a class or a client, from a beta distribution with this mean; at 1/2 it is uniform."""
+    if mean in (0, 1):
+        return mean
+    return float(rng(seed, "own share", name).beta(2 * mean, 2 * (1 - mean)))
+
+
+def _groups(labels: Sequence[str], depends_on: str | None) -> dict[str, list[int]]:
+    """The examples that share a rate: those of a class, or all of a client."""
+    if depends_on != "class":
+        return {"": list(range(len(labels)))}
+    return {label: [i for i, own in enumerate(labels) if own == label] for label in sorted(set(labels))}
 
 
 def _drop_one(
@@ -41,7 +63,8 @@ def _drop_one(
     order = rng(seed, "incomplete", purpose).permutation(len(kept))
     candidates = [i for i in order if len(kept[i]) > 1][: round(share * len(kept))]
     modalities = sorted(frozenset().union(*present)) if present else []
-    for turn, i in enumerate(candidates):
+    first = int(rng(seed, "first", purpose).integers(len(modalities))) if modalities else 0
+    for turn, i in enumerate(candidates, start=first):
         own = [m for m in modalities if m in kept[i]]
         kept[i] -= {own[turn % len(own)]}
     return kept

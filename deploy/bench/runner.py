@@ -68,8 +68,12 @@ class Runner:
         with ProcessPoolExecutor(self.workers, context, _start_worker, (os.getpid(),)) as pool:
             try:
                 distinct = {shards_of(job.data, self.work): job.data for job in missing}
-                for made in [pool.submit(prepare, data, self.work) for data in distinct.values()]:
+                users = {place: [job.experiment for job in missing if shards_of(job.data, self.work) == place]
+                         for place in distinct}  # fmt: skip
+                preparing = [pool.submit(prepare, data, users[place], self.work) for place, data in distinct.items()]
+                for number, made in enumerate(as_completed(preparing), start=1):
                     made.result()
+                    self.progress(number, len(preparing), "shards made")
                 running = {pool.submit(perform, job, self.work): job for job in missing}
                 for future in as_completed(running):
                     job, figures = running[future], future.result()

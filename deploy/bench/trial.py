@@ -4,6 +4,7 @@ import math
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from client.site import Site
 from common.blocks import set_params
 from common.build import build_model, deterministic
 from common.config import Experiment
-from common.data.make import client_name, make_shards, recipe
+from common.data.make import PROBE, client_name, make_shards, recipe
+from common.data.shard import Shard
 from common.errors import FedmosaicError, TrainingError
 from common.seeding import derive
 from common.types import subset_name
@@ -20,6 +22,7 @@ from deploy.bench.arrangements import federations
 from deploy.bench.origin import commit
 from deploy.bench.probe import probe
 from deploy.bench.suite import Job
+from deploy.complete import PROBE_PER_CLASS, complete_shards, make_probe, needs_probe
 from deploy.in_process import InProcessGrid
 from server.federation import Federation
 from server.record import RunFolder, read_rounds
@@ -32,11 +35,19 @@ def shards_of(experiment: Experiment, work: Path) -> Path:
     return work / "shards" / f"{derive(0, str(recipe(experiment))):016x}"
 
 
-def prepare(experiment: Experiment, work: Path) -> None:
-    """Make an experiment's shards if they are not there."""
+def prepare(experiment: Experiment, users: Sequence[Experiment], work: Path) -> None:
+    """Make an experiment's shards if they are not there, and what the experiments that use them need besides: what
+    frozen models make of them, and the server's probe set."""
+    deterministic()
     folder = shards_of(experiment, work)
     if not folder.exists():
         make_shards(experiment, folder)
+    clients = [folder / client_name(index) for index in range(experiment.data.clients)]
+    for user in {str(user.completion): user for user in users if user.completion}.values():
+        complete_shards(user, clients, "cpu", quiet=True)
+    probed = [user for user in users if needs_probe(user)]
+    if probed and not (folder / PROBE).exists():
+        make_probe(probed[0], Shard.open(clients[0]).info, folder / PROBE, PROBE_PER_CLASS, "cpu")
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,257 @@
+"""Completion on tiny random instances of the generators' libraries' models."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import experiment
+from PIL import Image
+
+from client.complete import complete
+from client.completion.base import Generator, Request
+from client.site import Site
+from common.component import build
+from common.config import Experiment
+from common.data.completed import find_completed, folder_of, read_lines, to_complete
+from common.data.loader import load
+from common.data.make import make_shards
+from common.data.media import Raw
+from common.data.shard import Shard
+from common.encoders.image import ImageEncoder
+from common.encoders.text import Text
+from common.errors import ConfigError, ModelError, ShardError
+from common.types import Origin
+from deploy.complete import complete_shards, make_probe
+
+PICTURES: list[Raw] = [Image.new("RGB", (40, 40), colour) for colour in ("red", "navy", "white")]
+TEXTS: list[Raw] = ["a bird with a red crown", "blue wings", "a fanned tail"]
+COMPLETION: dict[str, Any] = {
+    "image": {
+        "name": "diffusion",
+        "source": "text",
+        "model": "diffusion",
+        "steps": 1,
+        "candidates": 2,
+        "ranker": "coca",
+    },
+    "text": {"name": "coca", "source": "image", "model": "coca", "words": 6},
+}
+COMPLETERS: dict[str, tuple[dict[str, Any], list[Raw]]] = {
+    "diffusion": (COMPLETION["image"], TEXTS),
+    "coca": (COMPLETION["text"] | {"candidates": 3, "ranker": "clip"}, PICTURES),
+    "blip2": ({"name": "blip2", "source": "image", "model": "blip2", "words": 6}, PICTURES),
+    "blip2-drawn": (
+        {"name": "blip2", "source": "image", "model": "blip2", "words": 6, "candidates": 3, "ranker": "clip"},
+        PICTURES,
+    ),
+    "retrieval": ({"name": "retrieval", "source": "text", "model": "clip", "candidates": 2, "ranker": "clip"}, TEXTS),
+}
+
+
+def tiny(completion: dict[str, Any] | None = None, **changes: Any) -> Experiment:
+    """birds-mini with half of the examples incomplete."""
+    return experiment(
+        data__set={"name": "birds-mini", "train_per_class": 1, "test_per_class": 1},
+        data__missing={"incomplete": 0.5},
+        data__limit=24,
+        data__test_limit=6,
+        model__encoders={"image": {"name": "image", "size": 16, "channels": 3, "width": 8}, "text": {"name": "text"}},
+        completion=copy.deepcopy(COMPLETION if completion is None else completion),
+        method="fedavg",
+        **changes,
+    )
+
+
+@pytest.fixture
+def shards(models: Path, tmp_path: Path) -> Path:
+    make_shards(tiny(), tmp_path / "shards")
+    return tmp_path / "shards"
+
+
+@pytest.mark.parametrize("name", COMPLETERS)
+class TestEveryCompleter:
+    def made(self, name: str, shards: Path) -> tuple[Generator, list[Request]]:
+        options, sources = COMPLETERS[name]
+        extra = {"pool": str(shards / "test")} if name == "retrieval" else {}
+        completer = build("completer", options | extra)
+        requests = [
+            Request(
+                source,
+                completer.prompt("Foo finch", "finch", source),
+                [10 * i + c for c in range(completer.candidates)],
+            )
+            for i, source in enumerate(sources)
+        ]
+        return completer.load("image", "cpu"), requests
+
+    def test_what_is_made_depends_on_the_request_alone(self, name: str, shards: Path) -> None:
+        generator, requests = self.made(name, shards)
+        together = generator.generate(requests)
+        assert [len(found) for found in together] == [len(request.seeds) for request in requests]
+        for request, found in zip(requests, together, strict=True):
+            for one, other in zip(found, generator.generate([request])[0], strict=True):
+                if isinstance(one, str):
+                    assert one == other
+                    assert "Foo" not in one  # the prompt with the label is no part of it
+                else:
+                    difference = np.asarray(one, dtype=int) - np.asarray(other, dtype=int)
+                    assert np.abs(difference).max() <= 2  # rounding differs with the size of the batch
+
+    def test_seeds_make_the_candidates_different(self, name: str, shards: Path) -> None:
+        generator, requests = self.made(name, shards)
+        if len(requests[0].seeds) > 1:
+            found = generator.generate(requests[:1])[0]
+            assert len({value if isinstance(value, str) else value.tobytes() for value in found}) > 1  # type: ignore[union-attr]
+
+    def test_a_source_of_another_kind_is_refused(self, name: str, shards: Path) -> None:
+        generator, requests = self.made(name, shards)
+        if name not in ("diffusion", "retrieval"):
+            with pytest.raises(ValueError, match="an image is needed, not str"):
+                generator.generate([Request("a text", "", requests[0].seeds)])
+
+
+class TestComplete:
+    def test_every_missing_value_is_made_and_loaded_as_generated(self, shards: Path) -> None:
+        shard = Shard.open(shards / "client-0")
+        missing = {m: [record.id for record in shard.records if not record.has(m)] for m in ("image", "text")}
+        assert missing["image"] and missing["text"]
+        counts = complete(shard, tiny().completion)
+        assert {m: count.made for m, count in counts.items()} == {m: len(ids) for m, ids in missing.items()}
+        loaded = load(shard, _encoders(), tiny().completion)
+        for m, ids in missing.items():
+            generated = loaded.examples.origin[m] == Origin.GENERATED
+            assert [name for name, is_made in zip(loaded.ids, generated, strict=True) if is_made] == ids
+            assert loaded.examples.has(m).all()
+        untouched = load(shard, _encoders())
+        assert not untouched.examples.has("image").all()
+
+    def test_a_line_says_how_a_value_was_made_and_texts_do_not_hold_the_label(self, shards: Path) -> None:
+        shard = Shard.open(shards / "client-0")
+        complete(shard, tiny().completion)
+        for m in ("image", "text"):
+            folder = folder_of(shard, m, tiny().completion[m])
+            assert json.loads((folder / "recipe.json").read_text()) == tiny().completion[m]
+            for record in to_complete(shard, m, COMPLETION[m]["source"]):
+                line = read_lines(folder)[record.id]
+                kind = record.label.split()[1]
+                assert line["prompt"].startswith(f"A photo of {record.label}, a kind of {kind}")
+                assert line["model"] == COMPLETION[m]["model"]
+                assert (line["score"] is None) == (m == "text")
+                if m == "image":
+                    assert line["prompt"].endswith(f"{record.texts['text']}.")
+                    with Image.open(folder / line["file_name"]) as picture:
+                        assert picture.size == (64, 64)
+                else:
+                    assert record.label.split()[0].lower() not in line["value"].lower()
+
+    def test_without_class_names_no_prompt_has_one(self, shards: Path) -> None:
+        shard = Shard.open(shards / "client-0")
+        completion = {m: {**given, "class_name": False} for m, given in tiny().completion.items()}
+        complete(shard, completion)
+        for m in ("image", "text"):
+            for name, line in read_lines(folder_of(shard, m, completion[m])).items():
+                label = next(record.label for record in shard.records if record.id == name)
+                assert label not in line["prompt"]
+                assert line["prompt"].startswith(f"A photo of a {label.split()[1]}")
+
+    def test_an_interrupted_completion_goes_on_and_ends_with_the_same_values(
+        self, shards: Path, tmp_path: Path
+    ) -> None:
+        shard, options = Shard.open(shards / "client-0"), tiny().completion["text"]
+        complete(shard, {"text": options})
+        folder = folder_of(shard, "text", options)
+        whole = (folder / "completed.jsonl").read_text()
+        first, *_ = whole.split("\n")
+        (folder / "completed.jsonl").write_text(first + "\n" + whole[len(first) + 1 :][:25])
+        with pytest.raises(ShardError, match="have not been completed"):
+            find_completed(shard, "text", options)
+        count = complete(shard, {"text": options})["text"]
+        assert count.before == 1
+        assert sorted((folder / "completed.jsonl").read_text().split("\n")) == sorted(whole.split("\n"))
+        assert complete(shard, {"text": options})["text"].made == 0
+
+    def test_the_best_candidate_is_kept_and_a_bad_one_is_rejected(self, shards: Path) -> None:
+        shard = Shard.open(shards / "client-0")
+        options = tiny().completion["image"]
+        complete(shard, {"image": options})
+        scores = {name: line["score"] for name, line in read_lines(folder_of(shard, "image", options)).items()}
+        single = {**options, "candidates": 1}
+        complete(shard, {"image": single})
+        firsts = {name: line["score"] for name, line in read_lines(folder_of(shard, "image", single)).items()}
+        gains = [scores[name] - firsts[name] for name in scores]
+        assert min(gains) > -1e-4  # rounding differs with the size of the batch
+        assert max(gains) > 1e-3
+        threshold = sorted(scores.values())[len(scores) // 2]
+        strict = {**options, "reject_below": threshold}
+        count = complete(shard, {"image": strict})["image"]
+        assert 0 < count.rejected < len(scores)
+        loaded = load(shard, _encoders(), {"image": strict})
+        assert int((loaded.examples.origin["image"] == Origin.GENERATED).sum()) == count.made
+
+    def test_a_source_that_cannot_be_read_is_counted_and_stays_missing(self, shards: Path) -> None:
+        shard = Shard.open(shards / "client-0")
+        broken = to_complete(shard, "text", "image")[0]
+        broken.files["image"].write_bytes(b"no image")
+        count = complete(shard, {"text": tiny().completion["text"]})["text"]
+        assert count.failed == 1
+        assert broken.id not in find_completed(shard, "text", tiny().completion["text"])
+
+    def test_test_data_are_never_completed(self, shards: Path) -> None:
+        with pytest.raises(ShardError, match="test data are never completed"):
+            complete(Shard.open(shards / "test"), tiny().completion)
+
+    def test_a_site_without_the_completion_is_told_what_to_run(self, shards: Path) -> None:
+        with pytest.raises(ShardError, match="run `fedmosaic complete"):
+            Site(shards / "client-0").open(tiny())
+
+    def test_names_that_leave_the_folder_are_refused(self, shards: Path) -> None:
+        shard, options = Shard.open(shards / "client-0"), tiny().completion["image"]
+        folder = folder_of(shard, "image", options)
+        folder.mkdir(parents=True)
+        lines = [{"id": record.id, "file_name": "../../image/x.png"} for record in to_complete(shard, "image", "text")]
+        (folder / "completed.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        with pytest.raises(ShardError, match="leaves the folder"):
+            find_completed(shard, "image", options)
+
+
+def test_a_client_with_one_modality_gets_the_other_one(models: Path, tmp_path: Path) -> None:
+    chosen = tiny(data__missing__unimodal_clients={"text": 0.5})
+    make_shards(chosen, tmp_path / "shards")
+    folders = [tmp_path / "shards" / f"client-{i}" for i in range(2)]
+    single = next(folder for folder in folders if Shard.open(folder).info.modalities == ["text"])
+    complete_shards(chosen, [single], "cpu", quiet=True)
+    assert Site(single).open(chosen).loaded.examples.modalities == ["image", "text"]
+
+
+def test_the_probe_set_is_made_from_class_names_alone(shards: Path) -> None:
+    info = Shard.open(shards / "test").info
+    out = make_probe(tiny(), info, shards / "probe", 1, "cpu")
+    probe = Shard.open(out)
+    assert [record.label for record in probe.records] == info.classes
+    assert all(record.has("image") and record.has("text") for record in probe.records)
+    backwards = tiny({"text": COMPLETION["text"]})
+    with pytest.raises(ConfigError, match="works from the name of a class"):
+        make_probe(backwards, info, shards / "other", 1, "cpu")
+
+
+def test_mistakes_of_the_section_are_said_together() -> None:
+    with pytest.raises(ConfigError) as found:
+        tiny({"image": {"name": "diffusion", "source": "image"}, "sound": {"name": "coca", "source": "imag"},
+              "text": {"name": "coca", "source": "image", "candidates": 2}})  # fmt: skip
+    text = str(found.value)
+    assert "completion.image.source: a modality is completed from another one" in text
+    assert "completion.sound: unknown modality 'sound'" in text
+    assert "completion.sound.source: unknown modality 'imag'" in text
+    assert "candidates and reject_below need a ranker" in text
+
+
+def test_a_captioner_without_a_decoder_is_refused(models: Path) -> None:
+    with pytest.raises(ModelError, match="not a CoCa model"):
+        build("completer", {"name": "coca", "source": "image", "model": "clip"}).load("text", "cpu")
+
+
+def _encoders() -> dict[str, Any]:
+    return {"image": ImageEncoder(16, 3, "cnn", 8), "text": Text().build()}
