@@ -20,7 +20,7 @@ from transformers import (
     CLIPTextModel,
 )
 
-from deploy.pretrain.coca import architecture
+from deploy.pretrain.coca import architecture, make_model
 from deploy.pretrain.diffusion import make_autoencoder, make_text_encoder, make_unet
 from deploy.pretrain.tokenizer import make_tokenizer
 
@@ -32,7 +32,7 @@ def save_coca(folder: Path, seed: int = 0) -> Path:
     config["vision_cfg"] |= {"layers": 1, "patch_size": 16, "attn_pooler_queries": 4}
     config["text_cfg"]["layers"] = config["multimodal_cfg"]["layers"] = 1
     torch.manual_seed(seed)
-    model = open_clip.CoCa(**{k: v for k, v in config.items() if k != "custom_text"})
+    model = make_model(config)
     tokenizer.save_pretrained(folder)
     return _open_clip(folder, config, model)
 

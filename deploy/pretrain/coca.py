@@ -6,7 +6,7 @@ learns next to nothing in the time that two cores have, so it is first trained t
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,14 @@ def architecture(words: int) -> dict[str, Any]:
     }
 
 
+def make_model(config: Mapping[str, Any]) -> CoCa:
+    """A model with random weights."""
+    model = CoCa(**{key: config[key] for key in ("embed_dim", "multimodal_cfg", "text_cfg", "vision_cfg")})
+    # open_clip leaves this one parameter as the memory happens to be.
+    nn.init.normal_(model.text_decoder.text_projection, std=model.text_decoder.width**-0.5)
+    return model
+
+
 def train_vision(model: CoCa, corpus: Corpus, steps: int, seed: int, progress: Callable[[int, str], None]) -> None:
     """Teach the vision tower the kind and the traits of the birds: linear classifiers on the pooled features and on the
     mean of the tokens, which are thrown away."""
@@ -94,7 +102,7 @@ def train_coca(
     tokenizer = make_tokenizer()
     config = architecture(len(tokenizer))
     torch.manual_seed(derive(seed, "coca"))
-    model = CoCa(**{key: config[key] for key in ("embed_dim", "multimodal_cfg", "text_cfg", "vision_cfg")})
+    model = make_model(config)
     train_vision(model, corpus, steps[0], seed, progress)
     optimizer = torch.optim.AdamW(model.parameters(), LR, weight_decay=DECAY, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, steps[1], pct_start=WARM)
