@@ -82,4 +82,5 @@ def alignment_loss(
     batch; gradients reach both representations (RAM, 2.4).
     """
     better = F.cross_entropy(single_logits, labels) < F.cross_entropy(joint_logits, labels)
-    return better * torch.linalg.vector_norm(joint - single) / len(labels)
+    distance: Tensor = torch.linalg.vector_norm(joint - single)
+    return better * distance / len(labels)
