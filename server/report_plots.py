@@ -476,9 +476,9 @@ def similarity(run: Run) -> Plot:
                 shown = "–" if value is None else f"{value:.2f}"
                 ink = "white" if value is not None and value - lowest > 0.55 * span else INK
                 axes.text(x + 0.5, y + 0.5, shown, ha="center", va="center_baseline", fontsize=8, color=ink)
-        names = [shortened(name) for name in sites]
-        axes.set_xticks([x + 0.5 for x in range(len(sites))], names)
-        axes.set_yticks([y + 0.5 for y in range(len(sites))], names)
+        names, size = [shortened(name) for name in sites], 10 if len(sites) <= BARS_AT_MOST else 7
+        axes.set_xticks([x + 0.5 for x in range(len(sites))], names, fontsize=size)
+        axes.set_yticks([y + 0.5 for y in range(len(sites))], names, fontsize=size)
         for label in axes.get_xticklabels():
             label.set(rotation=40, ha="right", rotation_mode="anchor")
         axes.invert_yaxis()
@@ -489,7 +489,7 @@ def similarity(run: Run) -> Plot:
         f"How alike two sites' models see the server's probe set (CKA, round {made}); the darker, the more alike,"
         f" from {lowest:.1f} to 1. A pale row is a site whose model differs from all others."
     )
-    return Plot(slug, title, caption, render(slug, title, draw, height=1.3 + 0.36 * max(len(sites), 5)))
+    return Plot(slug, title, caption, render(slug, title, draw, height=1.3 + min(0.36 * max(len(sites), 5), 4)))
 
 
 def weights(run: Run) -> Plot:
