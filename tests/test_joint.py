@@ -191,6 +191,14 @@ def test_widths_that_heads_do_not_divide_are_refused(options: dict[str, int], ex
         Joint(**options)
 
 
+@pytest.mark.parametrize(("options", "scale"), [({}, 8**-0.5), ({"token_scale": 3.0}, 3.0)])
+def test_tokens_are_scaled_before_positions_are_added(options: dict[str, float], scale: float) -> None:
+    model, batch = joint({"a": 4}, **options), words({"a": 4})
+    branch = model.branches["a"]
+    expected = branch.tokens(batch.inputs["a"]) * scale + positions(4, 8)
+    torch.testing.assert_close(model._slots(batch)["a"].tokens, expected)
+
+
 def test_the_order_of_words_matters() -> None:
     model, batch = joint({"a": 3, "b": 5}), words({"a": 3, "b": 5})
     turned = Batch({**batch.inputs, "b": batch.inputs["b"].flip(1)}, batch.origin, batch.labels)

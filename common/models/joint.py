@@ -71,6 +71,7 @@ class JointModel(MultimodalModel):
         super().__init__()
         width, joint = options.width, options.width * len(encoders)
         self.width, self.joint_width = width, joint
+        self.token_scale = options.token_scale or width**-0.5
         self.branches = nn.ModuleDict({m: Branch(encoders[m], width, joint) for m in sorted(encoders)})
         self.first = AttentionLayer(width, options.heads)
         self.cross = nn.ModuleDict({m: AttentionLayer(width, options.heads) for m in sorted(encoders)})
@@ -125,7 +126,7 @@ class JointModel(MultimodalModel):
         present = batch.has(modality)
         pooled, tokens, real = branch.encoder.pooled_and_tokens(batch.inputs[modality][present])
         places = positions(tokens.shape[1], self.width).to(tokens)
-        projected = (branch.tokens(tokens) * self.width**-0.5 + places) * real.unsqueeze(2)
+        projected = (branch.tokens(tokens) * self.token_scale + places) * real.unsqueeze(2)
         vector = self._to_space(branch.pooled(pooled))
         return Slot(*(_spread(part, present) for part in (projected, real, vector)))
 
@@ -166,7 +167,8 @@ def _padded(slot: Slot, length: int) -> Slot:
 class Joint(ModelOptions):
     """width: of a modality's tokens; heads: of its attention; joint_heads and depth: of the joint layers' attention.
 
-    dropout: before the classifier.
+    dropout: before the classifier. token_scale: of tokens beside their positions, by default the paper's 1 / sqrt(width);
+    for tokens that are small themselves it is too little, and training follows the positions.
     """
 
     width: int = Field(256, ge=2, multiple_of=2)
@@ -174,6 +176,7 @@ class Joint(ModelOptions):
     joint_heads: int = Field(8, ge=1)
     depth: int = Field(3, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
+    token_scale: float | None = Field(None, gt=0)
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> Self:
