@@ -167,8 +167,9 @@ def _padded(slot: Slot, length: int) -> Slot:
 class Joint(ModelOptions):
     """width: of a modality's tokens; heads: of its attention; joint_heads and depth: of the joint layers' attention.
 
-    dropout: before the classifier. token_scale: of tokens beside their positions, by default the paper's 1 / sqrt(width);
-    for tokens that are small themselves it is too little, and training follows the positions.
+    dropout: before the classifier.
+    token_scale: of tokens before positions are added, by default the paper's 1 / sqrt(width), which leaves little of
+        tokens that are small themselves.
     """
 
     width: int = Field(256, ge=2, multiple_of=2)
