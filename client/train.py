@@ -7,7 +7,7 @@ from collections import defaultdict
 import torch
 
 from client.methods.base import Method, Round
-from common.config import Experiment
+from common.config import Experiment, Train
 from common.data.loader import batches
 from common.errors import TrainingError
 from common.models.base import MultimodalModel
@@ -31,23 +31,35 @@ def train(model: MultimodalModel, examples: Batch, experiment: Experiment, numbe
     settings = experiment.train
     model.eval()
     context = method.begin_round(model, examples, Round(number, held, settings.batch_size))
-    optimizer = torch.optim.SGD(
-        [value for value in model.parameters() if value.requires_grad],
-        settings.lr,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-    )
+    optimizer = make_optimizer(model, settings)
     losses: dict[str, float] = {}
     order = torch_rng(experiment.seed, "order", number, site)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(experiment.seed, "train", number, site))
         for epoch in range(settings.epochs):
+            done = (number - 1 + epoch / settings.epochs) / experiment.federation.rounds
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(settings, done)
             losses = _epoch(model, method, context, optimizer, examples, settings.batch_size, order)
             log.info("round %d, epoch %d: %s", number, epoch + 1, losses)
     method.end_round(model, examples, context)
     if not all(value.isfinite().all() for value in model.parameters()):
         raise TrainingError("training diverged: parameters are not finite; a lower train.lr may help")
     return losses
+
+
+def make_optimizer(model: MultimodalModel, settings: Train) -> torch.optim.Optimizer:
+    """The optimizer of a round, over the parameters that are trained."""
+    trained = [value for value in model.parameters() if value.requires_grad]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(trained, settings.lr, weight_decay=settings.weight_decay)
+    return torch.optim.SGD(trained, settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+
+
+def learning_rate(settings: Train, done: float) -> float:
+    """lr of an epoch that begins when the share `done` of the whole run's epochs is over: cosine means
+    lr * (1 + cos(pi * done)) / 2."""
+    return settings.lr * (0.5 * (1 + math.cos(math.pi * done)) if settings.schedule == "cosine" else 1)
 
 
 def freeze_unheld(model: MultimodalModel, held: frozenset[Modality]) -> None:

@@ -104,8 +104,14 @@ class Model(Options):
 
 
 class Train(Options):
-    """Local training: SGD, re-created each round."""
+    """Local training; the optimizer is re-created each round.
 
+    momentum: of sgd only.
+    schedule: cosine lets lr fall over the epochs of all rounds, from its full value to nearly 0.
+    """
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    schedule: Literal["constant", "cosine"] = "constant"
     epochs: int = Field(1, ge=1)
     batch_size: int = Field(32, ge=2)
     lr: float = Field(gt=0)

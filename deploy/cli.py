@@ -72,6 +72,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="the server's test shard (default: SHARDS/test if there)",
     )
+    run.add_argument(
+        "--probe-shard",
+        type=Path,
+        metavar="DIR",
+        help="the server's probe set, for strategy cka (default: SHARDS/probe if there)",
+    )
     run.add_argument("--run-dir", type=Path, metavar="DIR", help="a new folder for the results (default: runs/NAME)")
     link = run.add_argument_group("engine superlink")
     link.add_argument("--address", metavar="HOST:PORT", help="of the SuperLink's control API")
@@ -186,15 +192,20 @@ def _run(options: argparse.Namespace) -> None:
     link = _link(options)
     shards: Path = options.shards or Path("shards") / experiment.name
     test_shard: Path | None = options.test_shard
+    probe_shard: Path | None = options.probe_shard
     folder: Path | None = options.run_dir
     local = options.engine != "superlink" or _is_loopback(options.address)
     if options.engine != "superlink":
         _prepare_shards(experiment, shards)
         test_shard = test_shard or (shards / "test" if (shards / "test").exists() else None)
+        probe_shard = probe_shard or (shards / "probe" if (shards / "probe").exists() else None)
     if local:  # else the paths are of the SuperLink's host, and not ours to look at
         folder = _new_folder(folder, experiment).resolve()
         test_shard = test_shard.resolve() if test_shard else None
-    with engines.launch(options.engine, experiment, shards, test_shard, folder, link, watch=local) as launched:
+        probe_shard = probe_shard.resolve() if probe_shard else None
+    with engines.launch(
+        options.engine, experiment, shards, test_shard, probe_shard, folder, link, watch=local
+    ) as launched:
         follow(launched, experiment)
     show(launched.run_folder)
 

@@ -157,6 +157,7 @@ def launch(
     experiment: Experiment,
     shards: Path,
     test_shard: Path | None,
+    probe_shard: Path | None,
     run_folder: Path | None,
     link: Link | None = None,
     watch: bool = True,
@@ -185,6 +186,7 @@ def launch(
                 "experiment": experiment.to_json(),
                 "shards": str(shards.resolve()),
                 "test-shard": str(test_shard) if test_shard else "",
+                "probe-shard": str(probe_shard) if probe_shard else "",
                 "run-dir": str(run_folder) if run_folder else "",
                 "engine": engine,
             }

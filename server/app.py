@@ -32,10 +32,11 @@ def main(grid: Grid, context: Context) -> None:
     folder = Path(settings["run-dir"]) if settings["run-dir"] else free_folder(Path("runs") / experiment.name)
     run = RunFolder(folder, experiment)
     test_shard = Path(settings["test-shard"]) if settings["test-shard"] else None
+    probe_shard = Path(settings["probe-shard"]) if settings["probe-shard"] else None
     started = time.perf_counter()
     status, reason, federation = "failed", "the ServerApp stopped on an unexpected error, see its log", None
     try:
-        federation = Federation(experiment, grid, test_shard, run)
+        federation = Federation(experiment, grid, test_shard, run, probe_shard)
         federation.run()
         status, reason = "completed", ""
     except FedmosaicError as error:

@@ -38,9 +38,16 @@ class Progress:
 class Federation:
     """A run of one experiment over the nodes of a grid."""
 
-    def __init__(self, experiment: Experiment, grid: Grid, test_shard: Path | None, run: RunFolder) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        grid: Grid,
+        test_shard: Path | None,
+        run: RunFolder,
+        probe_shard: Path | None = None,
+    ) -> None:
         self.experiment, self.grid, self.run_folder = experiment, grid, run
-        self.strategy: MultimodalStrategy = experiment.component("strategy").build(experiment)
+        self.strategy: MultimodalStrategy = experiment.component("strategy").build(experiment, probe_shard)
         self.test = TestSet(experiment, test_shard) if test_shard else None
         self.classes: tuple[str, ...] = self.test.classes if self.test else ()
         self.progress = Progress()
@@ -121,6 +128,7 @@ class Federation:
                 "test": figures(test),
                 "validation": figures(report.validation),
                 "losses": report.losses,
+                "aggregation": report.aggregation,
                 "clients": clients,
                 "failed": report.failed,
                 "bytes_up": report.bytes_up,

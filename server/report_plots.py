@@ -47,7 +47,9 @@ STYLE = {
     "lines.linewidth": 2,
     "lines.solid_capstyle": "round",
 }
+SHADES = LinearSegmentedColormap.from_list("shades", ["#eef4fa", "#7fb4d6", FULL, "#08385c"])
 BARS_AT_MOST = 12  # classes
+NUMBERED_AT_MOST = 8  # clients of a heat map whose cells tell their values
 STACKED_AT_MOST = 8  # clients
 ROWS_AT_MOST = 40  # of a heat map
 GAPS_AT_MOST = 40  # rounds; beyond, bars touch and a whole series is one path, which keeps the page small
@@ -160,6 +162,12 @@ class Run:
         """Every site that replied in some round."""
         return sorted({name for line in self.trained for name in mapping(line.get("clients"))})
 
+    @cached_property
+    def weighed(self) -> list[tuple[int, dict[str, Any]]]:
+        """What the strategy said of how it weighed the clients, with the number of the round."""
+        found = [(round_of(line), mapping(line.get("aggregation"))) for line in self.trained]
+        return [(made, said) for made, said in found if said]
+
     def recalls(self, subset: str) -> list[float | None]:
         """The final accuracy by class; None for a class without examples."""
         return [number(value) for value in mapping(self.final.get(subset)).get("per_class") or []]
@@ -193,7 +201,8 @@ class Plot:
 
 def plots(run: Run) -> list[Plot]:
     """All plots of the report, in the order of the page."""
-    return [draw(run) for draw in (accuracy, imbalance, per_class, losses, traffic, time)]
+    always = [draw(run) for draw in (accuracy, imbalance, per_class, losses, traffic, time)]
+    return always + [draw(run) for draw in (similarity, weights) if run.weighed]
 
 
 def accuracy(run: Run) -> Plot:
@@ -297,13 +306,13 @@ def class_map(run: Run, recalls: Mapping[str, Sequence[float | None]]) -> Plot:
     lowest = [min((value for value in column if value is not None), default=2.0) for column in columns]
     rows = sorted(sorted(range(len(lowest)), key=lowest.__getitem__)[:ROWS_AT_MOST])
     cells = [[recalls[name][k] for name in recalls] for k in rows]
-    colours = LinearSegmentedColormap.from_list("accuracy", ["#eef4fa", "#7fb4d6", FULL, "#08385c"])
     names = [shortened(run.classes[k], 18) for k in rows]
 
     def draw(axes: Axes) -> None:
         filled = [[math.nan if value is None else value for value in row] for row in cells]
-        shades = colours.with_extremes(bad="white")
-        axes.pcolormesh(filled, cmap=shades, vmin=0, vmax=1, edgecolors="white", linewidth=1.2)
+        axes.pcolormesh(
+            filled, cmap=SHADES.with_extremes(bad="white"), vmin=0, vmax=1, edgecolors="white", linewidth=1.2
+        )
         for y, row in enumerate(cells):
             for x, value in enumerate(row):
                 shown, ink = "–" if value is None else f"{value:.0%}", "white" if (value or 0) > 0.55 else INK
@@ -443,6 +452,71 @@ def round_phases(entry: Mapping[str, Any]) -> list[float]:
     slowest = max(work, key=sum, default=[0.0, 0.0, 0.0])
     waiting = max(amount(server.get("exchange")) - sum(slowest), 0.0)
     return [waiting, *slowest, amount(server.get("aggregate")), amount(server.get("evaluate"))]
+
+
+def similarity(run: Run) -> Plot:
+    """How alike the clients' models were in the last round."""
+    slug, title = "similarity", "Similarity of the sites' models"
+    made, said = run.weighed[-1]
+    told = mapping(said.get("similarity"))
+    sites = [str(name) for name in told.get("sites") or []][:ROWS_AT_MOST]
+    cells = [[number(value) for value in row[: len(sites)]] for row in (told.get("matrix") or [])[: len(sites)]]
+    if not sites or any(len(row) != len(sites) for row in cells) or len(cells) != len(sites):
+        return Plot(slug, title, "The strategy says nothing of how alike the sites' models are.")
+    known = [value for row in cells for value in row if value is not None]
+    lowest = math.floor(10 * min(known, default=0.0)) / 10
+    span = max(1 - lowest, 0.1)
+
+    def draw(axes: Axes) -> None:
+        filled = [[math.nan if value is None else value for value in row] for row in cells]
+        shades = SHADES.with_extremes(bad="white")
+        axes.pcolormesh(filled, cmap=shades, vmin=lowest, vmax=lowest + span, edgecolors="white", linewidth=1.2)
+        for y, row in enumerate(cells if len(sites) <= NUMBERED_AT_MOST else []):
+            for x, value in enumerate(row):
+                shown = "–" if value is None else f"{value:.2f}"
+                ink = "white" if value is not None and value - lowest > 0.55 * span else INK
+                axes.text(x + 0.5, y + 0.5, shown, ha="center", va="center_baseline", fontsize=8, color=ink)
+        names, size = [shortened(name) for name in sites], 10 if len(sites) <= BARS_AT_MOST else 7
+        axes.set_xticks([x + 0.5 for x in range(len(sites))], names, fontsize=size)
+        axes.set_yticks([y + 0.5 for y in range(len(sites))], names, fontsize=size)
+        for label in axes.get_xticklabels():
+            label.set(rotation=40, ha="right", rotation_mode="anchor")
+        axes.invert_yaxis()
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+
+    caption = (
+        f"How alike two sites' models see the server's probe set (CKA, round {made}); the darker, the more alike,"
+        f" from {lowest:.1f} to 1. A pale row is a site whose model differs from all others."
+    )
+    return Plot(slug, title, caption, render(slug, title, draw, height=1.3 + min(0.36 * max(len(sites), 5), 4)))
+
+
+def weights(run: Run) -> Plot:
+    """The clients' weights in the mean over the rounds."""
+    slug, title = "weights", "Weights of the sites"
+    by_round = {made: mapping(said.get("weights")) for made, said in run.weighed}
+    sites = sorted({str(name) for told in by_round.values() for name in told})
+    if not sites:
+        return Plot(slug, title, "The strategy says nothing of the sites' weights.")
+    known = {site: [(made, number(told.get(site))) for made, told in by_round.items()] for site in sites}
+    curves = {site: [(made, value) for made, value in found if value is not None] for site, found in known.items()}
+    named = len(sites) <= STACKED_AT_MOST
+    colours = dict(zip(sites, MANY, strict=False)) if named else dict.fromkeys(sites, FULL)
+
+    def draw(axes: Axes) -> None:
+        equal = [1 / len(told) if told else math.nan for told in by_round.values()]
+        axes.plot(list(by_round), equal, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
+        for site, found in curves.items():
+            line(axes, [made for made, _ in found], [value for _, value in found], colours[site])
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        round_axis(axes)
+
+    keys = [Key(site, colours[site]) for site in sites] if named else [Key("one site each", FULL)]
+    keys.append(Key("equal weights", MUTED, "dashed"))
+    caption = "How much each site's model counts in the mean; a line far below the others is a site that counts little."
+    return Plot(slug, title, caption, render(slug, title, draw), tuple(keys))
 
 
 def line(

@@ -113,6 +113,38 @@ def test_ten_classes_and_more_and_twenty_clients(tmp_path: Path) -> None:
     assert "the 40 hardest of the 60 classes" in page.text
 
 
+WEIGHED = {
+    "weights": {"client-0": 0.4, "<b>1": 0.6},
+    "similarity": {"sites": ["client-0", "<b>1"], "matrix": [[1.0, 0.3], [0.3, 1.0]]},
+}
+
+
+def weigh(folder: Path, aggregation: Any) -> Page:
+    """The page of a run whose strategy said this in every round of training."""
+    lines = [json.loads(entry) for entry in (folder / "metrics.jsonl").read_text().splitlines()]
+    told = [{**entry, "aggregation": aggregation if entry["round"] else {}} for entry in lines]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in told))
+    return read(folder)
+
+
+def test_similarity_and_weights_are_shown_where_the_strategy_tells_them(tmp_path: Path) -> None:
+    assert not {"plot-similarity", "plot-weights"} & set(a_run(tmp_path).ids)
+    page = weigh(tmp_path, WEIGHED)
+    assert page.tags.count("svg") == 8
+    assert {"plot-similarity", "plot-weights"} <= set(page.ids)
+    for shown in ("0.30", "<b>1", "round 3", "from 0.3 to 1", "equal weights"):
+        assert shown in page.text
+    many = {f"client-{i}": 0.05 for i in range(20)}
+    ones = {"sites": list(many), "matrix": [[1.0] * 20] * 20}
+    assert weigh(tmp_path, {"weights": many, "similarity": ones}).tags.count("svg") == 8
+
+
+@pytest.mark.parametrize("said", [{"weights": {}}, {"similarity": {"sites": ["a"], "matrix": []}}, {"weights": 3}])
+def test_half_of_what_a_strategy_tells_still_gives_a_page(said: Any, tmp_path: Path) -> None:
+    a_run(tmp_path)
+    assert "says nothing" in weigh(tmp_path, said).text
+
+
 def test_names_are_text_and_never_markup(tmp_path: Path) -> None:
     page = a_run(tmp_path, sites=("<b>x", "_y", "$\\frac"), classes=("<b>x", "$a_$", "bell\x07", "字"), name="<i>r")
     assert "<b>x" in page.text and "<i>r" in page.text

@@ -1,6 +1,8 @@
 """Strategies: the contract of each, and means derived independently."""
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,9 +33,26 @@ def params(seed: int) -> Params:
     return {name: torch.randn(shape, generator=rng) for name, shape in SHAPES.items()}
 
 
+class ToyProbe:
+    """A probe set for the parameters of SHAPES, which are those of no model."""
+
+    classes = ("x", "y")
+
+    def __init__(self, *_: object) -> None:
+        self.inputs = torch.randn(6, 3, generator=torch.Generator().manual_seed(9))
+
+    def represent(self, params: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return (self.inputs @ params["branches.audio.w"]) @ params["fusion.weight"] + params["fusion.bias"]
+
+
+@pytest.fixture(autouse=True)
+def _toy_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.strategies.cka.ProbeSet", ToyProbe)
+
+
 def strategy(name: str, held: list[set[str]], **changes: Any) -> MultimodalStrategy:
     claim_identity()
-    made: MultimodalStrategy = build("strategy", {"name": name}).build(experiment(**changes))
+    made: MultimodalStrategy = build("strategy", {"name": name}).build(experiment(**changes), Path("probe"))
     for i, modalities in enumerate(held):
         made.sites[i + 10] = Site(f"site-{i}", frozenset(modalities), ("x", "y"), 5, {})
     return made

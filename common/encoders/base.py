@@ -44,6 +44,16 @@ class Encoder(nn.Module, ABC):
         features = self(inputs).unsqueeze(1)
         return features, torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
 
+    def pooled_and_tokens(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features [B, D], tokens [B, T, D] and which of these are real [B, T], as `forward` and `tokens` give them.
+
+        An encoder with tokens of its own may give both in one pass.
+        """
+        if type(self).tokens is Encoder.tokens:
+            tokens, real = self.tokens(inputs)
+            return tokens[:, 0], tokens, real
+        return self(inputs), *self.tokens(inputs)
+
 
 class Tower(ABC):
     """A frozen network with its preprocessing."""

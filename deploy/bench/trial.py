@@ -89,7 +89,10 @@ def _federation(experiment: Experiment, sites: list[Site], shards: Path) -> Figu
         update={"data": raw, "federation": settings.model_copy(update={"sample": sample})}
     )
     with tempfile.TemporaryDirectory(prefix="fedmosaic-bench-") as folder:
-        federation = Federation(experiment, InProcessGrid(sites), shards / "test", RunFolder(Path(folder), experiment))
+        run, probe_set = RunFolder(Path(folder), experiment), shards / PROBE
+        federation = Federation(
+            experiment, InProcessGrid(sites), shards / "test", run, probe_set if probe_set.exists() else None
+        )
         params = federation.run()
         rounds = read_rounds(Path(folder))
     assert federation.test is not None

@@ -4,6 +4,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -36,13 +37,14 @@ class RoundReport:
     """What a round gave besides parameters.
 
     clients: by site, its figures. failed: by site, why nothing of it was used. validation: merged over the clients, of
-    the model they received.
+    the model they received. aggregation: what the strategy says of how it weighed the clients.
     """
 
     clients: dict[str, dict[str, Any]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     losses: dict[str, float] = field(default_factory=dict)
     validation: Tallies = field(default_factory=dict)
+    aggregation: dict[str, Any] = field(default_factory=dict)
     bytes_up: int = 0
     bytes_down: int = 0
 
@@ -51,7 +53,7 @@ class MultimodalStrategy(Strategy):
     """A Flower strategy for clients that hold different modalities.
 
     Each client gets and returns only the blocks of the modalities it holds and the shared one. A subclass says how one
-    client's update enters the mean; everything else is final.
+    client's update enters the mean, and may wait with it until all are there; everything else is final.
     """
 
     def __init__(self, experiment: Experiment) -> None:
@@ -67,6 +69,10 @@ class MultimodalStrategy(Strategy):
     @abstractmethod
     def contribute(self, mean: BlockMean, update: Update, received: Mapping[str, Tensor]) -> None:
         """Add one client's update to the mean. received: the global parameters of all blocks at the round's start."""
+
+    def finish(self, mean: BlockMean) -> dict[str, Any]:
+        """Complete the mean once every update has come; figures for the round's report. By default nothing."""
+        return {}
 
     def introduce(self, grid: Grid, classes: tuple[str, ...] | None, nodes: Iterable[int]) -> None:
         """Ask nodes that have not been asked yet who they are.
@@ -169,6 +175,7 @@ class MultimodalStrategy(Strategy):
                 f"round {server_round}: {used} of {sampled} clients gave a usable reply, {needed} needed{reasons}"
             )
         self._merge_figures()
+        self.report.aggregation = self.finish(mean)
         params = mean.result(self._received)
         if self._optimizer is not None:
             params = self._optimizer.step(server_round, self._received, params, self._learned())
@@ -235,5 +242,5 @@ class StrategyOptions(Component):
     """Base of the strategies' options."""
 
     @abstractmethod
-    def build(self, experiment: Experiment) -> MultimodalStrategy:
-        """The strategy for an experiment."""
+    def build(self, experiment: Experiment, probe: Path | None) -> MultimodalStrategy:
+        """The strategy for an experiment. probe: folder of the server's probe shard, for a strategy that needs one."""

@@ -5,6 +5,7 @@ https://arxiv.org/abs/1602.05629, algorithm 1.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import final
 
 from torch import Tensor
@@ -33,6 +34,6 @@ class FedAvgStrategy(MultimodalStrategy):
 class FedAvg(StrategyOptions):
     """FedAvg has no options."""
 
-    def build(self, experiment: Experiment) -> FedAvgStrategy:
+    def build(self, experiment: Experiment, probe: Path | None) -> FedAvgStrategy:
         """The strategy for an experiment."""
         return FedAvgStrategy(experiment)

@@ -5,6 +5,7 @@ https://arxiv.org/abs/2401.00894; section 1.6 of docs/methods.md.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import final
 
 from torch import Tensor
@@ -29,6 +30,6 @@ class FedCMIStrategy(MultimodalStrategy):
 class FedCMI(StrategyOptions):
     """FedCMI's aggregation has no options."""
 
-    def build(self, experiment: Experiment) -> FedCMIStrategy:
+    def build(self, experiment: Experiment, probe: Path | None) -> FedCMIStrategy:
         """The strategy for an experiment."""
         return FedCMIStrategy(experiment)

@@ -1,0 +1,86 @@
+"""FedMVP: the joint representation is contrasted with each modality's, and drawn to a modality that does better alone.
+
+L. Che, J. Wang, X. Liu, F. Ma, "Leveraging Foundation Models for Multi-modal Federated Learning with Incomplete
+Modality", 2024, https://arxiv.org/abs/2406.11048; section 2.4 of docs/methods.md.
+
+Departure, for what the paper leaves open: each modality's terms are those of the rows that have it, observed or
+generated; B is their number.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from client.methods.base import Method, Round
+from common.models.joint import Joined, JointModel
+from common.types import Batch, Modality
+
+
+class FedMVP(Method[JointModel, None]):
+    """contrastive_weight: a of L_MCM, and temperature: its tau; alignment_weight: b of L_RAM. 0 switches a term off."""
+
+    model: ClassVar[str] = "joint"
+    strategy: ClassVar[str] = "cka"
+
+    contrastive_weight: float = Field(0.01, ge=0)
+    alignment_weight: float = Field(0.5, ge=0)
+    temperature: float = Field(0.1, gt=0)
+
+    def begin_round(self, model: JointModel, examples: Batch, now: Round) -> None:
+        """Nothing to prepare."""
+
+    def loss(self, model: JointModel, batch: Batch, context: None) -> Mapping[str, Tensor]:
+        """L = CE(logits, y) + a * sum_m l_m + b * sum_m r_m, with l_m by `contrastive_loss` and r_m by
+        `alignment_loss`, each m over the rows that have it."""
+        joined = model.join(batch)
+        held = [m for m in model.modalities if batch.has(m).any()]
+        terms = {"fused": F.cross_entropy(joined.logits, batch.labels)}
+        if self.contrastive_weight:
+            terms["contrastive"] = self.contrastive_weight * _sum([self._contrast(joined, batch, m) for m in held])
+        if self.alignment_weight:
+            terms["alignment"] = self.alignment_weight * _sum([_align(model, joined, batch, m) for m in held])
+        return terms
+
+    def _contrast(self, joined: Joined, batch: Batch, modality: Modality) -> Tensor:
+        rows = batch.has(modality)
+        return contrastive_loss(joined.joint[rows], joined.single[modality][rows], self.temperature)
+
+
+def _align(model: JointModel, joined: Joined, batch: Batch, modality: Modality) -> Tensor:
+    rows = batch.has(modality)
+    single = joined.single[modality][rows]
+    return alignment_loss(joined.joint[rows], single, joined.logits[rows], model.classify(single), batch.labels[rows])
+
+
+def _sum(losses: list[Tensor]) -> Tensor:
+    return torch.stack(losses).sum() if losses else torch.zeros(())
+
+
+def contrastive_loss(joint: Tensor, single: Tensor, temperature: float) -> Tensor:
+    """l_m = -(1/2B) sum_i log s(Z_i, Z_p(i)) / sum_{k != i} s(Z_i, Z_k), with s(u, v) = exp(u . v / tau).
+
+    joint, single: h_J, h_m [B, R], B >= 1. Z = [h_J ; h_m]: each of its 2B rows is an anchor, p(i) is the other row of
+    the same example, and k runs over all other rows (MCM, 2.4).
+    """
+    anchors = torch.cat([joint, single])
+    similarity = anchors @ anchors.T / temperature
+    itself = torch.eye(len(anchors), dtype=torch.bool, device=anchors.device)
+    matching = (joint * single).sum(1).repeat(2) / temperature
+    return (similarity.masked_fill(itself, -torch.inf).logsumexp(1) - matching).mean()
+
+
+def alignment_loss(
+    joint: Tensor, single: Tensor, joint_logits: Tensor, single_logits: Tensor, labels: Tensor
+) -> Tensor:
+    """r_m = (1/B) * 1[CE(C(h_m), y) < CE(logits, y)] * ||H_J - H_m||_F.
+
+    joint, single: H_J, H_m [B, R]; joint_logits, single_logits: [B, K]; labels: [B]; B >= 1. The gate is of the whole
+    batch; gradients reach both representations (RAM, 2.4).
+    """
+    better = F.cross_entropy(single_logits, labels) < F.cross_entropy(joint_logits, labels)
+    distance: Tensor = torch.linalg.vector_norm(joint - single)
+    return better * distance / len(labels)

@@ -1,0 +1,50 @@
+"""How alike clients' models are on a probe set, and what follows from it for their weights.
+
+S. Kornblith, M. Norouzi, H. Lee, G. Hinton, "Similarity of Neural Network Representations Revisited", ICML 2019,
+https://arxiv.org/abs/1905.00414 (linear CKA); L. Page, S. Brin, R. Motwani, T. Winograd, "The PageRank Citation
+Ranking", 1999, http://ilpubs.stanford.edu:8090/422.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, assert_never
+
+import networkx as nx
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Importance = Literal["degree", "pagerank", "degree-x-examples"]
+
+
+def linear_cka(representations: Tensor) -> Tensor:
+    """CKA_ij = <K_i, K_j> / (||K_i|| ||K_j||) with K_i = X_i X_i^T: [N, N] float64, from 0 to 1.
+
+    representations: [N, P, R], N models' of the same P probes; X_i has their rows L2-normalised, then its columns
+    centred. A model that tells no probe from another, or whose values are not finite, is like no other model.
+    """
+    usable = representations.isfinite().all(2).all(1)
+    values = torch.where(usable[:, None, None], representations.to(torch.float64), 0.0)
+    rows = F.normalize(values, dim=2)
+    centred = rows - rows.mean(dim=1, keepdim=True)
+    grams = F.normalize((centred @ centred.transpose(1, 2)).flatten(1), dim=1)
+    return (grams @ grams.T).clamp(0, 1).fill_diagonal_(1)
+
+
+def client_weights(similarity: Tensor, examples: Sequence[int], importance: Importance) -> Tensor:
+    """w_k = s_k / sum_j s_j: [N], from the similarity [N, N] and the numbers of examples n_k.
+
+    degree: s_k = sum_j A_kj with A_kk = 1. degree-x-examples: n_k times that. pagerank: PageRank with damping 0.85 on
+    the graph of A without A_kk, for a model like no other would vote for itself.
+    """
+    match importance:
+        case "degree":
+            scores = similarity.sum(1)
+        case "degree-x-examples":
+            scores = similarity.sum(1) * torch.tensor(examples, dtype=torch.float64)
+        case "pagerank":
+            graph = nx.from_numpy_array(similarity.clone().fill_diagonal_(0).numpy())
+            ranks = nx.pagerank(graph, tol=1e-9, max_iter=1000)
+            scores = torch.tensor([ranks[k] for k in range(len(examples))], dtype=torch.float64)
+        case _:
+            assert_never(importance)
+    return scores / scores.sum()

@@ -1,0 +1,77 @@
+"""FedMVP's aggregation: a client counts as much as its model sees the probe set like the others' do.
+
+L. Che, J. Wang, X. Liu, F. Ma, "Leveraging Foundation Models for Multi-modal Federated Learning with Incomplete
+Modality", 2024, https://arxiv.org/abs/2406.11048; section 2.6 of docs/methods.md.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from common.blocks import block_of
+from common.config import Experiment
+from common.errors import ConfigError, ShardError
+from common.types import Update
+from server.aggregation import BlockMean
+from server.probe import ProbeSet
+from server.similarity import Importance, client_weights, linear_cka
+from server.strategies.base import MultimodalStrategy, StrategyOptions
+
+
+@final
+class CKAStrategy(MultimodalStrategy):
+    """theta_b = sum_k w_k theta_k,b / sum_k w_k over the sampled clients that hold block b, w by `client_weights`.
+
+    Departure: a client that lacks a block is represented with the received values of it. The weights need all updates,
+    so memory grows with the number of sampled clients.
+    """
+
+    def __init__(self, experiment: Experiment, probe: ProbeSet, importance: Importance) -> None:
+        super().__init__(experiment)
+        self.probe, self.importance = probe, importance
+        self._updates: list[Update] = []
+        self._representations: list[Tensor] = []
+
+    def contribute(self, mean: BlockMean, update: Update, received: Mapping[str, Tensor]) -> None:
+        """Represent the probe set with the update, and keep both until all are there.
+
+        Raises ShardError when the probe shard has other classes than the federation.
+        """
+        if any(site.classes != self.probe.classes for site in self.sites.values()):
+            raise ShardError(f"probe shard {self.probe.folder}: its classes are not the federation's")
+        self._representations.append(self.probe.represent({**received, **update.params}))
+        self._updates.append(update)
+
+    def finish(self, mean: BlockMean) -> dict[str, Any]:
+        """Add every update with its weight; the weights by site and the similarity matrix."""
+        updates, representations = self._updates, self._representations
+        self._updates, self._representations = [], []
+        if not updates:
+            return {}
+        similarity = linear_cka(torch.stack(representations))
+        weights = client_weights(similarity, [update.num_examples for update in updates], self.importance).tolist()
+        for update, weight in zip(updates, weights, strict=True):
+            mean.add(update.params, {block_of(name): weight for name in update.params})
+        sites = [update.site for update in updates]
+        return {
+            "weights": dict(zip(sites, weights, strict=True)),
+            "similarity": {"sites": sites, "matrix": similarity.tolist()},
+        }
+
+
+class CKA(StrategyOptions):
+    """importance: what a client's weight is made of."""
+
+    importance: Importance = "degree"
+
+    def build(self, experiment: Experiment, probe: Path | None) -> CKAStrategy:
+        """The strategy for an experiment.
+
+        Raises ConfigError without a probe shard, ShardError when it cannot be used.
+        """
+        if probe is None:
+            raise ConfigError("strategy cka", ["it needs a probe shard at the server: make one with `fedmosaic probe`"])
+        return CKAStrategy(experiment, ProbeSet(experiment, probe), self.importance)
