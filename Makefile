@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO ?= configs/digits-mini-fedcmi.yaml
+METHOD ?= fedcmi
+DEMO_fedcmi := configs/digits-mini-fedcmi.yaml
+DEMO_fedmvp := configs/birds-mini-fedmvp.yaml
 
 .PHONY: install demo test lint format clean
 
@@ -15,7 +17,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: install
-	$(BIN)/fedmosaic run $(DEMO) --engine processes
+	$(BIN)/fedmosaic run $(or $(DEMO_$(METHOD)),$(error METHOD is fedcmi or fedmvp)) --engine processes
 
 test: install
 	$(BIN)/pytest

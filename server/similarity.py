@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Importance = Literal["degree", "pagerank", "degree-x-examples"]
+Importance = Literal["degree", "pagerank", "degree-x-examples", "uniform"]
 
 
 def linear_cka(representations: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def client_weights(similarity: Tensor, examples: Sequence[int], importance: Impo
     """w_k = s_k / sum_j s_j: [N], from the similarity [N, N] and the numbers of examples n_k.
 
     degree: s_k = sum_j A_kj with A_kk = 1. degree-x-examples: n_k times that. pagerank: PageRank with damping 0.85 on
-    the graph of A without A_kk, for a model like no other would vote for itself.
+    the graph of A without A_kk, for a model like no other would vote for itself. uniform: the same for all.
     """
     match importance:
         case "degree":
@@ -45,6 +45,8 @@ def client_weights(similarity: Tensor, examples: Sequence[int], importance: Impo
             graph = nx.from_numpy_array(similarity.clone().fill_diagonal_(0).numpy())
             ranks = nx.pagerank(graph, tol=1e-9, max_iter=1000)
             scores = torch.tensor([ranks[k] for k in range(len(examples))], dtype=torch.float64)
+        case "uniform":
+            scores = torch.ones(len(examples), dtype=torch.float64)
         case _:
             assert_never(importance)
     return scores / scores.sum()

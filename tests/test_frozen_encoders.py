@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from common.build import build_model
-from common.component import build
+from common.component import build, find, names
 from common.data import features
 from common.data.loader import load
 from common.data.make import make_shards
@@ -35,6 +35,16 @@ ENCODERS: list[tuple[str, dict[str, Any], Raw, int]] = [
     ("transformers-text", {"model": "clip_text", "length": 12}, TEXT, 8),
     ("vision-transformer", {"model": "vision_transformer", "heads": 2, "grid": 2}, PICTURE, 4),
 ]
+
+
+def test_every_frozen_encoder_is_here() -> None:
+    frozen = {name for name in names("encoder") if issubclass(_made_by(name), FrozenEncoder)}
+    assert frozen == {name for name, *_ in ENCODERS}
+
+
+def _made_by(name: str) -> type:
+    made: type = find("encoder", name).build.__annotations__["return"]
+    return made
 
 
 def encoder(name: str, options: dict[str, Any]) -> FrozenEncoder:

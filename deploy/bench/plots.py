@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 
 def draw(results: "Results", path: Path) -> None:
-    """Three panels: fused accuracy, probe of the weak modality, fused accuracy by round."""
-    weak = results.suite.settings[results.setting].weak
+    """Three panels: fused accuracy, the second measure of the table, fused accuracy by round."""
     figure = Figure(figsize=(13, 1.6 + 0.32 * len(results.runs)), layout="constrained", dpi=110)
     panels = figure.subplots(1, 3, width_ratios=[1, 1, 1.1])
     _dots(results, panels[0], "accuracy", "fused accuracy, %")
-    _dots(results, panels[1], f"probe:{weak}", f"linear probe of {weak}, %")
+    second = results.main[1]
+    kind, _, modality = second.partition(":")
+    _dots(results, panels[1], second, f"linear probe of {modality}, %" if kind == "probe" else f"{modality} alone, %")
     panels[1].set_yticklabels([])
     _curves(results, panels[2])
     figure.suptitle(results.suite.settings[results.setting].title, fontsize=11)

@@ -23,13 +23,14 @@ clients that hold one modality, with that modality alone."""
 class Setting(Options):
     """One table: what is changed in the experiment.
 
-    weak: the modality whose probe stands in the table's summary. methods: which run (None: those that are not only for
+    weak: the modality whose probe stands in the table's summary; None: no probes, as the encoders are frozen, and what
+    single modalities predict stands there. methods: which run (None: those that are not only for
     named settings). tuned_in: the setting whose tuned values are used (None: this one).
     """
 
     title: str
     set: dict[str, Any] = Field(default_factory=dict)
-    weak: Modality
+    weak: Modality | None = None
     methods: list[str] | None = None
     tuned_in: str | None = None
 
@@ -132,7 +133,8 @@ class Suite(Options):
 
 @dataclass(frozen=True)
 class Job:
-    """One run. data: the experiment whose shards it uses, the reference row's, so that every row has the same."""
+    """One run. data: the experiment whose shards it uses, the reference row's, so that every row has the same. probed:
+    whether the encoders are probed at the end."""
 
     setting: str
     method: str
@@ -141,6 +143,7 @@ class Job:
     data: Experiment
     value: float
     seed: int
+    probed: bool
 
 
 def read_suite(path: Path, changes: dict[str, Any], data: Path | None = None) -> Suite:
@@ -170,4 +173,5 @@ def jobs(
                 chosen = suite.experiment_of(setting, method, seed, value)
                 data = suite.experiment_of(setting, suite.reference, seed, value)
                 arrangement = suite.methods[method].arrangement
-                yield Job(setting, method, arrangement, chosen, data, value, seed)
+                probed = suite.settings[setting].weak is not None
+                yield Job(setting, method, arrangement, chosen, data, value, seed, probed)

@@ -38,8 +38,15 @@ class Results:
     def measures(self) -> list[str]:
         """The names of `statistics.measure` that the table has, the fused accuracy first."""
         parts = [subset_name(chosen) for chosen in subsets(self.modalities)][:-1]
-        probes = [f"probe:{m}" for m in self.modalities]
+        probed = self.suite.settings[self.setting].weak is not None
+        probes = [f"probe:{m}" for m in self.modalities if probed]
         return ["accuracy", "chosen", *probes, *(f"accuracy:{part}" for part in parts), "macro_f1", "spread"]
+
+    @property
+    def main(self) -> list[str]:
+        """The measures of the first table."""
+        weak = self.suite.settings[self.setting].weak
+        return ["accuracy", *([f"probe:{weak}"] if weak else [f"accuracy:{m}" for m in self.modalities])]
 
     def summary(self, method: str, name: str) -> Summary | None:
         """Of one measure of one row. A unimodal row has nothing where several modalities are asked for."""
@@ -105,19 +112,19 @@ def markdown(results: Results) -> str:
     suite, setting = results.suite, results.suite.settings[results.setting]
     seeds = sorted({run["seed"] for runs in results.runs.values() for run in runs})
     shown = [name for name in suite.references if name in results.runs]
-    probe = f"probe:{setting.weak}"
-    rest = [name for name in results.measures if name not in ("accuracy", probe)]
+    rest = [name for name in results.measures if name not in results.main]
+    probe = " Probe: accuracy of a linear classifier on the frozen encoder of that modality." if setting.weak else ""
     lines = [
         f"# {setting.title}",
         "",
         f"Accuracy in % on the test part after the last round: mean ± standard deviation over {len(seeds)} seeds "
-        f"({', '.join(map(str, seeds))}). Δ: paired difference in points, with its 95 % confidence interval. Probe: "
-        "accuracy of a linear classifier on the frozen encoder of that modality.",
+        f"({', '.join(map(str, seeds))}). Δ: paired difference in points, with its 95 % confidence interval. Only: "
+        f"prediction from those modalities alone by the method's own model.{probe}",
         "",
-        *_table(results, ["accuracy", probe], shown),
+        *_table(results, results.main, shown),
         "",
-        "Only: prediction from those modalities alone by the method's own model. Spread: standard deviation of the "
-        "recall over classes, in points. Chosen round: the one with the best validation accuracy.",
+        "Spread: standard deviation of the recall over classes, in points. Chosen round: the one with the best "
+        "validation accuracy.",
         "",
         *_table(results, rest, []),
     ]
@@ -133,7 +140,7 @@ def _table(results: Results, names: Sequence[str], references: Sequence[str]) ->
     heads = ["method", suite.tuning.option]
     for name in names:
         heads.append(HEADS.get(name, name.replace("accuracy:", "only ").replace("probe:", "probe ")))
-        heads += [f"Δ {suite.methods[reference].title}" for reference in references]
+        heads += [f"Δ {suite.methods[reference].title}" for reference in _compared(name, references)]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for method, runs in results.runs.items():
         cells = [suite.methods[method].title, f"{runs[0]['value']:g}"]
@@ -141,9 +148,14 @@ def _table(results: Results, names: Sequence[str], references: Sequence[str]) ->
             cells[0] += f" ({diverged} of {len(runs)} seeds diverged and are left out)"
         for name in names:
             cells.append(_cell(results.summary(method, name)))
-            cells += [_delta(results.difference(method, name, reference)) for reference in references]
+            cells += [_delta(results.difference(method, name, other)) for other in _compared(name, references)]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def _compared(name: str, references: Sequence[str]) -> Sequence[str]:
+    """Differences are told of what the method is for, not of each single modality."""
+    return [] if name.startswith("accuracy:") else references
 
 
 def _cell(summary: Summary | None) -> str:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from client.site import Site
-from common.blocks import set_params
+from common.blocks import Params, set_params
 from common.build import build_model, deterministic
 from common.config import Experiment
 from common.data.make import PROBE, client_name, make_shards, recipe
 from common.data.shard import Shard
 from common.errors import FedmosaicError, TrainingError
 from common.seeding import derive
-from common.types import subset_name
+from common.types import Modality, subset_name
 from deploy.bench.arrangements import federations
 from deploy.bench.origin import commit
 from deploy.bench.probe import probe
@@ -47,7 +47,8 @@ def prepare(experiment: Experiment, users: Sequence[Experiment], work: Path) -> 
         complete_shards(user, clients, "cpu", quiet=True)
     probed = [user for user in users if needs_probe(user)]
     if probed and not (folder / PROBE).exists():
-        make_probe(probed[0], Shard.open(clients[0]).info, folder / PROBE, PROBE_PER_CLASS, "cpu")
+        whole = max(probed, key=lambda user: len(user.completion))
+        make_probe(whole, Shard.open(clients[0]).info, folder / PROBE, PROBE_PER_CLASS, "cpu")
 
 
 @lru_cache(maxsize=1)
@@ -70,7 +71,7 @@ def perform(job: Job, work: Path) -> Figures:
     figures["commit"] = commit()
     try:
         groups = federations(job.arrangement, job.experiment, sites)
-        runs = [_federation(job.experiment, group, shards) for group in groups]
+        runs = [_federation(job.experiment, group, shards, job.probed) for group in groups]
         figures |= _mean_figures(runs)
         worse = figures["loss"] > math.log(figures["classes"])
         figures |= {"status": "diverged", "reason": "loss above that of guessing"} if worse else {"status": "completed"}
@@ -80,8 +81,8 @@ def perform(job: Job, work: Path) -> Figures:
     return figures | {"seconds": time.perf_counter() - started}
 
 
-def _federation(experiment: Experiment, sites: list[Site], shards: Path) -> Figures:
-    """One federation's figures: every round's, and the probes of the last model."""
+def _federation(experiment: Experiment, sites: list[Site], shards: Path, probed: bool) -> Figures:
+    """One federation's figures: every round's, and, if wanted, the probes of the last model."""
     raw = experiment.data.model_copy(update={"clients": len(sites)})
     settings = experiment.federation
     sample = min(settings.sample, len(sites)) if settings.sample else None
@@ -95,18 +96,26 @@ def _federation(experiment: Experiment, sites: list[Site], shards: Path) -> Figu
         )
         params = federation.run()
         rounds = read_rounds(Path(folder))
-    assert federation.test is not None
-    model = build_model(experiment, len(federation.classes))
-    set_params(model, params)
-    training = [site.open(experiment).loaded.examples for site in sites]
-    probes = {m: probe(model, m, training, federation.test.examples) for m in experiment.modalities}
+    probes = _probes(experiment, federation, params, sites) if probed else {}
     return {
         "rounds": [_round_figures(line) for line in rounds],
-        "probe": {m: value for m, value in probes.items() if value is not None},
+        "probe": probes,
         "complete": subset_name(experiment.modalities),
         "classes": len(federation.classes),
         "loss": rounds[-1]["losses"]["fused"],
     }
+
+
+def _probes(
+    experiment: Experiment, federation: Federation, params: Params, sites: Sequence[Site]
+) -> dict[Modality, float]:
+    """The linear probes of the last model's encoders."""
+    assert federation.test is not None
+    model = build_model(experiment, len(federation.classes))
+    set_params(model, params)
+    training = [site.open(experiment).loaded.examples for site in sites]
+    found = {m: probe(model, m, training, federation.test.examples) for m in experiment.modalities}
+    return {m: value for m, value in found.items() if value is not None}
 
 
 def _round_figures(line: Figures) -> Figures:
