@@ -104,13 +104,23 @@ def _add_completion(commands: Any) -> None:
     probe.add_argument("shard", type=Path, metavar="SHARD", help="any shard of the experiment; its classes are read")
     probe.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
     probe.add_argument("--per-class", type=int, metavar="N", help="examples of a class (default: 2)")
-    for parser, command in ((complete, _complete), (probe, _probe)):
+    quality = commands.add_parser(
+        "quality",
+        help="compare what was generated with real values, where all shards lie together",
+        epilog="example: fedmosaic quality shards/birds-mini-fedmvp --with configs/birds-mini-fedmvp.yaml",
+    )
+    quality.add_argument("shards", type=Path, metavar="DIR", help="the folder of client-0, client-1, ... and test")
+    quality.add_argument(
+        "--scorer", default="birds-coca", metavar="NAME", help="a CLIP or CoCa model (default: birds-coca)"
+    )
+    for parser, command in ((complete, _complete), (probe, _probe), (quality, _quality)):
         parser.add_argument(
             "--with", type=Path, required=True, metavar="CONFIG", dest="config", help="its section completion counts"
         )
         _add_overrides(parser)
-        parser.add_argument("--device", metavar="NAME", help="e.g. cpu or cuda (default: a GPU where there is one)")
         parser.set_defaults(command=command)
+    for parser in (complete, probe):
+        parser.add_argument("--device", metavar="NAME", help="e.g. cpu or cuda (default: a GPU where there is one)")
     pretrain = commands.add_parser(
         "pretrain",
         help="train the small frozen models that come with the project, from nothing",
@@ -226,6 +236,13 @@ def _probe(options: argparse.Namespace) -> None:
     per_class = options.per_class or PROBE_PER_CLASS
     made = make_probe(_experiment(options), info, options.out, per_class, device)
     print(f"{len(info.classes) * per_class} synthetic examples in {made}")
+
+
+def _quality(options: argparse.Namespace) -> None:
+    from deploy import quality
+
+    _quiet_libraries()
+    quality.show(quality.measure(_experiment(options), options.shards, options.scorer))
 
 
 def _pretrain(options: argparse.Namespace) -> None:

@@ -76,7 +76,7 @@ def test_models_that_tell_no_probe_from_another_or_are_not_finite_are_like_no_ot
     assert alone.tolist() == [[1.0]]
 
 
-@pytest.mark.parametrize("importance", ["degree", "pagerank", "degree-x-examples"])
+@pytest.mark.parametrize("importance", ["degree", "pagerank", "degree-x-examples", "uniform"])
 def test_weights_follow_the_clients_and_add_up_to_one(importance: Any) -> None:
     similarity, examples = linear_cka(stack(5)), [3, 9, 1, 4, 4]
     got = client_weights(similarity, examples, importance)
