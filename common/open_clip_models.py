@@ -1,6 +1,9 @@
 """Models of open_clip from a folder: CLIP, CoCa and their kin, with preprocessing and tokenizer.
 
 G. Ilharco et al., "OpenCLIP", 2021, https://github.com/mlfoundations/open_clip.
+
+open_clip itself takes seconds to import, so that is left to whoever really loads a model: a client whose features are
+cached does not.
 """
 
 import json
@@ -10,7 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 from PIL import Image
 from safetensors import SafetensorError
@@ -85,6 +87,8 @@ def load_open_clip(name: str, device: str = "cpu") -> OpenClip:
 
 @lru_cache(maxsize=4)
 def _load(folder: Path, content: str, device: str) -> OpenClip:
+    import open_clip
+
     read_config(folder)
     if not (folder / WEIGHTS).is_file():
         raise ModelError(f"{folder}: there is no {WEIGHTS}")

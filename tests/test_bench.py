@@ -61,6 +61,23 @@ def test_a_benchmark_leaves_a_table_for_each_setting(smoke: Path) -> None:
     assert "bytes" in table or "seeds" in table
 
 
+def test_the_smoke_version_of_fedmvp_completes_what_its_rows_ask_for(tmp_path: Path) -> None:
+    suite = ROOT / "configs" / "bench" / "fedmvp-smoke.yaml"
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", str(suite), "--work", str(tmp_path)])
+    assert ended.value.code == 0
+    content = json.loads((tmp_path / "fedmvp-smoke-birds.json").read_text())
+    assert list(content["rows"]) == ["linear-pairs", "linear-zero", "fedmvp"]
+    assert all("accuracy:text" in row["measures"] and "probe:text" not in row["measures"]
+               for row in content["rows"].values())  # fmt: skip
+    assert "| image alone" not in (tmp_path / "fedmvp-smoke-birds.md").read_text()
+    for shards in (tmp_path / "shards").iterdir():
+        assert (shards / "probe" / "metadata.jsonl").is_file()
+        for client in shards.glob("client-*"):
+            assert len(list((client / "completed").iterdir())) == 2
+        assert not (shards / "test" / "completed").exists()
+
+
 def test_a_benchmark_takes_up_where_it_stopped(smoke: Path) -> None:
     suite, said = read_suite(SMOKE, {}), []
     lost = next((smoke / "runs" / "half-unimodal").glob("fedcmi-seed2-*.json"))
@@ -68,7 +85,8 @@ def test_a_benchmark_takes_up_where_it_stopped(smoke: Path) -> None:
     lost.unlink()
     runner = Runner(suite, smoke, 1, lambda done, total, text: said.append(text))
     runner.run(list(suite.settings), suite.seeds)
-    assert len(said) == 1 and "half-unimodal  fedcmi  seed 2" in said[0]
+    assert said[0] == "shards ready"
+    assert len(said) == 2 and "half-unimodal  fedcmi  seed 2" in said[1]
     again = json.loads(lost.read_text())
     assert {**again, "seconds": 0} == {**before, "seconds": 0}
 
@@ -108,7 +126,7 @@ def test_a_run_that_diverges_is_named_and_not_averaged(tmp_path: Path) -> None:
     suite = read_suite(SMOKE, {"data.limit": 60, "data.test_limit": 20})
     cell = ("all-multimodal", "fedcmi")
     (job,) = jobs(suite, [cell], [1], {cell: [1e6]})
-    prepare(job.data, tmp_path)
+    prepare(job.data, [], tmp_path)
     figures = perform(job, tmp_path)
     assert figures["status"] == "diverged"
     assert "diverged" in figures["reason"] or "guessing" in figures["reason"]

@@ -186,3 +186,20 @@ def test_a_running_superlink_serves_fedmosaic_run_and_flwr_run(tiny_shards: Path
         assert json.loads((tmp_path / "by-flwr" / "summary.json").read_text())["accuracy_on"] == "validation"
     finally:
         processes.stop()
+
+
+def test_frozen_models_complete_and_encode_for_client_processes(tmp_path: Path) -> None:
+    ran = fedmosaic(
+        "run", ROOT / "configs" / "birds-mini-fedmvp.yaml", "--engine", "processes", "--run-dir", "run",
+        "--set", "federation.rounds=1", "--set", "data.limit=60", "--set", "data.test_limit=20",
+        "--set", "completion.image.steps=2", "--set", "completion.text.words=8", cwd=tmp_path,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert "image values made, CLIP score" in ran.stdout
+    (line,) = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()][1:]
+    assert sum(line["aggregation"]["weights"].values()) == pytest.approx(1)
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "client-2" in report
+    sent = load_file(tmp_path / "run" / "model.safetensors")
+    assert not any("tower" in name or "visual" in name for name in sent)
+    assert not launched()

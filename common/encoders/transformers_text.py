@@ -1,8 +1,10 @@
 """A frozen text encoder of the transformers library: BERT, the text tower of CLIP, and their kin.
 
-T. Wolf et al., "Transformers: State-of-the-Art Natural Language Processing", EMNLP 2020.
+T. Wolf et al., "Transformers: State-of-the-Art Natural Language Processing", EMNLP 2020. The library is imported when a
+model is loaded, which a client whose features are cached does not do.
 """
 
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from common.data.media import Raw
 from common.encoders.base import EncoderOptions, FrozenEncoder, Tower
@@ -74,17 +75,16 @@ class TransformersText(EncoderOptions):
 
 def _width(folder: Path) -> int:
     try:
-        config = AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: config.json cannot be read: {str(error).splitlines()[0]}") from None
-    width = getattr(config, "hidden_size", None)
-    if width is None:
-        raise ModelError(f"{folder}: config.json has no hidden_size; a text encoder is needed")
-    return int(width)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return int(config["hidden_size"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder}: config.json names no hidden_size of a text encoder: {error}") from None
 
 
 @lru_cache(maxsize=2)
 def _load(folder: Path, content: str, length: int) -> TransformersTextTower:
+    from transformers import AutoModel, AutoTokenizer
+
     try:
         model = AutoModel.from_pretrained(folder, use_safetensors=True).eval().requires_grad_(False)
         tokenizer = AutoTokenizer.from_pretrained(folder)

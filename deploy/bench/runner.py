@@ -73,7 +73,7 @@ class Runner:
                 preparing = [pool.submit(prepare, data, users[place], self.work) for place, data in distinct.items()]
                 for number, made in enumerate(as_completed(preparing), start=1):
                     made.result()
-                    self.progress(number, len(preparing), "shards made")
+                    self.progress(number, len(preparing), "shards ready")
                 running = {pool.submit(perform, job, self.work): job for job in missing}
                 for future in as_completed(running):
                     job, figures = running[future], future.result()
