@@ -203,3 +203,17 @@ def test_the_order_of_words_matters() -> None:
     model, batch = joint({"a": 3, "b": 5}), words({"a": 3, "b": 5})
     turned = Batch({**batch.inputs, "b": batch.inputs["b"].flip(1)}, batch.origin, batch.labels)
     assert not np.allclose(model.predict(batch).detach(), model.predict(turned).detach(), atol=1e-4)
+
+
+def test_the_variant_predicts_incomplete_rows_from_the_mean_of_the_vectors_they_have() -> None:
+    lengths = {"a": 3, "b": 5, "c": 2}
+    model, batch = joint(lengths, incomplete="mean").eval(), words(lengths, rows=12, missing=0.4)
+    found, lending = model.join(batch), joint(lengths).eval().join(batch)
+    for i in range(len(batch)):
+        has = [m for m in batch.modalities if batch.has(m)[i]]
+        if len(has) == 3:
+            torch.testing.assert_close(found.joint[i], lending.joint[i])
+        else:
+            own = [model.join(batch.only([m])).single[m][i] for m in has]
+            torch.testing.assert_close(found.joint[i], torch.stack(own).mean(0))
+    assert not torch.allclose(found.joint, lending.joint)

@@ -11,7 +11,7 @@ real; padding is masked wherever something attends.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -71,6 +71,7 @@ class JointModel(MultimodalModel):
         super().__init__()
         width, joint = options.width, options.width * len(encoders)
         self.width, self.joint_width = width, joint
+        self.incomplete = options.incomplete
         self.token_scale = options.token_scale or width**-0.5
         self.branches = nn.ModuleDict({m: Branch(encoders[m], width, joint) for m in sorted(encoders)})
         self.first = AttentionLayer(width, options.heads)
@@ -89,6 +90,10 @@ class JointModel(MultimodalModel):
         tokens, real = self._joint_tokens(slots)
         keep = real.unsqueeze(2)
         h = (self._to_space(tokens) * keep).sum(1) / keep.sum(1).clamp(min=1)
+        if self.incomplete == "mean":
+            has = torch.stack([batch.has(m) for m in self.modalities], dim=1).unsqueeze(2)
+            vectors = torch.stack([slots[m].vector for m in self.modalities], dim=1)
+            h = torch.where(has.all(1), h, (vectors * has).sum(1) / has.sum(1).clamp(min=1))
         return Joined({m: slot.vector for m, slot in slots.items()}, h, self.classify(self.refine(h) + h))
 
     def classify(self, h: Tensor) -> Tensor:
@@ -168,6 +173,8 @@ class Joint(ModelOptions):
     """width: of a modality's tokens; heads: of its attention; joint_heads and depth: of the joint layers' attention.
 
     dropout: before the classifier.
+    incomplete: a row that misses a modality is predicted with what another one lends, or, the variant of 2.7, from the
+        mean of the vectors h_m that it has in the place of h_J.
     token_scale: of tokens before positions are added, by default the paper's 1 / sqrt(width), which leaves little of
         tokens that are small themselves.
     """
@@ -178,6 +185,7 @@ class Joint(ModelOptions):
     depth: int = Field(3, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
     token_scale: float | None = Field(None, gt=0)
+    incomplete: Literal["lend", "mean"] = "lend"
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> Self:

@@ -91,7 +91,8 @@ class Runner:
     def _file(self, job: Job) -> Path:
         """Named by what the job is, and by a digest of everything that its figures depend on."""
         described = job.experiment.model_dump(exclude={"data"})
-        content = [job.arrangement, recipe(job.data), job.experiment.data.validation, described]
+        data = job.experiment.data
+        content = [job.arrangement, recipe(job.data), data.validation, data.complete_only, described]
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
         name = f"{job.method}-seed{job.seed}-{job.value:g}-{digest}.json"
         return self.work / "runs" / job.setting / name
