@@ -10,7 +10,7 @@ real; padding is masked wherever something attends.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import torch
@@ -117,6 +117,8 @@ class JointModel(MultimodalModel):
         """A slot for every modality of the model; where a row misses one, its first modality lends both tokens and
         vector (2.7)."""
         held = {m: self._stream(batch, m) for m in self.modalities if batch.has(m).any()}
+        if all(batch.has(m).all() for m in self.modalities):
+            return held
         longest = max((slot.tokens.shape[1] for slot in held.values()), default=1)
         held = {m: _padded(slot, longest) for m, slot in held.items()}
         lent = self._empty(len(batch), longest)
@@ -130,6 +132,8 @@ class JointModel(MultimodalModel):
         assert isinstance(branch, Branch)
         present = batch.has(modality)
         pooled, tokens, real = branch.encoder.pooled_and_tokens(batch.inputs[modality][present])
+        length = _filled(real)  # what no row fills would be padding in every layer
+        tokens, real = tokens[:, :length], real[:, :length]
         places = positions(tokens.shape[1], self.width).to(tokens)
         projected = (branch.tokens(tokens) * self.token_scale + places) * real.unsqueeze(2)
         vector = self._to_space(branch.pooled(pooled))
@@ -150,8 +154,11 @@ class JointModel(MultimodalModel):
             others = [k for k in self.modalities if k != m] or [m]
             read = torch.cat([tokens[k] for k in others], dim=1)
             real = torch.cat([slots[k].real for k in others], dim=1)
-            crossed.append(self.cross[m](tokens[m], read, real) * slots[m].real.unsqueeze(2))
-        joined, real = torch.cat(crossed, dim=2), torch.stack([slot.real for slot in slots.values()]).any(0)
+            attended = self.cross[m](tokens[m], read, real) * slots[m].real.unsqueeze(2)
+            crossed.append(replace(slots[m], tokens=attended))
+        longest = max(slot.tokens.shape[1] for slot in crossed)
+        crossed = [_padded(slot, longest) for slot in crossed]
+        joined, real = torch.cat([s.tokens for s in crossed], dim=2), torch.stack([s.real for s in crossed]).any(0)
         x = joined
         for layer in self.layers:
             x = layer(x, joined, real)
@@ -161,6 +168,12 @@ class JointModel(MultimodalModel):
 def _spread(part: Tensor, present: Tensor) -> Tensor:
     """[n, ...] into the rows of a [B] bool mask with n true values: [B, ...], zeros elsewhere."""
     return part.new_zeros(len(present), *part.shape[1:]).index_put((present.nonzero()[:, 0],), part)
+
+
+def _filled(real: Tensor) -> int:
+    """The places up to the last real one of any row, of a [B, T] bool mask; at least one."""
+    places = real.any(0).nonzero()
+    return int(places.max()) + 1 if len(places) else 1
 
 
 def _padded(slot: Slot, length: int) -> Slot:
