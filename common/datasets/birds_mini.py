@@ -13,19 +13,24 @@ from common.data.media import encode_image
 from common.data.shard import Example, Media
 from common.datasets.base import DataSet
 from common.datasets.birds.captions import caption
-from common.datasets.birds.drawing import picture, random_scene
+from common.datasets.birds.drawing import hidden, picture, random_scene
 from common.datasets.birds.species import WORLD, Bird, species
 from common.seeding import rng
 
 
 class BirdsMini(DataSet):
-    """train_per_class, test_per_class: examples of a species; the first ones are the same whatever their number."""
+    """train_per_class, test_per_class: examples of a species; the first ones are the same whatever their number.
+
+    foliage: leaves that hide the bird, besides the few of every picture; with many of them a picture shows some of the
+        traits, as a caption names some.
+    """
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "text")
     licence: ClassVar[str] = "Apache-2.0"
 
     train_per_class: int = Field(30, ge=1)
     test_per_class: int = Field(10, ge=1)
+    foliage: int = Field(0, ge=0)
 
     @property
     def classes(self) -> list[str]:
@@ -40,16 +45,16 @@ class BirdsMini(DataSet):
     def examples(self, part: str, seed: int) -> list[Example]:
         """The examples of a part; there are no natural groups, and the seed changes nothing."""
         count = self.train_per_class if part == "train" else self.test_per_class
-        return [_example(part, bird, number) for bird in species() for number in range(count)]
+        return [self._example(part, bird, number) for bird in species() for number in range(count)]
 
-
-def _example(part: str, bird: Bird, number: int) -> Example:
-    name = f"{part}-{bird.name.replace(' ', '-').lower()}-{number}"
-    draw = rng(WORLD, part, bird.name, number)
-    scene = random_scene(draw)
-    text = caption(bird, scene, draw)
-    return Example(
-        name,
-        bird.name,
-        {"image": Media(lambda: encode_image(picture(bird, scene)), ".png"), "text": Media.text(text)},
-    )
+    def _example(self, part: str, bird: Bird, number: int) -> Example:
+        name = f"{part}-{bird.name.replace(' ', '-').lower()}-{number}"
+        draw = rng(WORLD, part, bird.name, number)
+        seen = random_scene(draw)
+        text = caption(bird, seen, draw)
+        scene = hidden(seen, self.foliage, rng(WORLD, "foliage", name))
+        return Example(
+            name,
+            bird.name,
+            {"image": Media(lambda: encode_image(picture(bird, scene)), ".png"), "text": Media.text(text)},
+        )

@@ -95,7 +95,7 @@ def trait_labels(birds: Sequence[Bird]) -> Tensor:
 
 
 def train_coca(
-    corpus: Corpus, out: Path, steps: tuple[int, int], seed: int, progress: Callable[[int, str], None]
+    corpus: Corpus, out: Path, steps: Sequence[int], seed: int, progress: Callable[[int, str], None]
 ) -> None:
     """Train on the corpus, first the vision tower, then everything, and write open_clip's folder format, weights in
     float16."""

@@ -1,7 +1,7 @@
 """Pictures of birds, 64 x 64: the same bird in many poses, lights and places, sometimes behind leaves."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +94,16 @@ def random_scene(draw: np.random.Generator) -> Scene:
         noise=float(draw.uniform(0.0, 0.04)),
         seed=int(draw.integers(2**31)),
     )
+
+
+def hidden(scene: Scene, leaves: int, draw: np.random.Generator) -> Scene:
+    """The scene with this many more leaves, larger ones and about where the bird is."""
+    x, y = scene.centre
+    more = tuple(
+        (float(draw.normal(x, 0.16)), float(draw.normal(y - 0.03, 0.12)), float(draw.uniform(0.08, 0.15)))
+        for _ in range(leaves)
+    )
+    return replace(scene, leaves=scene.leaves + more)
 
 
 def picture(bird: Bird, scene: Scene) -> NDArray[np.uint8]:
