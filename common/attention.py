@@ -42,7 +42,7 @@ class AttentionLayer(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """[B, T, D] -> [B, heads, T, D / heads]."""
-        return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
+        return x.reshape(*x.shape[:2], self.heads, x.shape[2] // self.heads).transpose(1, 2)
 
 
 def positions(length: int, width: int) -> Tensor:

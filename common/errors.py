@@ -19,10 +19,14 @@ class ConfigError(FedmosaicError):
     """An experiment file with one or more mistakes."""
 
     def __init__(self, source: str, mistakes: list[str]) -> None:
-        self.mistakes = mistakes
+        self.source, self.mistakes = source, mistakes
         lines = "\n".join(f"  - {mistake}" for mistake in mistakes)
         count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         super().__init__(f"{source}: {count}\n{lines}")
+
+    def __reduce__(self) -> tuple[type["ConfigError"], tuple[str, list[str]]]:
+        """How it comes back from a worker process: by what it was made from, not by its message."""
+        return ConfigError, (self.source, self.mistakes)
 
 
 class DataError(FedmosaicError):

@@ -162,6 +162,12 @@ def test_rows_without_any_modality_give_finite_values_and_gradients() -> None:
         assert all(v.grad is None or v.grad.isfinite().all() for v in model.parameters())
 
 
+def test_a_batch_without_rows_gives_none() -> None:
+    lengths = {"a": 3, "b": 5}
+    nothing = words(lengths).rows(torch.zeros(9, dtype=torch.bool))
+    assert joint(lengths).eval().predict(nothing).shape == (0, CLASSES)
+
+
 def test_only_rows_with_a_modality_pass_its_encoder_and_only_once() -> None:
     lengths = {"a": 3, "b": 5}
     model, batch = joint(lengths), words(lengths, rows=20, missing=0.4)

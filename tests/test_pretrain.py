@@ -12,7 +12,7 @@ from client.completion.base import Request
 from common.component import build
 from common.datasets.birds.captions import caption, description
 from common.datasets.birds.drawing import picture, random_scene
-from common.datasets.birds.species import APART, TRAITS, distance, public_bird, species
+from common.datasets.birds.species import APART, distance, public_bird, species
 from common.datasets.birds_mini import BirdsMini
 from common.errors import ConfigError
 from common.seeding import rng
@@ -21,12 +21,15 @@ from deploy.pretrain.corpus import make_corpus, said_of
 from deploy.pretrain.tokenizer import UNKNOWN, make_tokenizer
 
 
-def test_the_species_are_told_apart_by_traits_and_named_by_kind_alone() -> None:
+def test_the_species_are_told_apart_by_traits_and_their_names_say_some_of_them() -> None:
     birds = species()
     assert len({bird.name for bird in birds}) == len(birds) == 48
     assert all(distance(one, other) >= APART for i, one in enumerate(birds) for other in birds[:i])
-    values = {value for choices in TRAITS.values() for value in choices}
-    assert all(bird.name.split()[1] == bird.kind and not values & set(bird.name.lower().split()) for bird in birds)
+    for bird in birds:
+        *said, kind = bird.name.lower().split()
+        assert kind == bird.kind
+        assert len(said) == 3
+        assert all(bird.traits[part] == colour for colour, part in (word.split("-") for word in said))
 
 
 def test_no_bird_of_the_public_corpus_is_of_a_species() -> None:

@@ -4,17 +4,23 @@ A. Radford et al., "Learning Transferable Visual Models From Natural Language Su
 https://arxiv.org/abs/2103.00020.
 """
 
+import io
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from client.completion.base import CompleterOptions, Generator, Request
+from client.completion.base import CompleterOptions, Generator, Request, subject
+from common.component import build, names
 from common.data.media import Raw, Value
-from common.data.shard import Shard
+from common.data.shard import Example, Shard
 from common.errors import ShardError
 from common.open_clip_models import OpenClip, load_open_clip
+from common.pretrained import fingerprint, locate
 from common.types import Modality
 
 CHUNK = 64
@@ -23,37 +29,66 @@ CHUNK = 64
 class RetrievalGenerator(Generator):
     """pool: the values of the pool. vectors: [N, E], of the same values."""
 
-    def __init__(self, loaded: OpenClip, pool: Sequence[Value], vectors: Tensor) -> None:
+    def __init__(self, loaded: OpenClip, pool: Sequence[Raw], vectors: Tensor) -> None:
         self.loaded, self.pool, self.vectors = loaded, pool, vectors
 
     def generate(self, requests: Sequence[Request]) -> list[list[Raw]]:
-        """The nearest values, the most similar first; all candidates together are the nearest ones."""
-        vectors = self.loaded.embed([request.source for request in requests])
+        """The nearest values, the most similar first. A text is asked for by its prompt, an image by itself."""
+        asked = [request.prompt if isinstance(request.source, str) else request.source for request in requests]
         count = min(len(self.pool), max(len(request.seeds) for request in requests))
-        found = (vectors @ self.vectors.T).topk(count).indices.tolist()
-        return [[self.pool[i].read() for i in row[: len(request.seeds)]]
+        found = (self.loaded.embed(asked) @ self.vectors.T).topk(count).indices.tolist()
+        return [[self.pool[i] for i in row[: len(request.seeds)]]
                 for request, row in zip(requests, found, strict=True)]  # fmt: skip
 
 
 class Retrieval(CompleterOptions):
-    """pool: the folder of a shard with public examples; model: a CLIP or CoCa model of open_clip."""
+    """pool: the folder of a shard with public examples, or the name of a data set whose training part is taken.
+
+    model: a CLIP or CoCa model of open_clip.
+    """
+
+    from_prompt: ClassVar[bool] = True
 
     pool: str
     model: str = "birds-coca"
 
     def prompt(self, label: str, kind: str, source: Raw | None) -> str:
-        """None: the source alone is compared."""
-        return ""
+        """ "A photo of {class name}, a kind of {kind}, {caption}." (2.2); an image is asked for by itself."""
+        return f"{subject(label, kind)}, {source}." if isinstance(source, str) else f"{subject(label, kind)}."
 
     def load(self, modality: Modality, device: str) -> RetrievalGenerator:
-        """The model, and the pool's vectors.
+        """The model, and the pool's values and vectors.
 
         Raises ModelError, ShardError when the pool has no such values.
         """
-        shard = Shard.open(Path(self.pool))
-        pool = [Value(record.value(modality)) for record in shard.records if record.has(modality)]
-        if not pool:
-            raise ShardError(f"shard {self.pool}: the pool has no {modality}")
-        loaded = load_open_clip(self.model, device)
-        parts = [loaded.embed([value.read() for value in pool[i : i + CHUNK]]) for i in range(0, len(pool), CHUNK)]
-        return RetrievalGenerator(loaded, pool, torch.cat(parts))
+        return _load(self.pool, modality, self.model, fingerprint(locate(self.model)), device)
+
+
+@lru_cache(maxsize=2)
+def _load(pool: str, modality: Modality, model: str, content: str, device: str) -> RetrievalGenerator:
+    values = _of_data_set(pool, modality) if pool in names("data set") else _of_shard(pool, modality)
+    if not values:
+        raise ShardError(f"pool {pool}: it has no {modality}")
+    loaded = load_open_clip(model, device)
+    parts = [loaded.embed(values[start : start + CHUNK]) for start in range(0, len(values), CHUNK)]
+    return RetrievalGenerator(loaded, values, torch.cat(parts))
+
+
+def _of_shard(folder: str, modality: Modality) -> list[Raw]:
+    shard = Shard.open(Path(folder))
+    return [Value(record.value(modality)).read() for record in shard.records if record.has(modality)]
+
+
+def _of_data_set(name: str, modality: Modality) -> list[Raw]:
+    examples: list[Example] = build("data set", {"name": name}).examples("train", 0)
+    return [_decoded(example, modality) for example in examples if modality in example.media]
+
+
+def _decoded(example: Example, modality: Modality) -> Raw:
+    media = example.media[modality]
+    content = media.read()
+    if not media.suffix:
+        return content.decode()
+    with Image.open(io.BytesIO(content)) as picture:
+        picture.load()
+        return picture.copy()

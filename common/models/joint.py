@@ -117,7 +117,7 @@ class JointModel(MultimodalModel):
         """A slot for every modality of the model; where a row misses one, its first modality lends both tokens and
         vector (2.7)."""
         held = {m: self._stream(batch, m) for m in self.modalities if batch.has(m).any()}
-        if all(batch.has(m).all() for m in self.modalities):
+        if len(batch) and all(batch.has(m).all() for m in self.modalities):
             return held
         longest = max((slot.tokens.shape[1] for slot in held.values()), default=1)
         held = {m: _padded(slot, longest) for m, slot in held.items()}

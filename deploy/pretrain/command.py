@@ -16,8 +16,8 @@ from deploy.pretrain.corpus import make_corpus
 from deploy.pretrain.diffusion import train_autoencoder, train_diffusion
 
 CORPUS = 30_000
-COCA_STEPS, DIFFUSION_STEPS = (1800, 1500), (2000, 3000, 3200)
-"""Of the vision tower and of the whole; of the autoencoder and of the two stages of the diffusion."""
+COCA_STEPS, DIFFUSION_STEPS = (1800, 1500), (2000, 3000)
+"""Of the vision tower and of the whole; of the autoencoder and of the diffusion."""
 SAY_EVERY = 100
 
 
@@ -33,9 +33,9 @@ def pretrain(model: str, out: Path, seed: int, effort: float) -> None:
     console.print(f"drawing {max(1000, round(CORPUS * effort))} birds")
     corpus = make_corpus(max(1000, round(CORPUS * effort)), seed)
     usual = COCA_STEPS if model == "birds-coca" else DIFFUSION_STEPS
-    first, *rest = [max(2, round(effort * steps)) for steps in usual]
+    first, second = (max(2, round(effort * steps)) for steps in usual)
     with Progress(console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(model, total=first + sum(rest))
+        task = progress.add_task(model, total=first + second)
 
         def said(step: int, text: str) -> None:
             progress.update(task, advance=1, description=text)
@@ -43,6 +43,6 @@ def pretrain(model: str, out: Path, seed: int, effort: float) -> None:
                 console.print(f"step {step}: {text}", highlight=False)
 
         if model == "birds-coca":
-            train_coca(corpus, out, (first, *rest), seed, said)
+            train_coca(corpus, out, (first, second), seed, said)
         else:
-            train_diffusion(corpus, train_autoencoder(corpus, first, seed, said), out, rest, seed, said)
+            train_diffusion(corpus, train_autoencoder(corpus, first, seed, said), out, second, seed, said)

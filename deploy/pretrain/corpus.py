@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from common.datasets.birds.captions import MAX_TRAITS, caption, description
+from common.datasets.birds.captions import caption, description
 from common.datasets.birds.drawing import SIZE, Scene, picture, random_scene
 from common.datasets.birds.species import SYLLABLES, Bird, public_bird
 from common.seeding import rng
@@ -27,23 +27,16 @@ class Corpus:
     pictures: NDArray[np.uint8]
 
     def captions(
-        self,
-        size: int,
-        steps: int,
-        tokenizer: PreTrainedTokenizerFast,
-        length: int,
-        seed: int,
-        emptied: float = 0.0,
-        most: int = MAX_TRAITS,
+        self, size: int, steps: int, tokenizer: PreTrainedTokenizerFast, length: int, seed: int, emptied: float = 0.0
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """`steps` batches: indices [B] of birds, and captions of them as token ids [B, length].
 
-        emptied: share of the captions that say nothing. most: traits that a caption says.
+        emptied: share of the captions that say nothing.
         """
         for step in range(steps):
             draw = rng(seed, "batch", step)
             chosen = draw.choice(len(self.birds), size, replace=False)
-            texts = [said_of(self.birds[i], self.scenes[i], draw, most) for i in chosen]
+            texts = [said_of(self.birds[i], self.scenes[i], draw) for i in chosen]
             texts = ["" if draw.random() < emptied else text for text in texts]
             ids = tokenizer(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
             yield torch.from_numpy(chosen), ids.input_ids
@@ -61,12 +54,12 @@ def make_corpus(size: int, seed: int) -> Corpus:
     return Corpus(birds, scenes, pictures)
 
 
-def said_of(bird: Bird, scene: Scene, draw: np.random.Generator, most: int = MAX_TRAITS) -> str:
+def said_of(bird: Bird, scene: Scene, draw: np.random.Generator) -> str:
     """A caption, some of them worded as a completion's prompt."""
     if draw.random() >= PROMPTED:
-        return caption(bird, scene, draw, most)
+        return caption(bird, scene, draw)
     name = "".join(draw.choice(SYLLABLES, size=2)) + f" {bird.kind}"
-    return f"a photo of {name} a kind of {bird.kind} which has {description(bird, scene, draw, most)}"
+    return f"a photo of {name} a kind of {bird.kind} which has {description(bird, scene, draw)}"
 
 
 def pixels(pictures: NDArray[np.uint8]) -> Tensor:

@@ -5,7 +5,7 @@ https://arxiv.org/abs/2112.10752; velocity prediction after T. Salimans and J. H
 Sampling of Diffusion Models", ICLR 2022, https://arxiv.org/abs/2202.00512.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -29,8 +29,6 @@ from deploy.pretrain.tokenizer import make_tokenizer
 
 WIDTH, CONTEXT, LATENT, SHRINK = 96, 40, 4, 4
 BATCH, LR, WARMUP, EMA = 64, 1e-3, 300, 0.999
-MOST_TRAITS = (5, 8)
-"""That a caption says, by stage."""
 UNCONDITIONAL = 0.1
 """Share of the captions that are emptied, for classifier-free guidance."""
 AUTOENCODER_BATCH, AUTOENCODER_LR, KL_WEIGHT = 16, 2e-3, 1e-5
@@ -118,41 +116,21 @@ def encode(autoencoder: AutoencoderKL, corpus: Corpus) -> Tensor:
 
 
 def train_diffusion(
-    corpus: Corpus, autoencoder: AutoencoderKL, out: Path, steps: Sequence[int], seed: int, progress: Progress
+    corpus: Corpus, autoencoder: AutoencoderKL, out: Path, steps: int, seed: int, progress: Progress
 ) -> None:
-    """Train text encoder and UNet together and write the pipeline's folder, weights in float16.
-
-    steps: of each stage. The captions of a later stage say more, from which colours and shapes are learned faster.
-    """
+    """Train text encoder and UNet together and write the pipeline's folder, weights in float16."""
     tokenizer = make_tokenizer()
     tokenizer.model_max_length = CONTEXT
     latents = encode(autoencoder, corpus)
     torch.manual_seed(derive(seed, "diffusion"))
     text_encoder, unet = make_text_encoder(tokenizer), make_unet()
-    noise = DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
-    for stage, (count, most) in enumerate(zip(steps, MOST_TRAITS, strict=True)):
-        captions = corpus.captions(BATCH, count, tokenizer, CONTEXT, seed + stage, UNCONDITIONAL, most)
-        _train_stage(text_encoder, unet, noise, latents, captions, count, seed + stage, progress)
-    save_pipeline(autoencoder, text_encoder, unet, tokenizer, noise, out)
-
-
-def _train_stage(
-    text_encoder: CLIPTextModel,
-    unet: UNet2DConditionModel,
-    noise: DDPMScheduler,
-    latents: Tensor,
-    captions: Iterable[tuple[Tensor, Tensor]],
-    steps: int,
-    seed: int,
-    progress: Progress,
-) -> None:
-    """One learning rate schedule; at its end the weights are replaced by their running average."""
     both = nn.ModuleList([text_encoder, unet])
+    noise = DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
     optimizer = torch.optim.AdamW(both.parameters(), LR, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, steps, pct_start=min(0.3, WARMUP / steps))
     average = EMAModel(both.parameters(), EMA)
     draw = torch_rng(seed, "diffusion noise")
-    for step, (chosen, texts) in enumerate(captions):
+    for step, (chosen, texts) in enumerate(corpus.captions(BATCH, steps, tokenizer, CONTEXT, seed, UNCONDITIONAL)):
         clean = latents[chosen]
         when = torch.randint(noise.config.num_train_timesteps, (BATCH,), generator=draw)
         added = torch.randn(clean.shape, generator=draw)
@@ -166,17 +144,6 @@ def _train_stage(
         average.step(both.parameters())
         progress(step + 1, f"diffusion {loss.item():.4f}")
     average.copy_to(both.parameters())
-
-
-def save_pipeline(
-    autoencoder: AutoencoderKL,
-    text_encoder: CLIPTextModel,
-    unet: UNet2DConditionModel,
-    tokenizer: PreTrainedTokenizerFast,
-    noise: DDPMScheduler,
-    out: Path,
-) -> None:
-    """Write a Stable Diffusion pipeline, weights in float16."""
     pipeline = StableDiffusionPipeline(
         vae=autoencoder,
         text_encoder=text_encoder,

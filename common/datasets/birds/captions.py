@@ -65,19 +65,19 @@ PLACES: Mapping[str, tuple[str, ...]] = {
 SUBJECTS = ("this bird", "the bird", "a bird", "this {kind}", "a {kind}", "this small bird", "the {kind} here")
 
 
-def caption(bird: Bird, scene: Scene, draw: np.random.Generator, most: int = MAX_TRAITS) -> str:
-    """One sentence on three to five of the traits, or to `most` of them, in lower case and without punctuation.
+def caption(bird: Bird, scene: Scene, draw: np.random.Generator) -> str:
+    """One sentence on three to five of the traits, in lower case and without punctuation.
 
     A trait that is hidden in the picture may be named all the same: whoever writes has seen the bird move.
     """
     subject = str(draw.choice(SUBJECTS)).format(kind=bird.kind)
-    return f"{subject} {draw.choice(('has', 'shows', 'with'))} {description(bird, scene, draw, most)}"
+    return f"{subject} {draw.choice(('has', 'shows', 'with'))} {description(bird, scene, draw)}"
 
 
-def description(bird: Bird, scene: Scene, draw: np.random.Generator, most: int = MAX_TRAITS) -> str:
-    """What a caption says after "this bird has": three to `most` traits."""
+def description(bird: Bird, scene: Scene, draw: np.random.Generator) -> str:
+    """What a caption says after "this bird has"."""
     traits = [str(trait) for trait in draw.permutation(list(bird.traits))]
-    said = [phrase(trait, bird.traits[trait], draw) for trait in traits[: draw.integers(MIN_TRAITS, most + 1)]]
+    said = [phrase(trait, bird.traits[trait], draw) for trait in traits[: draw.integers(MIN_TRAITS, MAX_TRAITS + 1)]]
     place = " " + str(draw.choice(PLACES[scene.place])) if draw.random() < 0.5 else ""
     return f"{_join(said)}{place}"
 

@@ -1,6 +1,6 @@
 """What a bird can look like, the species of birds-mini, and the birds of the public corpus, which are none of them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -31,6 +31,9 @@ APART = 3
 """Traits in which a public bird differs at least from every species of the same kind."""
 WORLD = 20_261
 """The seed of the world: birds-mini is one data set, and no option of an experiment changes its species."""
+PLUMAGE = ("crown", "back", "wing", "breast")
+NAMED = 3
+"""Colours of the plumage that a name says."""
 SYLLABLES = ("ka", "lo", "mi", "ra", "tu", "ve", "zo", "ni", "sha", "be", "dor", "quil", "fen", "gar", "wis")
 
 
@@ -46,7 +49,7 @@ class Bird:
 @cache
 def species() -> tuple[Bird, ...]:
     """The classes of birds-mini: six of each kind. Those of a kind are alike: each differs from the model of the kind
-    in four of eleven traits. The names say the kind and nothing of the looks."""
+    in four of eleven traits. A name says the kind and, as those of real birds do, some of the looks: three traits."""
     found: list[Bird] = []
     for kind in KINDS:
         draw = rng(WORLD, "species", kind)
@@ -54,7 +57,8 @@ def species() -> tuple[Bird, ...]:
         while len(found) < SPECIES_PER_KIND * (KINDS.index(kind) + 1):
             bird = _variation(model, draw)
             if all(distance(bird, other) >= APART for other in found):
-                found.append(Bird(kind, bird.traits, f"{_names()[len(found)]} {kind}"))
+                name = _name(bird, [other.name for other in found], rng(WORLD, "name", len(found)))
+                found.append(Bird(kind, bird.traits, name))
     return tuple(found)
 
 
@@ -84,7 +88,10 @@ def _variation(model: Bird, draw: np.random.Generator) -> Bird:
     return Bird(model.kind, {**model.traits, **{t: str(draw.choice(values)) for t, values in others.items()}})
 
 
-def _names() -> list[str]:
-    """Invented names, all different."""
-    pairs = [(one + other).capitalize() for one in SYLLABLES for other in SYLLABLES]
-    return [str(name) for name in rng(WORLD, "names").permutation(pairs)]
+def _name(bird: Bird, taken: Collection[str], draw: np.random.Generator) -> str:
+    """Three of the four colours of the plumage, e.g. "Red-crown blue-wing white-breast finch"."""
+    while True:
+        said = sorted(draw.permutation(len(PLUMAGE))[:NAMED].tolist())
+        name = " ".join([*(f"{bird.traits[PLUMAGE[i]]}-{PLUMAGE[i]}" for i in said), bird.kind]).capitalize()
+        if name not in taken:
+            return name
