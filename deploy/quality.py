@@ -88,12 +88,19 @@ def measure(experiment: Experiment, shards: Path, scorer: str) -> dict[Modality,
 def show(found: Mapping[Modality, Quality]) -> None:
     """The table."""
     table = Table(title="Quality of what was generated", title_justify="left")
-    for head in ("modality", "values", "rejected", "CLIP score", "real pairs", "shuffled", "agreement", "real values"):
-        table.add_column(head, justify="left" if head == "modality" else "right")
-    for modality, q in found.items():
-        scores = [f"{value:.3f}" for value in (q.score, q.score_real, q.score_shuffled)]
-        shares = [f"{value:.1%}" for value in (q.agreement, q.agreement_real)]
-        table.add_row(modality, str(q.made), str(q.rejected), *scores, *shares)
+    for head in ("", *found):
+        table.add_column(head, justify="right" if head else "left")
+    rows = {
+        "values made": [str(q.made) for q in found.values()],
+        "rejected": [str(q.rejected) for q in found.values()],
+        "CLIP score": [f"{q.score:.3f}" for q in found.values()],
+        "  of real pairs": [f"{q.score_real:.3f}" for q in found.values()],
+        "  of shuffled pairs": [f"{q.score_shuffled:.3f}" for q in found.values()],
+        "agreement with the class": [f"{q.agreement:.1%}" for q in found.values()],
+        "  of real values": [f"{q.agreement_real:.1%}" for q in found.values()],
+    }
+    for name, cells in rows.items():
+        table.add_row(name, *cells)
     Console().print(table)
 
 
