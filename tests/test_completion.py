@@ -24,7 +24,9 @@ from common.encoders.image import ImageEncoder
 from common.encoders.text import Text
 from common.errors import ConfigError, ModelError, ShardError
 from common.types import Origin
+from deploy.cli import main
 from deploy.complete import complete_shards, make_probe
+from deploy.quality import measure
 
 PICTURES: list[Raw] = [Image.new("RGB", (40, 40), colour) for colour in ("red", "navy", "white")]
 TEXTS: list[Raw] = ["a bird with a red crown", "blue wings", "a fanned tail"]
@@ -256,3 +258,32 @@ def test_a_captioner_without_a_decoder_is_refused(models: Path) -> None:
 
 def _encoders() -> dict[str, Any]:
     return {"image": ImageEncoder(16, 3, "cnn", 8), "text": Text().build()}
+
+
+def test_the_commands_complete_probe_and_quality(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "experiment.yaml"
+    config.write_text(tiny().to_yaml())
+    calls = [
+        ["complete", str(shards / "client-0"), str(shards / "client-1"), "--with", str(config), "--device", "cpu"],
+        ["probe", str(shards / "test"), "--with", str(config), "--out", str(tmp_path / "probe"), "--per-class", "1"],
+        ["quality", str(shards), "--with", str(config), "--scorer", "clip"],
+    ]
+    for arguments in calls:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert "48 synthetic examples" in said
+    assert "of shuffled pairs" in said
+    found = measure(tiny(), shards, "clip")
+    for m in ("image", "text"):
+        lines = [line for i in range(2) for line in read_lines(
+            folder_of(Shard.open(shards / f"client-{i}"), m, tiny().completion[m])).values()]  # fmt: skip
+        assert found[m].made == len(lines) and found[m].rejected == 0
+        assert 0 <= found[m].agreement <= 1
+        assert -1 <= found[m].score <= 1
+    with pytest.raises(SystemExit) as refused:
+        main(["complete", str(shards / "test"), "--with", str(config)])
+    assert refused.value.code == 2
