@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from client.complete import Count, complete, seeds
 from client.completion.base import CompleterOptions, Request
@@ -19,6 +19,7 @@ from common.data.media import Raw, encode_image
 from common.data.shard import Example, Media, Shard, ShardInfo, ShardWriter
 from common.errors import ConfigError
 from common.types import Modality
+from deploy.progress import counted
 
 PROBE_PER_CLASS = 2
 
@@ -60,15 +61,7 @@ def _said(site: str, modality: Modality, count: Count) -> str:
 
 @contextmanager
 def _bar(console: Console, site: str) -> Iterator["_Shown"]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    with Progress(*counted(), console=console, disable=not console.is_terminal, transient=True) as progress:
         yield _Shown(progress, site)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from common.component import unknown
 from common.errors import ConfigError
@@ -12,6 +12,7 @@ from deploy.bench.origin import machine
 from deploy.bench.runner import Runner
 from deploy.bench.suite import Suite, read_suite
 from deploy.bench.tables import Results, write
+from deploy.progress import counted
 
 SUITES = Path("configs/bench")
 
@@ -34,15 +35,7 @@ def run(
     chosen = _settings(suite, settings)
     work = work or Path("bench") / suite.name
     console = Console()
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+    with Progress(*counted(), console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task(suite.name)
 
         def progress(done: int, total: int, said: str) -> None:
