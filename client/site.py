@@ -76,6 +76,9 @@ class Site:
         content = wire.read_body(message)
         experiment = from_json(str(content["experiment"]))
         here = self.open(experiment)
+        if sorted(here.loaded.examples.modalities) != content.get("modalities"):
+            name = self._name or here.shard.info.site
+            return wire.record({"site": name, "error": "its modalities have changed", "introduce": True})
         model = here.model
         set_params(model, wire.read_params(message))
         training, validation = here.loaded.split(experiment.data.validation, experiment.seed)

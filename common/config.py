@@ -1,6 +1,7 @@
 """One YAML file is one experiment, complete; every mistake in it is reported at once, before anything is loaded."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -155,14 +156,19 @@ class Federation(Options):
     """Rounds and who takes part.
 
     sample: clients trained a round, drawn from all that have introduced themselves (None: all).
-    min_replies: a round with fewer good replies ends the run (None: every sampled client must reply).
-    wait_seconds: how long to wait for the clients to connect; round_seconds: how long a round may take.
+    min_replies: usable replies that make a round (None: as many as are sampled); min_holders: by modality, how many of
+        them must be of clients that hold it.
+    retries: how often a round asks again, others or those that gave no reply, before too few replies end the run.
+    wait_seconds: how long to wait for clients to connect, at the start and when a round lacks some; round_seconds: how
+        long the sampled clients have to reply.
     optimizer: of the server, on top of the strategy's mean (None: the mean is the new model).
     """
 
     rounds: int = Field(ge=1)
     sample: int | None = Field(None, ge=1)
     min_replies: int | None = Field(None, ge=1)
+    min_holders: dict[Modality, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    retries: int = Field(2, ge=0)
     wait_seconds: float = Field(120, gt=0)
     round_seconds: float = Field(1800, gt=0)
     optimizer: Annotated[ServerOptimizer, Field(discriminator="name")] | None = None
@@ -217,16 +223,23 @@ class Experiment(Options):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
     @model_validator(mode="after")
-    def _sizes_agree(self) -> Self:
-        sample, clients = self.federation.sample, self.data.clients
-        if sample is not None and sample > clients:
-            raise ValueError(f"federation.sample is {sample}, but data.clients is {clients}")
-        if (self.federation.min_replies or 0) > (sample or clients):
-            raise ValueError(
-                f"federation.min_replies is {self.federation.min_replies}, "
-                f"but a round trains {sample or clients} clients"
-            )
+    def _numbers_agree(self) -> Self:
+        if mistakes := list(self._impossible()):
+            raise ValueError("; ".join(mistakes))
         return self
+
+    def _impossible(self) -> Iterator[str]:
+        settings, clients = self.federation, self.data.clients
+        if settings.sample is not None and settings.sample > clients:
+            yield f"federation.sample is {settings.sample}, but data.clients is {clients}"
+        trained = settings.sample or clients
+        if (settings.min_replies or 0) > trained:
+            yield f"federation.min_replies is {settings.min_replies}, but a round trains {trained} clients"
+        for modality, count in settings.min_holders.items():
+            if modality not in self.model.encoders:
+                yield f"federation.min_holders.{modality}: {unknown('modality', modality, self.modalities)}"
+            if count > trained:
+                yield f"federation.min_holders.{modality} is {count}, but a round trains {trained} clients"
 
 
 def read(path: Path, overrides: dict[str, Any] | None = None) -> Experiment:

@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the server's probe set, for strategy cka (default: SHARDS/probe if there)",
     )
     run.add_argument("--run-dir", type=Path, metavar="DIR", help="a new folder for the results (default: runs/NAME)")
+    run.add_argument("--resume", action="store_true", help="go on with a run that did not end")
     link = run.add_argument_group("engine superlink")
     link.add_argument("--address", metavar="HOST:PORT", help="of the SuperLink's control API")
     link.add_argument("--root-certificates", type=Path, metavar="FILE", help="CA certificate of the SuperLink")
@@ -210,11 +211,11 @@ def _run(options: argparse.Namespace) -> None:
         test_shard = test_shard or (shards / "test" if (shards / "test").exists() else None)
         probe_shard = probe_shard or (shards / "probe" if (shards / "probe").exists() else None)
     if local:  # else the paths are of the SuperLink's host, and not ours to look at
-        folder = _new_folder(folder, experiment).resolve()
+        folder = (_resumed_folder if options.resume else _new_folder)(folder, experiment).resolve()
         test_shard = test_shard.resolve() if test_shard else None
         probe_shard = probe_shard.resolve() if probe_shard else None
     with engines.launch(
-        options.engine, experiment, shards, test_shard, probe_shard, folder, link, watch=local
+        options.engine, experiment, shards, test_shard, probe_shard, folder, link, watch=local, resume=options.resume
     ) as launched:
         follow(launched, experiment)
     show(launched.run_folder)
@@ -283,6 +284,22 @@ def _new_folder(wanted: Path | None, experiment: Experiment) -> Path:
     if wanted.exists():
         raise ConfigError("--run-dir", [f"{wanted} exists: a run never overwrites another"])
     return wanted
+
+
+def _resumed_folder(wanted: Path | None, experiment: Experiment) -> Path:
+    """The folder of the run to go on with; says after which round, and which checkpoints are damaged."""
+    from server.checkpoint import check_same, damaged_checkpoints, load_checkpoint
+    from server.record import SUMMARY, unfinished_folder
+
+    folder = unfinished_folder(wanted or Path("runs") / experiment.name)
+    for name in damaged_checkpoints(folder):
+        print(f"checkpoint {name} is damaged: going on from the one before", file=sys.stderr)
+    checkpoint = load_checkpoint(folder)
+    if checkpoint is not None:
+        check_same(experiment, checkpoint)
+    print(f"going on with {folder} after round {checkpoint.round if checkpoint else 0}")
+    (folder / SUMMARY).unlink(missing_ok=True)
+    return folder
 
 
 def _link(options: argparse.Namespace) -> Any:

@@ -88,4 +88,6 @@ def show(folder: Path | None) -> None:
             console.print(f"{site}: {facts['unreadable']} unreadable files were treated as missing", style="yellow")
     for site, reason in summary["refused"].items():
         console.print(f"refused {site}: {reason}", style="yellow", highlight=False, markup=False)
+    for site, reason in summary["missing"].items():
+        console.print(f"missing {site}: {reason}", style="yellow", highlight=False, markup=False)
     console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)

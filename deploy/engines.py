@@ -161,11 +161,13 @@ def launch(
     run_folder: Path | None,
     link: Link | None = None,
     watch: bool = True,
+    resume: bool = False,
 ) -> Iterator[Launch]:
     """Submit a run; at the end, however it comes, everything that was started for it is stopped.
 
     shards: folder of the clients' shards (not used with engine superlink, whose nodes have their own).
     watch: whether run_folder is on this machine; else it is a path of the SuperLink's host.
+    resume: whether run_folder has a run that is to go on.
 
     Raises RunError when something does not start.
     """
@@ -188,6 +190,7 @@ def launch(
                 "test-shard": str(test_shard) if test_shard else "",
                 "probe-shard": str(probe_shard) if probe_shard else "",
                 "run-dir": str(run_folder) if run_folder else "",
+                "resume": "yes" if resume else "",
                 "engine": engine,
             }
             make_app_folder(work / "app", settings)

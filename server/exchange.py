@@ -4,7 +4,7 @@ Flower's own `Grid.send_and_receive` looks for replies every 3 seconds; this ask
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from flwr.app import Message
@@ -29,9 +29,11 @@ def exchange(grid: Grid, messages: Iterable[Message], seconds: float) -> list[Re
     failed, so replies are told apart by the message they answer.
     """
     sent = list(messages)
-    ids = list(grid.push_messages(sent))
-    nodes = {name: message.metadata.dst_node_id for name, message in zip(ids, sent, strict=True)}
-    replies: dict[str, Reply] = {}
+    ids = list(grid.push_messages(sent)) if sent else []
+    # A message that could not be pushed, to a node that has just left, has no id.
+    names = [name or f"unsent {index}" for index, name in enumerate(ids)]
+    nodes = {name: message.metadata.dst_node_id for name, message in zip(names, sent, strict=True)}
+    replies = {name: Reply(nodes[name], None, "its node is not connected") for name in set(names) - set(ids)}
     deadline = time.monotonic() + seconds
     while len(replies) < len(nodes) and time.monotonic() < deadline:
         for message in grid.pull_messages([name for name in nodes if name not in replies]):
@@ -47,20 +49,3 @@ def _reply(node: int, message: Message) -> Reply:
     if message.has_error():
         return Reply(node, None, message.error.reason or f"Flower error code {message.error.code}")
     return Reply(node, message)
-
-
-def wait_for_nodes(grid: Grid, count: int, seconds: float, waiting: Callable[[int], None]) -> list[int]:
-    """The ids of the connected nodes, as soon as there are `count` of them or the time is up.
-
-    `waiting` is called with the number of nodes whenever it changes.
-    """
-    deadline = time.monotonic() + seconds
-    seen = -1
-    while True:
-        nodes = sorted(grid.get_node_ids())
-        if len(nodes) != seen:
-            seen = len(nodes)
-            waiting(seen)
-        if seen >= count or time.monotonic() >= deadline:
-            return nodes
-        time.sleep(POLL_SECONDS * 2)

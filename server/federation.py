@@ -1,8 +1,9 @@
 """One run: introductions, rounds, evaluation, and what is recorded of them."""
 
+import json
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +15,35 @@ from common.blocks import Params, get_params
 from common.build import build_model
 from common.config import Experiment
 from common.errors import RunError
-from common.metrics import Tallies, figures
+from common.metrics import Tallies, Tally, figures
 from common.types import subset_name
+from server.checkpoint import Checkpoint, save_checkpoint
 from server.evaluate import TestSet
-from server.exchange import exchange, wait_for_nodes
+from server.exchange import exchange
 from server.record import RunFolder
 from server.strategies.base import MultimodalStrategy
 
 log = logging.getLogger(__name__)
+LOOK_SECONDS = 0.2
 
 
 @dataclass
 class Progress:
-    """What is known of a run so far, for the summary of a run that ended well or not."""
+    """What is known of a run so far, for the summary of a run that ended well or not.
+
+    resumed: the rounds after which the run went on from a checkpoint.
+    """
 
     rounds: int = 0
     bytes_up: int = 0
     bytes_down: int = 0
+    resumed: list[int] = field(default_factory=list)
     test: Tallies | None = None
     validation: Tallies | None = None
 
 
 class Federation:
-    """A run of one experiment over the nodes of a grid."""
+    """A run of one experiment over the nodes of a grid, from its beginning or from a checkpoint."""
 
     def __init__(
         self,
@@ -45,58 +52,107 @@ class Federation:
         test_shard: Path | None,
         run: RunFolder,
         probe_shard: Path | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self.experiment, self.grid, self.run_folder = experiment, grid, run
         self.strategy: MultimodalStrategy = experiment.component("strategy").build(experiment, probe_shard)
+        self.roster = self.strategy.roster
         self.test = TestSet(experiment, test_shard) if test_shard else None
-        self.classes: tuple[str, ...] = self.test.classes if self.test else ()
+        self.roster.classes = self.test.classes if self.test else None
         self.progress = Progress()
+        self._start = checkpoint
+        if checkpoint:
+            self._restore(checkpoint)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes of the federation, none while they are not known."""
+        return self.roster.classes or ()
 
     def run(self) -> Params:
-        """All rounds; the last global parameters.
+        """All rounds that are left; the last global parameters.
 
-        Raises RunError when too few clients take part.
+        Raises RunError when too few clients take part or when what was learned cannot be saved.
         """
-        self._gather()
-        params = get_params(build_model(self.experiment, len(self.classes)))
-        self._record(0, params, {}, time.perf_counter(), 0.0, 0.0)
-        for number in range(1, self.experiment.federation.rounds + 1):
+        done, params = 0, None
+        if self._start:
+            done, params = self._start.round, self._start.params
+        if done < self.experiment.federation.rounds:
+            self._gather()
+        if params is None:
+            params = get_params(build_model(self.experiment, len(self.classes)))
+            self._record(0, params, {}, time.perf_counter(), 0.0, 0.0)
+        for number in range(done + 1, self.experiment.federation.rounds + 1):
             params = self._round(number, params)
             self.run_folder.model(params, self.experiment, self.classes)
+            save_checkpoint(self.run_folder.folder, self._checkpoint(number, params))
         return params
+
+    def _checkpoint(self, number: int, params: Params) -> Checkpoint:
+        tallies = self.progress.validation or {}
+        about = {
+            "experiment": json.loads(self.experiment.to_json()),
+            "classes": self.classes,
+            "roster": self.roster.state(),
+            "bytes_up": self.progress.bytes_up,
+            "bytes_down": self.progress.bytes_down,
+            "resumed": self.progress.resumed,
+            "validation": {name: asdict(tally) for name, tally in tallies.items()},
+        }
+        return Checkpoint(number, params, self.strategy.state(), about)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        about = checkpoint.about
+        self.strategy.restore(checkpoint.strategy)
+        self.roster.restore(about["roster"])
+        self.roster.classes = tuple(about["classes"])
+        validation = {name: Tally(**counts) for name, counts in about["validation"].items()}
+        self.progress = Progress(
+            checkpoint.round,
+            about["bytes_up"],
+            about["bytes_down"],
+            [*about["resumed"], checkpoint.round],
+            self.test.evaluate(checkpoint.params) if self.test else None,
+            validation or None,
+        )
 
     def _gather(self) -> None:
         """Wait for the clients and let them introduce themselves."""
         settings, clients = self.experiment.federation, self.experiment.data.clients
-        needed = min(settings.min_replies or clients, clients)
-        nodes = wait_for_nodes(
-            self.grid,
-            clients,
-            settings.wait_seconds,
-            lambda seen: log.info("%d of %d clients connected", seen, clients),
-        )
-        if len(nodes) < needed:
-            raise RunError(f"{len(nodes)} clients connected within {settings.wait_seconds:g} s, {needed} needed")
-        self.strategy.introduce(self.grid, self.classes or None, nodes)
-        accepted = len(self.strategy.sites)
-        if accepted < needed:
-            reasons = "".join(f"\n  - {site}: {why}" for site, why in sorted(self.strategy.refused.items()))
-            raise RunError(f"{accepted} of {len(nodes)} clients can take part, {needed} needed{reasons}")
-        self.classes = next(iter(self.strategy.sites.values())).classes
+        self.roster.gather(self.grid, clients, settings.wait_seconds)
+        if not self.strategy.can_satisfy():
+            raise RunError(self.strategy.too_few(f"within {settings.wait_seconds:g} s"))
+
+    def _wait_until_possible(self) -> None:
+        """Wait, as long as sites may come back, until those that are free can make a round.
+
+        Raises RunError with the sites that are missing.
+        """
+        settings, strategy, roster = self.experiment.federation, self.strategy, self.roster
+        deadline = time.monotonic() + settings.wait_seconds
+        roster.look(self.grid)
+        while not strategy.can_satisfy():
+            if not roster.expecting(self.experiment.data.clients) or time.monotonic() > deadline:
+                raise RunError(strategy.too_few(f"within {settings.wait_seconds:g} s"))
+            time.sleep(LOOK_SECONDS)
+            roster.look(self.grid)
 
     def _round(self, number: int, params: Params) -> Params:
         started = time.perf_counter()
-        if number > 1:
-            self.strategy.introduce(self.grid, self.classes, self.grid.get_node_ids())
-        messages = self.strategy.configure_train(number, wire.pack(params), ConfigRecord(), self.grid)
-        replies = []
-        for reply in exchange(self.grid, messages, self.experiment.federation.round_seconds):
-            if reply.message is None:
-                self.strategy.fail(reply.node, reply.error)
-            else:
-                replies.append(reply.message)
+        packed = wire.pack(params)
+        self.strategy.begin_round(number, packed)
+        for _ in range(1 + self.experiment.federation.retries):
+            self._wait_until_possible()
+            messages = self.strategy.configure_train(number, packed, ConfigRecord(), self.grid)
+            for reply in exchange(self.grid, messages, self.experiment.federation.round_seconds):
+                if reply.message is None:
+                    self.strategy.lose(reply.node, reply.error)
+                else:
+                    self.strategy.receive(reply.message)
+            if self.strategy.satisfied():
+                break
         exchanged = time.perf_counter()
-        arrays, _ = self.strategy.aggregate_train(number, replies)
+        arrays, _ = self.strategy.aggregate_train(number, [])
         assert arrays is not None
         params = wire.unpack(arrays)
         aggregated = time.perf_counter()
@@ -131,6 +187,7 @@ class Federation:
                 "aggregation": report.aggregation,
                 "clients": clients,
                 "failed": report.failed,
+                "attempts": report.attempts,
                 "bytes_up": report.bytes_up,
                 "bytes_down": report.bytes_down,
                 "seconds": {
@@ -161,13 +218,15 @@ class Federation:
             "macro_f1": complete["macro_f1"] if complete else None,
             "bytes_up": self.progress.bytes_up,
             "bytes_down": self.progress.bytes_down,
+            "resumed": self.progress.resumed,
             "sites": {
                 site.name: {
                     "modalities": sorted(site.modalities),
                     "num_examples": site.num_examples,
                     "unreadable": sum(site.unreadable.values()),
                 }
-                for site in sorted(self.strategy.sites.values(), key=lambda site: site.name)
+                for _, site in sorted(self.roster.known.items())
             },
-            "refused": self.strategy.refused,
+            "refused": self.roster.refused,
+            "missing": self.roster.lost,
         }

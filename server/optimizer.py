@@ -17,6 +17,10 @@ from torch import Tensor
 from common import config
 from common.blocks import Params
 
+MOMENTS = ("momentum_vector", "m_t", "v_t")
+"""Attributes of Flower's optimisers that last from step to step: FedAvgM's a list in the order of the names,
+FedAdam's and FedYogi's by name."""
+
 
 class ServerOptimizer:
     """Takes the mean of a round as a step's proposal: theta <- step(theta, mean - theta).
@@ -26,11 +30,12 @@ class ServerOptimizer:
 
     def __init__(self, options: config.ServerOptimizer) -> None:
         self._flower = _strategy(options)
+        self._names: list[str] = []
 
     def step(self, server_round: int, received: Mapping[str, Tensor], mean: Params, learned: Set[str]) -> Params:
         """The new parameters. learned: the names that are optimised; the others, such as running statistics and
         prototypes, are the mean's."""
-        names = sorted(learned & mean.keys())
+        names = self._names = sorted(learned & mean.keys())
         current = {name: received[name].numpy() for name in names}
         if not isinstance(self._flower, FedAvgM):
             self._flower.current_arrays = current
@@ -48,6 +53,24 @@ class ServerOptimizer:
         assert arrays is not None
         stepped = {name: torch.from_numpy(arrays[name].numpy()).to(mean[name].dtype) for name in names}
         return {**mean, **stepped}
+
+    def state(self) -> Params:
+        """The moments so far, by moment and parameter; nothing before the first step."""
+        found: Params = {}
+        for moment in MOMENTS:
+            arrays = getattr(self._flower, moment, None) or {}
+            named = arrays.items() if isinstance(arrays, Mapping) else zip(self._names, arrays, strict=True)
+            found |= {f"{moment}/{name}": torch.from_numpy(value) for name, value in named}
+        return found
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on with the moments that `state` gave."""
+        for moment in MOMENTS:
+            arrays = {n.removeprefix(f"{moment}/"): v.numpy() for n, v in state.items() if n.startswith(f"{moment}/")}
+            if arrays:
+                self._names = sorted(arrays)
+                in_order = [arrays[name] for name in self._names]
+                setattr(self._flower, moment, in_order if isinstance(self._flower, FedAvgM) else arrays)
 
 
 def _strategy(options: config.ServerOptimizer) -> FedAvgM | FedAdam | FedYogi:

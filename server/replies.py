@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic import ValidationError as Invalid
 
-from common.errors import WireError
+from common.errors import FedmosaicError, WireError
 from common.metrics import Tally
 from common.types import Modality, Site
 
@@ -23,10 +23,18 @@ R = TypeVar("R", bound=_Reply)
 
 
 class Refusal(_Reply):
-    """A site that cannot do what it was asked, and why."""
+    """A site that cannot do what it was asked, and why.
+
+    introduce: it could, but wants to introduce itself again first.
+    """
 
     site: Name
     error: str
+    introduce: bool = False
+
+
+class SiteChangedError(FedmosaicError):
+    """A site that is no longer what it introduced itself as."""
 
 
 class Introduction(_Reply):
@@ -64,10 +72,12 @@ def read_introduction(content: Mapping[str, Any]) -> Site | Refusal:
 def read_training_reply(content: Mapping[str, Any], server_round: int, classes: int) -> TrainingReply:
     """The figures of a reply to the training message of a round.
 
-    Raises WireError when the site refused or when the content is not that.
+    Raises WireError when the site refused or when the content is not that, SiteChangedError when it wants to introduce
+    itself again.
     """
     if "error" in content:
-        raise WireError(_read(Refusal, content).error)
+        refusal = _read(Refusal, content)
+        raise SiteChangedError(refusal.error) if refusal.introduce else WireError(refusal.error)
     reply = _read(TrainingReply, content)
     if reply.round != server_round:
         raise WireError(f"the reply is of round {reply.round}")

@@ -309,6 +309,8 @@ def trouble_table(run: Run) -> str:
             failed.setdefault((site, str(reason)), []).append(int(amount(line.get("round"))))
     refused = mapping(run.summary.get("refused"))
     rows = [(text(site), "refused", escape(str(reason))) for site, reason in sorted(refused.items())]
+    missing = mapping(run.summary.get("missing"))
+    rows += [(text(site), "missing at the end", escape(str(reason))) for site, reason in sorted(missing.items())]
     rows += [
         (text(site), f"failed in {spans(rounds)}", escape(reason)) for (site, reason), rounds in sorted(failed.items())
     ]

@@ -2,6 +2,7 @@
 
 import logging
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +21,12 @@ from common.config import Experiment
 from common.errors import RunError, WireError
 from common.metrics import Tallies, merge
 from common.seeding import rng
-from common.types import Site, Update
+from common.types import Modality, Site, Update
 from server.aggregation import BlockMean
 from server.checks import check_update
-from server.exchange import exchange
 from server.optimizer import ServerOptimizer
-from server.replies import Refusal, read_introduction, read_training_reply
+from server.replies import SiteChangedError, read_training_reply
+from server.roster import Roster, listed
 
 log = logging.getLogger(__name__)
 FIGURES = ("num_examples", "losses", "validation", "unreadable", "seconds")
@@ -36,17 +37,31 @@ FIGURES = ("num_examples", "losses", "validation", "unreadable", "seconds")
 class RoundReport:
     """What a round gave besides parameters.
 
-    clients: by site, its figures. failed: by site, why nothing of it was used. validation: merged over the clients, of
-    the model they received. aggregation: what the strategy says of how it weighed the clients.
+    clients: by site, its figures. failed: by site, why nothing of it was used; rejected: those of them that did reply.
+    validation: merged over the clients, of the model they received. aggregation: what the strategy says of how it
+    weighed the clients. attempts: how often sites were asked. bytes_to: by site, bytes of the last message to it.
     """
 
     clients: dict[str, dict[str, Any]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    rejected: dict[str, str] = field(default_factory=dict)
     losses: dict[str, float] = field(default_factory=dict)
     validation: Tallies = field(default_factory=dict)
     aggregation: dict[str, Any] = field(default_factory=dict)
+    attempts: int = 0
     bytes_up: int = 0
     bytes_down: int = 0
+    bytes_to: dict[str, int] = field(default_factory=dict)
+
+    def sent(self, site: str, count: int) -> None:
+        """Note a message of this many bytes to a site."""
+        self.bytes_to[site] = count
+        self.bytes_down += count
+
+    def used(self, site: str, figures: dict[str, Any]) -> None:
+        """Note the figures of a site whose update is part of the mean."""
+        self.clients[site] = {"bytes_down": self.bytes_to[site], **figures}
+        self.bytes_up += figures["bytes_up"]
 
 
 class MultimodalStrategy(Strategy):
@@ -58,13 +73,15 @@ class MultimodalStrategy(Strategy):
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
-        self.sites: dict[int, Site] = {}
-        self.refused: dict[str, str] = {}
+        self.roster = Roster(experiment)
         self.report = RoundReport()
+        self.wanted = experiment.federation.sample or experiment.data.clients
+        """How many sites are asked in a round."""
+        self._round = 0
         self._received: Params = {}
+        self._usable: dict[str, tuple[Update, dict[str, Any]]] = {}
         optimizer = experiment.federation.optimizer
         self._optimizer = ServerOptimizer(optimizer) if optimizer else None
-        self._asked: set[int] = set()
 
     @abstractmethod
     def contribute(self, mean: BlockMean, update: Update, received: Mapping[str, Tensor]) -> None:
@@ -74,76 +91,91 @@ class MultimodalStrategy(Strategy):
         """Complete the mean once every update has come; figures for the round's report. By default nothing."""
         return {}
 
-    def introduce(self, grid: Grid, classes: tuple[str, ...] | None, nodes: Iterable[int]) -> None:
-        """Ask nodes that have not been asked yet who they are.
+    def state(self) -> Params:
+        """What the strategy must remember from round to round, for a checkpoint."""
+        return self._optimizer.state() if self._optimizer else {}
 
-        classes: what the class lists of the sites must equal; None: the list of the first accepted one. A site that
-        cannot take part goes into `refused` with the reason.
-        """
-        new = [node for node in nodes if node not in self._asked]
-        content = wire.record({"experiment": self.experiment.to_json()})
-        messages = [Message(content, dst_node_id=node, message_type="query", group_id="introduction") for node in new]
-        answers: list[tuple[int, Site]] = []
-        for reply in exchange(grid, messages, self.experiment.federation.round_seconds):
-            self._asked.add(reply.node)
-            if reply.message is None:
-                self._refuse(f"node {reply.node}", reply.error)
-                continue
-            try:
-                answer = read_introduction(wire.read_body(reply.message))
-            except WireError as error:
-                self._refuse(f"node {reply.node}", str(error))
-                continue
-            if isinstance(answer, Refusal):
-                self._refuse(answer.site, answer.error)
-            else:
-                answers.append((reply.node, answer))
-        for node, site in sorted(answers, key=lambda answer: (answer[1].name, answer[0])):
-            classes = classes or self._classes() or site.classes
-            self._accept(node, site, classes)
+    def restore(self, state: Params) -> None:
+        """Go on with what `state` gave."""
+        if self._optimizer:
+            self._optimizer.restore(state)
 
-    def _accept(self, node: int, site: Site, classes: tuple[str, ...]) -> None:
-        if site.classes != classes:
-            self._refuse(site.name, f"its classes {list(site.classes)} are not the federation's {list(classes)}")
-        elif not site.modalities <= set(self.experiment.modalities):
-            self._refuse(site.name, f"it holds {sorted(site.modalities)}, unknown to the experiment")
-        elif any(known.name == site.name for known in self.sites.values()):
-            self._refuse(f"{site.name} (node {node})", "another site has this name")
-        else:
-            self.sites[node] = site
-            log.info("site %s: %s, %d examples", site.name, "+".join(sorted(site.modalities)), site.num_examples)
+    @property
+    def sites(self) -> dict[int, Site]:
+        """The sites that can be sampled, by node."""
+        return self.roster.free
 
-    def _refuse(self, site: str, reason: str) -> None:
-        log.warning("site %s is refused: %s", site, reason)
-        self.refused[site] = reason
+    @property
+    def needed(self) -> int:
+        """How many usable replies make a round."""
+        return self.experiment.federation.min_replies or self.wanted
 
-    def _classes(self) -> tuple[str, ...] | None:
-        return next((site.classes for site in self.sites.values()), None)
+    def shortage(self) -> dict[Modality, int]:
+        """How many usable replies of its holders each modality lacks; those that lack none are left out."""
+        held = Counter(m for update, _ in self._usable.values() for m in update.held)
+        minimum = self.experiment.federation.min_holders
+        return {m: count - held[m] for m, count in sorted(minimum.items()) if count > held[m]}
 
-    def sample(self, server_round: int) -> list[int]:
-        """The nodes of a round: a function of the seed, the round and the sites' names."""
+    def satisfied(self) -> bool:
+        """Whether the replies so far make a round."""
+        return len(self._usable) >= self.needed and not self.shortage()
+
+    def candidates(self) -> list[int]:
+        """The nodes that may still be asked in this round, in its order: a function of the seed, the round and the
+        names of the free sites. Not those that have answered, usably or not: they would say the same again."""
         nodes = sorted(self.sites, key=lambda node: self.sites[node].name)
-        wanted = self.experiment.federation.sample or len(nodes)
-        chosen = rng(self.experiment.seed, "sample", server_round).permutation(len(nodes))[:wanted]
-        return [nodes[i] for i in sorted(chosen)]
+        order = rng(self.experiment.seed, "sample", self._round).permutation(len(nodes))
+        told = self._usable.keys() | self.report.rejected.keys()
+        return [nodes[i] for i in order if self.sites[nodes[i]].name not in told]
+
+    def can_satisfy(self) -> bool:
+        """Whether usable replies of all candidates would make a round."""
+        nodes = self.candidates()
+        holders = Counter(m for node in nodes for m in self.sites[node].modalities)
+        enough = len(self._usable) + len(nodes) >= self.needed
+        return enough and all(holders[m] >= count for m, count in self.shortage().items())
+
+    def sample(self) -> list[int]:
+        """The nodes to ask now: first as many holders as each modality lacks, then any up to the wanted number; by
+        name."""
+        nodes = self.candidates()
+        chosen: list[int] = []
+        for modality, count in self.shortage().items():
+            holders = [node for node in nodes if modality in self.sites[node].modalities]
+            already = len([node for node in chosen if node in holders])
+            chosen += [node for node in holders if node not in chosen][: max(0, count - already)]
+        room = max(0, self.wanted - len(self._usable) - len(chosen))
+        chosen += [node for node in nodes if node not in chosen][:room]
+        return sorted(chosen, key=lambda node: self.sites[node].name)
+
+    def begin_round(self, server_round: int, arrays: ArrayRecord) -> None:
+        """Forget the round before. arrays: the global parameters."""
+        self._round, self._received = server_round, wire.unpack(arrays)
+        self.report, self._usable = RoundReport(), {}
+        settings = self.experiment
+        self.wanted = settings.federation.sample or max(settings.data.clients, len(self.sites))
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """One message to each sampled node, with the blocks it holds; messages for the same blocks share one record."""
+        """One message to each sampled node, with the blocks it holds; messages for the same blocks share one record.
+        Called again within a round, it asks others, or those again that gave no reply."""
         if not self.sites:
-            self.introduce(grid, None, grid.get_node_ids())
-        self._received = wire.unpack(arrays)
-        self.report = RoundReport()
+            settings = self.experiment.federation
+            self.roster.gather(grid, self.experiment.data.clients, settings.wait_seconds)
+        if server_round != self._round:
+            self.begin_round(server_round, arrays)
+        self.report.attempts += 1
         packed: dict[frozenset[str], ArrayRecord] = {}
         messages = []
-        for node in self.sample(server_round):
-            held = self.sites[node].modalities
+        for node in self.sample():
+            site = self.sites[node]
+            held = site.modalities
             if held not in packed:
                 packed[held] = wire.pack(select(self._received, held), self.experiment.wire.dtype)
-            content = wire.record({"experiment": self.experiment.to_json(), "round": server_round}, packed[held])
-            self.report.bytes_down += wire.size(content)
-            self.report.clients[self.sites[node].name] = {"bytes_down": wire.size(content)}
+            told = {"experiment": self.experiment.to_json(), "round": server_round, "modalities": sorted(held)}
+            content = wire.record(told, packed[held])
+            self.report.sent(site.name, wire.size(content))
             messages.append(
                 Message(
                     content,
@@ -155,25 +187,59 @@ class MultimodalStrategy(Strategy):
             )
         return messages
 
+    def lose(self, node: int, reason: str) -> None:
+        """Note that a node did not reply: it must introduce itself again before it is sampled."""
+        self.report.failed[self.sites[node].name] = reason
+        self.roster.lose(node, reason)
+
+    def receive(self, message: Message) -> None:
+        """Keep a reply for the mean if it passes the checks; else note its site and the reason."""
+        node = message.metadata.src_node_id
+        site = self.sites.get(node)
+        if site is None or site.name not in self.report.bytes_to:
+            log.warning("node %d answered without having been asked", node)
+            return
+        try:
+            update, figures = self._checked(message, site)
+        except WireError as error:
+            log.warning("site %s: %s", site.name, error)
+            self.report.failed[site.name] = self.report.rejected[site.name] = str(error)
+            return
+        except SiteChangedError as change:
+            self.lose(node, str(change))
+            return
+        self.report.failed.pop(site.name, None)
+        self._usable[site.name] = update, figures
+
+    def _checked(self, message: Message, site: Site) -> tuple[Update, dict[str, Any]]:
+        """A reply's update and figures.
+
+        Raises WireError with the reason to refuse it, SiteChangedError when the site wants to introduce itself again.
+        """
+        said = read_training_reply(wire.read_body(message), self._round, len(site.classes))
+        update = Update(site.name, site.modalities, wire.read_params(message), said.num_examples)
+        check_update(update, self._received)
+        figures = {name: getattr(said, name) for name in FIGURES}
+        return update, figures | {"modalities": sorted(site.modalities), "bytes_up": wire.size(message.content)}
+
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """The new global parameters, from every reply that passes the checks; the mean losses as metrics.
 
-        Raises RunError, naming the sites, when fewer than `federation.min_replies` do.
+        Raises RunError, naming the sites, when those are fewer than `federation.min_replies` or `min_holders`.
         """
+        for message in replies:
+            if not message.has_error():
+                self.receive(message)
+        if not self.satisfied():
+            raise RunError(self.too_few())
+        self.report.failed |= self._silent()
         mean = BlockMean()
-        used = sum(self._use(message, server_round, mean) for message in replies)
-        for name in [name for name, figures in self.report.clients.items() if "bytes_up" not in figures]:
-            del self.report.clients[name]
-            self.report.failed[name] = "no reply"
-        sampled = len(self.report.clients) + len(self.report.failed)
-        needed = self.experiment.federation.min_replies or sampled
-        if used < needed:
-            reasons = "".join(f"\n  - {site}: {why}" for site, why in sorted(self.report.failed.items()))
-            raise RunError(
-                f"round {server_round}: {used} of {sampled} clients gave a usable reply, {needed} needed{reasons}"
-            )
+        for _, (update, figures) in sorted(self._usable.items()):
+            self.report.used(update.site, figures)
+            self.contribute(mean, update, self._received)
+        self._usable = {}
         self._merge_figures()
         self.report.aggregation = self.finish(mean)
         params = mean.result(self._received)
@@ -181,37 +247,23 @@ class MultimodalStrategy(Strategy):
             params = self._optimizer.step(server_round, self._received, params, self._learned())
         return wire.pack(params), MetricRecord(dict(self.report.losses))
 
+    def too_few(self, when: str = "") -> str:
+        """Why there is no round: what it lacks, and what is known of every site that gave nothing usable."""
+        lacking = "".join(f", {count} more holders of {m} needed" for m, count in self.shortage().items())
+        reasons = self._silent() | self.roster.refused | self.roster.lost | self.report.failed
+        where = f"round {self._round}" if self._round else "introductions"
+        free = f"{len(self._usable)} usable replies and {len(self.candidates())} more clients to ask {when}".strip()
+        return f"{where}: {free}, {self.needed} needed{lacking}{listed(reasons)}"
+
+    def _silent(self) -> dict[str, str]:
+        """The sites that were asked and of which nothing else is known."""
+        told = self._usable.keys() | self.report.failed.keys()
+        return {name: "no reply" for name in self.report.bytes_to if name not in told}
+
     def _learned(self) -> set[str]:
         """The names of the parameters that training learns by gradients."""
-        model = build_model(self.experiment, len(self._classes() or ()))
+        model = build_model(self.experiment, len(self.roster.classes or ()))
         return {name for name, _ in model.named_parameters()}
-
-    def fail(self, node: int, reason: str) -> None:
-        """Note that a sampled node gave nothing usable."""
-        name = self.sites[node].name
-        log.warning("site %s: %s", name, reason)
-        self.report.failed[name] = reason
-        self.report.clients.pop(name, None)
-
-    def _use(self, message: Message, server_round: int, mean: BlockMean) -> bool:
-        """Add one reply to the mean; a bad one is refused with site and reason."""
-        node = message.metadata.src_node_id
-        if message.has_error():
-            return False
-        site = self.sites[node]
-        try:
-            figures = read_training_reply(wire.read_body(message), server_round, len(site.classes))
-            update = Update(site.name, site.modalities, wire.read_params(message), figures.num_examples)
-            check_update(update, self._received)
-        except WireError as error:
-            self.fail(node, str(error))
-            return False
-        self.contribute(mean, update, self._received)
-        up = wire.size(message.content)
-        self.report.bytes_up += up
-        said = {name: getattr(figures, name) for name in FIGURES}
-        self.report.clients[site.name] |= {"modalities": sorted(site.modalities), "bytes_up": up, **said}
-        return True
 
     def _merge_figures(self) -> None:
         """Validation counts added up; losses averaged by examples over the clients that have the term."""

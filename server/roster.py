@@ -1,0 +1,192 @@
+"""Who takes part: the sites that have introduced themselves, by node.
+
+Flower gives a node that starts anew another id, unless it has a key, and lists a dead one for a minute. Sites are
+therefore known by name, and a name belongs to the key that first came with it. Messages wait at a node until it is done
+with the one before: whoever did not answer is asked again who it is, and is not sampled until that is answered. So one
+question tells whether a site is back, is free, and what it holds now.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from common import wire
+from common.config import Experiment
+from common.errors import WireError
+from common.types import Site
+from server.exchange import POLL_SECONDS
+from server.replies import Refusal, read_introduction
+
+log = logging.getLogger(__name__)
+INTRODUCTIONS = 3
+"""How often in a row a node is asked that cannot answer, e.g. because its process is killed."""
+
+
+class Roster:
+    """Sites by their state.
+
+    free: by node, those that can be sampled. lost: by name, why a site that took part cannot be sampled now.
+    refused: by name, why a site does not take part. known: by name, every site that was ever free.
+    keys: by name, the public key (hexadecimal) of the node that has the name; none for nodes without keys.
+    classes: what the class lists of the sites must equal; None: the list of the first accepted one.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.free: dict[int, Site] = {}
+        self.lost: dict[str, str] = {}
+        self.refused: dict[str, str] = {}
+        self.known: dict[str, Site] = {}
+        self.keys: dict[str, str] = {}
+        self.classes: tuple[str, ...] | None = None
+        self._experiment = experiment
+        self._online: dict[int, str] = {}
+        self._node_of: dict[str, int] = {}
+        self._asked: dict[str, int] = {}
+        self._answered: dict[int, Site | None] = {}  # those not accepted; with the site, if only its name is taken
+        self._failures: Counter[int] = Counter()
+
+    def gather(self, grid: Grid, count: int, seconds: float) -> None:
+        """Wait until `count` sites are free, the time is up, or nothing is left to wait for."""
+        deadline, seen = time.monotonic() + seconds, -1
+        while True:
+            self.look(grid)
+            if len(self._online) != seen:
+                seen = len(self._online)
+                log.info("%d of %d clients connected", seen, count)
+            if len(self.free) >= count or not self.expecting(count) or time.monotonic() >= deadline:
+                return
+            time.sleep(2 * POLL_SECONDS)
+
+    def expecting(self, count: int) -> bool:
+        """Whether more sites may become free without anybody doing anything: one of `count` has not come or is lost, or
+        has been asked and has not answered."""
+        return bool(self.lost or self._asked or self._strangers()) or len(self._online) < count
+
+    def look(self, grid: Grid) -> None:
+        """See who came and who left, ask those who came, hear what those who were asked have said. Does not wait."""
+        self._online = {node.node_id: bytes(node.public_key).hex() for node in grid.get_nodes()}
+        self._forget()
+        self._ask(grid)
+        for node, site in sorted(self._hear(grid), key=lambda answer: (answer[1].name, answer[0])):
+            self._accept(node, site)
+
+    def lose(self, node: int, reason: str) -> None:
+        """A free site cannot be sampled until it has introduced itself again."""
+        site = self.free.pop(node)
+        self.lost[site.name] = reason
+        log.warning("site %s: %s", site.name, reason)
+
+    def state(self) -> dict[str, Any]:
+        """JSON values by which a run that goes on knows its sites."""
+        sites = [asdict(site) | {"modalities": sorted(site.modalities)} for site in self.known.values()]
+        return {"sites": sites, "keys": self.keys}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Expect the sites of `state`."""
+        for said in state["sites"]:
+            changed = {"modalities": frozenset(said["modalities"]), "classes": tuple(said["classes"])}
+            self.known[said["name"]] = Site(**{**said, **changed})
+            self.lost[said["name"]] = "it has not come back since the run was resumed"
+        self.keys = dict(state["keys"])
+
+    def _strangers(self) -> list[int]:
+        """Connected nodes that are to be asked."""
+        known = {*self.free, *self._asked.values(), *self._answered}
+        return [node for node in self._online if node not in known]
+
+    def _forget(self) -> None:
+        for node in [node for node in self.free if node not in self._online]:
+            self.lose(node, "its node is not connected")
+        self._asked = {name: node for name, node in self._asked.items() if node in self._online}
+        self._answered = {node: site for node, site in self._answered.items() if node in self._online}
+
+    def _ask(self, grid: Grid) -> None:
+        content = wire.record({"experiment": self._experiment.to_json()})
+        nodes = self._strangers()
+        messages = [Message(content, dst_node_id=node, message_type="query", group_id="introduction") for node in nodes]
+        if messages:
+            ids = grid.push_messages(messages)
+            self._asked |= {name: node for name, node in zip(ids, nodes, strict=True) if name}
+
+    def _hear(self, grid: Grid) -> list[tuple[int, Site]]:
+        """The sites that introduce themselves, and those that did and whose name has become free."""
+        claims = [(node, site) for node, site in self._answered.items() if site and not self._taken(site.name, node)]
+        for node, _ in claims:
+            del self._answered[node]
+        replies = grid.pull_messages(list(self._asked)) if self._asked else []
+        for message in replies:
+            node = self._asked.pop(message.metadata.reply_to_message_id)
+            if site := self._introduced(node, message):
+                claims.append((node, site))
+        return claims
+
+    def _introduced(self, node: int, message: Message) -> Site | None:
+        """The site that a reply introduces; None when it does not."""
+        if message.has_error():
+            self._failures[node] += 1
+            if self._failures[node] >= INTRODUCTIONS:
+                self._answered[node] = None
+            self._refuse(self._called(node), message.error.reason or f"Flower error code {message.error.code}")
+            return None
+        self._failures.pop(node, None)
+        try:
+            answer = read_introduction(wire.read_body(message))
+        except WireError as error:
+            answer = Refusal(site=self._called(node), error=str(error))
+        if isinstance(answer, Refusal):
+            self._answered[node] = None
+            self._refuse(answer.site, answer.error)
+            return None
+        return answer
+
+    def _called(self, node: int) -> str:
+        """The name of a node's site where it is known."""
+        return next((name for name, holder in self._node_of.items() if holder == node), f"node {node}")
+
+    def _accept(self, node: int, site: Site) -> None:
+        key, classes = self._online[node], self.classes or site.classes
+        self._answered[node] = None
+        if site.classes != classes:
+            self._refuse(site.name, f"its classes {list(site.classes)} are not the federation's {list(classes)}")
+        elif not site.modalities <= set(self._experiment.modalities):
+            self._refuse(site.name, f"it holds {sorted(site.modalities)}, unknown to the experiment")
+        elif self.keys.get(site.name, key) != key:
+            self._refuse(f"{site.name} (node {node})", "this name belongs to another key")
+        elif self._taken(site.name, node):
+            self._answered[node] = site
+            self._refuse(f"{site.name} (node {node})", "another site has this name")
+        else:
+            self._welcome(node, site, classes)
+
+    def _welcome(self, node: int, site: Site, classes: tuple[str, ...]) -> None:
+        del self._answered[node]
+        self.free[node] = self.known[site.name] = site
+        self._node_of[site.name], self.classes = node, classes
+        if key := self._online[node]:
+            self.keys[site.name] = key
+        self.lost.pop(site.name, None)
+        for name in (site.name, f"{site.name} (node {node})", f"node {node}"):
+            self.refused.pop(name, None)
+        log.info("site %s: %s, %d examples", site.name, "+".join(sorted(site.modalities)), site.num_examples)
+
+    def _taken(self, name: str, node: int) -> bool:
+        """Whether another node that is connected has this name."""
+        holder = self._node_of.get(name, node)
+        return holder != node and holder in self._online
+
+    def _refuse(self, site: str, reason: str) -> None:
+        if self.refused.get(site) != reason:
+            log.warning("site %s is refused: %s", site, reason)
+        self.refused[site] = reason
+        self.lost.pop(site, None)
+
+
+def listed(reasons: Mapping[str, str]) -> str:
+    """Sites with reasons, a line each, for the end of a message."""
+    return "".join(f"\n  - {site}: {why}" for site, why in sorted(reasons.items()))
