@@ -20,8 +20,8 @@ SECRET_BYTES = 32
 
 
 def norm(update: Mapping[str, Tensor]) -> float:
-    """The L2 norm of all values of an update together."""
-    return math.sqrt(sum(float(value.to(torch.float64).square().sum()) for value in update.values()))
+    """The L2 norm of all values of an update together, whatever the order of its parameters."""
+    return math.sqrt(math.fsum(float(value.to(torch.float64).square().sum()) for value in update.values()))
 
 
 def clip(update: Mapping[str, Tensor], bound: float) -> Params:

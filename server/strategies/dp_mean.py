@@ -7,12 +7,11 @@ https://arxiv.org/abs/1710.06963, algorithm 1 with per-layer clipping, a block f
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
 import torch
-from flwr.app import ArrayRecord, Message, MetricRecord
 from pydantic import Field
 from torch import Tensor
 
@@ -47,28 +46,21 @@ class DPMeanStrategy(CollectingStrategy):
         self.clip, self.noise, self.delta = clip, noise, delta
         self._secret = new_secret()
         self._rounds: Counter[str] = Counter()
-        self._round = 0
 
-    def state(self) -> dict[str, Tensor]:
-        """What a resumed run needs: the secret of the noise, [32] uint8, and by site the number of rounds it was in.
+    def state(self) -> Params:
+        """Also the secret of the noise, [32] uint8, and by site the number of rounds it was in.
 
         Whoever reads it can take the noise away.
         """
         rounds = {f"{ROUNDS}{site}": torch.tensor(count) for site, count in self._rounds.items()}
-        return {SECRET: torch.frombuffer(bytearray(self._secret), dtype=torch.uint8), **rounds}
+        return {**super().state(), SECRET: torch.frombuffer(bytearray(self._secret), dtype=torch.uint8), **rounds}
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state` gave."""
+    def restore(self, state: Params) -> None:
+        """Go on with what `state` gave."""
+        super().restore(state)
         self._secret = bytes(state[SECRET].tolist())
         counts = {name: int(count) for name, count in state.items() if name.startswith(ROUNDS)}
         self._rounds = Counter({name.removeprefix(ROUNDS): count for name, count in counts.items()})
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """As every strategy; the round's number is part of what its noise is drawn from."""
-        self._round = server_round
-        return super().aggregate_train(server_round, replies)
 
     def combine(self, mean: BlockMean, updates: list[Update], received: Mapping[str, Tensor]) -> dict[str, Any]:
         """Add the noisy mean of each block; by block, holders and standard deviation of the mean's noise, and the

@@ -34,9 +34,9 @@ class Block:
 
 
 def blocks(updates: list[Update], received: Mapping[str, Tensor]) -> Iterator[Block]:
-    """The blocks that some client of the round holds."""
+    """The blocks that some client of the round holds, in an order of their own: a message's parameters have none."""
     for block in sorted({block_of(name) for name in received}):
-        params = {name: value for name, value in received.items() if block_of(name) == block}
+        params = {name: value for name, value in sorted(received.items()) if block_of(name) == block}
         if holders := [update for update in updates if params.keys() <= update.params.keys()]:
             yield Block(block, params, holders)
 

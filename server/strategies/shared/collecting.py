@@ -17,22 +17,20 @@ class CollectingStrategy(MultimodalStrategy):
 
     def __init__(self, experiment: Experiment) -> None:
         super().__init__(experiment)
-        self._mean: BlockMean | None = None
         self._updates: list[Update] = []
         self._start: Mapping[str, Tensor] = {}
 
     @final
     def contribute(self, mean: BlockMean, update: Update, received: Mapping[str, Tensor]) -> None:
         """Keep the update."""
-        if mean is not self._mean:  # what a round that was given up has left goes
-            self._mean, self._updates, self._start = mean, [], received
         self._updates.append(update)
+        self._start = received
 
     @final
     def finish(self, mean: BlockMean) -> dict[str, Any]:
         """Combine the updates, in the order of the sites' names."""
-        updates = sorted(self._updates, key=lambda update: update.site) if mean is self._mean else []
-        start, self._mean, self._updates, self._start = self._start, None, [], {}
+        updates = sorted(self._updates, key=lambda update: update.site)
+        start, self._updates, self._start = self._start, [], {}
         return self.combine(mean, updates, start) if updates else {}
 
     @abstractmethod
