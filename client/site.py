@@ -80,7 +80,8 @@ class Site:
             name = self._name or here.shard.info.site
             return wire.record({"site": name, "error": "its modalities have changed", "introduce": True})
         model = here.model
-        set_params(model, wire.read_params(message))
+        expected = select(get_params(model), here.loaded.examples.modalities)
+        set_params(model, wire.read_params(message, expected, experiment.wire.dtype))
         training, validation = here.loaded.split(experiment.data.validation, experiment.seed)
         if experiment.data.complete_only:
             training = training.complete(experiment.modalities)

@@ -161,6 +161,8 @@ class Federation(Options):
     retries: how often a round asks again, others or those that gave no reply, before too few replies end the run.
     wait_seconds: how long to wait for clients to connect, at the start and when a round lacks some; round_seconds: how
         long the sampled clients have to reply.
+    max_update_norm: an update is refused when the L2 norm of all its parameters minus those received is larger (None:
+        any finite update is taken).
     optimizer: of the server, on top of the strategy's mean (None: the mean is the new model).
     """
 
@@ -171,6 +173,7 @@ class Federation(Options):
     retries: int = Field(2, ge=0)
     wait_seconds: float = Field(120, gt=0)
     round_seconds: float = Field(1800, gt=0)
+    max_update_norm: float | None = Field(None, gt=0)
     optimizer: Annotated[ServerOptimizer, Field(discriminator="name")] | None = None
 
 

@@ -4,6 +4,7 @@ All parameters of a message travel as one packed safetensors array: Flower's cos
 only with the bytes. Nothing is pickled. Figures with structure travel as JSON text in a ConfigRecord.
 """
 
+import io
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
 from common.blocks import Params
 from common.errors import WireError
@@ -20,6 +22,10 @@ from common.errors import WireError
 PARAMS = "params"
 BODY = "body"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+BODY_BYTES = 2**24
+"""The longest JSON text that is read."""
+HEADER_BYTES, ENTRY_BYTES = 1024, 256
+"""Room for what a packed array holds besides values: altogether, and for each parameter beside its name."""
 
 
 def pack(params: Params, dtype: str = "float32") -> ArrayRecord:
@@ -33,15 +39,37 @@ def unpack(record: ArrayRecord) -> Params:
 
     Raises WireError when the record is not what `pack` makes.
     """
+    return {name: value.to(torch.float32) for name, value in _load(_only_array(record)).items()}
+
+
+def _only_array(record: ArrayRecord) -> Array:
     if list(record) != [PARAMS]:
         raise WireError(f"expected one array named {PARAMS!r}, got {list(record)[:5]}")
+    return record[PARAMS]
+
+
+def _load(array: Array) -> Params:
+    """The tensors of a packed array, in the type in which they travelled.
+
+    The header must be NumPy's for so many bytes: its reader would take archives too, and allocate what a header claims.
+    """
+    start = len(_header(0))
+    if not array.data.startswith(_header(max(len(array.data) - start, 0))):
+        raise WireError(f"packed parameters must be an array of bytes, not {array.dtype} of shape {array.shape}")
     try:
-        packed = record[PARAMS].numpy()
-        if packed.dtype != np.uint8 or packed.ndim != 1:
-            raise WireError(f"packed parameters must be bytes, not {packed.dtype} of shape {packed.shape}")
-        return {name: value.to(torch.float32) for name, value in load(packed.tobytes()).items()}
-    except (SafetensorError, ValueError, KeyError, TypeError, EOFError) as error:
+        return load(array.data[start:])
+    except SafetensorError as error:
         raise WireError(f"the parameters cannot be unpacked: {error}") from None
+    except (AssertionError, KeyError, MemoryError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        # what torch says of types and shapes that safetensors knows and it does not
+        raise WireError(f"the parameters cannot be unpacked: {error!r}") from None
+
+
+def _header(count: int) -> bytes:
+    """The header of NumPy's format for `count` bytes."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (count,)})
+    return header.getvalue()
 
 
 def size(record: RecordDict) -> int:
@@ -61,24 +89,55 @@ def read_body(message: Message) -> dict[str, Any]:
 
     Raises WireError when there are none.
     """
+    records = message.content.config_records
+    text = records[BODY].get("json") if BODY in records else None
+    if not isinstance(text, str) or len(text) > BODY_BYTES:
+        raise WireError(f"the message has no body: it must be JSON text of at most {BODY_BYTES:,} characters")
     try:
-        content = json.loads(str(message.content.config_records[BODY]["json"]))
-    except (KeyError, ValueError) as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise WireError(f"the message has no readable body: {error!r}") from None
     if not isinstance(content, dict):
         raise WireError("the body of the message is not a mapping")
     return content
 
 
-def read_params(message: Message) -> Params:
-    """The parameters of a message.
+def read_params(message: Message, expected: Mapping[str, Tensor], dtype: str) -> Params:
+    """The parameters of a message, as float32: the names and shapes of `expected`, finite, sent in the given type.
 
-    Raises WireError when there are none.
+    Nothing is unpacked that is longer than they need. Raises WireError with the reason to refuse the message.
     """
     records = message.content.array_records
     if PARAMS not in records:
         raise WireError("the message has no parameters")
-    return unpack(records[PARAMS])
+    array = _only_array(records[PARAMS])
+    _check_size(len(array.data), expected, dtype)
+    params = _load(array)
+    _check_names(params, expected)
+    for name, value in params.items():
+        if value.shape != expected[name].shape:
+            raise WireError(f"{name} has shape {list(value.shape)}, expected {list(expected[name].shape)}")
+        if value.dtype != DTYPES[dtype]:
+            raise WireError(f"{name} is {str(value.dtype).removeprefix('torch.')}, the experiment's wire is {dtype}")
+        if not value.isfinite().all():
+            raise WireError(f"{name} has values that are not finite")
+    return {name: value.to(torch.float32) for name, value in params.items()}
+
+
+def _check_size(given: int, expected: Mapping[str, Tensor], dtype: str) -> None:
+    values = sum(value.numel() for value in expected.values()) * DTYPES[dtype].itemsize
+    room = HEADER_BYTES + sum(len(name.encode()) + ENTRY_BYTES for name in expected)
+    if given > values + room:
+        raise WireError(
+            f"the packed parameters have {given:,} bytes; the expected blocks need {values:,} and at most {room:,} more"
+        )
+
+
+def _check_names(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    if given.keys() != expected.keys():
+        lacking = sorted(expected.keys() - given.keys())[:3]
+        surplus = sorted(name[:80] for name in given.keys() - expected.keys())[:3]
+        raise WireError(f"the message has other parameters than expected: lacking {lacking}, surplus {surplus}")
 
 
 def record(content: Mapping[str, Any], params: ArrayRecord | None = None) -> RecordDict:

@@ -1,27 +1,24 @@
-"""What a reply must look like before it may touch the global model."""
+"""What an update must be before it may touch the global model, beyond the form that `wire.read_params` asks for."""
 
-from collections.abc import Mapping
+import torch
 
-from torch import Tensor
-
-from common.blocks import select
+from common import wire
+from common.blocks import Params
 from common.errors import WireError
+from common.privacy import norm
 from common.types import Update
 
 
-def check_update(update: Update, received: Mapping[str, Tensor]) -> None:
-    """Compare an update with the parameters that were sent.
+def check_norm(update: Update, sent: Params, dtype: str, bound: float | None) -> None:
+    """Compare the L2 norm of an update minus what the client received with a bound (None: there is none).
 
-    Raises WireError with the reason to refuse it: other parameters than the client's blocks, other shapes, values that
-    are not finite.
+    sent: the client's blocks at the round's start; dtype: in which they travelled.
+
+    Raises WireError when it is longer.
     """
-    expected = select(received, update.held)
-    if update.params.keys() != expected.keys():
-        lacking = sorted(expected.keys() - update.params.keys())[:3]
-        surplus = sorted(update.params.keys() - expected.keys())[:3]
-        raise WireError(f"the update has other parameters than expected: lacking {lacking}, surplus {surplus}")
-    for name, value in update.params.items():
-        if value.shape != expected[name].shape:
-            raise WireError(f"{name} has shape {list(value.shape)}, expected {list(expected[name].shape)}")
-        if not value.isfinite().all():
-            raise WireError(f"{name} has values that are not finite")
+    if bound is None:
+        return
+    received = {name: value.to(wire.DTYPES[dtype]).to(torch.float32) for name, value in sent.items()}
+    length = norm({name: value.to(torch.float64) - received[name] for name, value in update.params.items()})
+    if length > bound:
+        raise WireError(f"the update has norm {length:.6g}, federation.max_update_norm is {bound:g}")

@@ -9,10 +9,16 @@ from pydantic import ValidationError as Invalid
 
 from common.errors import FedmosaicError, WireError
 from common.metrics import Tally
-from common.types import Modality, Site
+from common.types import Modality, Site, subset_name, subsets
 
+MOST = 1e12
+"""No honest count, loss or time is larger; sums over sites stay finite."""
 Name = Annotated[str, Field(min_length=1, max_length=200)]
-Seconds = Annotated[NonNegativeFloat, Field(allow_inf_nan=False)]
+Reason = Annotated[str, Field(max_length=10_000)]
+Count = Annotated[NonNegativeInt, Field(le=int(MOST))]
+Examples = Annotated[PositiveInt, Field(le=int(MOST))]
+Loss = Annotated[FiniteFloat, Field(ge=-MOST, le=MOST)]
+Seconds = Annotated[NonNegativeFloat, Field(le=MOST)]
 
 
 class _Reply(BaseModel):
@@ -29,7 +35,7 @@ class Refusal(_Reply):
     """
 
     site: Name
-    error: str
+    error: Reason
     introduce: bool = False
 
 
@@ -43,18 +49,18 @@ class Introduction(_Reply):
     site: Name
     modalities: list[Modality]
     classes: list[str]
-    num_examples: PositiveInt
-    unreadable: dict[Modality, NonNegativeInt]
+    num_examples: Examples
+    unreadable: dict[Modality, Count]
 
 
 class TrainingReply(_Reply):
     """The figures that come with an update."""
 
     round: int
-    num_examples: PositiveInt
-    losses: dict[Name, FiniteFloat]
+    num_examples: Examples
+    losses: dict[Name, Loss]
     validation: dict[Name, Tally]
-    unreadable: dict[Modality, NonNegativeInt]
+    unreadable: dict[Modality, Count]
     seconds: dict[Name, Seconds]
 
 
@@ -69,11 +75,11 @@ def read_introduction(content: Mapping[str, Any]) -> Site | Refusal:
     return Site(said.site, frozenset(said.modalities), tuple(said.classes), said.num_examples, said.unreadable)
 
 
-def read_training_reply(content: Mapping[str, Any], server_round: int, classes: int) -> TrainingReply:
+def read_training_reply(content: Mapping[str, Any], server_round: int, site: Site) -> TrainingReply:
     """The figures of a reply to the training message of a round.
 
-    Raises WireError when the site refused or when the content is not that, SiteChangedError when it wants to introduce
-    itself again.
+    Raises WireError when the site refused, when the content is not that, or when it cannot be true of a site that
+    introduced itself like this one; SiteChangedError when it wants to introduce itself again.
     """
     if "error" in content:
         refusal = _read(Refusal, content)
@@ -81,14 +87,37 @@ def read_training_reply(content: Mapping[str, Any], server_round: int, classes: 
     reply = _read(TrainingReply, content)
     if reply.round != server_round:
         raise WireError(f"the reply is of round {reply.round}")
-    if any(len(counts) != classes for tally in reply.validation.values() for counts in tally):
-        raise WireError("the validation counts are not by class")
+    if reply.num_examples > site.num_examples:
+        raise WireError(
+            f"trained on {reply.num_examples} examples, the site introduced itself with {site.num_examples}"
+        )
+    for subset, tally in reply.validation.items():
+        if reason := _implausible(subset, tally, site):
+            raise WireError(f"validation of {subset}: {reason}")
     return reply
+
+
+def _implausible(subset: str, tally: Tally, site: Site) -> str | None:
+    """Why counts cannot be those of predictions at this site."""
+    if subset not in map(subset_name, subsets(site.modalities)):
+        return f"the site holds {', '.join(sorted(site.modalities))}"
+    if any(len(counts) != len(site.classes) for counts in tally):
+        return "the counts are not by class"
+    if tally.examples > site.num_examples:
+        return f"{tally.examples} examples, the site introduced itself with {site.num_examples}"
+    if sum(tally.predicted) != tally.examples:
+        return f"{sum(tally.predicted)} predictions of {tally.examples} examples"
+    rows = zip(tally.correct, tally.total, tally.predicted, tally.confidence, strict=True)
+    if any(hits > min(n, said) or not 0 <= sure <= n * (1 + 1e-9) for hits, n, said, sure in rows):
+        return "more hits or more confidence than examples of a class"
+    return None
 
 
 def _read(kind: type[R], content: Mapping[str, Any]) -> R:
     try:
         return kind.model_validate_json(json.dumps(content))  # strict, but a Tally may come as a mapping
+    except RecursionError:
+        raise WireError("malformed reply: nested too deeply") from None
     except Invalid as error:
         found = error.errors(include_url=False)[0]
         where = ".".join(map(str, found["loc"]))

@@ -166,7 +166,7 @@ class Run:
     def weighed(self) -> list[tuple[int, dict[str, Any]]]:
         """What the strategy said of how it weighed the clients, with the number of the round."""
         found = [(round_of(line), mapping(line.get("aggregation"))) for line in self.trained]
-        return [(made, said) for made, said in found if said]
+        return [(made, said) for made, said in found if {"weights", "similarity"} & said.keys()]
 
     def recalls(self, subset: str) -> list[float | None]:
         """The final accuracy by class; None for a class without examples."""

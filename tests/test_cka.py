@@ -174,7 +174,7 @@ def test_a_probe_set_of_other_classes_is_refused(tiny_shards: Path, tmp_path: Pa
 def random_from_client_2(node: int, reply: Message) -> Message:
     if node == 12 and "params" in reply.content.array_records:
         rng = torch.Generator().manual_seed(5)
-        sent = wire.read_params(reply)
+        sent = wire.unpack(reply.content.array_records["params"])
         reply.content["params"] = wire.pack({name: torch.randn(v.shape, generator=rng) for name, v in sent.items()})
     return reply
 

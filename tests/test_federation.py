@@ -86,7 +86,8 @@ def test_bfloat16_halves_the_bytes(tiny_shards: Path, tmp_path: Path) -> None:
 def nan_from_client_1(node: int, reply: Message) -> Message:
     if node != 11 or "params" not in reply.content.array_records:
         return reply
-    spoiled = {key: value * float("nan") for key, value in wire.read_params(reply).items()}
+    sent = wire.unpack(reply.content.array_records["params"])
+    spoiled = {key: value * float("nan") for key, value in sent.items()}
     reply.content["params"] = wire.pack(spoiled)
     return reply
 

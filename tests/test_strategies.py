@@ -25,6 +25,8 @@ from server.aggregation import BlockMean
 from server.strategies.base import MultimodalStrategy
 
 STRATEGIES = names("strategy")
+OPTIONS = {"dp-mean": {"clip": 1e6, "noise": 1e-15}}
+"""Noise of dp-mean is secret and never the same: here it is too small to be seen, and nothing is clipped."""
 SHAPES = {"branches.audio.w": (3, 2), "branches.image.w": (4,), "fusion.weight": (2, 3), "fusion.bias": ()}
 
 
@@ -52,9 +54,10 @@ def _toy_probe(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def strategy(name: str, held: list[set[str]], **changes: Any) -> MultimodalStrategy:
     claim_identity()
-    made: MultimodalStrategy = build("strategy", {"name": name}).build(experiment(**changes), Path("probe"))
+    options = {"name": name, **OPTIONS.get(name, {})}
+    made: MultimodalStrategy = build("strategy", options).build(experiment(**changes), Path("probe"))
     for i, modalities in enumerate(held):
-        made.sites[i + 10] = Site(f"site-{i}", frozenset(modalities), ("x", "y"), 5, {})
+        made.sites[i + 10] = Site(f"site-{i}", frozenset(modalities), ("x", "y"), 20, {})
     return made
 
 
@@ -81,6 +84,10 @@ def one_round(
     return wire.unpack(arrays)
 
 
+def counts(correct: list[int], total: list[int], predicted: list[int], sure: list[float] | None = None) -> Any:
+    return {"correct": correct, "total": total, "predicted": predicted, "confidence": sure or [0.0, 0.0]}
+
+
 HELD = [{"audio", "image"}, {"audio"}, {"audio", "image"}]
 
 
@@ -104,7 +111,7 @@ class TestContract:
         made = strategy(name, HELD)
         messages = list(made.configure_train(1, wire.pack(params(0)), ConfigRecord(), NoGrid()))  # type: ignore[arg-type]
         for message, held in zip(messages, HELD, strict=True):
-            assert {block_of(key) for key in wire.read_params(message)} == held | {"shared"}
+            assert {block_of(key) for key in wire.unpack(message.content.array_records["params"])} == held | {"shared"}
 
     def test_a_sample_is_a_function_of_seed_and_round(self, name: str) -> None:
         many = [{"audio"}] * 8
@@ -127,6 +134,7 @@ class TestContract:
             (lambda p: p | {"fusion.weight": torch.zeros(7)}, "fusion.weight has shape"),
             (lambda p: p | {"branches.image.w": torch.zeros(4)}, "surplus"),
             (lambda p: {k: v for k, v in p.items() if k != "fusion.bias"}, "lacking"),
+            (lambda p: p | {"fusion.weight": torch.zeros(10_000)}, "the expected blocks need 52 and at most"),
         ],
     )
     def test_a_bad_update_is_refused_with_site_and_reason(self, name: str, spoil: Any, reason: str) -> None:
@@ -152,6 +160,15 @@ class TestContract:
         ({"seconds": {"train": -1.0}}, "seconds.train"),
         ({"validation": {"audio": {"correct": [1], "total": [1], "predicted": [1], "confidence": [0.5]}}}, "by class"),
         ({"validation": {"audio": {"correct": [-1, 0]}}}, "validation.audio"),
+        ({"num_examples": 21}, "21 examples, the site introduced itself with 20"),
+        ({"num_examples": 10**400}, "num_examples"),
+        ({"losses": {"fused": 1e300}}, "losses.fused"),
+        ({"validation": {"image": counts([0, 0], [1, 1], [1, 1])}}, "validation of image: the site holds audio"),
+        ({"validation": {"audio": counts([0, 0], [15, 6], [15, 6])}}, "21 examples, the site introduced itself"),
+        ({"validation": {"audio": counts([0, 0], [3, 3], [7, 0])}}, "7 predictions of 6 examples"),
+        ({"validation": {"audio": counts([0, 4], [3, 3], [0, 6])}}, "more hits"),
+        ({"validation": {"audio": counts([0, 2], [3, 3], [5, 1])}}, "more hits"),
+        ({"validation": {"audio": counts([0, 1], [3, 3], [5, 1], [0.1, 3.5])}}, "more confidence"),
         ({"error": "no more"}, "no more"),
     ],
 )

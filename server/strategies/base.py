@@ -23,7 +23,7 @@ from common.metrics import Tallies, merge
 from common.seeding import rng
 from common.types import Modality, Site, Update
 from server.aggregation import BlockMean
-from server.checks import check_update
+from server.checks import check_norm
 from server.optimizer import ServerOptimizer
 from server.replies import SiteChangedError, read_training_reply
 from server.roster import Roster, listed
@@ -216,9 +216,10 @@ class MultimodalStrategy(Strategy):
 
         Raises WireError with the reason to refuse it, SiteChangedError when the site wants to introduce itself again.
         """
-        said = read_training_reply(wire.read_body(message), self._round, len(site.classes))
-        update = Update(site.name, site.modalities, wire.read_params(message), said.num_examples)
-        check_update(update, self._received)
+        said = read_training_reply(wire.read_body(message), self._round, site)
+        sent, dtype = select(self._received, site.modalities), self.experiment.wire.dtype
+        update = Update(site.name, site.modalities, wire.read_params(message, sent, dtype), said.num_examples)
+        check_norm(update, sent, dtype, self.experiment.federation.max_update_norm)
         figures = {name: getattr(said, name) for name in FIGURES}
         return update, figures | {"modalities": sorted(site.modalities), "bytes_up": wire.size(message.content)}
 

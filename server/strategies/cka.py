@@ -18,40 +18,31 @@ from common.types import Update
 from server.aggregation import BlockMean
 from server.probe import ProbeSet
 from server.similarity import Importance, client_weights, linear_cka
-from server.strategies.base import MultimodalStrategy, StrategyOptions
+from server.strategies.base import StrategyOptions
+from server.strategies.shared.collecting import CollectingStrategy
 
 
 @final
-class CKAStrategy(MultimodalStrategy):
+class CKAStrategy(CollectingStrategy):
     """theta_b = sum_k w_k theta_k,b / sum_k w_k over the sampled clients that hold block b, w by `client_weights`.
 
-    Departure: a client that lacks a block is represented with the received values of it. The weights need all updates,
-    so memory grows with the number of sampled clients.
+    Departure: a client that lacks a block is represented with the received values of it.
     """
 
     def __init__(self, experiment: Experiment, probe: ProbeSet, importance: Importance) -> None:
         super().__init__(experiment)
         self.probe, self.importance = probe, importance
-        self._updates: list[Update] = []
-        self._representations: list[Tensor] = []
 
-    def contribute(self, mean: BlockMean, update: Update, received: Mapping[str, Tensor]) -> None:
-        """Represent the probe set with the update, and keep both until all are there.
+    def combine(self, mean: BlockMean, updates: list[Update], received: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Represent the probe set with every update and add each with its weight; the weights by site and the
+        similarity matrix.
 
         Raises ShardError when the probe shard has other classes than the federation.
         """
         if any(site.classes != self.probe.classes for site in self.sites.values()):
             raise ShardError(f"probe shard {self.probe.folder}: its classes are not the federation's")
-        self._representations.append(self.probe.represent({**received, **update.params}))
-        self._updates.append(update)
-
-    def finish(self, mean: BlockMean) -> dict[str, Any]:
-        """Add every update with its weight; the weights by site and the similarity matrix."""
-        updates, representations = self._updates, self._representations
-        self._updates, self._representations = [], []
-        if not updates:
-            return {}
-        similarity = linear_cka(torch.stack(representations))
+        seen = torch.stack([self.probe.represent({**received, **update.params}) for update in updates])
+        similarity = linear_cka(seen)
         weights = client_weights(similarity, [update.num_examples for update in updates], self.importance).tolist()
         for update, weight in zip(updates, weights, strict=True):
             mean.add(update.params, {block_of(name): weight for name in update.params})

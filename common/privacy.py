@@ -1,0 +1,79 @@
+"""Clipping, Gaussian noise and what they promise: the arithmetic of differential privacy, for either side.
+
+C. Dwork, A. Roth, "The Algorithmic Foundations of Differential Privacy", 2014, https://doi.org/10.1561/0400000042;
+J. Dong, A. Roth, W. J. Su, "Gaussian Differential Privacy", JRSS B 2022, https://arxiv.org/abs/1905.02383.
+"""
+
+import hashlib
+import math
+import secrets
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from scipy.special import log_ndtr, ndtri
+from torch import Tensor
+
+from common.blocks import Params
+
+SECRET_BYTES = 32
+
+
+def norm(update: Mapping[str, Tensor]) -> float:
+    """The L2 norm of all values of an update together, whatever the order of its parameters."""
+    return math.sqrt(math.fsum(float(value.to(torch.float64).square().sum()) for value in update.values()))
+
+
+def clip(update: Mapping[str, Tensor], bound: float) -> Params:
+    """The update, in float64, scaled down to an L2 norm of `bound` where it is longer."""
+    length = norm(update)
+    scale = min(1.0, bound / length) if length else 1.0
+    return {name: value.to(torch.float64) * scale for name, value in update.items()}
+
+
+def new_secret() -> bytes:
+    """Random bytes of the operating system: what noise is drawn from. Whoever knows them can take the noise away."""
+    return secrets.token_bytes(SECRET_BYTES)
+
+
+def noise(update: Mapping[str, Tensor], std: float, secret: bytes, *purpose: str | int) -> Params:
+    """The update, in float64, with N(0, std^2) added to every value: a function of the secret, the purpose and the
+    parameter's name.
+
+    Never use a purpose twice with one secret. Unlike `common.seeding`, whose seed every site knows, the stream is
+    cryptographic (SHAKE-256), so that noise seen in one place says nothing of the noise in another.
+    """
+    return {
+        name: value.to(torch.float64) + std * _normal(value, secret, *purpose, name) for name, value in update.items()
+    }
+
+
+def _normal(like: Tensor, secret: bytes, *purpose: str | int) -> Tensor:
+    """Standard normal values in the shape of a tensor, by the inverse of the distribution function."""
+    label = "\x1f".join(map(str, purpose)).encode()
+    stream = hashlib.shake_256(secret + label).digest(8 * like.numel())
+    uniform = ((np.frombuffer(stream, dtype="<u8") >> 11) + 0.5) * 2.0**-53  # inside (0, 1)
+    return torch.from_numpy(ndtri(uniform)).reshape(like.shape)
+
+
+def epsilon(releases: int, multiplier: float, delta: float) -> float:
+    """The epsilon, at a delta, of a number of Gaussian releases; each may depend on those before.
+
+    multiplier: standard deviation of the noise over the L2 sensitivity, the same in every release.
+
+    Exact: T releases are together one Gaussian release with mu = sqrt(T) / multiplier (Dong et al., corollary 2 and
+    corollary 1), so no bound of an accountant for subsampled releases is needed.
+    """
+    mu = math.sqrt(releases) / multiplier
+    if not releases or _delta(0.0, mu) <= delta:
+        return 0.0
+    low, high = 0.0, mu * mu / 2 + mu * math.sqrt(2 * math.log(1 / delta))  # high: the bound of Rényi accounting
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if _delta(middle, mu) <= delta else (middle, high)
+    return high
+
+
+def _delta(eps: float, mu: float) -> float:
+    """The least delta at which a release that is mu-Gaussian private is (eps, delta) private."""
+    return math.exp(log_ndtr(mu / 2 - eps / mu)) - math.exp(eps + log_ndtr(-mu / 2 - eps / mu))

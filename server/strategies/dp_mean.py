@@ -1,0 +1,114 @@
+"""The block-wise mean with central differential privacy of each site.
+
+H. B. McMahan, D. Ramage, K. Talwar, L. Zhang, "Learning Differentially Private Recurrent Language Models", ICLR 2018,
+https://arxiv.org/abs/1710.06963, algorithm 1 with per-layer clipping, a block for a layer. Accounting: common.privacy.
+"""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from common.blocks import Params, block_of
+from common.config import Experiment
+from common.privacy import clip, epsilon, new_secret, noise
+from common.types import Update
+from server.aggregation import BlockMean
+from server.strategies.base import StrategyOptions
+from server.strategies.shared.blockwise import Block, blocks
+from server.strategies.shared.collecting import CollectingStrategy
+
+SECRET, ROUNDS = "secret", "rounds/"
+
+
+@final
+class DPMeanStrategy(CollectingStrategy):
+    """theta_b = received_b + (sum_k clip(change of b at k, C / sqrt(B)) + N(0, (z C)^2)) / n_b over the n_b holders k.
+
+    B: number of the model's blocks, so that a site's clipped blocks have together at most the norm C. All blocks of a
+    round are then one Gaussian release with noise multiplier z: replacing all that one site sends by zeros moves their
+    sums by at most C. Who takes part in a round and what it holds is taken as public. A site that took part in T rounds
+    has lost epsilon(T, z, delta); the sample is drawn from a seed that every site knows, so it does not lessen that.
+
+    Holds against the other sites and whoever sees the models of the rounds. Not against the server, which sees single
+    updates and knows the noise; and not for the figures that sites send beside the update: losses, validation counts,
+    numbers of examples. A model chosen among rounds by those figures is not covered either.
+    """
+
+    def __init__(self, experiment: Experiment, clip: float, noise: float, delta: float) -> None:
+        super().__init__(experiment)
+        self.clip, self.noise, self.delta = clip, noise, delta
+        self._secret = new_secret()
+        self._rounds: Counter[str] = Counter()
+
+    def state(self) -> Params:
+        """Also the secret of the noise, [32] uint8, and by site the number of rounds it was in.
+
+        Whoever reads it can take the noise away.
+        """
+        rounds = {f"{ROUNDS}{site}": torch.tensor(count) for site, count in self._rounds.items()}
+        return {**super().state(), SECRET: torch.frombuffer(bytearray(self._secret), dtype=torch.uint8), **rounds}
+
+    def restore(self, state: Params) -> None:
+        """Go on with what `state` gave."""
+        super().restore(state)
+        self._secret = bytes(state[SECRET].tolist())
+        counts = {name: int(count) for name, count in state.items() if name.startswith(ROUNDS)}
+        self._rounds = Counter({name.removeprefix(ROUNDS): count for name, count in counts.items()})
+
+    def combine(self, mean: BlockMean, updates: list[Update], received: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Add the noisy mean of each block; by block, holders and standard deviation of the mean's noise, and the
+        epsilon of the site that took part most often."""
+        count = len({block_of(name) for name in received})
+        figures = {}
+        for block in blocks(updates, received):
+            holders = len(block.holders)
+            total = self._noisy_sum(block, self.clip / math.sqrt(count))
+            mean.add({name: _valid(name, value + total[name] / holders) for name, value in block.received.items()},
+                     {block.name: 1.0})  # fmt: skip
+            figures[block.name] = {"holders": holders, "noise_std": self.noise * self.clip / holders}
+        self._rounds.update(update.site for update in updates)
+        rounds = max(self._rounds.values())
+        spent = {"epsilon": epsilon(rounds, self.noise, self.delta), "delta": self.delta, "rounds": rounds}
+        return {"blocks": figures, "privacy": spent}
+
+    def _noisy_sum(self, block: Block, bound: float) -> Params:
+        """The sum of the holders' clipped changes, with noise.
+
+        The noise is also a function of the sum, by a hash: two different sums of one round, as after a crash, never get
+        the same noise, whose difference would show what one site sent; the same sum gets the same noise.
+        """
+        total: Params = {}
+        for update in block.holders:
+            change = {name: update.params[name].to(torch.float64) - value for name, value in block.received.items()}
+            for name, value in clip(change, bound).items():
+                total[name] = total[name] + value if name in total else value
+        digest = hashlib.sha256()
+        for _, value in sorted(total.items()):
+            digest.update(value.numpy().tobytes())
+        return noise(total, self.noise * self.clip, self._secret, self._round, block.name, digest.hexdigest())
+
+
+def _valid(name: str, value: Tensor) -> Tensor:
+    """Variances of batch normalisation must not be negative, whatever the noise."""
+    return value.clamp(min=0) if name.endswith("running_var") else value
+
+
+class DPMean(StrategyOptions):
+    """clip: the largest L2 norm of a site's whole update.
+    noise: standard deviation of the noise in a sum of updates, over `clip`.
+    delta: at which epsilon is reported; well below 1 / number of sites."""
+
+    clip: float = Field(1.0, gt=0)
+    noise: float = Field(1.0, gt=0)
+    delta: float = Field(1e-5, gt=0, lt=1)
+
+    def build(self, experiment: Experiment, probe: Path | None) -> DPMeanStrategy:
+        """The strategy for an experiment."""
+        return DPMeanStrategy(experiment, self.clip, self.noise, self.delta)
