@@ -48,6 +48,7 @@ def save_checkpoint(run_folder: Path, checkpoint: Checkpoint) -> None:
     tensors |= {f"strategy/{name}": value.contiguous() for name, value in checkpoint.strategy.items()}
     data = save(tensors, metadata={"about": json.dumps(checkpoint.about), "round": str(checkpoint.round)})
     digest = hashlib.sha256(data).hexdigest()
+    (run_folder / FOLDER).mkdir(mode=0o700, exist_ok=True)  # a secret of the strategy may be among the state
     write_whole(run_folder / FOLDER / f"round-{checkpoint.round:06d}-{digest}.safetensors", data)
     for path in [*_newest_first(run_folder)[KEPT:], *(run_folder / FOLDER).glob(".*.partial")]:
         path.unlink(missing_ok=True)

@@ -82,10 +82,13 @@ class Federation:
         if params is None:
             params = get_params(build_model(self.experiment, len(self.classes)))
             self._record(0, params, {}, time.perf_counter(), 0.0, 0.0)
+        else:
+            self.run_folder.model(params, self.experiment, self.classes)
         for number in range(done + 1, self.experiment.federation.rounds + 1):
             params = self._round(number, params)
-            self.run_folder.model(params, self.experiment, self.classes)
+            # The checkpoint first: what a model has given away of privacy is counted before the model is published.
             save_checkpoint(self.run_folder.folder, self._checkpoint(number, params))
+            self.run_folder.model(params, self.experiment, self.classes)
         return params
 
     def _checkpoint(self, number: int, params: Params) -> Checkpoint:
