@@ -7,7 +7,6 @@ import argparse
 import platform
 import shutil
 import socket
-import ssl
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,13 +29,13 @@ from common.data.shard import Shard
 from common.errors import RunError, ShardError
 from common.units import human
 from deploy.address import Address
+from deploy.handshake import CONNECT_SECONDS, connect, described, remedy, shake_hands
 from deploy.start import missing_file, node_key
 
 EXPIRY_DAYS, DISK_LOW, DISK_FULL = 30, 10 * 10**9, 10**9
 """When to warn of a certificate's end; free bytes at which to warn, and at which a run cannot be kept."""
 SKEW_WARNING, SKEW_REFUSED = 30.0, 300.0
 """Seconds between clocks; Flower refuses a node's signature from more than the latter away."""
-CONNECT_SECONDS = 5.0
 INSTALL = "pip install -c constraints.txt . in this environment"
 SERVER_PORTS = {8000: "the SuperLink's control API", 9092: "the SuperLink's port for nodes"}
 NODE_PORTS = {9094: "the SuperNode"}
@@ -260,52 +259,18 @@ def _readable(path: Path) -> bool:
 def reachable(check: str, address: str, root_certificates: Path | None) -> Result:
     """Whether something answers at an address and, with a CA, proves to be the host that was dialled."""
     try:
-        host, port = Address.parse(address)
+        dialled = Address.parse(address)
     except ValueError as error:
         return Result(check, State.FAILED, str(error), "correct the address")
     try:
-        with socket.create_connection((host, port), timeout=CONNECT_SECONDS) as plain:
-            if root_certificates is None:
-                return Result(check, State.WARNING, f"{address} answers", "give --root-certificates to check who it is")
-            with _context(root_certificates).wrap_socket(plain, server_hostname=host) as secured:
-                return _peer(check, address, secured)
-    except ssl.SSLCertVerificationError as error:
-        return Result(check, State.FAILED, f"{address}: {error.verify_message}", _verification_remedy(error, host))
-    except ssl.SSLError as error:
-        said = f"{address}: {error.reason or error}"
-        return Result(check, State.FAILED, said, "does the SuperLink run with TLS there, and is this its port?")
+        if root_certificates is None:
+            socket.create_connection(dialled, timeout=CONNECT_SECONDS).close()
+            return Result(check, State.WARNING, f"{address} answers", "give --root-certificates to check who it is")
+        certificate, protocol = shake_hands(dialled, root_certificates)
     except OSError as error:
-        said = f"{address}: {error.strerror or error}"
-        remedy = f"is the SuperLink running, is the name right, and does the firewall let TCP {port} through?"
-        return Result(check, State.FAILED, said, remedy)
-
-
-def _context(root_certificates: Path) -> ssl.SSLContext:
-    """Trust in one CA only; HTTP/2, which gRPC insists on, or HTTP/1.1.
-
-    Raises OSError (ssl.SSLError when the file holds no certificate).
-    """
-    context = ssl.create_default_context(cafile=str(root_certificates))
-    context.set_alpn_protocols(["h2", "http/1.1"])
-    return context
-
-
-def _peer(check: str, address: str, secured: ssl.SSLSocket) -> Result:
-    encoded = secured.getpeercert(binary_form=True)
-    assert encoded is not None  # the handshake has verified it
-    remedy = "the operator renews it (docs/deploy.md, rotation)"
-    result = _in_time(check, x509.load_der_x509_certificate(encoded), remedy)
-    return Result(check, result.state, f"{address} proved its name, {secured.version()}; {result.found}", result.remedy)
-
-
-def _verification_remedy(error: ssl.SSLCertVerificationError, host: str) -> str:
-    if error.verify_code == 10:  # X509_V_ERR_CERT_HAS_EXPIRED
-        return "the operator renews the server's certificate (docs/deploy.md, rotation); or this host's clock is wrong"
-    if error.verify_code == 9:  # X509_V_ERR_CERT_NOT_YET_VALID
-        return "set this host's clock"
-    if error.verify_code in (62, 64):  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
-        return f"dial a name of the certificate, or make it anew with `fedmosaic certs --server {host}`"
-    return "its certificate is of another CA: compare ca.crt with the operator's, or somebody is in between"
+        return Result(check, State.FAILED, f"{address}: {described(error)}", remedy(error, dialled))
+    time = _in_time(check, certificate, "the operator renews it (docs/deploy.md, rotation)")
+    return Result(check, time.state, f"{address} proved its name, {protocol}; {time.found}", time.remedy)
 
 
 def clock(address: str, root_certificates: Path | None) -> Result:
@@ -322,12 +287,11 @@ def clock(address: str, root_certificates: Path | None) -> Result:
 
 
 def _date_at(address: Address, root_certificates: Path | None) -> datetime:
-    with socket.create_connection(address, timeout=CONNECT_SECONDS) as plain:
-        if root_certificates is None:
+    if root_certificates is None:
+        with socket.create_connection(address, timeout=CONNECT_SECONDS) as plain:
             return _date(plain, address.host)
-        context = ssl.create_default_context(cafile=str(root_certificates))
-        with context.wrap_socket(plain, server_hostname=address.host) as secured:
-            return _date(secured, address.host)
+    with connect(address, root_certificates) as secured:
+        return _date(secured, address.host)
 
 
 def _date(connection: socket.socket, host: str) -> datetime:

@@ -1,8 +1,8 @@
 """`fedmosaic node`: a site's side, as Flower's SuperNode with the site's shard, name, policy and key.
 
-It connects outwards to the SuperLink's gRPC port and listens on the loopback interface only. Flower's own exit status
-says why it ended; 305 is a refusal by the SuperLink: an unregistered key, or a node of the same key that died less than
-a minute ago. So whatever supervises it should start it again (see docs/deploy.md).
+It connects outwards to the SuperLink's gRPC port and listens on the loopback interface only. It ends when the SuperLink
+refuses it: an unregistered key, or a node of the same key that was killed less than a minute ago (Flower's exit code
+305). The second passes, so whatever supervises it should start it again (see docs/deploy.md).
 """
 
 import argparse
@@ -12,6 +12,8 @@ from typing import Any
 
 from common.errors import ConfigError
 from deploy.address import Address
+from deploy.explain import explain_what_follows
+from deploy.handshake import insist
 from deploy.start import BIN, become, environment, missing_file, node_key
 
 RUNTIME_PORT = 9094
@@ -47,7 +49,10 @@ def _command(options: argparse.Namespace) -> None:
 
     if mistakes := _mistakes(options):
         raise ConfigError("node", mistakes)
+    if not options.insecure:
+        insist(Address.parse(options.superlink), options.root_certificates, wait=True)
     env = environment([BIN] if BIN.is_dir() else [])
+    explain_what_follows()
     become([executable("flower-supernode"), *arguments(options)], env)
 
 

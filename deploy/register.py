@@ -9,6 +9,7 @@ from typing import Any
 from common.errors import ConfigError
 from deploy.address import Address
 from deploy.certs import is_site_name
+from deploy.handshake import insist
 from deploy.start import missing_file, public_key
 
 
@@ -33,6 +34,7 @@ def _command(options: argparse.Namespace) -> None:
 
     if mistakes := _mistakes(options):
         raise ConfigError("register", mistakes)
+    insist(Address.parse(options.address), options.root_certificates, wait=False)
     with tempfile.TemporaryDirectory(prefix="fedmosaic-") as home:
         link = Link(options.address, str(options.root_certificates.resolve()))
         flower = FlowerCommand(Path(home), link, {**os.environ, **ENVIRONMENT})
