@@ -149,11 +149,11 @@ def disk(folder: Path) -> Result:
 
 
 def graphics_processor() -> Result:
-    """What training would run on."""
+    """What completion would run on; rounds train on the processor everywhere, for the same bits."""
     import torch
 
     if not torch.cuda.is_available():
-        return Result("GPU", State.OK, "none that torch can use; training runs on the processor")
+        return Result("GPU", State.OK, "none that torch can use; `fedmosaic complete` runs on the processor")
     names = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     return Result("GPU", State.OK, ", ".join(f"{one.name} ({human(one.total_memory)})" for one in names))
 

@@ -18,7 +18,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "register",
         help="let the owners of keys connect to a SuperLink",
-        description="Register sites' public keys; the name of each is its file's. A key that is registered is left so.",
+        description="Register sites' public keys; the name of each is its file's. A key that is known is "
+        "left as it is; one that was unregistered stays shut out, so that its site needs a new one.",
         epilog="example: fedmosaic register certs/*.pub --address 127.0.0.1:8000 --root-certificates certs/ca.crt",
     )
     parser.add_argument("keys", type=Path, nargs="+", metavar="SITE.pub")

@@ -153,7 +153,7 @@ def containers(tmp_path: Path) -> Iterator[list[Host]]:
 
 def test_the_services_of_the_compose_files_make_a_federation(containers: list[Host], processes: Processes) -> None:
     superlink, serverapps, *sites = containers
-    for folder in ("state", "runs"):
+    for folder in ("state", "runs", "models"):
         (superlink.folder / folder).mkdir()
     on_server = services(ROOT / "deploy" / "compose.server.yaml", {"HOST_USER": "0:0"})
     start(on_server["superlink"], superlink, processes, "superlink")
@@ -162,7 +162,8 @@ def test_the_services_of_the_compose_files_make_a_federation(containers: list[Ho
     start(on_server["serverapps"], serverapps, processes, "serverapps")
     register(superlink, *SITES, address="superlink:8000")
     for name, supernode, clientapps in zip(SITES, sites[::2], sites[1::2], strict=True):
-        (supernode.folder / "site").mkdir()
+        for folder in ("site", "models"):
+            (supernode.folder / folder).mkdir()
         (supernode.folder / "site" / "site.yaml").write_text("{}\n")
         variables = {"HOST_USER": "0:0", "SITE": name, "SUPERLINK": f"{NAME}:9092"}
         at_site = services(ROOT / "deploy" / "compose.client.yaml", variables)
