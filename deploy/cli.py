@@ -13,6 +13,7 @@ import yaml
 
 from common.config import Experiment, read
 from common.errors import ConfigError, DataError, FedmosaicError, ModelError
+from deploy import certs, doctor, node, register, superlink
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -87,6 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
     _add_completion(commands)
     _add_bench(commands)
+    for module in (certs, superlink, register, node, doctor):
+        module.add_parser(commands)
     return parser
 
 

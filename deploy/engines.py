@@ -30,6 +30,8 @@ START_SECONDS = 60.0
 STATUS_EVERY_SECONDS = 15.0
 POLL_SECONDS = 0.2
 UNKNOWN, UNANSWERED_AT_MOST = "unknown", 4
+KEY_IN_USE = "[code: 23]"
+"""How Flower begins its refusal of a public key that is registered already."""
 ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -125,6 +127,17 @@ class FlowerCommand:
     def stop(self, run_id: str) -> None:
         """Ask the SuperLink to end a run."""
         self._call("stop", run_id, CONNECTION, "--format", "json")
+
+    def register(self, key: Path, name: str) -> bool:
+        """Let the owner of a public key connect as a node; whether the SuperLink did not know the key before.
+
+        Raises RunError with what Flower said.
+        """
+        answer = self._call("supernode", "register", str(key), CONNECTION, "--name", name, "--format", "json")
+        said = str(answer.get("error-message", answer))
+        if "node-id" not in answer and KEY_IN_USE not in said:
+            raise RunError(f"{name} could not be registered: {said}")
+        return "node-id" in answer
 
     def _call(self, *arguments: str) -> dict[str, Any]:
         done = subprocess.run(

@@ -1,0 +1,315 @@
+"""`fedmosaic doctor`: is this host ready? One line a check, and a remedy for whatever is not.
+
+What no option names is not looked at: without --shard no shard, without --superlink no connection.
+"""
+
+import argparse
+import platform
+import shutil
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from http.client import HTTPException, HTTPResponse
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from cryptography import x509
+from packaging.requirements import Requirement
+from rich.console import Console
+from rich.text import Text
+
+from common.data import media
+from common.data.shard import Shard
+from common.errors import RunError, ShardError
+from common.units import human
+from deploy.address import Address
+from deploy.handshake import CONNECT_SECONDS, connect, described, remedy, shake_hands
+from deploy.start import missing_file, node_key
+
+EXPIRY_DAYS, DISK_LOW, DISK_FULL = 30, 10 * 10**9, 10**9
+"""When to warn of a certificate's end; free bytes at which to warn, and at which a run cannot be kept."""
+SKEW_WARNING, SKEW_REFUSED = 30.0, 300.0
+"""Seconds between clocks; Flower refuses a node's signature from more than the latter away."""
+INSTALL = "pip install -c constraints.txt . in this environment"
+SERVER_PORTS = {8000: "the SuperLink's control API", 9092: "the SuperLink's port for nodes"}
+NODE_PORTS = {9094: "the SuperNode"}
+
+
+class State(Enum):
+    """How a check came out: the mark and the colour of its line."""
+
+    OK = ("✓", "green")
+    WARNING = ("!", "yellow")
+    FAILED = ("✗", "red")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a check found, and what to do unless all is well."""
+
+    check: str
+    state: State
+    found: str
+    remedy: str = ""
+
+
+def add_parser(commands: Any) -> None:
+    """The command line of `fedmosaic doctor`."""
+    parser = commands.add_parser(
+        "doctor",
+        help="check whether this host is ready to take part",
+        epilog="example: fedmosaic doctor --superlink fl.example.org:9092 --root-certificates ca.crt"
+        " --key clinic-a.key --shard /data/shard",
+    )
+    parser.add_argument("--superlink", metavar="HOST:PORT", help="the SuperLink's port for nodes, 9092")
+    parser.add_argument("--address", metavar="HOST:PORT", help="the SuperLink's control API, 8000")
+    parser.add_argument("--root-certificates", type=Path, metavar="FILE", help="ca.crt of the SuperLink")
+    parser.add_argument("--key", type=Path, metavar="FILE", help="the site's private key")
+    parser.add_argument("--shard", type=Path, metavar="DIR", help="the site's shard; every file of it is read")
+    parser.add_argument("--policy", type=Path, metavar="FILE", help="the site's policy")
+    parser.set_defaults(command=_command)
+
+
+def _command(options: argparse.Namespace) -> None:
+    console, failed = Console(), 0
+    for result in examine(options):
+        console.print(_line(result), soft_wrap=True)
+        failed += result.state is State.FAILED
+    if failed:
+        raise RunError(f"{failed} check{'s' * (failed != 1)} failed")
+
+
+def _line(result: Result) -> Text:
+    mark, colour = result.state.value
+    line = Text.assemble((f"{mark} {result.check:<18}", colour), result.found)
+    return line.append(f"\n    → {result.remedy}", style="bold") if result.remedy else line
+
+
+def examine(options: argparse.Namespace) -> Iterator[Result]:
+    """The checks that the options ask for, one after the other."""
+    yield package_versions()
+    yield disk(options.shard if options.shard and options.shard.is_dir() else Path.cwd())
+    yield graphics_processor()
+    for port, owner in (NODE_PORTS if options.superlink else SERVER_PORTS | NODE_PORTS).items():
+        yield free_port(port, owner)
+    if options.root_certificates:
+        yield authority(options.root_certificates)
+    if options.key:
+        yield private_key(options.key)
+    if options.policy:
+        yield policy(options.policy)
+    if options.shard:
+        yield shard(options.shard)
+    if options.superlink:
+        yield reachable("SuperLink", options.superlink, options.root_certificates)
+    if options.address:
+        yield reachable("control API", options.address, options.root_certificates)
+        yield clock(options.address, options.root_certificates)
+    elif options.root_certificates:
+        yield clock_after(options.root_certificates)
+
+
+def package_versions(package: str = "fedmosaic") -> Result:
+    """Whether the installed packages are those that a package's metadata ask for."""
+    try:
+        wanted = [Requirement(text) for text in requires(package) or []]
+    except PackageNotFoundError:
+        return Result("packages", State.FAILED, f"{package} is not installed", INSTALL)
+    if wrong := [fault for wish in wanted if (fault := _version_fault(wish))]:
+        return Result("packages", State.FAILED, "; ".join(wrong), INSTALL)
+    said = ", ".join(f"{name} {version(name)}" for name in (package, "flwr", "torch"))
+    return Result("packages", State.OK, f"{said}, Python {platform.python_version()}")
+
+
+def _version_fault(wish: Requirement) -> str:
+    if wish.marker and not wish.marker.evaluate({"extra": ""}):
+        return ""
+    try:
+        found = version(wish.name)
+    except PackageNotFoundError:
+        return f"{wish.name} is missing"
+    fits = wish.specifier.contains(found, prereleases=True)
+    return "" if fits else f"{wish.name} is {found}, not {wish.specifier}"
+
+
+def disk(folder: Path) -> Result:
+    """Whether there is room for checkpoints and caches."""
+    free = shutil.disk_usage(folder).free
+    said = f"{human(free)} free at {folder}"
+    remedy = "make room: a run keeps two checkpoints, and a shard the features of its frozen encoders"
+    if free < DISK_LOW:
+        return Result("disk", State.FAILED if free < DISK_FULL else State.WARNING, said, remedy)
+    return Result("disk", State.OK, said)
+
+
+def graphics_processor() -> Result:
+    """What completion would run on; rounds train on the processor everywhere, for the same bits."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return Result("GPU", State.OK, "none that torch can use; `fedmosaic complete` runs on the processor")
+    names = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return Result("GPU", State.OK, ", ".join(f"{one.name} ({human(one.total_memory)})" for one in names))
+
+
+def free_port(port: int, owner: str) -> Result:
+    """Whether a port of this host is free; if not, it may be because what it is for runs already."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            remedy = f"right if {owner} is running; else see `ss -ltnp sport = :{port}`, or choose another port"
+            return Result(f"port {port}", State.WARNING, f"{error.strerror} ({owner})", remedy)
+    return Result(f"port {port}", State.OK, f"free for {owner}")
+
+
+def authority(path: Path) -> Result:
+    """Whether a file is a CA's certificate, in its time."""
+    check = "CA certificate"
+    ask = "ask whoever runs the SuperLink for its ca.crt"
+    if mistakes := missing_file("--root-certificates", path):
+        return Result(check, State.FAILED, mistakes[0], ask)
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        signs = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (ValueError, x509.ExtensionNotFound):
+        return Result(check, State.FAILED, f"{path} is no PEM certificate of a CA", ask)
+    if not signs:
+        return Result(check, State.FAILED, f"{path} is the certificate of a host, not of a CA", ask)
+    remedy = "the operator makes a new CA (docs/deploy.md, rotation) and sends ca.crt to all"
+    return _in_time(check, certificate, remedy)
+
+
+def _in_time(check: str, certificate: x509.Certificate, remedy: str) -> Result:
+    now = datetime.now(UTC)
+    first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if now < first:
+        return Result(check, State.FAILED, f"not valid before {first:%Y-%m-%d %H:%M} UTC", "set this host's clock")
+    if now > last:
+        return Result(check, State.FAILED, f"expired on {last:%Y-%m-%d}", remedy)
+    days = (last - now).days
+    state = State.WARNING if days < EXPIRY_DAYS else State.OK
+    return Result(check, state, f"valid until {last:%Y-%m-%d} ({days} days)", remedy if state is not State.OK else "")
+
+
+def private_key(path: Path) -> Result:
+    """Whether a site's key can be read by its owner only, is of a kind that Flower takes, and fits NAME.pub."""
+    if mistakes := node_key("--key", path):
+        return Result("key", State.FAILED, mistakes[0], "chmod 600, or a key of `fedmosaic certs --site NAME`")
+    public = path.with_suffix(".pub")
+    if public.exists() and not _belong_together(path, public):
+        return Result("key", State.FAILED, f"{public} is of another key", "register the public key of this one")
+    return Result("key", State.OK, f"{path}, readable by its owner only")
+
+
+def _belong_together(private: Path, public: Path) -> bool:
+    from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
+
+    try:
+        return load_ssh_private_key(private.read_bytes(), None).public_key() == load_ssh_public_key(public.read_bytes())
+    except ValueError:
+        return False
+
+
+def policy(path: Path) -> Result:
+    """Whether a site's policy can be read."""
+    if mistakes := missing_file("--policy", path):
+        return Result("policy", State.FAILED, mistakes[0], "docs/security.md says what a policy holds")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return Result("policy", State.FAILED, f"{path}: {error}".splitlines()[0], "write it as YAML")
+    if not isinstance(content, dict):
+        return Result("policy", State.FAILED, f"{path} is no table of options", "docs/security.md says what it holds")
+    return Result("policy", State.OK, f"{path}: {', '.join(map(str, content))}")
+
+
+def shard(folder: Path) -> Result:
+    """Whether a shard can be opened, and how many of its files cannot be decoded."""
+    try:
+        opened = Shard.open(folder)
+    except ShardError as error:
+        return Result("shard", State.FAILED, str(error), "docs/data-sets.md says what a shard looks like")
+    files = [(modality, path) for record in opened.records for modality, path in record.files.items()]
+    broken = Counter(modality for modality, path in files if not _readable(path))
+    said = f"{opened.info.site}: {len(opened.records)} examples, {len(files)} files"
+    if not broken:
+        return Result("shard", State.OK, said)
+    counts = ", ".join(f"{count} {modality}" for modality, count in sorted(broken.items()))
+    worthless = broken.total() == len(files) and not any(record.texts for record in opened.records)
+    remedy = "they count as missing; see that this user may read them and that they are not damaged"
+    return Result("shard", State.FAILED if worthless else State.WARNING, f"{said}; broken files: {counts}", remedy)
+
+
+def _readable(path: Path) -> bool:
+    try:
+        media.read(path)
+    except ValueError:
+        return False
+    return True
+
+
+def reachable(check: str, address: str, root_certificates: Path | None) -> Result:
+    """Whether something answers at an address and, with a CA, proves to be the host that was dialled."""
+    try:
+        dialled = Address.parse(address)
+    except ValueError as error:
+        return Result(check, State.FAILED, str(error), "correct the address")
+    try:
+        if root_certificates is None:
+            socket.create_connection(dialled, timeout=CONNECT_SECONDS).close()
+            return Result(check, State.WARNING, f"{address} answers", "give --root-certificates to check who it is")
+        certificate, protocol = shake_hands(dialled, root_certificates)
+    except OSError as error:
+        return Result(check, State.FAILED, f"{address}: {described(error)}", remedy(error, dialled))
+    time = _in_time(check, certificate, "the operator renews it (docs/deploy.md, rotation)")
+    return Result(check, time.state, f"{address} proved its name, {protocol}; {time.found}", time.remedy)
+
+
+def clock(address: str, root_certificates: Path | None) -> Result:
+    """How far this host's clock is from the SuperLink's, by the date of its answer (whole seconds)."""
+    try:
+        away = abs((_date_at(Address.parse(address), root_certificates) - datetime.now(UTC)).total_seconds())
+    except (OSError, ValueError, HTTPException) as error:
+        return Result("clock", State.WARNING, f"the SuperLink's time is not known: {error}", "see the lines above")
+    said = f"within {max(away, 1):.0f} s of the SuperLink's"
+    if away < SKEW_WARNING:
+        return Result("clock", State.OK, said)
+    state = State.FAILED if away >= SKEW_REFUSED else State.WARNING
+    return Result("clock", state, f"{away:.0f} s away from the SuperLink's", "timedatectl set-ntp true, on both hosts")
+
+
+def _date_at(address: Address, root_certificates: Path | None) -> datetime:
+    if root_certificates is None:
+        with socket.create_connection(address, timeout=CONNECT_SECONDS) as plain:
+            return _date(plain, address.host)
+    with connect(address, root_certificates) as secured:
+        return _date(secured, address.host)
+
+
+def _date(connection: socket.socket, host: str) -> datetime:
+    named = f"[{host}]" if ":" in host else host
+    connection.sendall(f"HEAD /health HTTP/1.1\r\nHost: {named}\r\nConnection: close\r\n\r\n".encode())
+    with HTTPResponse(connection, method="HEAD") as answer:
+        answer.begin()
+        return parsedate_to_datetime(answer.headers["Date"] or "")
+
+
+def clock_after(root_certificates: Path) -> Result:
+    """Whether this host's clock is past the making of the CA: all that can be known without asking the SuperLink."""
+    try:
+        made = x509.load_pem_x509_certificate(root_certificates.read_bytes()).not_valid_before_utc
+    except (OSError, ValueError):
+        return Result("clock", State.WARNING, "nothing to compare it with", "give --address or a valid ca.crt")
+    now = datetime.now(UTC)
+    said = f"{now:%Y-%m-%d %H:%M:%S} UTC"
+    if now < made:
+        return Result("clock", State.FAILED, f"{said}, before the CA was made", "set this host's clock")
+    return Result("clock", State.OK, f"{said}, after the CA was made")

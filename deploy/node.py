@@ -1,0 +1,122 @@
+"""`fedmosaic node`: a site's side, as Flower's SuperNode with the site's shard, name, policy and key.
+
+It connects outwards to the SuperLink's gRPC port and listens on the loopback interface only. It ends when the SuperLink
+refuses it: an unregistered key, or a node of the same key that was killed less than a minute ago (Flower's exit code
+305). The second passes, so whatever supervises it should start it again (see docs/deploy.md).
+"""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from common.errors import ConfigError
+from deploy.address import Address
+from deploy.explain import explain_what_follows
+from deploy.handshake import insist
+from deploy.start import BIN, become, environment, missing_file, node_key
+
+RUNTIME_PORT = 9094
+
+
+def add_parser(commands: Any) -> None:
+    """The command line of `fedmosaic node`."""
+    parser = commands.add_parser(
+        "node",
+        help="connect a site's shard to a SuperLink",
+        epilog="example: fedmosaic node --superlink fl.example.org:9092 --shard /data/shard --site clinic-a"
+        " --root-certificates ca.crt --key clinic-a.key",
+    )
+    parser.add_argument("--superlink", required=True, metavar="HOST:PORT", help="the SuperLink's port for nodes, 9092")
+    parser.add_argument("--shard", type=Path, required=True, metavar="DIR", help="the site's shard")
+    parser.add_argument("--site", metavar="NAME", help="the site's name (default: the shard's own)")
+    parser.add_argument("--policy", type=Path, metavar="FILE", help="what the site allows")
+    parser.add_argument("--root-certificates", type=Path, metavar="FILE", help="ca.crt of the SuperLink")
+    parser.add_argument("--key", type=Path, metavar="FILE", help="the site's private key, registered at the SuperLink")
+    parser.add_argument("--insecure", action="store_true", help="no TLS and no key: for trials on one machine")
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=RUNTIME_PORT,
+        metavar="N",
+        help=f"on the loopback interface, another for each node of a host (default: {RUNTIME_PORT})",
+    )
+    parser.set_defaults(command=_command)
+
+
+def _command(options: argparse.Namespace) -> None:
+    from deploy.engines import executable
+
+    if mistakes := _mistakes(options):
+        raise ConfigError("node", mistakes)
+    if not options.insecure:
+        insist(Address.parse(options.superlink), options.root_certificates, wait=True)
+    env = environment([BIN] if BIN.is_dir() else [])
+    explain_what_follows()
+    become([executable("flower-supernode"), *arguments(options)], env)
+
+
+def arguments(options: argparse.Namespace) -> list[str]:
+    """What flower-supernode is told."""
+    told = ["--superlink", options.superlink, "--host", "127.0.0.1", "--port", str(options.port)]
+    told += ["--node-config", node_config(options)]
+    if options.insecure:
+        return ["--insecure", *told]
+    told += ["--root-certificates", str(options.root_certificates.resolve())]
+    return [*told, "--auth-supernode-private-key", str(options.key.resolve())]
+
+
+def node_config(options: argparse.Namespace) -> str:
+    """What the ClientApp reads as its node's settings, in Flower's notation."""
+    return " ".join(f"{key}='{value}'" for key, value in _settings(options).items())
+
+
+def _settings(options: argparse.Namespace) -> dict[str, str]:
+    settings = {"shard": str(options.shard.resolve())}
+    if options.site is not None:
+        settings["site"] = options.site
+    if options.policy is not None:
+        settings["policy"] = str(options.policy.resolve())
+    return settings
+
+
+def _mistakes(options: argparse.Namespace) -> list[str]:
+    mistakes = _shard_mistakes(options.shard)
+    try:
+        Address.parse(options.superlink)
+    except ValueError as error:
+        mistakes.append(f"--superlink: {error}")
+    if not 0 < options.port < 65536:
+        mistakes.append(f"--port: {options.port} is no port")
+    if options.policy:
+        mistakes += missing_file("--policy", options.policy)
+    mistakes += [  # Flower's notation has no way to write these
+        f"--{key}: {value!r} holds a quotation mark or a control character"
+        for key, value in _settings(options).items()
+        if "'" in value or not value.isprintable()
+    ]
+    return mistakes + _trust_mistakes(options)
+
+
+def _shard_mistakes(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return [f"--shard: there is no folder {folder}"]
+    names = ("shard.json", "metadata.jsonl")
+    unreadable = [name for name in names if not os.access(folder / name, os.R_OK)]
+    return [f"--shard: {folder / name} is not there, or this user cannot read it" for name in unreadable]
+
+
+def _trust_mistakes(options: argparse.Namespace) -> list[str]:
+    if options.insecure:
+        given = [name for name in ("root_certificates", "key") if getattr(options, name)]
+        return [f"--insecure excludes --{name.replace('_', '-')}" for name in given]
+    mistakes = []
+    if not options.root_certificates:
+        mistakes.append("--root-certificates FILE is needed (the SuperLink's ca.crt), or --insecure for no encryption")
+    else:
+        mistakes += missing_file("--root-certificates", options.root_certificates)
+    if not options.key:
+        mistakes.append("--key FILE is needed (the site's private key, see `fedmosaic certs`), or --insecure")
+    else:
+        mistakes += node_key("--key", options.key)
+    return mistakes

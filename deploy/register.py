@@ -1,0 +1,59 @@
+"""`fedmosaic register`: the SuperLink is told which sites' keys may connect."""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from common.errors import ConfigError
+from deploy.address import Address
+from deploy.certs import is_site_name
+from deploy.handshake import insist
+from deploy.start import missing_file, public_key
+
+
+def add_parser(commands: Any) -> None:
+    """The command line of `fedmosaic register`."""
+    parser = commands.add_parser(
+        "register",
+        help="let the owners of keys connect to a SuperLink",
+        description="Register sites' public keys; the name of each is its file's. A key that is known is "
+        "left as it is; one that was unregistered stays shut out, so that its site needs a new one.",
+        epilog="example: fedmosaic register certs/*.pub --address 127.0.0.1:8000 --root-certificates certs/ca.crt",
+    )
+    parser.add_argument("keys", type=Path, nargs="+", metavar="SITE.pub")
+    parser.add_argument("--address", required=True, metavar="HOST:PORT", help="of the SuperLink's control API, 8000")
+    parser.add_argument(
+        "--root-certificates", type=Path, required=True, metavar="FILE", help="CA certificate of the SuperLink"
+    )
+    parser.set_defaults(command=_command)
+
+
+def _command(options: argparse.Namespace) -> None:
+    from deploy.engines import ENVIRONMENT, FlowerCommand, Link
+
+    if mistakes := _mistakes(options):
+        raise ConfigError("register", mistakes)
+    insist(Address.parse(options.address), options.root_certificates, wait=False)
+    with tempfile.TemporaryDirectory(prefix="fedmosaic-") as home:
+        link = Link(options.address, str(options.root_certificates.resolve()))
+        flower = FlowerCommand(Path(home), link, {**os.environ, **ENVIRONMENT})
+        for key in options.keys:
+            is_new = flower.register(key.resolve(), key.stem)
+            print(f"{key.stem}: registered" if is_new else f"{key.stem}: this key is known already, nothing changed")
+
+
+def _mistakes(options: argparse.Namespace) -> list[str]:
+    mistakes = missing_file("--root-certificates", options.root_certificates)
+    try:
+        Address.parse(options.address)
+    except ValueError as error:
+        mistakes.append(f"--address: {error}")
+    names = [key.stem for key in options.keys]
+    mistakes += [f"{name} is given twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    for key in options.keys:
+        mistakes += public_key(key)
+        if not is_site_name(key.stem):
+            mistakes.append(f"{key}: the file's name without .pub becomes the site's, and {key.stem!r} cannot be one")
+    return mistakes
