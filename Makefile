@@ -6,7 +6,7 @@ METHOD ?= fedcmi
 DEMO_fedcmi := configs/digits-mini-fedcmi.yaml
 DEMO_fedmvp := configs/birds-mini-fedmvp.yaml
 
-.PHONY: install demo test lint format clean
+.PHONY: install demo test test-slow lint format clean
 
 install: $(VENV)/.installed
 
@@ -21,6 +21,10 @@ demo: install
 
 test: install
 	$(BIN)/pytest
+
+# Faults of real processes, and hosts as network namespaces: a quarter of an hour, as root for all of it.
+test-slow: install
+	$(BIN)/pytest -m slow
 
 lint: install
 	$(BIN)/ruff check .

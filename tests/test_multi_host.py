@@ -20,7 +20,7 @@ from deploy.start import BIN
 
 WHY_NOT = why_not()
 pytestmark = [
-    pytest.mark.network,
+    pytest.mark.slow,
     pytest.mark.timeout(560),
     pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT),
 ]

@@ -37,13 +37,13 @@ class SpoilSite(importlib.abc.MetaPathFinder):
 
 
 def spoil(site: Any) -> None:
-    honest = site.train_round
+    honest = site.answer
 
-    def train_round(self: Any, message: Any) -> Any:
+    def answer(self: Any, message: Any) -> Any:
         from common import wire
 
         plan = json.loads(Path(os.environ["FAULTS"]).read_text())
-        fault = plan.get(self._name, {}).get(str(wire.read_body(message)["round"]))
+        fault = plan.get(self._name, {}).get(str(wire.read_body(message).get("round")))
         if fault == "raise":
             raise ZeroDivisionError("a mistake of the client's code")
         if fault == "killed":
@@ -56,7 +56,7 @@ def spoil(site: Any) -> None:
             reply["params"] = wire.pack({name: SPOILED[fault](value) for name, value in params.items()})
         return reply
 
-    site.train_round = train_round
+    site.answer = answer
 
 
 SPOILED: dict[str, Any] = {
