@@ -50,18 +50,18 @@ class Introduction(_Reply):
     modalities: list[Modality]
     classes: list[str]
     num_examples: Examples
-    unreadable: dict[Modality, Count]
+    unreadable: dict[Modality, Count] = Field(default_factory=dict)
 
 
 class TrainingReply(_Reply):
-    """The figures that come with an update."""
+    """The figures that come with an update. A site's policy may keep all but the number of examples."""
 
     round: int
     num_examples: Examples
-    losses: dict[Name, Loss]
-    validation: dict[Name, Tally]
-    unreadable: dict[Modality, Count]
-    seconds: dict[Name, Seconds]
+    losses: dict[Name, Loss] = Field(default_factory=dict)
+    validation: dict[Name, Tally] = Field(default_factory=dict)
+    unreadable: dict[Modality, Count] = Field(default_factory=dict)
+    seconds: dict[Name, Seconds] = Field(default_factory=dict)
 
 
 def read_introduction(content: Mapping[str, Any]) -> Site | Refusal:

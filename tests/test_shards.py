@@ -219,9 +219,9 @@ def test_a_recording_that_is_not_finite_or_empty_is_unreadable(tmp_path: Path) -
         ('"text"', 'needs "id" and "label"'),
         ({"id": 1, "label": "x"}, 'needs "id" and "label"'),
         ({"id": "1", "label": "z"}, "label 'z' is not among the classes"),
-        ({"id": "1", "label": "x", "image_file_name": "../outside.png"}, "leaves the shard"),
-        ({"id": "1", "label": "x", "image_file_name": "/etc/passwd"}, "leaves the shard"),
-        ({"id": "1", "label": "x", "image_file_name": "link/outside.png"}, "leaves the shard"),
+        ({"id": "1", "label": "x", "image_file_name": "../outside.png"}, "leaves the folder"),
+        ({"id": "1", "label": "x", "image_file_name": "/etc/passwd"}, "leaves the folder"),
+        ({"id": "1", "label": "x", "image_file_name": "link/outside.png"}, "leaves the folder"),
         ({"id": "1", "label": "x", "image_file_name": 3}, "is not a file name"),
     ],
 )
