@@ -140,10 +140,12 @@ def read_policy(path: Path | None) -> Policy:
         raw = read_yaml(path, "a policy is a mapping of options such as modalities, metrics")
         policy = Policy.model_validate_json(json.dumps(raw))
     except ConfigError as error:
-        raise PolicyError(str(ConfigError(f"policy {path.name}", error.mistakes))) from None
+        mistakes = error.mistakes
     except ValidationError as error:
-        raise PolicyError(str(ConfigError(f"policy {path.name}", messages(error, kind=Policy)))) from None
+        mistakes = messages(error, kind=Policy)
     except (TypeError, ValueError, RecursionError) as error:
-        raise PolicyError(f"policy {path.name}: a value of a kind that no option takes: {error}") from None
-    state = policy.state or Path(f"{path.stem}.state.json")
-    return policy.model_copy(update={"state": path.resolve().parent / state})
+        mistakes = [f"a value of a kind that no option takes: {error}"]
+    else:
+        state = policy.state or Path(f"{path.stem}.state.json")
+        return policy.model_copy(update={"state": path.resolve().parent / state})
+    raise PolicyError(str(ConfigError(f"policy {path.name}", mistakes)))
