@@ -23,6 +23,9 @@ from common.metrics import evaluate
 from common.models.base import MultimodalModel
 from common.types import Batch
 
+LONGEST = 4000
+"""Characters of a reason."""
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -183,4 +186,5 @@ class Site:
 
 def refusal(site: str, reason: str, introduce: bool = False) -> RecordDict:
     """The reply of a site that does not do what it was asked. introduce: it wants to introduce itself again first."""
-    return wire.record({"site": site, "error": reason, "introduce": introduce})
+    short = reason if len(reason) <= LONGEST else f"{reason[:LONGEST]} ..."
+    return wire.record({"site": site, "error": short, "introduce": introduce})

@@ -13,7 +13,8 @@ from common.types import Modality, Site, subset_name, subsets
 
 MOST = 1e12
 """No honest count, loss or time is larger; sums over sites stay finite."""
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""Without control characters: it is shown on terminals."""
 Reason = Annotated[str, Field(max_length=10_000)]
 Count = Annotated[NonNegativeInt, Field(le=int(MOST))]
 Examples = Annotated[PositiveInt, Field(le=int(MOST))]
