@@ -17,6 +17,7 @@ class _Loader(yaml.SafeLoader):
     """Refuses a key that stands twice in a mapping: a reader believes the first, YAML takes the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Raises ConstructorError, which is a YAMLError."""
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
