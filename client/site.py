@@ -187,4 +187,4 @@ class Site:
 def refusal(site: str, reason: str, introduce: bool = False) -> RecordDict:
     """The reply of a site that does not do what it was asked. introduce: it wants to introduce itself again first."""
     short = reason if len(reason) <= LONGEST else f"{reason[:LONGEST]} ..."
-    return wire.record({"site": site, "error": short, "introduce": introduce})
+    return wire.record({"site": site, "error": short} | ({"introduce": True} if introduce else {}))

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -65,7 +66,7 @@ def query_message(chosen: Experiment) -> Message:
 
 
 def train_message(chosen: Experiment, held: list[str], number: int = 1, **changes: Any) -> Message:
-    content = {"experiment": chosen.to_json(), "round": number, **changes}
+    content = {"experiment": chosen.to_json(), "round": number, "modalities": held, **changes}
     return Message(wire.record(content, wire.pack(sent(chosen, held))), dst_node_id=1, message_type="train")
 
 
@@ -195,7 +196,7 @@ class TestFigures:
         assert [(line["losses"], line["validation"]) for line in lines] == [({}, {})] * 3
         assert federation.summary()["accuracy"] == {}
         about = {"name": "x", "status": "completed", "reason": "", "engine": "x", "method": "fedcmi", "seconds": 1.0}
-        RunFolder(tmp_path / "run", chosen).summary(about | federation.summary())
+        federation.run_folder.summary(about | federation.summary())
         write_report(tmp_path / "run")
         assert "client-1" in (tmp_path / "run" / "report.html").read_text()
 
@@ -424,9 +425,15 @@ class TestRequests:
         message = train_message(experiment(), ["audio", "image"], experiment=json.dumps(raw))
         assert expected in text(Site(both).answer(message))["error"]
 
+    def test_a_site_whose_modalities_changed_wants_to_introduce_itself_again(self, both: Path, tmp_path: Path) -> None:
+        message = train_message(experiment(), ["audio", "image"])
+        reply = text(Site(both, policy=policy(tmp_path, modalities=["audio"])).answer(message))
+        assert reply == {"site": BOTH, "error": "its modalities have changed", "introduce": True}
+
     def test_parameters_that_are_not_the_sites(self, both: Path) -> None:
         chosen = experiment()
-        whole = sent(chosen, ["audio", "image"])
+        held = ["audio", "image"]
+        whole = sent(chosen, held)
         name = next(iter(whole))
         for params, expected in (
             ({**whole, "other": whole[name] + 1}, r"surplus ['other']"),
@@ -435,7 +442,7 @@ class TestRequests:
             ({**whole, name: whole[name] * float("nan")}, f"{name} has values that are not finite"),
         ):
             message = Message(
-                wire.record({"experiment": chosen.to_json(), "round": 1}, wire.pack(params)),
+                wire.record({"experiment": chosen.to_json(), "round": 1, "modalities": held}, wire.pack(params)),
                 dst_node_id=1, message_type="train",
             )  # fmt: skip
             assert expected in text(Site(both).answer(message))["error"]
@@ -557,8 +564,9 @@ def test_nodes_run_installed_code_only_and_say_what_differs(
     federation: tuple[FlowerCommand, Processes], tmp_path: Path
 ) -> None:
     flower, link = federation
-    settings = {"experiment": experiment(federation__round_seconds=50).to_json()}
-    settings |= dict.fromkeys(("shards", "test-shard", "probe-shard", "engine"), "")
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
+    chosen = experiment(federation__round_seconds=50, federation__wait_seconds=15)
+    settings = dict.fromkeys(config, "") | {"experiment": chosen.to_json()}
     make_app_folder(tmp_path / "honest", settings | {"run-dir": str(tmp_path / "run-1")})
     assert finish(flower, link, tmp_path / "honest") == "finished:completed"
     lines = [json.loads(line) for line in (tmp_path / "run-1" / "metrics.jsonl").read_text().splitlines()]
