@@ -25,17 +25,36 @@ def train(message: Message, context: Context) -> Message:
 
 
 def _reply(message: Message, context: Context) -> Message:
-    from client.site import Site
+    from client.site import Site, refusal
+    from common.errors import FedmosaicError
 
-    site = Site(shard_folder(context), str(context.node_config.get("site", "")))
+    name = str(context.node_config.get("site", ""))
+    try:
+        site = Site(shard_folder(context), name, policy_file(context))
+    except FedmosaicError as error:
+        return Message(refusal(name or "a site without a name", f"{type(error).__name__}: {error}"), reply_to=message)
     return Message(content=site.answer(message), reply_to=message)
+
+
+def policy_file(context: Context) -> Path | None:
+    """The file with the site's policy, which the node's own setting `policy` names; None: the defaults hold."""
+    given = context.node_config.get("policy")
+    return None if given is None else Path(str(given))
 
 
 def shard_folder(context: Context) -> Path:
     """The node's shard: its own setting `shard`, or client-<partition-id> of the run's `shards` (simulation).
 
     The node's setting `site` names the site; without it the shard's own name holds.
+
+    Raises PolicyError when a node with a policy names no shard: the run's setting comes from the server.
     """
+    from common.errors import PolicyError, WireError
+
     if "shard" in context.node_config:
         return Path(str(context.node_config["shard"]))
+    if "policy" in context.node_config:
+        raise PolicyError("a node with a policy must name its own shard in its node configuration")
+    if "partition-id" not in context.node_config:
+        raise WireError("the node names no shard in its node configuration: start it with shard='/path/to/shard'")
     return Path(str(context.run_config["shards"])) / f"client-{context.node_config['partition-id']}"

@@ -1,21 +1,30 @@
-"""A site: what it does with a message. Everything that touches its examples starts here."""
+"""A site: what it does with a message. Everything that touches its examples starts here, and everything that leaves
+passes `Site._leave`, where the site's own policy is applied."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from flwr.app import Message, MessageType, RecordDict
 
+from client.policy import Policy, read_policy
+from client.request import Request, read_request
 from client.train import train
 from common import wire
-from common.blocks import get_params, select, set_params
+from common.blocks import Params, get_params, select, set_params
 from common.build import build_model, deterministic
-from common.config import Experiment, from_json
+from common.config import Experiment
 from common.data.loader import Loaded, load
 from common.data.shard import Shard
 from common.errors import FedmosaicError, TrainingError
 from common.metrics import evaluate
 from common.models.base import MultimodalModel
+from common.types import Batch
+
+LONGEST = 4000
+"""Characters of a reason."""
 
 
 @dataclass(frozen=True)
@@ -27,106 +36,155 @@ class Opened:
     loaded: Loaded
 
 
+@dataclass(frozen=True)
+class Trained:
+    """The site's blocks as they were received and as they are now, and the type in which they travel."""
+
+    received: Params
+    now: Params
+    dtype: str
+
+
+class ChangedError(FedmosaicError):
+    """A site that is no longer what it introduced itself as."""
+
+
 class Site:
-    """A shard folder and the name of the site; without a name the shard's own holds.
+    """A shard folder, the name of the site (without one the shard's own holds) and the file of its policy, if any.
 
     The examples are prepared once for each set of encoders, and kept: who keeps the site keeps them.
     """
 
-    def __init__(self, folder: Path, name: str = "") -> None:
-        self.folder, self._name = folder, name
+    def __init__(self, folder: Path, name: str = "", policy: Path | None = None) -> None:
+        self.folder, self._name, self._policy_file = folder, name, policy
+        self._policy = Policy()
         self._prepared: dict[str, tuple[Shard, Loaded]] = {}
 
     def answer(self, message: Message) -> RecordDict:
         """The reply to a query or a training message. A mistake that is this project's own is answered with its reason,
-        so that the server can name the site; anything else is raised."""
+        so that the server can name the site; anything else is raised, unless the policy keeps such reasons."""
         try:
+            self._policy = read_policy(self._policy_file)
             if message.metadata.message_type == MessageType.QUERY:
-                return self.introduce(message)
-            return self.train_round(message)
-        except FedmosaicError as error:
-            said = {"site": self._name or self.folder.name, "error": f"{type(error).__name__}: {error}"}
-            return wire.record(said)
+                return self._leave(self.introduce(read_request(message, training=False)))
+            request = read_request(message, training=True)
+            return self._leave(*self.train_round(request, message))
+        except ChangedError as error:
+            return refusal(self._name or self.folder.name, str(error), introduce=True)
+        except Exception as error:
+            if isinstance(error, FedmosaicError) or not self._policy.metrics:
+                return refusal(self._name or self.folder.name, self._policy.reason(error))
+            raise
 
-    def introduce(self, message: Message) -> RecordDict:
+    def _leave(self, said: Mapping[str, Any], trained: Trained | None = None) -> RecordDict:
+        """The reply, as far as the policy lets it go: the one place that anything leaves the site from.
+
+        Raises PolicyError when no more updates may leave.
+        """
+        figures = self._policy.figures(said)
+        if trained is None:
+            return wire.record(figures)
+        params = wire.pack(self._policy.update(trained.received, trained.now), trained.dtype)
+        self._policy.count_update()
+        return wire.record(figures, params)
+
+    def introduce(self, request: Request) -> dict[str, Any]:
         """Who the site is. Its files are read here, so that a shard without usable examples is refused at the start.
 
-        Raises ShardError, WireError.
+        Raises ShardError, PolicyError.
         """
-        experiment = from_json(str(wire.read_body(message)["experiment"]))
-        here = self.open(experiment)
-        return wire.record(
-            {
-                "site": self._name or here.shard.info.site,
-                "modalities": here.loaded.examples.modalities,
-                "classes": here.shard.info.classes,
-                "num_examples": len(here.loaded.ids),
-                "unreadable": dict(here.loaded.unreadable),
-                "unusable": here.loaded.unusable,
-            }
-        )
+        self._permit(request.experiment)
+        here = self.open(request.experiment)
+        self._policy.check_examples(len(self._split(request.experiment, here)[0]))
+        return {
+            "site": self._name or here.shard.info.site,
+            "modalities": here.loaded.examples.modalities,
+            "classes": here.shard.info.classes,
+            "num_examples": len(here.loaded.ids),
+            "unreadable": dict(here.loaded.unreadable),
+            "unusable": here.loaded.unusable,
+        }
 
-    def train_round(self, message: Message) -> RecordDict:
-        """One round: validate the received model, train it, return the blocks the site holds.
+    def train_round(self, request: Request, message: Message) -> tuple[dict[str, Any], Trained]:
+        """One round: validate the received model, train it; figures, and the blocks the site holds.
 
-        Raises ShardError, TrainingError, WireError.
+        Raises ShardError, TrainingError, WireError, PolicyError, ChangedError.
         """
         deterministic()
         started = time.perf_counter()
-        content = wire.read_body(message)
-        experiment = from_json(str(content["experiment"]))
+        experiment = request.experiment
+        self._permit(experiment)
         here = self.open(experiment)
-        if sorted(here.loaded.examples.modalities) != content.get("modalities"):
-            name = self._name or here.shard.info.site
-            return wire.record({"site": name, "error": "its modalities have changed", "introduce": True})
-        model = here.model
-        expected = select(get_params(model), here.loaded.examples.modalities)
-        set_params(model, wire.read_params(message, expected, experiment.wire.dtype))
+        model, held = here.model, here.loaded.examples.modalities
+        if held != request.modalities:
+            raise ChangedError("its modalities have changed")
+        training, validation = self._split(experiment, here)
+        self._policy.check_examples(len(training))
+        set_params(model, wire.read_params(message, select(get_params(model), held), experiment.wire.dtype))
+        received = select(get_params(model), held)
+        prepared = time.perf_counter()
+        tallies = evaluate(model, validation.observed(), experiment.train.batch_size)
+        evaluated = time.perf_counter()
+        site = self._name or here.shard.info.site
+        losses = train(model, training, experiment, request.round, site)
+        said = {
+            "site": site,
+            "round": request.round,
+            "modalities": held,
+            "num_examples": len(training),
+            "losses": losses,
+            "validation": {name: asdict(tally) for name, tally in tallies.items()},
+            "unreadable": dict(here.loaded.unreadable),
+            "seconds": {
+                "load": prepared - started,
+                "evaluate": evaluated - prepared,
+                "train": time.perf_counter() - evaluated,
+            },
+        }
+        return said, Trained(received, select(get_params(model), held), experiment.wire.dtype)
+
+    def _permit(self, experiment: Experiment) -> None:
+        """Raises PolicyError when the policy forbids what is asked for, before any example is read."""
+        method = experiment.component("method")
+        self._policy.check_method(experiment.method["name"], method.counts_labels)
+        self._policy.check_updates()
+
+    def _split(self, experiment: Experiment, here: Opened) -> tuple[Batch, Batch]:
+        """Training and validation part.
+
+        Raises TrainingError when there is nothing to train on.
+        """
         training, validation = here.loaded.split(experiment.data.validation, experiment.seed)
         if experiment.data.complete_only:
             training = training.complete(experiment.modalities)
             if not len(training):
                 raise TrainingError("no example has every modality, and data.complete_only is set")
-        prepared = time.perf_counter()
-        tallies = evaluate(model, validation.observed(), experiment.train.batch_size)
-        evaluated = time.perf_counter()
-        site = self._name or here.shard.info.site
-        losses = train(model, training, experiment, int(content["round"]), site)
-        held = training.modalities
-        return wire.record(
-            {
-                "site": site,
-                "round": content["round"],
-                "modalities": held,
-                "num_examples": len(training),
-                "losses": losses,
-                "validation": {name: asdict(tally) for name, tally in tallies.items()},
-                "unreadable": dict(here.loaded.unreadable),
-                "seconds": {
-                    "load": prepared - started,
-                    "evaluate": evaluated - prepared,
-                    "train": time.perf_counter() - evaluated,
-                },
-            },
-            wire.pack(select(get_params(model), held), experiment.wire.dtype),
-        )
+        return training, validation
 
     def shard(self) -> Shard:
-        """The shard's metadata; the files are not read.
+        """The shard's metadata, as far as the policy lets it take part; the files are not read.
 
-        Raises ShardError.
+        Raises ShardError, PolicyError.
         """
-        return Shard.open(self.folder)
+        return self._policy.part_of(Shard.open(self.folder))
 
     def open(self, experiment: Experiment) -> Opened:
         """What is needed to train or evaluate here.
 
-        Raises ShardError.
+        Raises ShardError, PolicyError.
         """
-        prepared = str([sorted(experiment.model.encoders.items()), sorted(experiment.completion.items())])
+        allowed = self._policy.modalities
+        prepared = str([allowed, sorted(experiment.model.encoders.items()), sorted(experiment.completion.items())])
         shard, loaded = self._prepared.get(prepared) or (self.shard(), None)
         model = build_model(experiment, len(shard.info.classes))
         if loaded is None:
-            loaded = load(shard, {m: model.encoder(m) for m in model.modalities}, experiment.completion)
+            encoders = {m: model.encoder(m) for m in model.modalities if allowed is None or m in allowed}
+            loaded = load(shard, encoders, {m: how for m, how in experiment.completion.items() if m in encoders})
             self._prepared[prepared] = shard, loaded
         return Opened(shard, model, loaded)
+
+
+def refusal(site: str, reason: str, introduce: bool = False) -> RecordDict:
+    """The reply of a site that does not do what it was asked. introduce: it wants to introduce itself again first."""
+    short = reason if len(reason) <= LONGEST else f"{reason[:LONGEST]} ..."
+    return wire.record({"site": site, "error": short} | ({"introduce": True} if introduce else {}))

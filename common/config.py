@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from common.component import Component, Options, Reference, build, find, names, unknown
 from common.errors import ConfigError
 from common.types import Modality
+from common.yaml_file import read_yaml
 
 Share = Annotated[float, Field(ge=0, le=1)]
 ModalityName = Annotated[Modality, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -250,15 +251,7 @@ def read(path: Path, overrides: dict[str, Any] | None = None) -> Experiment:
 
     Raises ConfigError with every mistake of the file.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(str(path), [f"cannot be read: {reason}"]) from None
-    except yaml.YAMLError as error:
-        raise ConfigError(str(path), [f"not YAML: {' '.join(str(error).split())}"]) from None
-    if not isinstance(raw, dict):
-        raise ConfigError(str(path), ["an experiment is a mapping of sections such as data, model, train"])
+    raw = read_yaml(path, "an experiment is a mapping of sections such as data, model, train")
     for dotted, value in (overrides or {}).items():
         override(raw, dotted.split("."), value, str(path))
     return parse(raw, str(path))
@@ -287,7 +280,7 @@ def parse(raw: dict[str, Any], source: str) -> Experiment:
         experiment = Experiment.model_validate_json(json.dumps(resolved))
     except ValidationError as error:
         mistakes = [*messages(error), *mistakes]
-    except TypeError as error:  # YAML knows dates and sets, JSON does not
+    except (TypeError, ValueError, RecursionError) as error:  # YAML knows dates, sets and circles, JSON does not
         mistakes = [f"a value of a kind that no option takes: {error}", *mistakes]
     if mistakes:
         raise ConfigError(source, mistakes)
@@ -297,12 +290,31 @@ def parse(raw: dict[str, Any], source: str) -> Experiment:
 def from_json(text: str) -> Experiment:
     """The experiment that `Experiment.to_json` wrote.
 
+    What a client uses of it is checked; strategy and data set are the server's.
+
     Raises ConfigError when it is not one, e.g. because the sender runs another version of this project.
     """
+    source, mistakes = "received experiment", list[str]()
     try:
-        return Experiment.model_validate_json(text)
+        experiment = Experiment.model_validate_json(text)
     except ValidationError as error:
-        raise ConfigError("received experiment", messages(error)) from None
+        raise ConfigError(source, messages(error)) from None
+    parts = {"method": dict(experiment.method), "architecture": dict(experiment.model.architecture or {})}
+    method = _component(parts, "method", "method", mistakes)
+    _component(parts, "architecture", "model", mistakes, "model.")
+    if method is not None and parts["architecture"].get("name") != getattr(method, "model", None):
+        mistakes.append(f"model.architecture: the method needs {getattr(method, 'model', None)!r}")
+    used = (
+        ("model.encoders.", "encoder", experiment.model.encoders),
+        ("completion.", "completer", experiment.completion),
+    )
+    for where, family, references in used:
+        given = {modality: dict(reference) for modality, reference in references.items()}
+        for modality in given:
+            _component(given, modality, family, mistakes, where)
+    if mistakes:
+        raise ConfigError(source, mistakes)
+    return experiment
 
 
 def _resolve(raw: dict[str, Any], mistakes: list[str]) -> dict[str, Any]:
@@ -381,13 +393,13 @@ def _component(
     return component
 
 
-def messages(error: ValidationError, known: list[str] | None = None) -> list[str]:
-    """Pydantic's findings in our words: where, what, and what was given."""
+def messages(error: ValidationError, known: list[str] | None = None, kind: Any = Experiment) -> list[str]:
+    """Pydantic's findings about a `kind` of options in our words: where, what, and what was given."""
     found = []
     for finding in error.errors(include_url=False):
         where = ".".join(str(part) for part in finding["loc"])
         if finding["type"] == "extra_forbidden":
-            options = known if known is not None else _options_at(finding["loc"])
+            options = known if known is not None else _options_at(finding["loc"], kind)
             text = unknown("option", finding["loc"][-1], options)
         elif finding["type"] == "union_tag_invalid":
             tags = [tag.strip(" '") for tag in finding["ctx"]["expected_tags"].split(",")]
@@ -404,12 +416,14 @@ def messages(error: ValidationError, known: list[str] | None = None) -> list[str
     return found
 
 
-def _options_at(location: tuple[int | str, ...]) -> list[str]:
-    """The options that the section holding `location` knows."""
-    kind: Any = Experiment
+def _options_at(location: tuple[int | str, ...], kind: Any) -> list[str]:
+    """The options that the section holding `location` knows, seen from a `kind` of options."""
     for part in location[:-1]:
         kind = _below(kind, part)
-    return list(getattr(kind, "model_fields", {}))
+    sections = [
+        section for section in (kind, *get_args(kind)) if hasattr(section, "model_fields")
+    ]  # it may be optional
+    return list(sections[0].model_fields) if sections else []
 
 
 def _below(kind: Any, part: int | str) -> Any:

@@ -6,6 +6,7 @@ FedmosaicError
 │   └── ShardError   a shard that cannot be used; names the shard
 ├── ModelError       a frozen model whose weights are not here, or not what its loader reads
 ├── WireError        a message whose content is not what the receiver expects
+├── PolicyError      what a site does not do or let go, by its own policy; or a policy that cannot be read
 ├── TrainingError    local training that cannot go on (diverged, nothing to train on)
 └── RunError         a run that ended without a model: too few clients, a process that died
 """
@@ -43,6 +44,10 @@ class ModelError(FedmosaicError):
 
 class WireError(FedmosaicError):
     """A message that does not hold what its receiver expects."""
+
+
+class PolicyError(FedmosaicError):
+    """What a site refuses because its own policy says so, or cannot be read."""
 
 
 class TrainingError(FedmosaicError):

@@ -1,11 +1,13 @@
 """Where the weights of frozen models lie: found by name, never changed, never unpickled.
 
 A name such as "birds-coca" or "Salesforce/blip2-opt-2.7b" is, in this order: a folder below $FEDMOSAIC_MODELS, a folder
-that comes with the project, a repository of the Hugging Face hub (its cache first).
+that comes with the project, a repository of the Hugging Face hub (its cache first). It is never a path: names come from
+the experiment, which a server sends.
 """
 
 import hashlib
 import os
+import re
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,13 +21,20 @@ VARIABLE = "FEDMOSAIC_MODELS"
 WANTED = ["*.safetensors", "*.json", "*.txt", "*.model"]
 """What is read of a model's folder. Weights in other formats may hold code."""
 BLOCK = 1 << 20
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)?")
 
 
 def locate(name: str) -> Path:
     """The folder of a model.
 
-    Raises ModelError, saying which folder to fill, when the model is not here and cannot be downloaded.
+    Raises ModelError for a path instead of a name, and, saying which folder to fill, when the model is not here and
+    cannot be downloaded.
     """
+    if not NAME.fullmatch(name):
+        raise ModelError(
+            f"model {name!r}: a model is named, as NAME or OWNER/NAME, and looked for in the folder that the "
+            f"environment variable {VARIABLE} names; paths are refused, because experiments come from the server"
+        )
     for place in _places():
         if (place / name).is_dir():
             return place / name

@@ -57,12 +57,15 @@ def _load(array: Array) -> Params:
     if not array.data.startswith(_header(max(len(array.data) - start, 0))):
         raise WireError(f"packed parameters must be an array of bytes, not {array.dtype} of shape {array.shape}")
     try:
-        return load(array.data[start:])
+        params = load(array.data[start:])
     except SafetensorError as error:
         raise WireError(f"the parameters cannot be unpacked: {error}") from None
     except (AssertionError, KeyError, MemoryError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         # what torch says of types and shapes that safetensors knows and it does not
         raise WireError(f"the parameters cannot be unpacked: {error!r}") from None
+    if other := {value.dtype for value in params.values()} - {*DTYPES.values()}:
+        raise WireError(f"packed parameters must be {' or '.join(DTYPES)}, not {', '.join(sorted(map(str, other)))}")
+    return params
 
 
 def _header(count: int) -> bytes:

@@ -7,6 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGES = ["server", "client", "common"]
+LEFT_OUT = {"__pycache__", "assets"}
+COMPONENTS = {"serverapp": "server.app:app", "clientapp": "client.app:app"}
 PYPROJECT = """[project]
 name = "fedmosaic"
 version = "{version}"
@@ -16,8 +18,8 @@ license = "Apache-2.0"
 publisher = "fedmosaic"
 
 [tool.flwr.app.components]
-serverapp = "server.app:app"
-clientapp = "client.app:app"
+serverapp = "{serverapp}"
+clientapp = "{clientapp}"
 
 [tool.flwr.app.config]
 """
@@ -29,13 +31,24 @@ def make_app_folder(folder: Path, settings: dict[str, str]) -> None:
     A copy, so that Flower's command line, which rewrites an app's pyproject.toml, does not touch the installation, and
     so that packing does not depend on what else lies beside the code.
     """
+    for name, source in package_files().items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, folder / name)
+    # JSON strings are valid TOML basic strings.
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in settings.items()]
+    text = PYPROJECT.format(version=version("fedmosaic"), **COMPONENTS) + "".join(lines)
+    (folder / "pyproject.toml").write_text(text, encoding="utf-8")
+
+
+def package_files() -> dict[str, Path]:
+    """The installed files that make up the app, by their name in it, e.g. "client/site.py"."""
+    files = {}
     for package in PACKAGES:
         spec = find_spec(package)
         assert spec is not None and spec.submodule_search_locations
         source = Path(next(iter(spec.submodule_search_locations)))
-        ignored = shutil.ignore_patterns("__pycache__", "assets")
-        shutil.copytree(source, folder / package, ignore=ignored)
-    # JSON strings are valid TOML basic strings.
-    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in settings.items()]
-    text = PYPROJECT.format(version=version("fedmosaic")) + "".join(lines)
-    (folder / "pyproject.toml").write_text(text, encoding="utf-8")
+        for path in sorted(source.rglob("*")):
+            inner = path.relative_to(source)
+            if path.is_file() and not LEFT_OUT & set(inner.parts):
+                files[f"{package}/{inner.as_posix()}"] = path
+    return files

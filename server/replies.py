@@ -13,7 +13,8 @@ from common.types import Modality, Site, subset_name, subsets
 
 MOST = 1e12
 """No honest count, loss or time is larger; sums over sites stay finite."""
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""Without control characters: it is shown on terminals."""
 Reason = Annotated[str, Field(max_length=10_000)]
 Count = Annotated[NonNegativeInt, Field(le=int(MOST))]
 Examples = Annotated[PositiveInt, Field(le=int(MOST))]
@@ -50,18 +51,18 @@ class Introduction(_Reply):
     modalities: list[Modality]
     classes: list[str]
     num_examples: Examples
-    unreadable: dict[Modality, Count]
+    unreadable: dict[Modality, Count] = Field(default_factory=dict)
 
 
 class TrainingReply(_Reply):
-    """The figures that come with an update."""
+    """The figures that come with an update. A site's policy may keep all but the number of examples."""
 
     round: int
     num_examples: Examples
-    losses: dict[Name, Loss]
-    validation: dict[Name, Tally]
-    unreadable: dict[Modality, Count]
-    seconds: dict[Name, Seconds]
+    losses: dict[Name, Loss] = Field(default_factory=dict)
+    validation: dict[Name, Tally] = Field(default_factory=dict)
+    unreadable: dict[Modality, Count] = Field(default_factory=dict)
+    seconds: dict[Name, Seconds] = Field(default_factory=dict)
 
 
 def read_introduction(content: Mapping[str, Any]) -> Site | Refusal:

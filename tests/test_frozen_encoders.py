@@ -107,6 +107,13 @@ class TestModels:
         with pytest.raises(ModelError, match="fill the folder " + str(tmp_path / "some" / "model")):
             locate("some/model")
 
+    @pytest.mark.parametrize(
+        "name", ["", ".", "..", "/etc", "../coca", "a/../../b", "a/b/c", "a/", "a\0b", "~/m", "a\nb"]
+    )
+    def test_a_path_is_no_name(self, name: str, models: Path) -> None:
+        with pytest.raises(ModelError, match="paths are refused"):
+            locate(name)
+
     def test_a_folder_of_the_users_comes_before_an_embedded_one(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -209,12 +216,15 @@ class TestCache:
         assert not [path for path in (shard.folder / "cache").iterdir() if path.suffix == ".partial"]
 
 
-def test_weights_in_other_formats_than_safetensors_are_not_read(models: Path, tmp_path: Path) -> None:
+def test_weights_in_other_formats_than_safetensors_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDMOSAIC_MODELS", str(tmp_path))
     folder = tiny_models.save_bert(tmp_path / "bert")
     weights = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     torch.save(weights, folder / "pytorch_model.bin")
     with pytest.raises(ModelError):
-        encoder("transformers-text", {"model": str(folder)}).prepare(TEXT)
+        encoder("transformers-text", {"model": "bert"}).prepare(TEXT)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    assert encoder("transformers-text", {"model": str(folder)}).prepare(TEXT) is not None
+    assert encoder("transformers-text", {"model": "bert"}).prepare(TEXT) is not None

@@ -79,15 +79,14 @@ def test_birds_mini_is_the_same_every_time_and_its_parts_share_no_picture() -> N
     assert all(kept[example.id] == example.media["text"].read() for example in train)
 
 
-def test_a_few_steps_give_folders_that_the_loaders_read(tmp_path: Path) -> None:
+def test_a_few_steps_give_folders_that_the_loaders_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDMOSAIC_MODELS", str(tmp_path))
     threads = torch.get_num_threads()
     pretrain("birds-coca", tmp_path / "coca", 1, 0.0001)
-    encoder = build("encoder", {"name": "open-clip-image", "model": str(tmp_path / "coca")}).build()
+    encoder = build("encoder", {"name": "open-clip-image", "model": "coca"}).build()
     assert encoder.prepare(Image.new("RGB", (64, 64))).isfinite().all()
     pretrain("birds-diffusion", tmp_path / "diffusion", 1, 0.0001)
-    completer = build(
-        "completer", {"name": "diffusion", "source": "text", "model": str(tmp_path / "diffusion"), "steps": 1}
-    )
+    completer = build("completer", {"name": "diffusion", "source": "text", "model": "diffusion", "steps": 1})
     (made,) = completer.load("image", "cpu").generate([Request("a red crown", "a red crown", [1])])
     assert made[0].size == (64, 64)
     with pytest.raises(ConfigError, match="never overwrites"):

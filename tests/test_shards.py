@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,8 @@ from PIL import Image as Picture
 
 from common.build import build_model
 from common.config import Dirichlet, Iid, LabelShards, Missing, Natural
+from common.data.completed import find_completed, folder_of
+from common.data.features import frozen_column
 from common.data.loader import Loaded, batches, load
 from common.data.make import check_made, make_shards
 from common.data.media import encode_sound
@@ -219,15 +222,18 @@ def test_a_recording_that_is_not_finite_or_empty_is_unreadable(tmp_path: Path) -
         ('"text"', 'needs "id" and "label"'),
         ({"id": 1, "label": "x"}, 'needs "id" and "label"'),
         ({"id": "1", "label": "z"}, "label 'z' is not among the classes"),
-        ({"id": "1", "label": "x", "image_file_name": "../outside.png"}, "leaves the shard"),
-        ({"id": "1", "label": "x", "image_file_name": "/etc/passwd"}, "leaves the shard"),
-        ({"id": "1", "label": "x", "image_file_name": "link/outside.png"}, "leaves the shard"),
+        ({"id": "1", "label": "x", "image_file_name": "../outside.png"}, "leaves the folder"),
+        ({"id": "1", "label": "x", "image_file_name": "/etc/passwd"}, "leaves the folder"),
+        ({"id": "1", "label": "x", "image_file_name": "link/outside.png"}, "leaves the folder"),
         ({"id": "1", "label": "x", "image_file_name": 3}, "is not a file name"),
+        ({"id": "1", "label": "x", "image_file_name": "circle"}, "is not a file name"),
+        ({"id": "\ud800", "label": "x"}, "can't encode character"),
     ],
 )
 def test_metadata_mistakes_name_shard_line_and_reason(line: Any, expected: str, tmp_path: Path) -> None:
     shard = write_shard(tmp_path / "s", [line])
     (shard / "link").symlink_to(tmp_path)
+    (shard / "circle").symlink_to("circle")
     with pytest.raises(ShardError) as caught:
         Shard.open(shard)
     assert expected in str(caught.value)
@@ -256,6 +262,39 @@ def test_any_metadata_is_read_or_refused_with_our_error(tmp_path_factory: pytest
         Shard.open(shard)
     except ShardError as error:
         assert str(shard) in str(error)
+
+
+@pytest.mark.parametrize("name", ["shard.json", "metadata.jsonl"])
+def test_metadata_that_is_a_link_out_of_the_shard_is_refused(name: str, tiny_shards: Path, tmp_path: Path) -> None:
+    shard = tmp_path / "shard"
+    shutil.copytree(tiny_shards / "client-1", shard)
+    Shard.open(shard)
+    (shard / name).rename(tmp_path / name)
+    (shard / name).symlink_to(tmp_path / name)
+    with pytest.raises(ShardError, match=f"file name '{name}' leaves the folder"):
+        Shard.open(shard)
+
+
+def test_folders_of_generated_values_and_features_that_are_links_out_of_the_shard_are_refused(
+    tiny_shards: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "shard"
+    shutil.copytree(tiny_shards / "client-1", folder)
+    shard, completer = Shard.open(folder), {"name": "retrieval", "source": "audio", "pool": "digits-mini"}
+    assert folder_of(shard, "image", completer).is_relative_to(folder)
+    (tmp_path / "outside").mkdir()
+    for name in ("completed", "cache"):
+        (folder / name).symlink_to(tmp_path / "outside")
+    with pytest.raises(ShardError, match="leaves the folder"):
+        find_completed(shard, "image", completer)
+    with pytest.raises(ShardError, match="'cache' leaves the folder"):
+        frozen_column(shard, "image", None, [])  # type: ignore[arg-type]  # the folder is looked at first
+    assert not list((tmp_path / "outside").iterdir())
+
+
+def test_a_shard_reached_by_a_link_is_read(tiny_shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "here").symlink_to(tiny_shards / "client-1")
+    assert len(Shard.open(tmp_path / "here").records) == len(Shard.open(tiny_shards / "client-1").records)
 
 
 def test_validation_is_a_matter_of_the_id(tiny_shards: Path) -> None:

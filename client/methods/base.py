@@ -40,10 +40,12 @@ class Method(Component, Generic[M, C]):
     """A local objective; its fields are its options in the config.
 
     model: the architecture it needs. strategy: the aggregation it is meant for; a config may choose another.
+    counts_labels: whether its update tells how many examples of each class the client has.
     """
 
     model: ClassVar[str]
     strategy: ClassVar[str] = "fedavg"
+    counts_labels: ClassVar[bool] = False
 
     @abstractmethod
     def begin_round(self, model: M, examples: Batch, now: Round) -> C:

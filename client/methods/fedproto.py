@@ -36,6 +36,7 @@ class FedProto(Method[PrototypeFusionModel, Context]):
 
     model: ClassVar[str] = "prototype-fusion"
     strategy: ClassVar[str] = "fedcmi"  # prototypes of a modality are those of the clients that hold it
+    counts_labels: ClassVar[bool] = True
 
     prototype_weight: float = Field(1.0, ge=0)
 

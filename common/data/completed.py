@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.component import Reference
-from common.data.shard import Record, Shard
+from common.data.shard import Record, Shard, inside, part
 from common.errors import ShardError
 from common.types import Modality
 
@@ -25,10 +25,13 @@ WITHOUT_EFFECT = {"batch_size"}
 
 
 def folder_of(shard: Shard, modality: Modality, completer: Reference) -> Path:
-    """Where the values of a modality are that this completer makes: other options, another folder."""
+    """Where the values of a modality are that this completer makes: other options, another folder.
+
+    Raises ShardError when a link leads out of the shard.
+    """
     relevant = {key: value for key, value in completer.items() if key not in WITHOUT_EFFECT}
     digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:12]
-    return shard.folder / COMPLETED / f"{modality}-{digest}"
+    return part(shard.folder, f"{COMPLETED}/{modality}-{digest}")
 
 
 def to_complete(shard: Shard, modality: Modality, source: Modality) -> list[Record]:
@@ -58,16 +61,19 @@ def read_lines(folder: Path) -> dict[str, dict[str, Any]]:
 
     Raises ShardError when another line is no such line.
     """
-    path = folder / LINES
+    path = part(folder, LINES)
     if not path.exists():
         return {}
-    *whole, _ = path.read_text(encoding="utf-8").split("\n")
+    try:
+        *whole, _ = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ShardError(f"{path} cannot be read: {error}") from None
     found = {}
     for number, line in enumerate(whole, start=1):
         try:
             content = json.loads(line)
             found[str(content["id"])] = content
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             raise ShardError(f"{path}, line {number}: not a line about an example") from None
     return found
 
@@ -75,9 +81,9 @@ def read_lines(folder: Path) -> dict[str, dict[str, Any]]:
 def _value(folder: Path, line: Mapping[str, Any]) -> str | Path | None:
     if isinstance(line.get("value"), str):
         return str(line["value"])
-    if isinstance(name := line.get("file_name"), str):
-        path = (folder / name).resolve()
-        if not path.is_relative_to(folder.resolve()):
-            raise ShardError(f"{folder / LINES}: file name {name!r} leaves the folder")
-        return path
-    return None
+    if "file_name" not in line:
+        return None
+    try:
+        return inside(folder, line["file_name"])
+    except ValueError as error:
+        raise ShardError(f"{folder / LINES}: {error}") from None

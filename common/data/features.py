@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from common.data.media import Value
-from common.data.shard import Shard
+from common.data.shard import Shard, part
 from common.encoders.base import FrozenEncoder
 from common.types import Modality
 
@@ -30,8 +30,11 @@ CHUNK = 64
 def frozen_column(
     shard: Shard, modality: Modality, encoder: FrozenEncoder, values: Sequence[Value | None]
 ) -> Mapping[int, Tensor]:
-    """Features [1 + T, D], float16, by row; rows without a readable value are left out, the unreadable ones logged."""
-    path = shard.folder / CACHE / f"{modality}-{_key(shard, encoder, values)}.safetensors"
+    """Features [1 + T, D], float16, by row; rows without a readable value are left out, the unreadable ones logged.
+
+    Raises ShardError when the folder `cache` is a link that leads out of the shard.
+    """
+    path = part(shard.folder, CACHE) / f"{modality}-{_key(shard, encoder, values)}.safetensors"
     kept = _read(path)
     if kept is None:
         kept = _compute(shard, modality, encoder, values)

@@ -12,7 +12,7 @@ is a missing modality. The names follow the folder-with-metadata convention of H
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,11 @@ class Record:
     def value(self, modality: Modality) -> str | Path:
         """The text itself or the file of a modality that is there."""
         return self.texts[modality] if modality in self.texts else self.files[modality]
+
+    def only(self, modalities: Collection[Modality]) -> "Record":
+        """The record without the values of other modalities."""
+        texts = {m: text for m, text in self.texts.items() if m in modalities}
+        return Record(self.id, self.label, texts, {m: path for m, path in self.files.items() if m in modalities})
 
 
 @dataclass
@@ -191,15 +196,20 @@ class Shard:
             raise ShardError(f"shard {folder}: metadata.jsonl has no examples")
         return cls(folder, info, records)
 
+    def only(self, modalities: Collection[Modality]) -> "Shard":
+        """The shard as if it had no other modalities."""
+        info = self.info.model_copy(update={"modalities": [m for m in self.info.modalities if m in modalities]})
+        return Shard(self.folder, info, [record.only(modalities) for record in self.records])
+
     def label_index(self, record: Record) -> int:
         """The class index of a record."""
         return self.info.classes.index(record.label)
 
 
 def _read_info(folder: Path) -> ShardInfo:
-    path = folder / "shard.json"
     if not folder.is_dir():
         raise ShardError(f"shard {folder}: there is no such folder")
+    path = part(folder, "shard.json")
     try:
         info = ShardInfo.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -217,7 +227,7 @@ def _read_info(folder: Path) -> ShardInfo:
 
 def _read_records(folder: Path, info: ShardInfo, faults: list[str]) -> Iterator[Record]:
     try:
-        text = (folder / "metadata.jsonl").read_text(encoding="utf-8")
+        text = part(folder, "metadata.jsonl").read_text(encoding="utf-8")
     except OSError as error:
         raise ShardError(f"shard {folder}: metadata.jsonl cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -243,22 +253,41 @@ def _read_records(folder: Path, info: ShardInfo, faults: list[str]) -> Iterator[
 def _parse(line: Any, root: Path, info: ShardInfo) -> Record:
     if not isinstance(line, dict) or not all(isinstance(line.get(key), str) for key in ("id", "label")):
         raise ValueError('needs "id" and "label", both text')
+    line["id"].encode()  # raises ValueError for half a surrogate pair, which JSON can write and no file can hold
     texts, files = {}, {}
     for modality in info.modalities:
         if (name := line.get(modality + FILE_KEY)) is not None:
-            files[modality] = _inside(root, name)
+            files[modality] = inside(root, name)
         elif (text := line.get(modality)) is not None:
             if not isinstance(text, str):
                 raise ValueError(f"{modality!r} must be text")
+            text.encode()
             texts[modality] = text
     return Record(line["id"], line["label"], texts, files)
 
 
-def _inside(root: Path, name: object) -> Path:
-    """The file of a name, which must stay in the shard, links followed."""
+def part(folder: Path, name: str) -> Path:
+    """A file or folder that belongs to every shard, in the shard folder.
+
+    Raises ShardError when a link leads out of it.
+    """
+    try:
+        return inside(folder.resolve(), name)
+    except ValueError as error:
+        raise ShardError(f"shard {folder}: {error}") from None
+
+
+def inside(root: Path, name: object) -> Path:
+    """The file of a name, which must stay in a resolved folder, links followed.
+
+    Raises ValueError.
+    """
     if not isinstance(name, str) or "\0" in name:
         raise ValueError(f"file name {name!r} is not a file name")
-    path = (root / name).resolve()
+    try:
+        path = (root / name).resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise ValueError(f"file name {name!r} is not a file name: {error}") from None
     if not path.is_relative_to(root):
-        raise ValueError(f"file name {name!r} leaves the shard")
+        raise ValueError(f"file name {name!r} leaves the folder")
     return path

@@ -1,0 +1,151 @@
+"""What a site lets go, decided in a file at the site. Nothing that a server sends can widen it.
+
+The file is named by the node's own configuration (`policy`), see docs/security.md and deploy/site.yaml. Where it is
+enforced: `client/site.py`.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from client.update_count import UpdateCount
+from common.blocks import Params
+from common.component import Options
+from common.config import ModalityName, messages
+from common.data.shard import Shard
+from common.errors import ConfigError, FedmosaicError, PolicyError, WireError
+from common.yaml_file import read_yaml
+
+log = logging.getLogger(__name__)
+
+ALWAYS = ("site", "round", "modalities", "classes", "num_examples")
+"""What leaves with every introduction and update: without it there is no federation."""
+METRICS = ("losses", "unreadable", "unusable", "seconds")
+LABEL_COUNTS = ("validation",)
+"""Tallies are counts by class."""
+HARMLESS = (PolicyError, WireError, ConfigError)
+"""Errors whose words are about the policy or about what the server sent, not about the site's examples."""
+
+
+class LocalDP(Options):
+    """Differential privacy of each update towards everybody, the server included.
+
+    clip: the L2 norm to which the update's difference to the received parameters is cut.
+    noise: standard deviation of the Gaussian noise that is then added to every value, in units of `clip`.
+    """
+
+    clip: float = Field(gt=0)
+    noise: float = Field(gt=0)
+
+
+class Policy(Options):
+    """Without a file everything holds as the defaults say.
+
+    modalities: those that may take part; any other is treated as if the shard did not have it. None: all.
+    metrics: whether losses, timings, counts of unreadable files, and the words of errors leave.
+    label_counts: whether counts by class leave: validation tallies, and methods that send such counts in the update.
+        Validation figures leave only if `metrics` is true as well.
+    min_examples: an update of fewer training examples does not leave.
+    max_updates: how many updates may leave, ever, over all runs. None: no limit.
+    state: the file in which they are counted, relative to the policy's folder; by default <policy>.state.json.
+    local_dp: None: updates leave as they are.
+    """
+
+    modalities: list[ModalityName] | None = Field(None, min_length=1)
+    metrics: bool = True
+    label_counts: bool = True
+    min_examples: int = Field(1, ge=1)
+    max_updates: int | None = Field(None, ge=0)
+    state: Path | None = None
+    local_dp: LocalDP | None = None
+
+    def part_of(self, shard: Shard) -> Shard:
+        """The shard without the modalities that may not take part.
+
+        Raises PolicyError when nothing is left.
+        """
+        if self.modalities is None:
+            return shard
+        if not set(self.modalities) & set(shard.info.modalities):
+            raise PolicyError("none of the modalities that this site's policy names is in its shard")
+        return shard.only(self.modalities)
+
+    def check_examples(self, count: int) -> None:
+        """Raises PolicyError when an update of `count` training examples may not leave."""
+        if count < self.min_examples:
+            raise PolicyError(f"fewer training examples than this site's policy asks for ({self.min_examples})")
+
+    def check_method(self, name: str, counts_labels: bool) -> None:
+        """Raises PolicyError when a method sends what may not leave."""
+        if counts_labels and not self.label_counts:
+            raise PolicyError(f"method {name} sends counts by class, which this site's policy forbids (label_counts)")
+
+    def check_updates(self) -> None:
+        """Raises PolicyError when no more updates may leave."""
+        if self.max_updates is not None:
+            self._count().check(self.max_updates)
+
+    def count_update(self) -> None:
+        """Count an update that is about to leave.
+
+        Raises PolicyError when it may not.
+        """
+        if self.max_updates is not None:
+            self._count().add(self.max_updates)
+
+    def figures(self, said: Mapping[str, Any]) -> dict[str, Any]:
+        """Of what the site would say, what may leave."""
+        allowed = {*ALWAYS}
+        if self.metrics:
+            allowed |= {*METRICS}
+            if self.label_counts:
+                allowed |= {*LABEL_COUNTS}
+        return {key: value for key, value in said.items() if key in allowed}
+
+    def update(self, received: Params, trained: Params) -> Params:
+        """Of the trained parameters, what may leave: as they are, or under local differential privacy."""
+        if self.local_dp is None:
+            return trained
+        from common.privacy import clip, new_secret, noise  # scipy takes its time to load
+
+        difference = {name: trained[name].double() - received[name].double() for name in trained}
+        cut = clip(difference, self.local_dp.clip)
+        noisy = noise(cut, self.local_dp.clip * self.local_dp.noise, new_secret(), "update")
+        return {name: (received[name].double() + noisy[name]).to(trained[name].dtype) for name in trained}
+
+    def reason(self, error: Exception) -> str:
+        """What may leave of an error's words; all of them stand in the node's log."""
+        if self.metrics or isinstance(error, HARMLESS):
+            return f"{type(error).__name__}: {error}"
+        log.error("kept from the server: %s", error, exc_info=not isinstance(error, FedmosaicError))
+        return f"{type(error).__name__}: the site's log says why; its policy keeps the reason (metrics)"
+
+    def _count(self) -> UpdateCount:
+        assert self.state is not None
+        return UpdateCount(self.state)
+
+
+def read_policy(path: Path | None) -> Policy:
+    """The policy in a file; the default one if the node names none.
+
+    Raises PolicyError, with every mistake, when a named file cannot be read.
+    """
+    if path is None:
+        return Policy()
+    try:
+        raw = read_yaml(path, "a policy is a mapping of options such as modalities, metrics")
+        policy = Policy.model_validate_json(json.dumps(raw))
+    except ConfigError as error:
+        mistakes = error.mistakes
+    except ValidationError as error:
+        mistakes = messages(error, kind=Policy)
+    except (TypeError, ValueError, RecursionError) as error:
+        mistakes = [f"a value of a kind that no option takes: {error}"]
+    else:
+        state = policy.state or Path(f"{path.stem}.state.json")
+        return policy.model_copy(update={"state": path.resolve().parent / state})
+    raise PolicyError(str(ConfigError(f"policy {path.name}", mistakes)))

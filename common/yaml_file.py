@@ -1,0 +1,75 @@
+"""YAML files that people write: read as a mapping, or refused with the reason."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from common.errors import ConfigError
+
+LARGEST = 1 << 20
+"""Bytes of a file."""
+MOST_VALUES = 100_000
+"""Values of a file, aliases written out: a few lines of them can stand for more than any memory holds."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping: a reader believes the first, YAML takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Raises ConstructorError, which is a YAMLError."""
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} twice", key.start_mark)
+                seen.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path, what: str) -> dict[str, Any]:
+    """The mapping in a file. what: that it is, for the message if it is something else.
+
+    Raises ConfigError.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+    except OSError as error:
+        raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
+    return parse_yaml(data, str(path), what)
+
+
+def parse_yaml(data: bytes, source: str, what: str) -> dict[str, Any]:
+    """The mapping in the bytes of a YAML file.
+
+    Raises ConfigError.
+    """
+    if len(data) > LARGEST:
+        raise ConfigError(source, [f"cannot be read: it is larger than {LARGEST >> 20} MiB"])
+    try:
+        raw = yaml.load(data.decode("utf-8"), _Loader)
+    except UnicodeDecodeError:
+        raise ConfigError(source, ["cannot be read: it is not UTF-8 text"]) from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: the 31st of February
+        raise ConfigError(source, [f"not YAML: {' '.join(str(error).split())}"]) from None
+    except RecursionError:
+        raise ConfigError(source, ["not YAML: it is nested too deeply"]) from None
+    if not isinstance(raw, dict):
+        raise ConfigError(source, [what])
+    if _too_many(raw):
+        raise ConfigError(source, [f"it has more than {MOST_VALUES} values, aliases written out"])
+    return raw
+
+
+def _too_many(raw: object) -> bool:
+    """Whether there are more than MOST_VALUES values, e.g. because an alias stands inside of what it stands for."""
+    waiting, count = [raw], 0
+    while waiting:
+        value = waiting.pop()
+        below = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+        count += len(below)
+        if count > MOST_VALUES:
+            return True
+        waiting += below
+    return False
