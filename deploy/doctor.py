@@ -18,15 +18,15 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
-import yaml
 from cryptography import x509
 from packaging.requirements import Requirement
 from rich.console import Console
 from rich.text import Text
 
+from client.policy import read_policy
 from common.data import media
 from common.data.shard import Shard
-from common.errors import RunError, ShardError
+from common.errors import PolicyError, RunError, ShardError
 from common.units import human
 from deploy.address import Address
 from deploy.handshake import CONNECT_SECONDS, connect, described, remedy, shake_hands
@@ -219,16 +219,12 @@ def _belong_together(private: Path, public: Path) -> bool:
 
 
 def policy(path: Path) -> Result:
-    """Whether a site's policy can be read."""
-    if mistakes := missing_file("--policy", path):
-        return Result("policy", State.FAILED, mistakes[0], "docs/security.md says what a policy holds")
+    """Whether a site's policy can be read; the options that differ from the defaults."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        return Result("policy", State.FAILED, f"{path}: {error}".splitlines()[0], "write it as YAML")
-    if not isinstance(content, dict):
-        return Result("policy", State.FAILED, f"{path} is no table of options", "docs/security.md says what it holds")
-    return Result("policy", State.OK, f"{path}: {', '.join(map(str, content))}")
+        chosen = read_policy(path).model_dump(exclude_defaults=True, exclude={"state"})
+    except PolicyError as error:
+        return Result("policy", State.FAILED, str(error), "docs/security.md says what a policy holds")
+    return Result("policy", State.OK, f"{path}: {', '.join(chosen) or 'the defaults'}")
 
 
 def shard(folder: Path) -> Result:

@@ -12,9 +12,10 @@ from typing import Any
 
 from common.errors import ConfigError
 from deploy.address import Address
+from deploy.clientapp import commands_folder
 from deploy.explain import explain_what_follows
 from deploy.handshake import insist
-from deploy.start import BIN, become, environment, missing_file, node_key
+from deploy.start import become, environment, missing_file, node_key
 
 RUNTIME_PORT = 9094
 
@@ -51,7 +52,7 @@ def _command(options: argparse.Namespace) -> None:
         raise ConfigError("node", mistakes)
     if not options.insecure:
         insist(Address.parse(options.superlink), options.root_certificates, wait=True)
-    env = environment([BIN] if BIN.is_dir() else [])
+    env = environment([commands_folder()])
     explain_what_follows()
     become([executable("flower-supernode"), *arguments(options)], env)
 

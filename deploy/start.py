@@ -12,8 +12,6 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key, l
 
 from deploy.certs import others_may_read
 
-BIN = Path(__file__).parent / "bin"
-"""Commands of ours that stand before Flower's on a node's PATH, where there are any."""
 NIST_CURVES = {"secp256r1", "secp384r1", "secp521r1"}
 """What Flower takes for a node's key."""
 

@@ -12,13 +12,14 @@ from common.metrics import Tally
 from common.types import Modality, Site, subset_name, subsets
 
 MOST = 1e12
-"""No honest count, loss or time is larger; sums over sites stay finite."""
+"""No honest count or time is larger; sums over sites stay finite."""
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 """Without control characters: it is shown on terminals."""
 Reason = Annotated[str, Field(max_length=10_000)]
 Count = Annotated[NonNegativeInt, Field(le=int(MOST))]
 Examples = Annotated[PositiveInt, Field(le=int(MOST))]
-Loss = Annotated[FiniteFloat, Field(ge=-MOST, le=MOST)]
+Loss = Annotated[FiniteFloat, Field(ge=-1e30, le=1e30)]
+"""That of a diverging run is large, and is reported as it is."""
 Seconds = Annotated[NonNegativeFloat, Field(le=MOST)]
 
 

@@ -126,7 +126,7 @@ def test_the_table_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     (tmp_path / "summary.json").write_text(json.dumps({
         "name": "x", "method": "fedavg", "dataset": "d", "accuracy": {"audio": 0.5}, "accuracy_on": "test",
         "macro_f1": None, "bytes_up": 10, "bytes_down": 2_000_000, "rounds": 1, "seconds": 3.0,
-        "refused": {"s": "[why]"}, "sites": {"t": {"unreadable": 3}, "u": {"unreadable": 0}},
+        "refused": {"s": "[why]"}, "missing": {"v": "gone"}, "sites": {"t": {"unreadable": 3}, "u": {"unreadable": 0}},
     }))  # fmt: skip
     show(tmp_path)
     text = capsys.readouterr().out
@@ -134,6 +134,7 @@ def test_the_table_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         "50.0%",
         "10 B up, 2.0 MB down",
         "refused s: [why]",
+        "missing v: gone",
         "1 round in",
         "t: 3 unreadable files",
         "report.html",

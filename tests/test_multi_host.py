@@ -14,9 +14,9 @@ from conftest import RAW, ROOT, experiment
 from hosts import Host, network, why_not
 
 from common.data.make import make_shards
+from deploy.clientapp import commands_folder
 from deploy.engines import executable
 from deploy.processes import Processes
-from deploy.start import BIN
 
 WHY_NOT = why_not()
 pytestmark = [
@@ -126,7 +126,7 @@ def start(service: Service, host: Host, processes: Processes, name: str) -> None
     """A service of a compose file on a host: its command sees its volumes, below /srv, and the image's programs."""
     script = ["set -eu", "mount -t tmpfs tmpfs /srv", "mount -t tmpfs tmpfs /opt", "mkdir /opt/venv"]
     script += [f"ln -s {entry} /opt/venv/" for entry in Path(sys.prefix).iterdir()]
-    script += [f"ln -s {BIN} /opt/venv/site-bin", "cd /srv"]
+    script += [f"ln -s {commands_folder()} /opt/venv/site-bin", "cd /srv"]
     for volume in service.volumes:
         source = host.folder / volume.source
         make = f"mkdir -p {volume.target}" if source.is_dir() else f"install -D /dev/null {volume.target}"

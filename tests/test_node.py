@@ -17,6 +17,7 @@ from test_cli import call
 from deploy import start
 from deploy.address import Address
 from deploy.certs import make
+from deploy.clientapp import commands_folder
 from deploy.engines import ENVIRONMENT
 from deploy.processes import free_ports
 
@@ -74,17 +75,11 @@ def test_only_what_was_given_is_in_the_nodes_settings(tiny_shards: Path, became:
     assert (read.insecure, read.root_certificates, read.auth_supernode_private_key) == (True, None, None)
 
 
-def test_our_commands_stand_before_flowers_on_a_nodes_path(
-    tiny_shards: Path, tmp_path: Path, became: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_our_commands_stand_before_flowers_on_a_nodes_path(tiny_shards: Path, became: dict[str, Any]) -> None:
     arguments = ["node", "--superlink", "h:9092", "--shard", tiny_shards / "client-0", "--insecure"]
     beside = str(Path(sys.executable).parent)
-    monkeypatch.setattr("deploy.node.BIN", tmp_path)
     call(*arguments)
-    assert became["env"]["PATH"].split(os.pathsep)[:2] == [str(tmp_path), beside]
-    monkeypatch.setattr("deploy.node.BIN", tmp_path / "absent")
-    call(*arguments)
-    assert became["env"]["PATH"].split(os.pathsep)[0] == beside
+    assert became["env"]["PATH"].split(os.pathsep)[:2] == [str(commands_folder()), beside]
 
 
 def test_every_mistake_of_a_node_is_said_at_once(

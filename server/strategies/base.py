@@ -29,6 +29,8 @@ from server.replies import SiteChangedError, read_training_reply
 from server.roster import Roster, listed
 
 log = logging.getLogger(__name__)
+TTL_MARGIN = 2.0
+"""Seconds by which a message outlives its round, so that it is the round that ends and not the message that is lost."""
 FIGURES = ("num_examples", "losses", "validation", "unreadable", "seconds")
 """What of a client's reply goes into the report of the round."""
 
@@ -182,7 +184,7 @@ class MultimodalStrategy(Strategy):
                     dst_node_id=node,
                     message_type="train",
                     group_id=str(server_round),
-                    ttl=self.experiment.federation.round_seconds,
+                    ttl=self.experiment.federation.round_seconds + TTL_MARGIN,
                 )
             )
         return messages
