@@ -75,18 +75,23 @@ class Launch:
                 status, details = self.flower.status(self.run_id)
                 unanswered = unanswered + 1 if status == UNKNOWN else 0
                 if unanswered == UNANSWERED_AT_MOST:
-                    raise RunError(f"run {self.run_id} is lost from sight: {details}")
+                    raise RunError(f"run {self.run_id} is lost from sight: {details}{self._remedy()}")
                 if status.startswith("finished"):
                     if status != "finished:completed":
                         raise RunError(self._reason(f"Flower says {status} {details}".strip()))
                     return
             time.sleep(POLL_SECONDS)
 
+    def _remedy(self) -> str:
+        """What can be done about a run that ended without a word, as far as this machine knows."""
+        saved = self.run_folder and list((self.run_folder / "checkpoints").glob("round-*"))
+        return "; its rounds are saved: go on with --resume" if saved else ""
+
     def _reason(self, otherwise: str) -> str:
         summary = self.run_folder / "summary.json" if self.run_folder else None
         if summary is None or not summary.exists():
             where = self.processes.logs if self.run_folder else "the log of the SuperLink"
-            return f"{otherwise}; see {where}"
+            return f"{otherwise}; see {where}{self._remedy()}"
         return str(json.loads(summary.read_text())["reason"])
 
 
