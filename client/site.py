@@ -15,7 +15,7 @@ from client.train import train
 from common import wire
 from common.blocks import Params, get_params, select, set_params
 from common.build import build_model, deterministic
-from common.config import Experiment
+from common.config import Experiment, Wire
 from common.data.loader import Loaded, load
 from common.data.shard import Shard
 from common.errors import FedmosaicError, TrainingError
@@ -38,11 +38,11 @@ class Opened:
 
 @dataclass(frozen=True)
 class Trained:
-    """The site's blocks as they were received and as they are now, and the type in which they travel."""
+    """The site's blocks as they were received and as they are now, and how they travel."""
 
     received: Params
     now: Params
-    dtype: str
+    wire: Wire
 
 
 class ChangedError(FedmosaicError):
@@ -84,9 +84,12 @@ class Site:
         figures = self._policy.figures(said)
         if trained is None:
             return wire.record(figures)
-        params = wire.pack(self._policy.update(trained.received, trained.now), trained.dtype)
+        params = self._policy.update(trained.received, trained.now)
+        if trained.wire.delta:
+            params = {name: value - trained.received[name] for name, value in params.items()}
+        packed = wire.pack(params, trained.wire.dtype)
         self._policy.count_update()
-        return wire.record(figures, params)
+        return wire.record(figures, packed)
 
     def introduce(self, request: Request) -> dict[str, Any]:
         """Who the site is. Its files are read here, so that a shard without usable examples is refused at the start.
@@ -141,7 +144,7 @@ class Site:
                 "train": time.perf_counter() - evaluated,
             },
         }
-        return said, Trained(received, select(get_params(model), held), experiment.wire.dtype)
+        return said, Trained(received, select(get_params(model), held), experiment.wire)
 
     def _permit(self, experiment: Experiment) -> None:
         """Raises PolicyError when the policy forbids what is asked for, before any example is read."""

@@ -179,9 +179,12 @@ class Federation(Options):
 
 
 class Wire(Options):
-    """dtype: how parameters travel; bfloat16 halves the bytes and rounds every value to 8 bits of precision."""
+    """dtype: how parameters travel; bfloat16 halves the bytes and rounds every value to 8 bits of precision.
+    delta: clients send the difference to what they received, of which the same 8 bits are far more precise.
+    """
 
     dtype: Literal["float32", "bfloat16"] = "float32"
+    delta: bool = False
 
 
 class Experiment(Options):

@@ -1,5 +1,6 @@
 """The streaming block-wise weighted mean."""
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 
@@ -12,27 +13,41 @@ from common.blocks import Params, block_of
 class BlockMean:
     """Weighted means of parameters that come one client at a time, each with the blocks it holds.
 
-    theta_b = sum_k w_k,b theta_k,b / sum_k w_k,b over the clients k that were added with block b. Sums are kept in
-    float64, so memory does not grow with the number of clients.
+    theta_b = sum_k w_k,b theta_k,b / sum_k w_k,b over the clients k that were added with block b. Memory does not grow
+    with the number of clients. Replies come in any order and the mean must be the same bits, so each sum is kept as two
+    float64 numbers, the second of what rounding took from the first (D. E. Knuth, "The Art of Computer Programming",
+    volume 2, section 4.2.2, theorem B): orders differ by 2^-100 of the sum, far below the last bit of the result.
     """
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._weights: defaultdict[str, float] = defaultdict(float)
+        self._lost: dict[str, Tensor] = {}
+        self._weights: defaultdict[str, list[float]] = defaultdict(list)
 
     def add(self, params: Mapping[str, Tensor], weights: Mapping[str, float]) -> None:
         """Add one client's parameters; `weights` are by block, one for each block that is in `params`."""
         for name, value in params.items():
-            weight = weights[block_of(name)]
-            term = value.to(torch.float64) * weight
-            self._sums[name] = self._sums[name].add_(term) if name in self._sums else term
+            term = value.to(torch.float64) * weights[block_of(name)]
+            if name in self._sums:
+                self._add(name, term)
+            else:
+                self._sums[name], self._lost[name] = term, torch.zeros_like(term)
         for block in {block_of(name) for name in params}:
-            self._weights[block] += weights[block]
+            self._weights[block].append(weights[block])
+
+    def _add(self, name: str, term: Tensor) -> None:
+        before = self._sums[name]
+        after = before + term
+        added = after - before
+        self._lost[name] += (before - (after - added)) + (term - added)
+        self._sums[name] = after
 
     def result(self, otherwise: Mapping[str, Tensor]) -> Params:
         """The means; a parameter that nobody added, or only with weight 0, keeps its value in `otherwise`."""
+        totals = {block: math.fsum(weights) for block, weights in self._weights.items()}
         means: Params = {}
         for name, value in otherwise.items():
-            total = self._weights.get(block_of(name), 0.0)
-            means[name] = (self._sums[name] / total).to(value.dtype) if name in self._sums and total else value
+            total = totals.get(block_of(name), 0.0)
+            known = name in self._sums and total
+            means[name] = ((self._sums[name] + self._lost[name]) / total).to(value.dtype) if known else value
         return means

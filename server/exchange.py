@@ -4,13 +4,15 @@ Flower's own `Grid.send_and_receive` looks for replies every 3 seconds; this ask
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
 POLL_SECONDS = 0.1
+AT_ONCE = 4
+"""Replies that are fetched, and so held in memory, at a time."""
 
 
 @dataclass(frozen=True)
@@ -22,27 +24,34 @@ class Reply:
     error: str = ""
 
 
-def exchange(grid: Grid, messages: Iterable[Message], seconds: float) -> list[Reply]:
-    """Send the messages and collect the replies until all are there or the time is up.
+def exchange(grid: Grid, messages: Iterable[Message], seconds: float) -> Iterator[Reply]:
+    """Send the messages and yield the replies as they come, until all are there or the time is up; at last, those that
+    did not come.
 
-    Replies come in the order of the messages. An error reply of Flower may name another sender than the node that
-    failed, so replies are told apart by the message they answer.
+    Replies are fetched a few at a time, so that memory does not grow with their number. An error reply of Flower may
+    name another sender than the node that failed, so replies are told apart by the message they answer.
     """
     sent = list(messages)
     ids = list(grid.push_messages(sent)) if sent else []
     # A message that could not be pushed, to a node that has just left, has no id.
-    names = [name or f"unsent {index}" for index, name in enumerate(ids)]
-    nodes = {name: message.metadata.dst_node_id for name, message in zip(names, sent, strict=True)}
-    replies = {name: Reply(nodes[name], None, "its node is not connected") for name in set(names) - set(ids)}
+    for message, name in zip(sent, ids, strict=True):
+        if not name:
+            yield Reply(message.metadata.dst_node_id, None, "its node is not connected")
+    waiting = {name: message.metadata.dst_node_id for message, name in zip(sent, ids, strict=True) if name}
     deadline = time.monotonic() + seconds
-    while len(replies) < len(nodes) and time.monotonic() < deadline:
-        for message in grid.pull_messages([name for name in nodes if name not in replies]):
-            name = message.metadata.reply_to_message_id
-            replies[name] = _reply(nodes[name], message)
-        if len(replies) < len(nodes):
+    while waiting and time.monotonic() < deadline:
+        for few in batched(list(waiting), AT_ONCE):
+            for message in grid.pull_messages(few):
+                yield _reply(waiting.pop(message.metadata.reply_to_message_id), message)
+        if waiting:
             time.sleep(POLL_SECONDS)
-    late = f"no reply within {seconds:g} s"
-    return [replies.get(name, Reply(node, None, late)) for name, node in nodes.items()]
+    for node in waiting.values():
+        yield Reply(node, None, f"no reply within {seconds:g} s")
+
+
+def batched(names: list[str], size: int) -> Iterator[list[str]]:
+    """The names in lists of at most `size`."""
+    return (names[start : start + size] for start in range(0, len(names), size))
 
 
 def _reply(node: int, message: Message) -> Reply:

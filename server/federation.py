@@ -191,6 +191,7 @@ class Federation:
                 "clients": clients,
                 "failed": report.failed,
                 "attempts": report.attempts,
+                "block_bytes": report.block_bytes,
                 "bytes_up": report.bytes_up,
                 "bytes_down": report.bytes_down,
                 "seconds": {

@@ -61,6 +61,10 @@ def test_the_records_of_a_run(tiny_shards: Path, tmp_path: Path) -> None:
     assert set(lines[2]["test"]) == {"audio", "image", "audio+image"}
     assert set(lines[2]["losses"]) == {"fused", "unimodal", "infiltration", "proximal"}
     assert set(lines[1]["losses"]) == {"fused", "unimodal", "proximal"}
+    per_block = {block: sum(t.numel() * 4 for key, t in load_file(tmp_path / "model.safetensors").items()
+                            if block_of(key) == block) for block in ("audio", "image", "shared")}  # fmt: skip
+    expected = {block: count * (1 if block == "image" else 2) for block, count in per_block.items()}
+    assert lines[2]["block_bytes"] == {"up": expected, "down": expected}
     assert lines[2]["bytes_up"] == sum(client["bytes_up"] for client in lines[2]["clients"].values())
     held = {site: set(client["modalities"]) for site, client in lines[2]["clients"].items()}
     assert sorted(map(sorted, held.values())) == [["audio"], ["audio", "image"]]

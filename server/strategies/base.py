@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from common import wire
-from common.blocks import Params, select
+from common.blocks import Params, block_of, select
 from common.build import build_model
 from common.component import Component
 from common.config import Experiment
@@ -42,6 +43,7 @@ class RoundReport:
     clients: by site, its figures. failed: by site, why nothing of it was used; rejected: those of them that did reply.
     validation: merged over the clients, of the model they received. aggregation: what the strategy says of how it
     weighed the clients. attempts: how often sites were asked. bytes_to: by site, bytes of the last message to it.
+    block_bytes: up and down, those of the parameters by block; the rest of the messages is figures and headers.
     """
 
     clients: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -54,11 +56,13 @@ class RoundReport:
     bytes_up: int = 0
     bytes_down: int = 0
     bytes_to: dict[str, int] = field(default_factory=dict)
+    block_bytes: dict[str, Counter[str]] = field(default_factory=lambda: {"up": Counter(), "down": Counter()})
 
-    def sent(self, site: str, count: int) -> None:
-        """Note a message of this many bytes to a site."""
+    def sent(self, site: str, count: int, blocks: Counter[str]) -> None:
+        """Note a message of this many bytes to a site, and those of its parameters by block."""
         self.bytes_to[site] = count
         self.bytes_down += count
+        self.block_bytes["down"] += blocks
 
     def used(self, site: str, figures: dict[str, Any]) -> None:
         """Note the figures of a site whose update is part of the mean."""
@@ -81,7 +85,9 @@ class MultimodalStrategy(Strategy):
         """How many sites are asked in a round."""
         self._round = 0
         self._received: Params = {}
-        self._usable: dict[str, tuple[Update, dict[str, Any]]] = {}
+        self._sent: dict[frozenset[Modality], Params] = {}
+        self._mean = BlockMean()
+        self._usable: dict[str, dict[str, Any]] = {}
         optimizer = experiment.federation.optimizer
         self._optimizer = ServerOptimizer(optimizer) if optimizer else None
 
@@ -114,7 +120,7 @@ class MultimodalStrategy(Strategy):
 
     def shortage(self) -> dict[Modality, int]:
         """How many usable replies of its holders each modality lacks; those that lack none are left out."""
-        held = Counter(m for update, _ in self._usable.values() for m in update.held)
+        held = Counter(m for figures in self._usable.values() for m in figures["modalities"])
         minimum = self.experiment.federation.min_holders
         return {m: count - held[m] for m, count in sorted(minimum.items()) if count > held[m]}
 
@@ -153,7 +159,7 @@ class MultimodalStrategy(Strategy):
     def begin_round(self, server_round: int, arrays: ArrayRecord) -> None:
         """Forget the round before. arrays: the global parameters."""
         self._round, self._received = server_round, wire.unpack(arrays)
-        self.report, self._usable = RoundReport(), {}
+        self.report, self._mean, self._usable, self._sent = RoundReport(), BlockMean(), {}, {}
         settings = self.experiment
         self.wanted = settings.federation.sample or max(settings.data.clients, len(self.sites))
 
@@ -174,10 +180,10 @@ class MultimodalStrategy(Strategy):
             site = self.sites[node]
             held = site.modalities
             if held not in packed:
-                packed[held] = wire.pack(select(self._received, held), self.experiment.wire.dtype)
+                packed[held] = wire.pack(self._blocks(held), self.experiment.wire.dtype)
             told = {"experiment": self.experiment.to_json(), "round": server_round, "modalities": sorted(held)}
             content = wire.record(told, packed[held])
-            self.report.sent(site.name, wire.size(content))
+            self.report.sent(site.name, wire.size(content), self._block_bytes(held))
             messages.append(
                 Message(
                     content,
@@ -189,13 +195,28 @@ class MultimodalStrategy(Strategy):
             )
         return messages
 
+    def _blocks(self, held: frozenset[Modality]) -> Params:
+        """What a client that holds these modalities receives, as it travels."""
+        if held not in self._sent:
+            dtype = wire.DTYPES[self.experiment.wire.dtype]
+            blocks = select(self._received, held)
+            self._sent[held] = {name: value.to(dtype).to(torch.float32) for name, value in blocks.items()}
+        return self._sent[held]
+
+    def _block_bytes(self, held: frozenset[Modality]) -> Counter[str]:
+        """By block, the bytes of the parameters of a client that holds these modalities."""
+        count: Counter[str] = Counter()
+        for name, value in self._blocks(held).items():
+            count[block_of(name)] += value.numel() * wire.DTYPES[self.experiment.wire.dtype].itemsize
+        return count
+
     def lose(self, node: int, reason: str) -> None:
         """Note that a node did not reply: it must introduce itself again before it is sampled."""
         self.report.failed[self.sites[node].name] = reason
         self.roster.lose(node, reason)
 
     def receive(self, message: Message) -> None:
-        """Keep a reply for the mean if it passes the checks; else note its site and the reason."""
+        """Fold a reply into the mean if it passes the checks; else note its site and the reason."""
         node = message.metadata.src_node_id
         site = self.sites.get(node)
         if site is None or site.name not in self.report.bytes_to:
@@ -211,7 +232,8 @@ class MultimodalStrategy(Strategy):
             self.lose(node, str(change))
             return
         self.report.failed.pop(site.name, None)
-        self._usable[site.name] = update, figures
+        self._usable[site.name] = figures
+        self.contribute(self._mean, update, self._received)
 
     def _checked(self, message: Message, site: Site) -> tuple[Update, dict[str, Any]]:
         """A reply's update and figures.
@@ -219,9 +241,13 @@ class MultimodalStrategy(Strategy):
         Raises WireError with the reason to refuse it, SiteChangedError when the site wants to introduce itself again.
         """
         said = read_training_reply(wire.read_body(message), self._round, site)
-        sent, dtype = select(self._received, site.modalities), self.experiment.wire.dtype
-        update = Update(site.name, site.modalities, wire.read_params(message, sent, dtype), said.num_examples)
-        check_norm(update, sent, dtype, self.experiment.federation.max_update_norm)
+        sent, settings = self._blocks(site.modalities), self.experiment.wire
+        params, start = wire.read_params(message, sent, settings.dtype), sent
+        if settings.delta:  # to the model as it is here, so that what rounding took on the way down is not lost
+            start = select(self._received, site.modalities)
+            params = {name: start[name] + value for name, value in params.items()}
+        update = Update(site.name, site.modalities, params, said.num_examples)
+        check_norm(update, start, self.experiment.federation.max_update_norm)
         figures = {name: getattr(said, name) for name in FIGURES}
         return update, figures | {"modalities": sorted(site.modalities), "bytes_up": wire.size(message.content)}
 
@@ -238,14 +264,13 @@ class MultimodalStrategy(Strategy):
         if not self.satisfied():
             raise RunError(self.too_few())
         self.report.failed |= self._silent()
-        mean = BlockMean()
-        for _, (update, figures) in sorted(self._usable.items()):
-            self.report.used(update.site, figures)
-            self.contribute(mean, update, self._received)
-        self._usable = {}
+        for site, figures in sorted(self._usable.items()):
+            self.report.used(site, figures)
+            self.report.block_bytes["up"] += self._block_bytes(frozenset(figures["modalities"]))
         self._merge_figures()
-        self.report.aggregation = self.finish(mean)
-        params = mean.result(self._received)
+        self.report.aggregation = self.finish(self._mean)
+        params = self._mean.result(self._received)
+        self._mean = BlockMean()
         if self._optimizer is not None:
             params = self._optimizer.step(server_round, self._received, params, self._learned())
         return wire.pack(params), MetricRecord(dict(self.report.losses))

@@ -1,0 +1,89 @@
+"""Replies are folded in as they come: any order gives the same bits, and few are held at a time."""
+
+import json
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import experiment
+from flwr.app import Message
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from client.site import Site
+from common import wire
+from deploy.in_process import InProcessGrid
+from server.aggregation import BlockMean
+from server.exchange import AT_ONCE, exchange
+from server.federation import Federation
+from server.record import RunFolder
+from server.strategies.fedcmi import FedCMIStrategy
+
+VALUES = st.floats(-(2.0**99), 2.0**99, width=32, allow_subnormal=False)
+
+
+@given(st.lists(st.tuples(VALUES, st.integers(1, 10**6)), min_size=1, max_size=12), st.randoms(use_true_random=False))
+def test_the_mean_is_exact_and_does_not_depend_on_the_order(clients: list[tuple[float, int]], random: object) -> None:
+    exact = sum(Fraction(value) * weight for value, weight in clients) / sum(weight for _, weight in clients)
+    results = []
+    for _ in range(3):
+        mean = BlockMean()
+        for value, weight in clients:
+            mean.add({"w": torch.tensor([value])}, {"shared": float(weight)})
+        results.append(mean.result({"w": torch.zeros(1)})["w"])
+        random.shuffle(clients)  # type: ignore[attr-defined]
+    assert all(torch.equal(results[0], other) for other in results[1:])
+    largest = max(abs(value) for value, _ in clients)
+    assert abs(Fraction(float(results[0])) - exact) <= abs(exact) * Fraction(2) ** -23 + Fraction(largest) / 2**90
+
+
+class CountingGrid(InProcessGrid):
+    """Remembers how many replies were asked for at a time."""
+
+    asked: list[int]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        names = list(message_ids)
+        self.asked = [*getattr(self, "asked", []), len(names)]
+        return super().pull_messages(names)
+
+
+def test_few_replies_are_fetched_at_a_time(tiny_shards: Path) -> None:
+    grid = CountingGrid([Site(tiny_shards / "client-0", f"s{index}") for index in range(9)])
+    strategy = FedCMIStrategy(experiment(data__clients=9))
+    strategy.roster.look(grid)
+    grid.asked = []
+    content = wire.record({"experiment": experiment().to_json()})
+    messages = [Message(content, dst_node_id=node, message_type="query") for node in grid.sites]
+    assert len(list(exchange(grid, messages, 5))) == 9
+    assert grid.asked == [AT_ONCE, AT_ONCE, 1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_differences_give_the_same_model_and_more_exactly_in_bfloat16(
+    dtype: str, tiny_shards: Path, tmp_path: Path
+) -> None:
+    models = {}
+    for name, changes in {
+        "exact": {},
+        "whole": {"wire__dtype": dtype},
+        "delta": {"wire__dtype": dtype, "wire__delta": True},
+    }.items():
+        chosen = experiment(federation__rounds=1, **changes)
+        grid = InProcessGrid([Site(tiny_shards / "client-0"), Site(tiny_shards / "client-1")])
+        Federation(chosen, grid, tiny_shards / "test", RunFolder(tmp_path / name, chosen)).run()
+        models[name] = load_file(tmp_path / name / "model.safetensors")
+    lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines()[1] for name in ("whole", "delta")]
+    sizes = [json.loads(line)["bytes_up"] for line in lines]
+    assert abs(sizes[0] - sizes[1]) < 200  # of the figures
+    error = {
+        name: sum(float((models[name][key] - value).abs().sum()) for key, value in models["exact"].items())
+        for name in ("whole", "delta")
+    }
+    if dtype == "float32":
+        assert error["delta"] < 1e-2
+    else:
+        assert error["delta"] < error["whole"] / 3
