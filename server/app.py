@@ -12,7 +12,6 @@ from flwr.serverapp import Grid, ServerApp
 from common.build import deterministic
 from common.config import Experiment, parse, read
 from common.errors import ConfigError, FedmosaicError, RunError
-from server.checkpoint import Checkpoint, check_same, load_checkpoint
 from server.federation import Federation
 from server.record import RunFolder, free_folder, unfinished_folder
 from server.report import write_report
@@ -31,40 +30,30 @@ def main(grid: Grid, context: Context) -> None:
     deterministic()
     settings = {key: str(value) for key, value in context.run_config.items()}
     experiment = read_experiment(settings["experiment"])
-    folder, checkpoint = _folder(settings, experiment)
-    after = (checkpoint.round if checkpoint else -1) if settings["resume"] else None
-    run = RunFolder(folder, experiment, after)
+    run = RunFolder(_folder(settings, experiment), experiment, resume=bool(settings["resume"]))
     test_shard = Path(settings["test-shard"]) if settings["test-shard"] else None
     probe_shard = Path(settings["probe-shard"]) if settings["probe-shard"] else None
     started = time.perf_counter()
     status, reason, federation = "failed", "the ServerApp stopped on an unexpected error, see its log", None
     try:
-        federation = Federation(experiment, grid, test_shard, run, probe_shard, checkpoint)
+        federation = Federation(experiment, grid, test_shard, run, probe_shard)
         federation.run()
         status, reason = "completed", ""
     except FedmosaicError as error:
         reason = str(error)
         raise
     finally:
-        about = {"name": folder.name, "status": status, "reason": reason, "engine": settings["engine"]}
+        about = {"name": run.folder.name, "status": status, "reason": reason, "engine": settings["engine"]}
         figures = federation.summary() if federation else {}
         _conclude(run, about | _described(experiment) | figures | {"seconds": time.perf_counter() - started})
 
 
-def _folder(settings: dict[str, str], experiment: Experiment) -> tuple[Path, Checkpoint | None]:
-    """The folder of the run, and the checkpoint to go on from.
-
-    Raises ConfigError when the run cannot be resumed with this experiment.
-    """
-    wanted = Path(settings["run-dir"]) if settings["run-dir"] else Path("runs") / experiment.name
-    if not settings["resume"]:
-        return (wanted if settings["run-dir"] else free_folder(wanted)), None
-    folder = wanted if settings["run-dir"] else unfinished_folder(wanted)
-    checkpoint = load_checkpoint(folder)
-    if checkpoint:
-        check_same(experiment, checkpoint)
-    log.info("going on after round %d", checkpoint.round if checkpoint else 0)
-    return folder, checkpoint
+def _folder(settings: dict[str, str], experiment: Experiment) -> Path:
+    """The folder of the run, a new one or that of the run to go on with."""
+    if settings["run-dir"]:
+        return Path(settings["run-dir"])
+    wanted = Path("runs") / experiment.name
+    return unfinished_folder(wanted) if settings["resume"] else free_folder(wanted)
 
 
 def _conclude(run: RunFolder, summary: dict[str, Any]) -> None:

@@ -43,7 +43,7 @@ class Progress:
 
 
 class Federation:
-    """A run of one experiment over the nodes of a grid, from its beginning or from a checkpoint."""
+    """A run of one experiment over the nodes of a grid, from its beginning or from the run folder's checkpoint."""
 
     def __init__(
         self,
@@ -52,7 +52,6 @@ class Federation:
         test_shard: Path | None,
         run: RunFolder,
         probe_shard: Path | None = None,
-        checkpoint: Checkpoint | None = None,
     ) -> None:
         self.experiment, self.grid, self.run_folder = experiment, grid, run
         self.strategy: MultimodalStrategy = experiment.component("strategy").build(experiment, probe_shard)
@@ -60,9 +59,8 @@ class Federation:
         self.test = TestSet(experiment, test_shard) if test_shard else None
         self.roster.classes = self.test.classes if self.test else None
         self.progress = Progress()
-        self._start = checkpoint
-        if checkpoint:
-            self._restore(checkpoint)
+        if run.checkpoint:
+            self._restore(run.checkpoint)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -74,9 +72,8 @@ class Federation:
 
         Raises RunError when too few clients take part or when what was learned cannot be saved.
         """
-        done, params = 0, None
-        if self._start:
-            done, params = self._start.round, self._start.params
+        start = self.run_folder.checkpoint
+        done, params = (start.round, start.params) if start else (0, None)
         if done < self.experiment.federation.rounds:
             self._gather()
         if params is None:

@@ -2,7 +2,9 @@
 
 import fcntl
 import json
+import logging
 import os
+import time
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +15,11 @@ from safetensors.torch import save
 from common.blocks import Params
 from common.config import Experiment
 from common.errors import ConfigError, RunError
+from server.checkpoint import Checkpoint, check_same, load_checkpoint
 from server.files import append_line, write_whole
 
+log = logging.getLogger(__name__)
+LOOK_SECONDS, PATIENCE_SECONDS = 1.0, 120.0
 METRICS, SUMMARY = "metrics.jsonl", "summary.json"
 RESERVED_BYTES = 1 << 20
 
@@ -25,21 +30,24 @@ class RunFolder:
     Whole files appear at once; metrics.jsonl grows by a line a round. A little space is reserved, so that a full disk
     does not keep the summary from saying so.
 
-    resumed_after: the round after which a run goes on, -1 for none; later lines of metrics.jsonl are dropped.
+    resume: whether the folder has a run that goes on, from `checkpoint` (None: from its beginning); later lines of
+    metrics.jsonl are dropped. Another process that still writes to the folder, e.g. a ServerApp that has not noticed
+    yet that its SuperLink is dead, is waited for.
 
-    Raises ConfigError when the folder already has a run, RunError when another process writes to it or nothing can be
-    written.
+    Raises ConfigError when the folder has a run already, or one that cannot go on with these options; RunError when
+    another process writes to it or nothing can be written.
     """
 
-    def __init__(self, folder: Path, experiment: Experiment, resumed_after: int | None = None) -> None:
-        if resumed_after is None and (folder / "experiment.yaml").exists():
+    def __init__(self, folder: Path, experiment: Experiment, resume: bool = False) -> None:
+        if not resume and (folder / "experiment.yaml").exists():
             raise ConfigError("run folder", [f"{folder} has a run already, and a run never overwrites another"])
         self.folder = folder
+        self.checkpoint: Checkpoint | None = None
         self._reserve = folder / ".reserve"
         write_whole(self._reserve, bytes(RESERVED_BYTES))
-        self._claim()
-        if resumed_after is not None:
-            self._go_on(resumed_after)
+        self._claim(PATIENCE_SECONDS if resume else 0)
+        if resume:
+            self._go_on(experiment)
         write_whole(folder / "experiment.yaml", experiment.to_yaml().encode())
 
     def round(self, line: Mapping[str, Any]) -> None:
@@ -56,20 +64,39 @@ class RunFolder:
         self._reserve.unlink(missing_ok=True)
         write_whole(self.folder / SUMMARY, json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
 
-    def _claim(self) -> None:
-        """Hold a lock on the folder as long as this object, or its process, lives."""
+    def _claim(self, seconds: float) -> None:
+        """Hold a lock on the folder as long as this object, or its process, lives. seconds: how long to wait for the
+        end of another holder."""
         lock = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
         weakref.finalize(self, os.close, lock)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"another process still writes to {self.folder}: wait for its end, or stop it") from None
+        deadline = time.monotonic() + seconds
+        while not _locked(lock):
+            owner = os.pread(lock, 20, 0).decode()
+            if time.monotonic() > deadline:
+                raise RunError(f"process {owner} still writes to {self.folder}: wait for its end, or stop it")
+            log.info("waiting for the end of process %s, which still writes to %s", owner, self.folder)
+            time.sleep(LOOK_SECONDS)
+        os.pwrite(lock, f"{os.getpid():<20}".encode(), 0)
 
-    def _go_on(self, number: int) -> None:
+    def _go_on(self, experiment: Experiment) -> None:
+        check_unfinished(self.folder)
+        self.checkpoint = load_checkpoint(self.folder)
+        if self.checkpoint:
+            check_same(experiment, self.checkpoint)
+        done = self.checkpoint.round if self.checkpoint else -1
+        log.info("going on after round %d", max(0, done))
         (self.folder / SUMMARY).unlink(missing_ok=True)
-        kept = [line for line in read_rounds(self.folder) if line["round"] <= number]
-        lines = "".join(json.dumps(line, allow_nan=False) + "\n" for line in kept)
-        write_whole(self.folder / METRICS, lines.encode())
+        kept = [line for line in read_rounds(self.folder) if line["round"] <= done]
+        write_whole(self.folder / METRICS, "".join(json.dumps(line, allow_nan=False) + "\n" for line in kept).encode())
+
+
+def _locked(file: int) -> bool:
+    """Whether an open file could be locked."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def read_rounds(folder: Path) -> list[dict[str, Any]]:
@@ -100,7 +127,12 @@ def unfinished_folder(wanted: Path) -> Path:
     folder, number = wanted, 2
     while (later := wanted.with_name(f"{wanted.name}-{number}")).exists():
         folder, number = later, number + 1
+    check_unfinished(folder)
+    return folder
+
+
+def check_unfinished(folder: Path) -> None:
+    """Raises ConfigError when the run in a folder has run to its end."""
     summary = folder / SUMMARY
     if summary.exists() and json.loads(summary.read_text(encoding="utf-8"))["status"] == "completed":
         raise ConfigError("--resume", [f"{folder} has run to its end"])
-    return folder

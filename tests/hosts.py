@@ -57,6 +57,14 @@ class Host:
             assert time.monotonic() < deadline, f"nothing listens on {self.address}:{port}"
             time.sleep(0.2)
 
+    def cut(self) -> None:
+        """Take the host off the network."""
+        _ip("-n", self.namespace, "link", "set", "eth0", "down")
+
+    def heal(self) -> None:
+        """Put it back."""
+        _ip("-n", self.namespace, "link", "set", "eth0", "up")
+
     def names(self, names: Mapping[str, str]) -> None:
         """Give the host an /etc/hosts of its own."""
         lines = ["127.0.0.1 localhost", *(f"{address} {name}" for name, address in names.items())]

@@ -47,10 +47,8 @@ class CrashingGrid(InProcessGrid):
 
 
 def go(chosen: Experiment, shards: Path, folder: Path, crash_in: int = 0, resume: bool = False) -> Federation:
-    checkpoint = load_checkpoint(folder) if resume else None
-    after = (checkpoint.round if checkpoint else -1) if resume else None
-    run = RunFolder(folder, chosen, after)
-    federation = Federation(chosen, CrashingGrid(shards, crash_in), shards / "test", run, checkpoint=checkpoint)
+    run = RunFolder(folder, chosen, resume)
+    federation = Federation(chosen, CrashingGrid(shards, crash_in), shards / "test", run)
     federation.run()
     return federation
 
@@ -93,9 +91,8 @@ def test_a_run_that_died_before_its_first_round_starts_anew(tiny_shards: Path, t
 def test_a_run_that_died_after_its_last_round_needs_no_client(tiny_shards: Path, tmp_path: Path) -> None:
     chosen = experiment(federation__rounds=2)
     done = go(chosen, tiny_shards, tmp_path / "run").summary()
-    checkpoint = load_checkpoint(tmp_path / "run")
-    run = RunFolder(tmp_path / "run", chosen, ROUNDS)
-    again = Federation(chosen, InProcessGrid([]), tiny_shards / "test", run, checkpoint=checkpoint)
+    run = RunFolder(tmp_path / "run", chosen, resume=True)
+    again = Federation(chosen, InProcessGrid([]), tiny_shards / "test", run)
     again.run()
     assert again.summary() == done | {"resumed": [2], "missing": again.summary()["missing"]}
 
@@ -184,12 +181,17 @@ def test_a_full_disk_ends_the_run_with_a_clear_message_and_loses_nothing(
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_two_processes_never_write_to_one_folder(tmp_path: Path) -> None:
+def test_two_processes_never_write_to_one_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("server.record.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("server.record.LOOK_SECONDS", 0.05)
     first = RunFolder(tmp_path / "run", experiment())
-    with pytest.raises(RunError, match="another process still writes"):
-        RunFolder(tmp_path / "run", experiment(), 0)
+    with caplog.at_level("INFO"), pytest.raises(RunError, match=rf"process {os.getpid()} .*still writes"):
+        RunFolder(tmp_path / "run", experiment(), resume=True)
+    assert "waiting for the end of process" in caplog.text
     del first
-    RunFolder(tmp_path / "run", experiment(), 0)
+    RunFolder(tmp_path / "run", experiment(), resume=True)
 
 
 def test_a_run_never_overwrites_another(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,6 +121,50 @@ def test_a_federation_of_four_hosts_trains_over_tls_with_node_keys(hosts: list[H
     status, said = sites[1].run(executable("fedmosaic"), "doctor", "--address", f"{NAME}:8000")
     assert status == 1  # the control API is for operators on the server only
     assert f"{NAME}:8000: Connection refused" in said
+
+
+def test_a_network_that_is_cut_and_heals_costs_time_only(hosts: list[Host], processes: Processes) -> None:
+    server, *sites = hosts
+    server.start(processes, "superlink", executable("fedmosaic"), "superlink", "--certs", "certs", "--state", "state")
+    server.wait_for(processes, 9092)
+    server.wait_for(processes, 8000)
+    register(server, *SITES, address="127.0.0.1:8000")
+    for index, site in enumerate(sites):
+        site.start(processes, SITES[index], *node(index))
+    trust = ["--engine", "superlink", "--address", "127.0.0.1:8000", "--root-certificates", "certs/ca.crt"]
+    patient = [
+        "--set",
+        "federation.rounds=4",
+        "--set",
+        "federation.round_seconds=45",
+        "--set",
+        "federation.wait_seconds=200",
+    ]
+    processes.start(
+        "run",
+        server.inside([executable("fedmosaic"), "run", "tiny.yaml", *trust, *patient]),
+        server.folder,
+        vital=False,
+    )
+    lines = server.folder / "runs" / "tiny" / "metrics.jsonl"
+    wait_until(lambda: lines.exists() and len(lines.read_text().splitlines()) >= 2, 200)
+    sites[1].cut()
+    time.sleep(50)
+    sites[1].heal()
+    summary = server.folder / "runs" / "tiny" / "summary.json"
+    wait_until(summary.exists, 300)
+    ended = json.loads(summary.read_text())
+    assert (ended["status"], ended["rounds"], ended["missing"]) == ("completed", 4, {}), ended
+    rounds = [json.loads(line) for line in lines.read_text().splitlines()][1:]
+    assert all(set(line["clients"]) == set(SITES) for line in rounds)
+    assert max(line["attempts"] for line in rounds) > 1
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def start(service: Service, host: Host, processes: Processes, name: str) -> None:
