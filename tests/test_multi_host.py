@@ -22,7 +22,7 @@ from deploy.processes import Processes
 WHY_NOT = why_not()
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(560),
+    pytest.mark.timeout(1500),
     pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT),
 ]
 SITES = ["clinic-0", "clinic-1", "clinic-2"]
