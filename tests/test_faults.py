@@ -41,6 +41,7 @@ class Lab:
     processes: Processes
     ports: list[int]
     nodes: int = 0
+    superlinks: int = 0
     shard_of: dict[str, Path] = field(default_factory=dict)
 
     def fedmosaic(self, *arguments: str | Path, seconds: float = 300) -> subprocess.CompletedProcess[str]:
@@ -54,7 +55,8 @@ class Lab:
     def start_superlink(self) -> None:
         where = ["--port", self.ports[0], "--fleet-address", f"127.0.0.1:{self.ports[1]}"]
         told = ["superlink", "--certs", "certs", "--state", "state", *map(str, where)]
-        self.processes.start("superlink", [executable("fedmosaic"), *told], self.folder, vital=False)
+        self.superlinks += 1
+        self.processes.start(f"superlink-{self.superlinks}", [executable("fedmosaic"), *told], self.folder, vital=False)
         for port in self.ports[:2]:
             wait_for_port(port, self.processes, 60)
 
@@ -95,8 +97,10 @@ class Lab:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def wait_for_round(self, name: str, number: int, seconds: float = 200) -> None:
+        """Until a round has been saved."""
         deadline = time.monotonic() + seconds
-        while len(self.lines(name)) <= number:
+        folder = self.folder / "runs" / name / "checkpoints"
+        while not list(folder.glob(f"round-{number:06d}-*")):
             assert time.monotonic() < deadline, f"round {number} of {name} does not come"
             time.sleep(0.1)
 
