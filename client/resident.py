@@ -42,7 +42,13 @@ STARTS = 2
 RETRY_SECONDS, RETRIES = 0.05, 1200
 """How often, and how many times, somebody is looked for who holds the lock and does not listen: he is about to start or
 to end."""
-COMMAND = "import json, sys; s = json.loads(sys.argv[1]); sys.path[:] = s['path']; from client.worker import main; main(s)"
+COMMAND = """
+import json, sys
+settings = json.loads(sys.argv[1])
+sys.path[:] = settings["path"]
+from client.worker import main
+main(settings)
+"""
 
 
 class WorkerError(FedmosaicError):
@@ -231,7 +237,7 @@ def _start(place: Path, lock: int, settings: dict[str, Any]) -> None:
 
 
 def _greeted(place: Path, key: str) -> socket.socket | None:
-    """A connection whose other end has this key and is free; None where nobody is, or one who ends because he has not."""
+    """A connection to who has this key and is free; None where nobody listens, or one who ends as he has another."""
     connection = socket.socket(socket.AF_UNIX)
     try:
         connection.connect(f"{place}.sock")

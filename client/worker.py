@@ -1,8 +1,8 @@
 """The resident worker of a site: keeps torch, the shard and its prepared examples between messages.
 
-Flower starts a process for every message; that process (`client/app.py`) hands the message over (`client/resident.py`) and
-returns the answer. The worker answers one message after the other with one `client.site.Site`, so that what leaves the
-site is decided there as ever. It ends
+Flower starts a process for every message; that process (`client/app.py`) hands the message over (`client/resident.py`)
+and returns the answer. The worker answers one message after the other with one `client.site.Site`, so that what leaves
+the site is decided there as ever. It ends
 
 - when no message has come for a while,
 - with the node: when the process that starts the ClientApps is gone,
@@ -11,6 +11,7 @@ site is decided there as ever. It ends
 - after an error that is not this project's own, so that the next message finds a process without its traces.
 """
 
+import contextlib
 import logging
 import os
 import select
@@ -21,7 +22,8 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from flwr.app import Message, Metadata, RecordDict
+from flwr.app import Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
 
 from client import frames
 from client.resident import code
@@ -52,6 +54,8 @@ class Worker:
     """Answers whoever has the key."""
 
     def __init__(self, shard: Path, site: str, policy: Path | None, key: str) -> None:
+        # Flower lets nobody make a message who is not one of its tasks
+        TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 0
         self._home, self._key = (shard, site, policy), key
         self._site, self._stamp = Site(*self._home), None
 
@@ -95,16 +99,8 @@ class Worker:
     def _answer(self, asked: frames.Frame) -> RecordDict:
         if asked.header["stamp"] != self._stamp:  # the shard is another one now
             self._site, self._stamp = Site(*self._home), asked.header["stamp"]
-        return self._site.answer(_message(asked.header["kind"], frames.content_of(asked)))
-
-
-def _message(kind: str, content: RecordDict) -> Message:
-    """A message of which only the kind and the content are known; a site reads no more of it."""
-    metadata = Metadata(
-        run_id=0, message_id="", src_node_id=0, dst_node_id=0, reply_to_message_id="", group_id="",
-        created_at=time.time(), ttl=0.0, message_type=kind,
-    )  # fmt: skip
-    return Message(content=content, metadata=metadata)
+        # of whom it is, and for whom, a site reads nothing
+        return self._site.answer(Message(frames.content_of(asked), dst_node_id=0, message_type=asked.header["kind"]))
 
 
 def _say(connection: socket.socket, header: dict[str, Any], content: RecordDict | None = None) -> None:
@@ -116,10 +112,8 @@ def _say(connection: socket.socket, header: dict[str, Any], content: RecordDict 
 
 def _end_when_alone(connection: socket.socket, done: threading.Event) -> None:
     """Until the answer is sent, who asked says nothing more: its connection can only end."""
-    try:
+    with contextlib.suppress(OSError):
         connection.recv(1)
-    except OSError:
-        pass
     if not done.is_set():
         log.warning("who asked is gone, so this message is not answered")
         os._exit(1)
@@ -127,10 +121,8 @@ def _end_when_alone(connection: socket.socket, done: threading.Event) -> None:
 
 def _end_with(owner: int) -> NoReturn:
     """End this process with another one."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         _wait_for_end(owner)
-    except ProcessLookupError:
-        pass
     os._exit(0)
 
 

@@ -35,8 +35,8 @@ COMMANDS = ("agentapp", "clientapp", "connector", "model", "serverapp", "simulat
 SUPERNODE = "flower-supernode"
 """Flower's, with shorter waits: `deploy/supernode.py`."""
 PARTS: dict[str, Any] = {"initial_backoff": 0.05, "backoff_cap": 0.5, "max_tries_per_object": None}
-"""How long to wait for parts of a message that the SuperNode is still receiving: Flower's first wait is 1 s. Its limit of
-two hours (`max_time`) ends the tries."""
+"""How long to wait for parts of a message that the SuperNode is still receiving: Flower's first wait is 1 s. Its limit
+of two hours (`max_time`) ends the tries."""
 
 
 def main() -> None:

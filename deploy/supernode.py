@@ -3,8 +3,8 @@
 Flower 1.39 waits, by hand-written sleeps without a setting, in `flwr/supernode/start_client_internal.py`:
 
 - 3 s whenever the SuperLink has no message. Here: a tenth of the time for which there has been nothing to do, at least
-  0.1 s and never more than Flower's 3 s. So a message waits for at most a tenth of what went before it, and the SuperLink
-  of many idle nodes is asked no more often than by Flower.
+  0.1 s and never more than Flower's 3 s. So a message waits for at most a tenth of what went before it, and the
+  SuperLink of many idle nodes is asked no more often than by Flower.
 - 0.5 s between looks for the ClientApp's reply, which lies in this very process. Here: 0.02 s.
 - 1 s, then 2, 4, 8 and 10 s, for a part of a message that the server has announced and not yet sent, which is the rule
   for a node that asks often. Here: 0.05 s, growing to 1 s.

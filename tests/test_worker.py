@@ -28,7 +28,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client import frames, resident, worker
+from client import frames, resident, site, worker
 from client.resident import NoWorkerError, private_folder
 from common import wire
 from common.blocks import get_params, select
@@ -52,7 +52,8 @@ reply = app(message, context).content
 arrays = [array.data for record in reply.array_records.values() for array in record.values()]
 with open(f"{sys.argv[2]}/answer-{os.getpid()}", "w") as file:
     json.dump({
-        "body": json.loads(reply.config_records["body"]["json"]), "torch": "torch" in sys.modules, "client": os.getpid(),
+        "body": json.loads(reply.config_records["body"]["json"]), "torch": "torch" in sys.modules,
+        "client": os.getpid(),
         "params": hashlib.sha256(b"".join(arrays)).hexdigest() if arrays else "",
     }, file)
 """
@@ -94,9 +95,8 @@ class Node:
     def start(self, do: str = "", before: list[str] | None = None, **more: Any) -> subprocess.Popen[bytes]:
         node = {"shard": str(self.shard), **self.settings}
         told = {"body": json.dumps({"do": do}), "params": "", "kind": "train", "node": node, **more}
-        env = {
-            **os.environ, "PYTHONPATH": str(self.code), "XDG_RUNTIME_DIR": str(self.folder), MARK: self.mark, **self.env,
-        }  # fmt: skip
+        ours = {"PYTHONPATH": str(self.code), "XDG_RUNTIME_DIR": str(self.folder), MARK: self.mark}
+        env = {**os.environ, **ours, **self.env}
         command = [*(before or []), sys.executable, "-c", CLIENT, json.dumps(told)]
         with (self.folder / "log").open("ab") as log:
             return subprocess.Popen([*command, str(self.folder)], cwd=self.folder, env=env, stderr=log)
@@ -174,6 +174,19 @@ def test_with_and_without_a_worker_the_site_says_the_same(node: Node, tiny_shard
     assert alone[1]["params"] and alone[1]["body"]["losses"]
     assert "malformed request" in alone[2]["body"]["error"]
     assert node.log.count("without a resident worker: FEDMOSAIC_WORKER_MINUTES is 0") == len(alone)
+
+
+def test_a_site_keeps_the_examples_of_the_last_few_sets_of_encoders(
+    tiny_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "KEPT", 2)
+    kept = site.Site(tiny_shards / "client-1")
+    narrow, wide, small = (experiment(model__encoders__image__size=size) for size in (8, 16, 4))
+    first, second = kept.open(narrow).loaded, kept.open(wide).loaded
+    assert kept.open(narrow).loaded is first
+    assert kept.open(small).loaded is not second
+    assert kept.open(wide).loaded is second
+    assert kept.open(narrow).loaded is not first
 
 
 def test_one_worker_answers_one_message_after_the_other_and_is_closed_to_others(node: Node, tmp_path: Path) -> None:
@@ -370,7 +383,7 @@ names = st.text(min_size=1, max_size=8)
 contents = st.builds(
     lambda texts, arrays: RecordDict(
         {f"c-{name}": ConfigRecord(values) for name, values in texts.items()}
-        | {f"a-{name}": ArrayRecord({key: _bytes(data) for key, data in values.items()}) for name, values in arrays.items()}
+        | {f"a-{name}": ArrayRecord({key: _bytes(data) for key, data in some.items()}) for name, some in arrays.items()}
     ),
     st.dictionaries(names, st.dictionaries(names, st.text()), max_size=3),
     st.dictionaries(names, st.dictionaries(names, st.binary(max_size=2000), max_size=3), max_size=2),
