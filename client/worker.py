@@ -46,6 +46,7 @@ def main(settings: dict[str, Any]) -> NoReturn:
         worker = Worker(Path(settings["shard"]), settings["site"], policy, settings["key"])
         with socket.socket(fileno=settings["listener"]) as listener:
             worker.serve(listener, settings["minutes"] * 60)
+            Path(listener.getsockname()).unlink(missing_ok=True)
     logging.shutdown()
     os._exit(0)  # and the lock is free: taking torch apart needs seconds
 

@@ -250,7 +250,8 @@ def _start_superlink(processes: Processes, work: Path, simulation: bool) -> Link
 def _start_nodes(processes: Processes, work: Path, shards: Path, clients: int, vital: bool) -> None:
     fleet = (processes.logs / "fleet-port").read_text()
     commands = commands_folder()  # as at a site: they start faster, and run what is installed, which is what we sent
-    env = {"PATH": f"{commands}{os.pathsep}{processes.env['PATH']}"}
+    path = f"{commands}{os.pathsep}{processes.env['PATH']}"
+    env = {"PATH": path, "XDG_RUNTIME_DIR": str(work)}  # so that the sockets of resident workers go with the run
     for index, port in enumerate(free_ports(clients)):
         shard = shards.resolve() / client_name(index)
         command = [str(commands / SUPERNODE), "--insecure", "--superlink", f"127.0.0.1:{fleet}"]

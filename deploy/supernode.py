@@ -21,7 +21,7 @@ from typing import Any
 
 NOTHING, REPLY = 3, 0.5
 """Seconds that Flower waits when there is no message, and for a reply or a part of one."""
-FLOWERS = [REPLY, REPLY, NOTHING]
+FLOWERS = [f"time.sleep({seconds})" for seconds in (REPLY, REPLY, NOTHING)]
 SHARE, SHORTEST = 0.1, 0.1
 REPLY_SECONDS = 0.02
 PARTS: dict[str, Any] = {"initial_backoff": 0.05, "backoff_cap": 1.0, "max_tries_per_object": None}
@@ -65,9 +65,9 @@ def unlike(flower: ModuleType) -> str:
     """How the module differs from the one whose waits are known; "" if it does not."""
     tree = ast.parse(inspect.getsource(flower))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "time.sleep"]
-    waits = sorted(node.args[0].value for node in calls if isinstance(node.args[0], ast.Constant))
-    if waits != FLOWERS or len(calls) != len(FLOWERS):
-        return f"it sleeps for {', '.join(ast.unparse(node.args[0]) for node in calls) or 'no'} seconds"
+    waits = sorted(map(ast.unparse, calls))
+    if waits != FLOWERS:
+        return f"it waits by {', '.join(waits) or 'other means'}"
     if sum(isinstance(node, ast.Name) and node.id == "time" for node in ast.walk(tree)) != len(calls):
         return "it uses the time for more than to sleep"
     taken = inspect.signature(flower.pull_objects).parameters if hasattr(flower, "pull_objects") else {}

@@ -41,9 +41,9 @@ def test_the_waits_are_those_of_the_installed_flower() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("time.sleep(3)", "time.sleep(2)", "it sleeps for"),
-        ("time.sleep(3)", "wait(3)", "it sleeps for"),
-        ("time.sleep(3)", "time.sleep(interval)", "it sleeps for"),
+        ("time.sleep(3)", "time.sleep(2)", "it waits by"),
+        ("time.sleep(3)", "wait(3)", "it waits by"),
+        ("time.sleep(3)", "time.sleep(interval)", "it waits by"),
         ("run_id = None", "run_id = time.time()", "more than to sleep"),
         ("def _insert_message", "pull_objects = print\n\n\ndef _insert_message", "in another way"),
     ],
