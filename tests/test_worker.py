@@ -181,7 +181,7 @@ def test_a_site_keeps_the_examples_of_the_last_few_sets_of_encoders(
 ) -> None:
     monkeypatch.setattr(site, "KEPT", 2)
     kept = site.Site(tiny_shards / "client-1")
-    narrow, wide, small = (experiment(model__encoders__image__size=size) for size in (8, 16, 4))
+    narrow, wide, small = (experiment(model__encoders__image__size=size) for size in (8, 16, 24))
     first, second = kept.open(narrow).loaded, kept.open(wide).loaded
     assert kept.open(narrow).loaded is first
     assert kept.open(small).loaded is not second
