@@ -1,14 +1,18 @@
 """The ClientApp: Flower messages in and out.
 
-Flower starts a new process for every message, so nothing heavy is imported before a message asks for it. An error that
-is not this project's own reaches the server as Flower's error reply.
+Flower starts a new process for every message, so this one imports nothing heavy: a node's resident worker
+(`client/worker.py`) answers. Without a worker this process does. An error that is not this project's own reaches the
+server as Flower's error reply.
 """
 
+import logging
+import sys
 from pathlib import Path
 
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+log = logging.getLogger(__name__)
 app = ClientApp()
 
 
@@ -25,15 +29,33 @@ def train(message: Message, context: Context) -> Message:
 
 
 def _reply(message: Message, context: Context) -> Message:
-    from client.site import Site, refusal
     from common.errors import FedmosaicError
 
     name = str(context.node_config.get("site", ""))
     try:
-        site = Site(shard_folder(context), name, policy_file(context))
+        shard, policy = shard_folder(context), policy_file(context)
     except FedmosaicError as error:
-        return Message(refusal(name or "a site without a name", f"{type(error).__name__}: {error}"), reply_to=message)
-    return Message(content=site.answer(message), reply_to=message)
+        from client.site import refusal
+
+        reason = f"{type(error).__name__}: {error}"
+        return Message(refusal(name or "a site without a name", reason), reply_to=message)
+    # a process that has torch, such as the simulation's, gains nothing from another
+    resident = "shard" in context.node_config and "torch" not in sys.modules
+    return Message(content=_answer(message, shard, name, policy, resident), reply_to=message)
+
+
+def _answer(message: Message, shard: Path, name: str, policy: Path | None, resident: bool) -> RecordDict:
+    """Raises WorkerError when the resident worker fails; without one, whatever the site raises."""
+    if resident:
+        from client.resident import Home, NoWorkerError, ask
+
+        try:
+            return ask(Home(shard, name, policy), message.metadata.message_type, message.content)
+        except NoWorkerError as error:
+            log.warning("this process answers itself, without a resident worker: %s", error)
+    from client.site import Site
+
+    return Site(shard, name, policy).answer(message)
 
 
 def policy_file(context: Context) -> Path | None:

@@ -25,6 +25,8 @@ from common.types import Batch
 
 LONGEST = 4000
 """Characters of a reason."""
+KEPT = 4
+"""Sets of encoders whose prepared examples are kept at most: a resident worker sees many experiments."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class ChangedError(FedmosaicError):
 class Site:
     """A shard folder, the name of the site (without one the shard's own holds) and the file of its policy, if any.
 
-    The examples are prepared once for each set of encoders, and kept: who keeps the site keeps them.
+    The examples are prepared once for each set of encoders, and the last few are kept: who keeps the site keeps them.
     """
 
     def __init__(self, folder: Path, name: str = "", policy: Path | None = None) -> None:
@@ -184,6 +186,8 @@ class Site:
             encoders = {m: model.encoder(m) for m in model.modalities if allowed is None or m in allowed}
             loaded = load(shard, encoders, {m: how for m, how in experiment.completion.items() if m in encoders})
             self._prepared[prepared] = shard, loaded
+            if len(self._prepared) > KEPT:
+                del self._prepared[next(iter(self._prepared))]
         return Opened(shard, model, loaded)
 
 

@@ -9,12 +9,16 @@ server learns of a difference; what runs is the installed release in any case.
 import importlib
 import io
 import os
+import sys
 import tomllib
 import zipfile
 import zlib
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 from flwr.clientapp import ClientApp
@@ -28,22 +32,46 @@ MOST_LISTED = 3
 PROJECT = "pyproject.toml"
 COMMANDS = ("agentapp", "clientapp", "connector", "model", "serverapp", "simulation")
 """All that Flower may start for a task, by the kind of the task, which the server chooses."""
+SUPERNODE = "flower-supernode"
+"""Flower's, with shorter waits: `deploy/supernode.py`."""
+PARTS: dict[str, Any] = {"initial_backoff": 0.05, "backoff_cap": 0.5, "max_tries_per_object": None}
+"""How long to wait for parts of a message that the SuperNode is still receiving: Flower's first wait is 1 s. Its limit
+of two hours (`max_time`) ends the tries."""
 
 
 def main() -> None:
     """`flwr-clientapp` with three of its steps replaced: installing the app, its dependencies, and loading it."""
+    _leave_out_installer()
     flower = importlib.import_module("flwr.supernode.runtime.run_clientapp")
-    command = importlib.import_module("flwr.supernode.cli.flwr_clientapp")
     replaced = {
         "install_from_fab": _compare,
         "install_app_dependencies": _refuse_dependencies,
         "get_load_client_app_fn": _load_installed,
+        "pull_and_inflate_object_from_tree": partial(flower.pull_and_inflate_object_from_tree, **PARTS),
     }
     for name, ours in replaced.items():
         if not hasattr(flower, name):
             raise RunError(f"this version of Flower has no {name}: its nodes cannot be bound to the installed code")
         setattr(flower, name, ours)
-    command.flwr_clientapp()
+    _command(flower).flwr_clientapp()
+
+
+def _leave_out_installer() -> None:
+    """Flower's installer of apps, with the command line it comes with, would be loaded for every message: 0.2 s."""
+    empty = ModuleType("flwr.cli.install")
+    setattr(empty, "install_from_fab", _compare)  # noqa: B010 - mypy knows no attributes of new modules
+    sys.modules[empty.__name__] = empty
+
+
+def _command(flower: ModuleType) -> ModuleType:
+    """Flower's command, from its file: its package would load the SuperNode too, with databases: 0.7 s a message."""
+    assert flower.__file__
+    path = Path(flower.__file__).parents[1] / "cli" / "flwr_clientapp.py"
+    spec = spec_from_file_location("flwr_clientapp", path)
+    assert spec and spec.loader
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def commands_folder() -> Path:
@@ -52,9 +80,9 @@ def commands_folder() -> Path:
     Raises RunError when a command in it cannot be started: the next one on the PATH would be, which is Flower's.
     """
     folder = Path(__file__).resolve().parent / "bin"
-    for command in COMMANDS:
-        if not os.access(folder / f"flwr-{command}", os.X_OK):
-            raise RunError(f"{folder}/flwr-{command} is not executable: chmod 755 {folder}/flwr-*")
+    for command in (*(f"flwr-{task}" for task in COMMANDS), SUPERNODE):
+        if not os.access(folder / command, os.X_OK):
+            raise RunError(f"{folder}/{command} is not executable: chmod 755 {folder}/*")
     return folder
 
 

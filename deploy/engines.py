@@ -22,6 +22,7 @@ from common.config import Experiment
 from common.data.make import client_name
 from common.errors import RunError
 from deploy.app_folder import make_app_folder
+from deploy.clientapp import SUPERNODE, commands_folder
 from deploy.processes import Processes, free_ports, wait_for_port
 
 Engine = Literal["simulation", "processes", "superlink"]
@@ -248,9 +249,12 @@ def _start_superlink(processes: Processes, work: Path, simulation: bool) -> Link
 
 def _start_nodes(processes: Processes, work: Path, shards: Path, clients: int, vital: bool) -> None:
     fleet = (processes.logs / "fleet-port").read_text()
+    commands = commands_folder()  # as at a site: they start faster, and run what is installed, which is what we sent
+    path = f"{commands}{os.pathsep}{processes.env['PATH']}"
+    env = {"PATH": path, "XDG_RUNTIME_DIR": str(work)}  # so that the sockets of resident workers go with the run
     for index, port in enumerate(free_ports(clients)):
         shard = shards.resolve() / client_name(index)
-        command = [executable("flower-supernode"), "--insecure", "--superlink", f"127.0.0.1:{fleet}"]
+        command = [str(commands / SUPERNODE), "--insecure", "--superlink", f"127.0.0.1:{fleet}"]
         command += [
             "--host",
             "127.0.0.1",
@@ -259,4 +263,4 @@ def _start_nodes(processes: Processes, work: Path, shards: Path, clients: int, v
             "--node-config",
             f"shard={json.dumps(str(shard))}",
         ]
-        processes.start(f"supernode-{index}", command, work, vital)
+        processes.start(f"supernode-{index}", command, work, vital, env)

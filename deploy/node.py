@@ -12,7 +12,7 @@ from typing import Any
 
 from common.errors import ConfigError
 from deploy.address import Address
-from deploy.clientapp import commands_folder
+from deploy.clientapp import SUPERNODE, commands_folder
 from deploy.explain import explain_what_follows
 from deploy.handshake import insist
 from deploy.start import become, environment, missing_file, node_key
@@ -46,15 +46,13 @@ def add_parser(commands: Any) -> None:
 
 
 def _command(options: argparse.Namespace) -> None:
-    from deploy.engines import executable
-
     if mistakes := _mistakes(options):
         raise ConfigError("node", mistakes)
     if not options.insecure:
         insist(Address.parse(options.superlink), options.root_certificates, wait=True)
-    env = environment([commands_folder()])
+    commands = commands_folder()
     explain_what_follows()
-    become([executable("flower-supernode"), *arguments(options)], env)
+    become([str(commands / SUPERNODE), *arguments(options)], environment([commands]))
 
 
 def arguments(options: argparse.Namespace) -> list[str]:

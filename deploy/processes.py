@@ -30,16 +30,18 @@ class Processes:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._vital: set[str] = set()
 
-    def start(self, name: str, command: Sequence[str], cwd: Path, vital: bool = True) -> None:
+    def start(
+        self, name: str, command: Sequence[str], cwd: Path, vital: bool = True, env: Mapping[str, str] | None = None
+    ) -> None:
         """Start a process in a session of its own, so that Ctrl-C reaches only us and we end it in order.
 
-        vital: whether its end is a failure that `check` reports.
+        vital: whether its end is a failure that `check` reports. env: what differs from the others' environment.
         """
         with self.log(name).open("wb") as output:
             self._running[name] = subprocess.Popen(
                 command,
                 cwd=cwd,
-                env=self.env,
+                env={**self.env, **(env or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

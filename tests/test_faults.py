@@ -192,12 +192,24 @@ def test_a_bad_reply_is_left_out_with_site_and_reason(
 
 
 def test_a_killed_client_process_costs_its_round_only(lab: Lab) -> None:
-    lab.order({"b": {"1": "killed"}})
+    lab.order({"b": {"1": "client killed"}})
     done = lab.run("client-killed", min_replies=2, round_seconds=20)
     assert done.returncode == 0, done.stdout + done.stderr
     first, *others = lab.lines("client-killed")[1:]
     assert first["failed"]["b"] == "no reply within 20 s"
     assert all(len(line["clients"]) >= 2 for line in others)
+
+
+def test_a_killed_worker_is_known_at_once_and_replaced(lab: Lab) -> None:
+    lab.order({"b": {"2": "worker killed"}})
+    done = lab.run("worker-killed", min_replies=2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    _, _, second, *_ = lab.lines("worker-killed")
+    assert "worker process ended while it answered" in second["failed"]["b"]
+    lab.order({})
+    done = lab.run("worker-replaced", rounds=1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(lab.lines("worker-replaced")[1]["clients"]) == {"a", "b", "c"}
 
 
 def test_a_straggler_does_not_hold_up_later_rounds(lab: Lab) -> None:

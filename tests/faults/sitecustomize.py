@@ -46,8 +46,10 @@ def spoil(site: Any) -> None:
         fault = plan.get(self._name, {}).get(str(wire.read_body(message).get("round")))
         if fault == "raise":
             raise ZeroDivisionError("a mistake of the client's code")
-        if fault == "killed":
+        if fault == "worker killed":
             os.kill(os.getpid(), signal.SIGKILL)
+        if fault == "client killed":
+            kill_client()
         if fault == "slow":
             time.sleep(30)
         reply = honest(self, message)
@@ -57,6 +59,19 @@ def spoil(site: Any) -> None:
         return reply
 
     site.answer = answer
+
+
+def kill_client() -> None:
+    """Kill the process for whom the resident worker, which this is, works: what its node has started."""
+    owner = json.loads(sys.argv[1])["owner"]
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == owner and b"flwr-clientapp" in (entry / "cmdline").read_bytes():
+                os.kill(int(entry.name), signal.SIGKILL)
+        except OSError:
+            continue
+    time.sleep(30)  # or the answer would be there before the end is noticed
 
 
 SPOILED: dict[str, Any] = {
