@@ -1,7 +1,8 @@
 """Who takes part: the sites that have introduced themselves, by node.
 
 Flower gives a node that starts anew another id, unless it has a key, and lists a dead one for a minute. Sites are
-therefore known by name, and a name belongs to the key that first came with it. Messages wait at a node until it is done
+therefore known by name, and a name belongs to the key that was registered with it, else to the key that first came with
+it. Messages wait at a node until it is done
 with the one before: whoever did not answer is asked again who it is, and is not sampled until that is answered. So one
 question tells whether a site is back, is free, and what it holds now.
 """
@@ -46,6 +47,7 @@ class Roster:
         self.classes: tuple[str, ...] | None = None
         self._experiment = experiment
         self._online: dict[int, str] = {}
+        self._registered: dict[str, int] = {}
         self._node_of: dict[str, int] = {}
         self._asked: dict[str, int] = {}
         self._answered: dict[int, Site | None] = {}  # those not accepted; with the site, if only its name is taken
@@ -70,7 +72,9 @@ class Roster:
 
     def look(self, grid: Grid) -> None:
         """See who came and who left, ask those who came, hear what those who were asked have said. Does not wait."""
-        self._online = {node.node_id: bytes(node.public_key).hex() for node in grid.get_nodes()}
+        nodes = list(grid.get_nodes())
+        self._online = {node.node_id: bytes(node.public_key).hex() for node in nodes}
+        self._registered = {node.name: node.node_id for node in nodes if node.name}
         self._forget()
         self._ask(grid)
         for node, site in sorted(self._hear(grid), key=lambda answer: (answer[1].name, answer[0])):
@@ -156,7 +160,7 @@ class Roster:
             self._refuse(site.name, f"its classes {list(site.classes)} are not the federation's {list(classes)}")
         elif not site.modalities <= set(self._experiment.modalities):
             self._refuse(site.name, f"it holds {sorted(site.modalities)}, unknown to the experiment")
-        elif self.keys.get(site.name, key) != key:
+        elif self.keys.get(site.name, key) != key or self._registered.get(site.name, node) != node:
             self._refuse(f"{site.name} (node {node})", "this name belongs to another key")
         elif self._taken(site.name, node):
             self._answered[node] = site

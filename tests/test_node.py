@@ -1,8 +1,10 @@
 """What `fedmosaic node`, `superlink` and `register` tell Flower, and which mistakes they answer at once."""
 
 import os
+import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,15 @@ from flwr.superlink.cli.flower_superlink import _parse_args_run_superlink
 from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode, _try_setup_client_authentication
 from hypothesis import given
 from hypothesis import strategies as st
+from test_certs import write_server
 from test_cli import call
+from test_doctor import serving
 
 from deploy import start
 from deploy.address import Address
 from deploy.certs import make
 from deploy.clientapp import commands_folder
-from deploy.engines import ENVIRONMENT
+from deploy.engines import ENVIRONMENT, executable
 from deploy.processes import free_ports
 
 
@@ -80,6 +84,23 @@ def test_our_commands_stand_before_flowers_on_a_nodes_path(tiny_shards: Path, be
     beside = str(Path(sys.executable).parent)
     call(*arguments)
     assert became["env"]["PATH"].split(os.pathsep)[:2] == [str(commands_folder()), beside]
+
+
+@pytest.mark.parametrize(("server", "reason"), [("expired", "expired"), ("foreign", "another CA")])
+def test_a_node_ends_when_the_superlink_has_another_certificate_than_it_should(
+    server: str, reason: str, tiny_shards: Path, certs: Path, tmp_path: Path
+) -> None:
+    long_ago = datetime.now(UTC) - timedelta(days=11)
+    theirs = write_server(tmp_path / "theirs", now=long_ago if server == "expired" else None)
+    if server == "expired":
+        shutil.copy(theirs / "ca.crt", certs / "ca.crt")
+    with serving(theirs) as address:
+        arguments = node(tiny_shards / "client-0", certs)
+        arguments[2] = address
+        command = [executable("fedmosaic"), *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert reason in done.stderr and "Traceback" not in done.stderr
 
 
 def test_every_mistake_of_a_node_is_said_at_once(

@@ -37,12 +37,13 @@ class UnreliableGrid(InProcessGrid):
         self.offline: set[int] = set()
         self.silent: set[int] = set()
         self.keys: dict[int, bytes] = {}
+        self.names: dict[int, str] = {}
         self.trained: list[tuple[int, int]] = []
         self._then = then
 
     def get_nodes(self) -> Iterable[NodeInfo]:
         listed = [node for node in self.sites if node not in self.offline]
-        return [NodeInfo(node_id=node, public_key=self.keys.get(node, b"")) for node in listed]
+        return [NodeInfo(node_id=n, public_key=self.keys.get(n, b""), name=self.names.get(n, "")) for n in listed]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         messages = list(messages)
@@ -160,6 +161,18 @@ def test_a_name_belongs_to_the_key_that_first_came_with_it(tiny_shards: Path, tm
     assert 12 not in {node for _, node in grid.trained}
     state = run.roster.state()
     assert state["keys"] == {"client-0": b"zero".hex(), "client-1": b"one".hex()}
+
+
+def test_a_name_belongs_to_the_key_that_was_registered_with_it(tiny_shards: Path, tmp_path: Path) -> None:
+    grid = UnreliableGrid(tiny_shards / "client-0", tiny_shards / "client-1")
+    honest = {11: Site(tiny_shards / "client-0", "a"), 12: Site(tiny_shards / "client-1", "b")}
+    grid.sites = {10: Site(tiny_shards / "client-1", "b"), **honest}
+    grid.keys = {10: b"stranger", 11: b"a", 12: b"b"}
+    grid.names = {10: "stranger", 11: "a", 12: "b"}
+    run = federation(grid, tiny_shards, tmp_path)
+    run.run()
+    assert run.summary()["refused"] == {"b (node 10)": "this name belongs to another key"}
+    assert {node for _, node in grid.trained} == {11, 12}
 
 
 def test_a_site_may_come_back_with_other_modalities(tiny_shards: Path, tmp_path: Path) -> None:
