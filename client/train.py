@@ -11,7 +11,7 @@ from common.config import Experiment, Train
 from common.data.loader import batches
 from common.errors import TrainingError
 from common.models.base import MultimodalModel
-from common.seeding import derive, torch_rng
+from common.seeding import seeded, torch_rng
 from common.types import Batch, Modality
 
 log = logging.getLogger(__name__)
@@ -34,8 +34,7 @@ def train(model: MultimodalModel, examples: Batch, experiment: Experiment, numbe
     optimizer = make_optimizer(model, settings)
     losses: dict[str, float] = {}
     order = torch_rng(experiment.seed, "order", number, site)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(experiment.seed, "train", number, site))
+    with seeded(experiment.seed, "train", number, site):
         for epoch in range(settings.epochs):
             done = (number - 1 + epoch / settings.epochs) / experiment.federation.rounds
             for group in optimizer.param_groups:

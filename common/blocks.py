@@ -22,7 +22,13 @@ def block_of(name: str) -> str:
 
 
 def get_params(model: MultimodalModel) -> Params:
-    """What of a model's state is learned and travels: parameters and running statistics, but no counters.
+    """A copy of what of a model's state is learned and travels, see `learned`."""
+    return {name: value.clone().contiguous() for name, value in learned(model).items()}
+
+
+def learned(model: MultimodalModel) -> Params:
+    """What of a model's state is learned and travels: parameters and running statistics, but no counters. The tensors
+    are the model's own.
 
     A tensor that the model has under two names (shared projectors) is there once, under the first.
     """
@@ -31,7 +37,7 @@ def get_params(model: MultimodalModel) -> Params:
     for name, value in model.state_dict(keep_vars=True).items():
         if value.is_floating_point() and id(value) not in seen:
             seen.add(id(value))
-            params[name] = value.detach().clone().contiguous()
+            params[name] = value.detach()
     return params
 
 
