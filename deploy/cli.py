@@ -7,13 +7,13 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import yaml
 
 from common.config import Experiment, read
 from common.errors import ConfigError, DataError, FedmosaicError, ModelError
-from deploy import certs, doctor, node, register, superlink
+from deploy import certs, doctor, engines, node, register, superlink
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: fedmosaic run configs/digits-mini-fedcmi.yaml --engine processes",
     )
     _add_config(run)
-    run.add_argument("--engine", choices=["simulation", "processes", "superlink"], default="simulation")
+    run.add_argument("--engine", choices=get_args(engines.Engine), default="simulation")
     run.add_argument(
         "--shards",
         type=Path,
@@ -198,7 +198,6 @@ def _shard(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from deploy import engines
     from deploy.display import follow, show
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
@@ -217,11 +216,31 @@ def _run(options: argparse.Namespace) -> None:
         folder = (_resumed_folder if options.resume else _new_folder)(folder, experiment).resolve()
         test_shard = test_shard.resolve() if test_shard else None
         probe_shard = probe_shard.resolve() if probe_shard else None
+    if options.engine == "inprocess":
+        assert folder is not None
+        _run_here(experiment, shards, test_shard, probe_shard, folder, options.resume)
+        show(folder)
+        return
     with engines.launch(
         options.engine, experiment, shards, test_shard, probe_shard, folder, link, watch=local, resume=options.resume
     ) as launched:
         follow(launched, experiment)
     show(launched.run_folder)
+
+
+def _run_here(
+    experiment: Experiment, shards: Path, test: Path | None, probe: Path | None, folder: Path, resume: bool
+) -> None:
+    """Run server and clients in this process, with the log in the run folder."""
+    from deploy.display import Beside
+    from deploy.in_process import run_here
+
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    form = "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(level=logging.INFO, format=form, filename=folder / "logs" / "run.log", force=True)
+    settings = engines.run_settings("inprocess", experiment, shards, test, probe, folder, resume)
+    with Beside(folder, experiment):
+        run_here(settings, shards, experiment.data.clients)
 
 
 def _complete(options: argparse.Namespace) -> None:
