@@ -104,7 +104,7 @@ def test_a_client_that_raises_is_named_and_the_round_goes_on(
 
 def test_a_model_that_is_used_again_keeps_nothing_of_the_client_before(tiny_shards: Path, tmp_path: Path) -> None:
     """client-0 holds both modalities and trains all blocks, client-1 audio alone: alone it must give the same."""
-    chosen = experiment(federation__rounds=1, federation__min_replies=1)
+    chosen = experiment(federation__rounds=1, federation__min_replies=1, federation__wait_seconds=1)
     lines = []
     for name, indices in (("both", (0, 1)), ("alone", (1,))):
         grid = InProcessGrid([Site(tiny_shards / f"client-{index}") for index in indices])
