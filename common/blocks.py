@@ -11,6 +11,9 @@ from common.types import Modality
 SHARED = "shared"  # no modality may have this name
 """The block of everything that belongs to no modality, e.g. the fusion layer. Every client holds it."""
 
+TOGETHER = 2**16
+"""Values of a tensor that is small."""
+
 Params = dict[str, Tensor]
 """Floating-point tensors of a model's state by name."""
 
@@ -39,6 +42,15 @@ def learned(model: MultimodalModel) -> Params:
             seen.add(id(value))
             params[name] = value.detach()
     return params
+
+
+def all_finite(values: Iterable[Tensor]) -> bool:
+    """Whether no value is infinite or not a number. Small tensors are looked at together: most of a model's are."""
+    large, small = [], []
+    for value in values:
+        (large if value.numel() > TOGETHER else small).append(value.detach())
+    together = [torch.cat([value.flatten() for value in small])] if small else []
+    return all(bool(value.isfinite().all()) for value in [*large, *together])
 
 
 def set_params(model: MultimodalModel, params: Mapping[str, Tensor]) -> None:

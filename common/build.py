@@ -1,9 +1,10 @@
 """The model of an experiment, the same on the server and on every client."""
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.component import build
 from common.config import Experiment, from_json
@@ -22,22 +23,32 @@ def build_model(experiment: Experiment, classes: int) -> MultimodalModel:
 def reused_model(experiment: Experiment, classes: int) -> MultimodalModel:
     """The model as `build_model` makes it, in one object that this process keeps: who has got it before must be done
     with it. Building anew costs more than a small client's training."""
-    model, initial, learned = _kept(experiment.to_json(), classes)
+    kept = _kept(experiment.to_json(), classes)
     with torch.no_grad():
-        for name, value in model.state_dict(keep_vars=True).items():
-            value.copy_(initial[name])
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in learned)
+        for value, initial in zip(kept.values, kept.initial, strict=True):
+            value.copy_(initial)
+    for parameter, learned in kept.learned.items():
+        parameter.requires_grad_(learned)
         parameter.grad = None
-    return model.train()
+    return kept.model.train()
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A model, the tensors of its state and their initial values, and which of its parameters are learned."""
+
+    model: MultimodalModel
+    values: list[Tensor]
+    initial: list[Tensor]
+    learned: dict[nn.Parameter, bool]
 
 
 @lru_cache(maxsize=1)
-def _kept(experiment: str, classes: int) -> tuple[MultimodalModel, dict[str, Tensor], frozenset[str]]:
-    """A model, its initial state, and the names of the parameters that are learned."""
+def _kept(experiment: str, classes: int) -> _Kept:
     model = build_model(from_json(experiment), classes)
-    initial = {name: value.clone() for name, value in model.state_dict().items()}
-    return model, initial, frozenset(name for name, value in model.named_parameters() if value.requires_grad)
+    values = list(model.state_dict().values())
+    learned = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    return _Kept(model, values, [value.clone() for value in values], learned)
 
 
 def deterministic() -> None:

@@ -15,6 +15,8 @@ from common.config import Experiment, read
 from common.errors import ConfigError, DataError, FedmosaicError, ModelError
 from deploy import certs, doctor, engines, node, register, superlink
 
+SPEED = "speed"
+"""The suite that is no file: it compares programs, not methods."""
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
@@ -143,7 +145,7 @@ def _add_bench(commands: Any) -> None:
         help="compare methods: settings x methods x seeds, tables and plots",
         epilog="example: fedmosaic bench fedcmi --data data --setting av-digits-unequal",
     )
-    bench.add_argument("suite", metavar="SUITE", help="a file, or the name of one in configs/bench/")
+    bench.add_argument("suite", metavar="SUITE", help="a file, the name of one in configs/bench/, or speed")
     _add_overrides(bench)
     bench.add_argument("--data", type=Path, metavar="DIR", help="where the folders of data sets lie (default: data)")
     bench.add_argument("--setting", action="append", metavar="NAME", help="only this setting (repeatable)")
@@ -153,6 +155,10 @@ def _add_bench(commands: Any) -> None:
     )
     bench.add_argument("--work", type=Path, metavar="DIR", help="shards and finished runs (default: bench/SUITE)")
     bench.add_argument("--out", type=Path, metavar="DIR", help="where tables and plots go (default: the --work folder)")
+    speed = bench.add_argument_group("suite speed: rounds, memory, features, against stock Flower and plain PyTorch")
+    speed.add_argument("--only", action="append", metavar="NAME", help="only this measurement (repeatable)")
+    speed.add_argument("--repeats", type=int, default=3, metavar="N", help="of each measurement (default: 3)")
+    speed.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to a file")
     bench.set_defaults(command=_bench)
 
 
@@ -286,6 +292,11 @@ def _bench(options: argparse.Namespace) -> None:
     from deploy.bench import command
 
     logging.basicConfig(level=logging.ERROR)
+    if options.suite == SPEED:
+        from deploy.bench.speed.command import run
+
+        run(options.only, options.repeats, options.json)
+        return
     command.run(
         options.suite,
         _overrides(options),

@@ -119,7 +119,7 @@ def _origin(value: Value | None, readable: bool) -> Origin:
 
 
 def batches(examples: Batch, size: int, order: torch.Generator | None = None) -> Iterator[Batch]:
-    """The examples in batches of `size`, shuffled by `order` if given; the last one may be smaller."""
+    """The examples in batches of `size`, shuffled by `order` if given; the last one may be smaller. None for none."""
     index = torch.arange(len(examples)) if order is None else torch.randperm(len(examples), generator=order)
-    for chosen in torch.split(index, size):
+    for chosen in torch.split(index, size) if len(examples) else ():
         yield examples.rows(chosen).gathered()
