@@ -46,7 +46,8 @@ def learned(model: MultimodalModel) -> Params:
 
 def all_finite(values: Iterable[Tensor]) -> bool:
     """Whether no value is infinite or not a number. Small tensors are looked at together: most of a model's are."""
-    large, small = [], []
+    large: list[Tensor] = []
+    small: list[Tensor] = []
     for value in values:
         (large if value.numel() > TOGETHER else small).append(value.detach())
     together = [torch.cat([value.flatten() for value in small])] if small else []

@@ -1,4 +1,4 @@
-"""A process that aggregates once and says its peak resident memory in kilobytes: stock|ours CLIENTS MEGABYTES FOLDER."""
+"""Aggregate once and print the peak resident memory in kilobytes. Arguments: stock|ours CLIENTS MEGABYTES FOLDER."""
 
 import resource
 import sys

@@ -4,6 +4,7 @@ it. The apps are the templates in `stock/`."""
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def stock_rounds(tensors: int, values: int, rounds: int, work: Path) -> list[flo
 def stock_simulation(experiment: Experiment, folders: list[Path], rounds: int, work: Path) -> list[float]:
     """Seconds of each round after the first, in Flower's simulation with one CPU a client: an experiment's model and
     data, trained plainly."""
-    settings = {
+    settings: dict[str, str | int] = {
         "experiment": experiment.to_json(),
         "shards": str(folders[0].parent.resolve()),
         "clients": len(folders),
@@ -40,7 +41,7 @@ def stock_simulation(experiment: Experiment, folders: list[Path], rounds: int, w
     return _run("simulation", settings, nodes=0, work=work)
 
 
-def _run(template: str, settings: dict[str, str | int], nodes: int, work: Path) -> list[float]:
+def _run(template: str, settings: Mapping[str, str | int], nodes: int, work: Path) -> list[float]:
     """Start Flower, run a template's app to its end, stop Flower; the seconds between its rounds after the first."""
     work = work.resolve()
     app, times = work / "app", work / "times.json"
@@ -75,7 +76,7 @@ def _start_superlink(processes: Processes, work: Path, control: int, fleet: int 
             wait_for_port(port, processes, START_SECONDS)
 
 
-def _write_project(app: Path, settings: dict[str, str | int]) -> None:
+def _write_project(app: Path, settings: Mapping[str, str | int]) -> None:
     lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in settings.items()]
     template = (TEMPLATES / "pyproject.toml.template").read_text(encoding="utf-8")
     (app / "pyproject.toml").write_text(template + "\n".join(lines) + "\n", encoding="utf-8")

@@ -36,7 +36,7 @@ def train_plainly(model: MultimodalModel, examples: Batch, order: torch.Generato
     """One epoch as anybody writes it."""
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), LR, momentum=MOMENTUM)
-    for chosen in torch.randperm(len(examples), generator=order).split(BATCH):
+    for chosen in torch.split(torch.randperm(len(examples), generator=order), BATCH):
         batch = examples.rows(chosen)
         optimizer.zero_grad()
         F.cross_entropy(model(batch), batch.labels).backward()  # type: ignore[no-untyped-call]
