@@ -9,9 +9,9 @@ app = ClientApp()
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Give back the model, after one look at it."""
+    """Count the round in the first value, and give back the model."""
     state = message.content.array_records["arrays"].to_torch_state_dict()
     with torch.no_grad():
-        loss = sum(float(value[0]) for value in state.values())
-    metrics = MetricRecord({"num-examples": 1, "loss": loss})
+        state["layer-0"][0] += 1
+    metrics = MetricRecord({"num-examples": 1})
     return Message(RecordDict({"arrays": ArrayRecord(state), "metrics": metrics}), reply_to=message)

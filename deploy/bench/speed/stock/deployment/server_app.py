@@ -21,6 +21,8 @@ def main(grid: Grid, context: Context) -> None:
     state = {f"layer-{i}": torch.zeros(int(settings["values"]) // count) for i in range(count)}
 
     def note(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+        if float(arrays.to_torch_state_dict()["layer-0"][0]) != server_round:
+            raise RuntimeError(f"round {server_round} had no usable reply")
         ended.append(time.time())
         path = Path(str(settings["times"]))
         path.with_suffix(".partial").write_text(json.dumps(ended), encoding="utf-8")

@@ -8,6 +8,7 @@ from pathlib import Path
 from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
+from torch import Tensor
 
 from common.build import build_model
 from common.config import from_json
@@ -18,9 +19,13 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run as many rounds as the run's configuration says, training only, all clients in each."""
-    settings, ended = context.run_config, list[float]()
+    settings, ended, last = context.run_config, list[float](), dict[str, Tensor]()
 
     def note(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+        now = arrays.to_torch_state_dict()
+        if server_round and all(now[name].equal(value) for name, value in last.items()):
+            raise RuntimeError(f"round {server_round} had no usable reply")
+        last.update(now)
         ended.append(time.time())
         path = Path(str(settings["times"]))
         path.with_suffix(".partial").write_text(json.dumps(ended), encoding="utf-8")
