@@ -5,13 +5,16 @@ from pathlib import Path
 import pytest
 from test_cli import call
 
-from deploy.bench.speed.bytes_sent import Bytes
+from common.blocks import get_params
+from common.build import build_model
+from deploy.bench.speed.bytes_sent import Bytes, value_bytes
 from deploy.bench.speed.cka import CKA
 from deploy.bench.speed.clients import Clients
 from deploy.bench.speed.command import MEASUREMENTS, measure, table
 from deploy.bench.speed.features import Features
 from deploy.bench.speed.measurement import Goal, Measurement, Sample, row
 from deploy.bench.speed.memory import Memory
+from deploy.bench.speed.rounds import EmptyRound, LargeRound
 
 
 @pytest.mark.parametrize("kind", [CKA, Clients, Bytes, Features, Memory])
@@ -52,3 +55,10 @@ def test_an_unknown_measurement_is_a_mistake_that_names_the_known_ones(
     assert all(kind.name in said for kind in MEASUREMENTS)
     assert call("bench", "speed", "--only", "bytes", "--json", tmp_path / "rows.json") == 0
     assert (tmp_path / "rows.json").read_text().startswith("[")
+
+
+def test_the_large_model_has_the_size_that_is_said() -> None:
+    params = get_params(build_model(LargeRound().experiment(1), 10))
+    assert len(params) == pytest.approx(LargeRound.tensors, rel=0.02)
+    assert value_bytes(params) == pytest.approx(4 * LargeRound.values, rel=0.02)
+    assert len(EmptyRound().experiment(2).modalities) == 2

@@ -51,7 +51,7 @@ class LargeRound(EmptyRound):
 
     def experiment(self, rounds: int) -> Experiment:
         """Co-attention: the joint encoder with the plain loss."""
-        joint: dict[str, Any] = {"name": "joint", "width": 108, "heads": 4, "joint_heads": 8, "depth": 22}
+        joint: dict[str, Any] = {"name": "joint", "width": 106, "heads": 2, "joint_heads": 2, "depth": 22}
         encoders = {
             "audio": {"name": "spectrogram", "n_mels": 32, "width": 32},
             "image": {"name": "image", "size": 28, "width": 32},
