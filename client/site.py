@@ -13,8 +13,8 @@ from client.policy import Policy, read_policy
 from client.request import Request, read_request
 from client.train import train
 from common import wire
-from common.blocks import Params, get_params, select, set_params
-from common.build import build_model, deterministic
+from common.blocks import Params, learned, select, set_params
+from common.build import deterministic, reused_model
 from common.config import Experiment, Wire
 from common.data.loader import Loaded, load
 from common.data.shard import Shard
@@ -125,8 +125,8 @@ class Site:
             raise ChangedError("its modalities have changed")
         training, validation = self._split(experiment, here)
         self._policy.check_examples(len(training))
-        set_params(model, wire.read_params(message, select(get_params(model), held), experiment.wire.dtype))
-        received = select(get_params(model), held)
+        received = wire.read_params(message, select(learned(model), held), experiment.wire.dtype)
+        set_params(model, received)
         prepared = time.perf_counter()
         tallies = evaluate(model, validation.observed(), experiment.train.batch_size)
         evaluated = time.perf_counter()
@@ -146,7 +146,7 @@ class Site:
                 "train": time.perf_counter() - evaluated,
             },
         }
-        return said, Trained(received, select(get_params(model), held), experiment.wire)
+        return said, Trained(received, select(learned(model), held), experiment.wire)
 
     def _permit(self, experiment: Experiment) -> None:
         """Raises PolicyError when the policy forbids what is asked for, before any example is read."""
@@ -181,7 +181,7 @@ class Site:
         allowed = self._policy.modalities
         prepared = str([allowed, sorted(experiment.model.encoders.items()), sorted(experiment.completion.items())])
         shard, loaded = self._prepared.get(prepared) or (self.shard(), None)
-        model = build_model(experiment, len(shard.info.classes))
+        model = reused_model(experiment, len(shard.info.classes))
         if loaded is None:
             encoders = {m: model.encoder(m) for m in model.modalities if allowed is None or m in allowed}
             loaded = load(shard, encoders, {m: how for m, how in experiment.completion.items() if m in encoders})

@@ -7,11 +7,12 @@ from collections import defaultdict
 import torch
 
 from client.methods.base import Method, Round
+from common.blocks import all_finite
 from common.config import Experiment, Train
 from common.data.loader import batches
 from common.errors import TrainingError
 from common.models.base import MultimodalModel
-from common.seeding import derive, torch_rng
+from common.seeding import seeded, torch_rng
 from common.types import Batch, Modality
 
 log = logging.getLogger(__name__)
@@ -34,8 +35,7 @@ def train(model: MultimodalModel, examples: Batch, experiment: Experiment, numbe
     optimizer = make_optimizer(model, settings)
     losses: dict[str, float] = {}
     order = torch_rng(experiment.seed, "order", number, site)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(experiment.seed, "train", number, site))
+    with seeded(experiment.seed, "train", number, site):
         for epoch in range(settings.epochs):
             done = (number - 1 + epoch / settings.epochs) / experiment.federation.rounds
             for group in optimizer.param_groups:
@@ -43,7 +43,7 @@ def train(model: MultimodalModel, examples: Batch, experiment: Experiment, numbe
             losses = _epoch(model, method, context, optimizer, examples, settings.batch_size, order)
             log.info("round %d, epoch %d: %s", number, epoch + 1, losses)
     method.end_round(model, examples, context)
-    if not all(value.isfinite().all() for value in model.parameters()):
+    if not all_finite(model.parameters()):
         raise TrainingError("training diverged: parameters are not finite; a lower train.lr may help")
     return losses
 

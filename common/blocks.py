@@ -11,6 +11,9 @@ from common.types import Modality
 SHARED = "shared"  # no modality may have this name
 """The block of everything that belongs to no modality, e.g. the fusion layer. Every client holds it."""
 
+TOGETHER = 2**16
+"""Values of a tensor that is small."""
+
 Params = dict[str, Tensor]
 """Floating-point tensors of a model's state by name."""
 
@@ -22,7 +25,13 @@ def block_of(name: str) -> str:
 
 
 def get_params(model: MultimodalModel) -> Params:
-    """What of a model's state is learned and travels: parameters and running statistics, but no counters.
+    """A copy of what of a model's state is learned and travels, see `learned`."""
+    return {name: value.clone().contiguous() for name, value in learned(model).items()}
+
+
+def learned(model: MultimodalModel) -> Params:
+    """What of a model's state is learned and travels: parameters and running statistics, but no counters. The tensors
+    are the model's own.
 
     A tensor that the model has under two names (shared projectors) is there once, under the first.
     """
@@ -31,8 +40,18 @@ def get_params(model: MultimodalModel) -> Params:
     for name, value in model.state_dict(keep_vars=True).items():
         if value.is_floating_point() and id(value) not in seen:
             seen.add(id(value))
-            params[name] = value.detach().clone().contiguous()
+            params[name] = value.detach()
     return params
+
+
+def all_finite(values: Iterable[Tensor]) -> bool:
+    """Whether no value is infinite or not a number. Small tensors are looked at together: most of a model's are."""
+    large: list[Tensor] = []
+    small: list[Tensor] = []
+    for value in values:
+        (large if value.numel() > TOGETHER else small).append(value.detach())
+    together = [torch.cat([value.flatten() for value in small])] if small else []
+    return all(bool(value.isfinite().all()) for value in [*large, *together])
 
 
 def set_params(model: MultimodalModel, params: Mapping[str, Tensor]) -> None:

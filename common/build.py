@@ -1,20 +1,54 @@
 """The model of an experiment, the same on the server and on every client."""
 
+from dataclasses import dataclass
+from functools import lru_cache
+
 import torch
+from torch import Tensor, nn
 
 from common.component import build
-from common.config import Experiment
+from common.config import Experiment, from_json
 from common.models.base import MultimodalModel
-from common.seeding import derive
+from common.seeding import seeded
 
 
 def build_model(experiment: Experiment, classes: int) -> MultimodalModel:
     """A new model whose weights are a function of the experiment's seed; global random state is left alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(experiment.seed, "weights"))
+    with seeded(experiment.seed, "weights"):
         encoders = {m: build("encoder", experiment.model.encoders[m]).build() for m in experiment.modalities}
         model: MultimodalModel = experiment.component("model").build(encoders, classes)
     return model
+
+
+def reused_model(experiment: Experiment, classes: int) -> MultimodalModel:
+    """The model as `build_model` makes it, in one object that this process keeps: who has got it before must be done
+    with it. Building anew costs more than a small client's training."""
+    kept = _kept(experiment.to_json(), classes)
+    with torch.no_grad():
+        for value, initial in zip(kept.values, kept.initial, strict=True):
+            value.copy_(initial)
+    for parameter, learned in kept.learned.items():
+        parameter.requires_grad_(learned)
+        parameter.grad = None
+    return kept.model.train()
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A model, the tensors of its state and their initial values, and which of its parameters are learned."""
+
+    model: MultimodalModel
+    values: list[Tensor]
+    initial: list[Tensor]
+    learned: dict[nn.Parameter, bool]
+
+
+@lru_cache(maxsize=1)
+def _kept(experiment: str, classes: int) -> _Kept:
+    model = build_model(from_json(experiment), classes)
+    values = list(model.state_dict().values())
+    learned = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    return _Kept(model, values, [value.clone() for value in values], learned)
 
 
 def deterministic() -> None:

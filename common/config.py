@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -290,8 +291,9 @@ def parse(raw: dict[str, Any], source: str) -> Experiment:
     return experiment
 
 
+@lru_cache(maxsize=8)
 def from_json(text: str) -> Experiment:
-    """The experiment that `Experiment.to_json` wrote.
+    """The experiment that `Experiment.to_json` wrote; the same object for the same text.
 
     What a client uses of it is checked; strategy and data set are the server's.
 

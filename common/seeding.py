@@ -6,6 +6,8 @@ the same numbers in every process, engine and order of execution.
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -25,3 +27,18 @@ def rng(seed: int, *purpose: str | int) -> np.random.Generator:
 def torch_rng(seed: int, *purpose: str | int) -> torch.Generator:
     """A CPU torch generator for one purpose."""
     return torch.Generator().manual_seed(derive(seed, *purpose))
+
+
+@contextmanager
+def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
+    """Code of others that draws from torch's global CPU state draws for one purpose; the state is put back after it.
+
+    `torch.manual_seed` would give the same numbers, but looks for every kind of accelerator each time.
+    """
+    generator = torch.default_generator
+    before = generator.get_state()
+    generator.manual_seed(derive(seed, *purpose))
+    try:
+        yield
+    finally:
+        generator.set_state(before)

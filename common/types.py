@@ -8,6 +8,8 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from common.rows import Rows
+
 Modality = str
 """A key such as "audio". What it means is the business of its encoder."""
 
@@ -35,7 +37,8 @@ def subset_name(modalities: Iterable[Modality]) -> str:
 class Batch:
     """B examples, column by column.
 
-    inputs: per modality [B, ...], blank (zeros) in the rows where it is missing.
+    inputs: per modality [B, ...], blank (zeros) in the rows where it is missing. As `Rows`, choosing examples copies
+        nothing; `gathered` looks them up.
     origin: per modality [B] of `Origin` values.
     labels: [B] class indices.
 
@@ -50,9 +53,9 @@ class Batch:
         if self.inputs.keys() != self.origin.keys():
             raise ValueError(f"inputs have modalities {sorted(self.inputs)}, origin has {sorted(self.origin)}")
         for name, columns in (("inputs", self.inputs), ("origin", self.origin)):
-            for modality, column in columns.items():
-                if len(column) != len(self.labels):
-                    raise ValueError(f"{name}[{modality!r}] has {len(column)} rows, labels have {len(self.labels)}")
+            for modality, count in _counts(columns).items():
+                if count != len(self.labels):
+                    raise ValueError(f"{name}[{modality!r}] has {count} rows, labels have {len(self.labels)}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -70,11 +73,16 @@ class Batch:
 
     def rows(self, index: Tensor) -> "Batch":
         """The rows chosen by an index or a [B] bool mask."""
+        inputs = self.inputs
         return Batch(
-            {m: x[index] for m, x in self.inputs.items()},
+            inputs.rows(index) if isinstance(inputs, Rows) else {m: x[index] for m, x in inputs.items()},
             {m: o[index] for m, o in self.origin.items()},
             self.labels[index],
         )
+
+    def gathered(self) -> "Batch":
+        """The same examples with their inputs in memory."""
+        return Batch(dict(self.inputs), self.origin, self.labels) if isinstance(self.inputs, Rows) else self
 
     def complete(self, modalities: Iterable[Modality]) -> "Batch":
         """The examples that have all of these modalities."""
@@ -83,8 +91,11 @@ class Batch:
     def observed(self) -> "Batch":
         """The same examples with what was generated missing; those of which nothing was observed are left out."""
         real = {m: o == Origin.OBSERVED for m, o in self.origin.items()}
+        inputs = self.inputs
         kept = Batch(
-            {m: torch.where(real[m].reshape(-1, *[1] * (x.dim() - 1)), x, 0) for m, x in self.inputs.items()},
+            inputs.where(real)
+            if isinstance(inputs, Rows)
+            else {m: torch.where(real[m].reshape(-1, *[1] * (x.dim() - 1)), x, 0) for m, x in inputs.items()},
             {m: torch.where(real[m], o, int(Origin.MISSING)) for m, o in self.origin.items()},
             self.labels,
         )
@@ -98,6 +109,10 @@ class Batch:
             {m: o if m in keep else torch.full_like(o, Origin.MISSING) for m, o in self.origin.items()},
             self.labels,
         )
+
+
+def _counts(columns: Mapping[Modality, Tensor]) -> dict[Modality, int]:
+    return columns.counts() if isinstance(columns, Rows) else {m: len(column) for m, column in columns.items()}
 
 
 @dataclass(frozen=True)

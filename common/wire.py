@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from common.blocks import Params
+from common.blocks import Params, all_finite
 from common.errors import WireError
 
 PARAMS = "params"
@@ -122,8 +122,9 @@ def read_params(message: Message, expected: Mapping[str, Tensor], dtype: str) ->
             raise WireError(f"{name} has shape {list(value.shape)}, expected {list(expected[name].shape)}")
         if value.dtype != DTYPES[dtype]:
             raise WireError(f"{name} is {str(value.dtype).removeprefix('torch.')}, the experiment's wire is {dtype}")
-        if not value.isfinite().all():
-            raise WireError(f"{name} has values that are not finite")
+    if not all_finite(params.values()):
+        name = next(name for name, value in params.items() if not value.isfinite().all())
+        raise WireError(f"{name} has values that are not finite")
     return {name: value.to(torch.float32) for name, value in params.items()}
 
 

@@ -7,14 +7,16 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import yaml
 
 from common.config import Experiment, read
 from common.errors import ConfigError, DataError, FedmosaicError, ModelError
-from deploy import certs, doctor, node, register, superlink
+from deploy import certs, doctor, engines, node, register, superlink
 
+SPEED = "speed"
+"""The suite that is no file: it compares programs, not methods."""
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
@@ -60,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: fedmosaic run configs/digits-mini-fedcmi.yaml --engine processes",
     )
     _add_config(run)
-    run.add_argument("--engine", choices=["simulation", "processes", "superlink"], default="simulation")
+    run.add_argument("--engine", choices=get_args(engines.Engine), default="simulation")
     run.add_argument(
         "--shards",
         type=Path,
@@ -143,7 +145,7 @@ def _add_bench(commands: Any) -> None:
         help="compare methods: settings x methods x seeds, tables and plots",
         epilog="example: fedmosaic bench fedcmi --data data --setting av-digits-unequal",
     )
-    bench.add_argument("suite", metavar="SUITE", help="a file, or the name of one in configs/bench/")
+    bench.add_argument("suite", metavar="SUITE", help="a file, the name of one in configs/bench/, or speed")
     _add_overrides(bench)
     bench.add_argument("--data", type=Path, metavar="DIR", help="where the folders of data sets lie (default: data)")
     bench.add_argument("--setting", action="append", metavar="NAME", help="only this setting (repeatable)")
@@ -153,6 +155,10 @@ def _add_bench(commands: Any) -> None:
     )
     bench.add_argument("--work", type=Path, metavar="DIR", help="shards and finished runs (default: bench/SUITE)")
     bench.add_argument("--out", type=Path, metavar="DIR", help="where tables and plots go (default: the --work folder)")
+    speed = bench.add_argument_group("suite speed: rounds, memory, features, against stock Flower and plain PyTorch")
+    speed.add_argument("--only", action="append", metavar="NAME", help="only this measurement (repeatable)")
+    speed.add_argument("--repeats", type=int, default=3, metavar="N", help="of each measurement (default: 3)")
+    speed.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to a file")
     bench.set_defaults(command=_bench)
 
 
@@ -198,7 +204,6 @@ def _shard(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from deploy import engines
     from deploy.display import follow, show
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
@@ -217,11 +222,31 @@ def _run(options: argparse.Namespace) -> None:
         folder = (_resumed_folder if options.resume else _new_folder)(folder, experiment).resolve()
         test_shard = test_shard.resolve() if test_shard else None
         probe_shard = probe_shard.resolve() if probe_shard else None
+    if options.engine == "inprocess":
+        assert folder is not None
+        _run_here(experiment, shards, test_shard, probe_shard, folder, options.resume)
+        show(folder)
+        return
     with engines.launch(
         options.engine, experiment, shards, test_shard, probe_shard, folder, link, watch=local, resume=options.resume
     ) as launched:
         follow(launched, experiment)
     show(launched.run_folder)
+
+
+def _run_here(
+    experiment: Experiment, shards: Path, test: Path | None, probe: Path | None, folder: Path, resume: bool
+) -> None:
+    """Run server and clients in this process, with the log in the run folder."""
+    from deploy.display import Beside
+    from deploy.in_process import run_here
+
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    form = "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(level=logging.INFO, format=form, filename=folder / "logs" / "run.log", force=True)
+    settings = engines.run_settings("inprocess", experiment, shards, test, probe, folder, resume)
+    with Beside(folder, experiment):
+        run_here(settings, shards, experiment.data.clients)
 
 
 def _complete(options: argparse.Namespace) -> None:
@@ -267,6 +292,11 @@ def _bench(options: argparse.Namespace) -> None:
     from deploy.bench import command
 
     logging.basicConfig(level=logging.ERROR)
+    if options.suite == SPEED:
+        from deploy.bench.speed.command import run
+
+        run(options.only, options.repeats, options.json)
+        return
     command.run(
         options.suite,
         _overrides(options),

@@ -1,8 +1,10 @@
 """What a person sees of a run: live progress, and the table at the end."""
 
 import json
+import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -11,11 +13,42 @@ from rich.table import Table
 from common.config import Experiment
 from common.types import subset_name
 from common.units import human
-from deploy.engines import Launch
 from server.record import read_rounds
 
+POLL_SECONDS = 0.2
 
-def follow(launched: Launch, experiment: Experiment) -> None:
+
+class Followed(Protocol):
+    """A run that goes on elsewhere. run_folder is where its results appear, if on this machine."""
+
+    run_folder: Path | None
+
+    def wait(self) -> Iterator[None]:
+        """Yield again and again until the run has ended."""
+
+
+class Beside:
+    """The display of a run that occupies this thread: `with Beside(folder, experiment): ...` shows it from another."""
+
+    def __init__(self, run_folder: Path, experiment: Experiment) -> None:
+        self.run_folder: Path | None = run_folder
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=follow, args=(self, experiment), name="display")
+
+    def wait(self) -> Iterator[None]:
+        """Yield until the run has ended."""
+        while not self._ended.wait(POLL_SECONDS):
+            yield
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+
+def follow(launched: Followed, experiment: Experiment) -> None:
     """Show the rounds as they come until the run ends. Where the output is not a terminal, a line a round.
 
     Raises RunError when the run failed.
@@ -40,7 +73,7 @@ def follow(launched: Launch, experiment: Experiment) -> None:
             _show_round(console, progress, task, experiment, line)
 
 
-def _rounds(launched: Launch) -> list[dict[str, Any]]:
+def _rounds(launched: Followed) -> list[dict[str, Any]]:
     return read_rounds(launched.run_folder) if launched.run_folder else []
 
 

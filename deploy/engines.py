@@ -1,5 +1,6 @@
-"""The three ways to run an experiment: they differ only in who starts which Flower processes.
+"""The ways to run an experiment: they differ only in who starts which Flower processes.
 
+inprocess   none: server and clients, one after the other, in the process of the command (deploy/in_process.py)
 simulation  a SuperLink in simulation mode; Flower runs the clients in a pool of workers on this machine
 processes   a SuperLink and one SuperNode a client, each with its own shard folder, as processes on this machine
 superlink   a SuperLink that is already running, with whatever SuperNodes are connected to it
@@ -25,7 +26,7 @@ from deploy.app_folder import make_app_folder
 from deploy.clientapp import SUPERNODE, commands_folder
 from deploy.processes import Processes, free_ports, wait_for_port
 
-Engine = Literal["simulation", "processes", "superlink"]
+Engine = Literal["inprocess", "simulation", "processes", "superlink"]
 CONNECTION = "fedmosaic"
 START_SECONDS = 60.0
 STATUS_EVERY_SECONDS = 15.0
@@ -170,6 +171,27 @@ def executable(name: str) -> str:
     return found
 
 
+def run_settings(
+    engine: Engine,
+    experiment: Experiment,
+    shards: Path,
+    test_shard: Path | None,
+    probe_shard: Path | None,
+    run_folder: Path | None,
+    resume: bool,
+) -> dict[str, str]:
+    """The run's configuration: all that the apps are told."""
+    return {
+        "experiment": experiment.to_json(),
+        "shards": str(shards.resolve()),
+        "test-shard": str(test_shard) if test_shard else "",
+        "probe-shard": str(probe_shard) if probe_shard else "",
+        "run-dir": str(run_folder) if run_folder else "",
+        "resume": "yes" if resume else "",
+        "engine": engine,
+    }
+
+
 @contextmanager
 def launch(
     engine: Engine,
@@ -203,15 +225,7 @@ def launch(
         try:
             link = link or _start_superlink(processes, work, simulation=engine == "simulation")
             flower = FlowerCommand(work / "cli", link, processes.env)
-            settings = {
-                "experiment": experiment.to_json(),
-                "shards": str(shards.resolve()),
-                "test-shard": str(test_shard) if test_shard else "",
-                "probe-shard": str(probe_shard) if probe_shard else "",
-                "run-dir": str(run_folder) if run_folder else "",
-                "resume": "yes" if resume else "",
-                "engine": engine,
-            }
+            settings = run_settings(engine, experiment, shards, test_shard, probe_shard, run_folder, resume)
             make_app_folder(work / "app", settings)
             clients = experiment.data.clients
             if engine == "processes":

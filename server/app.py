@@ -42,6 +42,9 @@ def main(grid: Grid, context: Context) -> None:
     except FedmosaicError as error:
         reason = str(error)
         raise
+    except KeyboardInterrupt:
+        reason = "interrupted"
+        raise
     finally:
         about = {"name": run.folder.name, "status": status, "reason": reason, "engine": settings["engine"]}
         figures = federation.summary() if federation else {}

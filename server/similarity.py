@@ -16,18 +16,31 @@ from torch.nn import functional as F
 Importance = Literal["degree", "pagerank", "degree-x-examples", "uniform"]
 
 
-def linear_cka(representations: Tensor) -> Tensor:
+BLOCK_BYTES = 2**28
+"""Of the Gram matrices of all models, what is in memory at a time."""
+
+
+def linear_cka(representations: Tensor, block_bytes: int = BLOCK_BYTES) -> Tensor:
     """CKA_ij = <K_i, K_j> / (||K_i|| ||K_j||) with K_i = X_i X_i^T: [N, N] float64, from 0 to 1.
 
     representations: [N, P, R], N models' of the same P probes; X_i has their rows L2-normalised, then its columns
     centred. A model that tells no probe from another, or whose values are not finite, is like no other model.
+
+    All pairs at once: every model's Gram matrix [P, P] is made once, and the inner products of all with all are one
+    matrix product, summed over blocks of rows as `block_bytes` allows (at least a row of each model).
     """
     usable = representations.isfinite().all(2).all(1)
     values = torch.where(usable[:, None, None], representations.to(torch.float64), 0.0)
     rows = F.normalize(values, dim=2)
-    centred = rows - rows.mean(dim=1, keepdim=True)
-    grams = F.normalize((centred @ centred.transpose(1, 2)).flatten(1), dim=1)
-    return (grams @ grams.T).clamp(0, 1).fill_diagonal_(1)
+    rows -= rows.mean(dim=1, keepdim=True)
+    models, probes, _ = rows.shape
+    height = max(1, block_bytes // (models * probes * rows.element_size()))
+    products = rows.new_zeros(models, models)
+    for part in torch.split(rows, height, dim=1):
+        grams = (part @ rows.transpose(1, 2)).flatten(1)
+        products += grams @ grams.T
+    norms = products.diagonal().sqrt().clamp(min=1e-12)
+    return (products / (norms[:, None] * norms)).clamp(0, 1).fill_diagonal_(1)
 
 
 def client_weights(similarity: Tensor, examples: Sequence[int], importance: Importance) -> Tensor:

@@ -55,6 +55,17 @@ def test_cka_equals_the_formula_in_feature_space() -> None:
     assert torch.equal(got, got.T)
 
 
+@pytest.mark.parametrize("height", [1, 2, 5, 8, 9, 100])
+def test_blocks_of_any_height_give_the_same(height: int) -> None:
+    given = stack(4, 9, 5)
+    given[2, 3, 1] = torch.nan
+    whole = linear_cka(given)
+    blocks = linear_cka(given, block_bytes=height * 4 * 9 * 8)
+    torch.testing.assert_close(blocks, whole, rtol=0, atol=1e-12)
+    assert float(blocks[0, 1]) == pytest.approx(in_feature_space(given[0], given[1]), rel=1e-10)
+    torch.testing.assert_close(linear_cka(given, block_bytes=0), whole, rtol=0, atol=1e-12)
+
+
 def test_rotation_and_scale_of_a_representation_change_nothing() -> None:
     given = stack()
     rotation, _ = torch.linalg.qr(stack(1, 5, 5, seed=1)[0])

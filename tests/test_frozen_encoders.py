@@ -15,13 +15,14 @@ from safetensors.torch import load_file, save_file
 from common.build import build_model
 from common.component import build, find, names
 from common.data import features
-from common.data.loader import load
+from common.data.loader import batches, load
 from common.data.make import make_shards
 from common.data.media import Raw
 from common.data.shard import Shard
 from common.encoders.base import FrozenEncoder
 from common.errors import ModelError
 from common.pretrained import locate
+from common.rows import Rows
 from common.types import Origin
 
 PICTURE = Image.fromarray(np.arange(48 * 40 * 3, dtype=np.uint8).reshape(48, 40, 3))
@@ -156,6 +157,15 @@ def _experiment() -> Any:
     )
 
 
+def _mapped_file(values: torch.Tensor) -> Path:
+    """The file in whose mapping a tensor's memory lies."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        start, end = (int(side, 16) for side in line.split()[0].split("-"))
+        if start <= values.data_ptr() < end:
+            return Path(line.split(maxsplit=5)[5])
+    raise AssertionError("no mapping holds the tensor")
+
+
 def _encoders() -> dict[str, FrozenEncoder]:
     model = build_model(_experiment(), 48)
     return {m: model.encoder(m) for m in model.modalities}  # type: ignore[misc]
@@ -176,6 +186,19 @@ class TestCache:
         with Image.open(record.files["image"]) as picture:
             assert torch.allclose(one.float(), _encoders()["image"].prepare(picture).float(), atol=2e-3)
 
+    def test_features_are_mapped_and_choosing_examples_gathers_nothing(self, shard: Shard) -> None:
+        for _ in range(2):  # as they are computed, and as they are found again
+            examples = load(shard, _encoders()).examples
+            assert isinstance(examples.inputs, Rows)
+            whole = examples.inputs._whole["image"]
+            assert _mapped_file(whole).parent == shard.folder / "cache"
+            part = examples.complete(["image", "text"]).observed()
+            assert isinstance(part.inputs, Rows)
+            assert part.inputs._whole["image"].data_ptr() == whole.data_ptr()
+            for batch in batches(part, 4):
+                assert type(batch.inputs) is dict
+                assert all((x != 0).flatten(1).any(1).all() for x in batch.inputs.values())
+
     def test_another_encoder_and_other_values_are_computed_anew(self, shard: Shard, models: Path) -> None:
         before = load(shard, _encoders())
         tiny_models.save_coca(models / "coca", seed=5)
@@ -194,6 +217,7 @@ class TestCache:
     def test_a_damaged_file_is_made_anew(self, shard: Shard) -> None:
         before = load(shard, _encoders())
         for path in (shard.folder / "cache").iterdir():
+            path.unlink()  # cut short in place, it would be lost to `before`, which has it mapped
             path.write_bytes(b"\x00" * 30)
         after = load(shard, _encoders())
         assert torch.equal(before.examples.inputs["image"], after.examples.inputs["image"])

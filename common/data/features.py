@@ -1,5 +1,8 @@
 """What frozen encoders make of a shard, computed once and kept in the shard's folder `cache`.
 
+A file is mapped into memory when it is read: what no batch asks for is not read, nothing is copied whole, and processes
+on one machine share what was. It is never written to again, only replaced.
+
 A file is named by all that its content depends on: the encoder with its weights and preprocessing, and the values of
 the column. Whatever of that changes, another file is made. The folder may be deleted at any time.
 """
@@ -8,7 +11,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -16,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from common.data.column import Column
 from common.data.media import Value
 from common.data.shard import Shard, part
 from common.encoders.base import FrozenEncoder
@@ -27,10 +31,8 @@ CHUNK = 64
 """Values that are encoded at a time."""
 
 
-def frozen_column(
-    shard: Shard, modality: Modality, encoder: FrozenEncoder, values: Sequence[Value | None]
-) -> Mapping[int, Tensor]:
-    """Features [1 + T, D], float16, by row; rows without a readable value are left out, the unreadable ones logged.
+def frozen_column(shard: Shard, modality: Modality, encoder: FrozenEncoder, values: Sequence[Value | None]) -> Column:
+    """Features [n, 1 + T, D], float16; rows without a readable value are left out, the unreadable ones logged.
 
     Raises ShardError when the folder `cache` is a link that leads out of the shard.
     """
@@ -39,7 +41,8 @@ def frozen_column(
     if kept is None:
         kept = _compute(shard, modality, encoder, values)
         _write(path, kept)
-    return dict(zip(kept["rows"].tolist(), kept["features"], strict=True))
+        kept = _read(path) or kept
+    return Column(kept["rows"].tolist(), kept["features"])
 
 
 def _key(shard: Shard, encoder: FrozenEncoder, values: Sequence[Value | None]) -> str:
@@ -51,7 +54,7 @@ def _read(path: Path) -> dict[str, Tensor] | None:
     if not path.exists():
         return None
     try:
-        kept = load_file(path)
+        kept = load_file(path)  # maps it; only its header is read here
         return kept if kept.keys() == {"rows", "features"} else None
     except (OSError, SafetensorError) as error:
         log.warning("%s is made anew: %s", path, error)

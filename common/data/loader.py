@@ -2,19 +2,20 @@
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from common.component import Reference
+from common.data.column import Column
 from common.data.completed import find_completed
 from common.data.features import frozen_column
 from common.data.media import Value
 from common.data.shard import Record, Shard
 from common.encoders.base import Encoder, FrozenEncoder
 from common.errors import ShardError
+from common.rows import BLANK, Rows
 from common.seeding import derive
 from common.types import Batch, Modality, Origin
 
@@ -34,8 +35,16 @@ class Loaded:
     ids: list[str]
     unreadable: Mapping[Modality, int]
     unusable: int
+    _split: dict[tuple[float, int], tuple[Batch, Batch]] = field(default_factory=dict, repr=False, compare=False)
 
     def split(self, share: float, seed: int) -> tuple[Batch, Batch]:
+        """The parts of `divide`; the last ones asked for are kept."""
+        if (share, seed) not in self._split:
+            self._split.clear()
+            self._split[share, seed] = self.divide(share, seed)
+        return self._split[share, seed]
+
+    def divide(self, share: float, seed: int) -> tuple[Batch, Batch]:
         """Training and validation part. Which part an example is in depends on its id and the seed alone, so it stays
         there when others come or go. With at least one example left to train on, `share` is met on average."""
         held_out = torch.tensor([derive(seed, "validation", name) < share * 2**63 for name in self.ids])
@@ -62,15 +71,17 @@ def load(
         )
     values = {m: [_value(record, m, completed.get(m, {})) for record in shard.records] for m in held}
     columns = {m: _column(shard, m, encoders[m], values[m]) for m in held}
-    unreadable = {m: sum(v is not None for v in values[m]) - len(columns[m]) for m in held}
-    usable = sorted(set().union(*columns.values()))
+    unreadable = {m: sum(v is not None for v in values[m]) - len(columns[m].rows) for m in held}
+    usable = sorted(set().union(*(columns[m].rows for m in held)))
     if not usable:
         broken = ", ".join(f"{count} {m}" for m, count in sorted(unreadable.items()) if count) or "none"
         raise ShardError(
             f"shard {shard.folder}: no usable example among {len(shard.records)}; unreadable files: {broken}"
         )
-    inputs = {m: _stack([columns[m].get(i) for i in usable], encoders[m]) for m in held}
-    origin = {m: torch.tensor([_origin(values[m][i], i in columns[m]) for i in usable]) for m in held}
+    index = {m: columns[m].places(usable) for m in held}
+    inputs = Rows({m: columns[m].values for m in held}, index)
+    readable = {m: (index[m] != BLANK).tolist() for m in held}
+    origin = {m: torch.tensor(list(map(_origin, [values[m][i] for i in usable], readable[m]))) for m in held}
     labels = torch.tensor([shard.label_index(shard.records[i]) for i in usable])
     ids = [shard.records[i].id for i in usable]
     broken_files = {m: count for m, count in unreadable.items() if count}
@@ -85,25 +96,20 @@ def _value(record: Record, modality: Modality, completed: Mapping[str, str | Pat
     return Value(generated, generated=True) if generated is not None else None
 
 
-def _column(shard: Shard, modality: Modality, encoder: Encoder, values: list[Value | None]) -> Mapping[int, Tensor]:
-    """The prepared values by row; without those that are missing or, counted and logged, unreadable."""
+def _column(shard: Shard, modality: Modality, encoder: Encoder, values: list[Value | None]) -> Column:
+    """The prepared values; without those that are missing or, counted and logged, unreadable."""
     if isinstance(encoder, FrozenEncoder):
         return frozen_column(shard, modality, encoder, values)
-    column = {}
+    rows, prepared = [], []
     for i, value in enumerate(values):
         if value is None:
             continue
         try:
-            column[i] = encoder.prepare(value.read())
+            prepared.append(encoder.prepare(value.read()))
+            rows.append(i)
         except ValueError as error:
             log.warning("%s of example %s is treated as missing: %s", modality, shard.records[i].id, error)
-    return column
-
-
-def _stack(values: list[Tensor | None], encoder: Encoder) -> Tensor:
-    """Inputs [N, ...] with blanks where a value is missing."""
-    blank = encoder.blank()
-    return torch.stack([blank if value is None else value for value in values])
+    return Column(rows, torch.stack(prepared) if prepared else encoder.blank().unsqueeze(0)[:0])
 
 
 def _origin(value: Value | None, readable: bool) -> Origin:
@@ -113,7 +119,7 @@ def _origin(value: Value | None, readable: bool) -> Origin:
 
 
 def batches(examples: Batch, size: int, order: torch.Generator | None = None) -> Iterator[Batch]:
-    """The examples in batches of `size`, shuffled by `order` if given; the last one may be smaller."""
+    """The examples in batches of `size`, shuffled by `order` if given; the last one may be smaller. None for none."""
     index = torch.arange(len(examples)) if order is None else torch.randperm(len(examples), generator=order)
-    for chosen in torch.split(index, size):
-        yield examples.rows(chosen)
+    for chosen in torch.split(index, size) if len(examples) else ():
+        yield examples.rows(chosen).gathered()

@@ -1,0 +1,64 @@
+"""The measurements of `fedmosaic bench speed` that need no SuperLink, in a size whose times mean nothing."""
+
+from pathlib import Path
+
+import pytest
+from test_cli import call
+
+from common.blocks import get_params
+from common.build import build_model
+from deploy.bench.speed.bytes_sent import Bytes, value_bytes
+from deploy.bench.speed.cka import CKA
+from deploy.bench.speed.clients import Clients
+from deploy.bench.speed.command import MEASUREMENTS, measure, table
+from deploy.bench.speed.features import Features
+from deploy.bench.speed.measurement import Goal, Measurement, Sample, row
+from deploy.bench.speed.memory import Memory
+from deploy.bench.speed.rounds import EmptyRound, LargeRound
+
+
+@pytest.mark.parametrize("kind", [CKA, Clients, Bytes, Features, Memory])
+def test_a_small_measurement_gives_a_row(kind: type[Measurement]) -> None:
+    made = measure(kind(small=True), 1)
+    assert made.name == kind.name
+    assert made.repeats == 1
+    assert made.ours > 0 or kind is Memory
+    assert table([made]).row_count == 1
+
+
+def test_an_audio_only_client_sends_exactly_its_share_of_blocks() -> None:
+    made = measure(Bytes(), 1)
+    assert made.met
+    assert 0.1 < made.ours / made.stock < 0.9
+
+
+def test_a_row_holds_medians_and_the_spread_of_the_ratio() -> None:
+    samples = [Sample(10, 1, 10, 4), Sample(30, 1, 30, 5), Sample(22, 1, 22, 9)]
+    made = row(CKA(), samples)
+    assert (made.stock, made.ours, made.bare, made.ratio, made.spread, made.met) == (22, 1, 5, 22, 20, True)
+
+
+def test_goals() -> None:
+    assert Goal("at most", 0.5).met(0.5)
+    assert not Goal("at most", 0.5).met(0.51)
+    assert Goal("at least", 20).met(20)
+    assert not Goal("at least", 20).met(19.9)
+    assert Goal("exactly", 1).met(1)
+    assert not Goal("exactly", 1).met(1.0001)
+
+
+def test_an_unknown_measurement_is_a_mistake_that_names_the_known_ones(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert call("bench", "speed", "--only", "rounds") == 2
+    said = capsys.readouterr().err
+    assert all(kind.name in said for kind in MEASUREMENTS)
+    assert call("bench", "speed", "--only", "bytes", "--json", tmp_path / "rows.json") == 0
+    assert (tmp_path / "rows.json").read_text().startswith("[")
+
+
+def test_the_large_model_has_the_size_that_is_said() -> None:
+    params = get_params(build_model(LargeRound().experiment(1), 10))
+    assert len(params) == pytest.approx(LargeRound.tensors, rel=0.02)
+    assert value_bytes(params) == pytest.approx(4 * LargeRound.values, rel=0.02)
+    assert len(EmptyRound().experiment(2).modalities) == 2
