@@ -577,8 +577,9 @@ def test_a_private_run_goes_on_from_its_checkpoint(optimizer: Any, tiny_shards: 
     Federation(short, grid(), None, RunFolder(tmp_path, short)).run()
     ends = []
     for name in ("one", "two"):
-        checkpoint = load_checkpoint(tmp_path)
-        Federation(chosen, grid(), None, RunFolder(tmp_path / name, chosen), checkpoint=checkpoint).run()
+        folder = RunFolder(tmp_path / name, chosen)
+        folder.checkpoint = load_checkpoint(tmp_path)
+        Federation(chosen, grid(), None, folder).run()
         ends.append(load_file(tmp_path / name / "model.safetensors"))
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
     assert read_rounds(tmp_path / "one")[-1]["aggregation"]["privacy"]["rounds"] == 2

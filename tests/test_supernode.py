@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from deploy import supernode
 from deploy.clientapp import commands_folder
+from deploy.start import environment
 from deploy.supernode import Waits, narrow, unlike
 
 FLOWER = "flwr.supernode.start_client_internal"
@@ -128,6 +129,7 @@ def test_the_clientapps_command_loads_neither_supernode_nor_installer_nor_torch(
 
 
 def test_the_supernodes_command_has_flowers_options() -> None:
-    done = subprocess.run([commands_folder() / "flower-supernode", "--help"], capture_output=True, text=True)
+    command, env = [commands_folder() / "flower-supernode", "--help"], environment([])
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == 0
     assert "--auth-supernode-private-key" in done.stdout and "own waits" not in done.stderr
