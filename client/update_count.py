@@ -2,11 +2,11 @@
 
 import fcntl
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import PolicyError
+from common.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -44,19 +44,6 @@ class UpdateCount:
             with self.path.with_name(f"{self.path.name}.lock").open("a") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 self.check(most)
-                self._write(self.read() + 1)
+                write_whole(self.path, json.dumps({"updates": self.read() + 1}).encode() + b"\n")
         except OSError as error:
             raise PolicyError(f"the count of updates in {self.path.name} cannot be kept: {error.strerror}") from None
-
-    def _write(self, count: int) -> None:
-        partial = self.path.with_name(f"{self.path.name}.partial")
-        with partial.open("w") as file:
-            file.write(json.dumps({"updates": count}) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

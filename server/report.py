@@ -7,6 +7,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from common.files import write_whole
 from common.types import subset_name
 from common.units import human
 from server.report_plots import Key, Plot, Run, amount, mapping, number, plots, printable
@@ -17,10 +18,10 @@ NONE = "–"
 def write_report(run_dir: Path) -> Path:
     """Write report.html from the other files of a run folder, as far as they are there."""
     run = read_run(run_dir)
-    target, partial = run_dir / "report.html", run_dir / ".report.html.partial"
+    target = run_dir / "report.html"
     # Names come from the sites and may hold what UTF-8 cannot encode.
-    partial.write_text(page(run, run_dir.name), encoding="utf-8", errors="replace")
-    return partial.replace(target)
+    write_whole(target, page(run, run_dir.name).encode("utf-8", errors="replace"))
+    return target
 
 
 def read_run(run_dir: Path) -> Run:

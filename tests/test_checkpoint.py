@@ -20,7 +20,6 @@ from common import wire
 from common.config import Experiment
 from common.errors import ConfigError, RunError
 from deploy.in_process import InProcessGrid
-from server import files
 from server.checkpoint import Checkpoint, check_same, load_checkpoint, save_checkpoint
 from server.federation import Federation
 from server.record import RunFolder, unfinished_folder
@@ -169,7 +168,7 @@ def test_a_full_disk_ends_the_run_with_a_clear_message_and_loses_nothing(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         sync(descriptor)
 
-    monkeypatch.setattr(files.os, "fsync", full_from_round_3)
+    monkeypatch.setattr(os, "fsync", full_from_round_3)
     with pytest.raises(RunError, match=r"cannot be written: No space left on device.*--resume"):
         go(chosen, tiny_shards, folder)
     monkeypatch.undo()

@@ -15,6 +15,7 @@ from typing import Any
 
 from common.data.make import recipe
 from common.errors import RunError
+from common.files import write_whole
 from deploy.bench.suite import Job, Suite, jobs
 from deploy.bench.trial import Figures, perform, prepare, shards_of
 
@@ -100,9 +101,7 @@ class Runner:
     def _save(self, job: Job, figures: Figures) -> None:
         path = self._file(job)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(figures, allow_nan=False) + "\n")
-        os.replace(partial, path)
+        write_whole(path, json.dumps(figures, allow_nan=False).encode() + b"\n")
 
 
 def _start_worker(parent: int) -> None:
