@@ -17,7 +17,7 @@ EXAMPLES = 2
 
 class EmptyRound(Measurement):
     """Seconds from round to round, without the first. Ours trains two examples of a tiny model and writes model and
-    checkpoint; stock's client gives back what it gets. Both clients use torch. The round's evaluation is left out of
+    checkpoint; stock's client adds 1 to every value. Both clients use torch. The round's evaluation is left out of
     both."""
 
     name: ClassVar[str] = "round"

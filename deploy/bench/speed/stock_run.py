@@ -21,7 +21,7 @@ LOOPBACK = ["--host", "127.0.0.1"]
 
 
 def stock_rounds(tensors: int, values: int, rounds: int, work: Path) -> list[float]:
-    """Seconds of each round after the first: a SuperLink, two SuperNodes, clients that give back what they get.
+    """Seconds of each round after the first: a SuperLink, two SuperNodes, clients that add 1 to every value.
 
     tensors, values: of the model, in all.
     """

@@ -18,7 +18,8 @@ def main(grid: Grid, context: Context) -> None:
     """Run as many rounds as the run's configuration says, training only."""
     settings, ended = context.run_config, list[float]()
     count = int(settings["tensors"])
-    state = {f"layer-{i}": torch.zeros(int(settings["values"]) // count) for i in range(count)}
+    state = {f"layer-{i}": torch.randn(int(settings["values"]) // count) for i in range(count)}
+    state["layer-0"][0] = 0  # counts the rounds
 
     def note(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         if float(arrays.to_torch_state_dict()["layer-0"][0]) != server_round:
