@@ -18,10 +18,12 @@ from common.build import deterministic, reused_model
 from common.config import Experiment, Wire
 from common.data.loader import Loaded, load
 from common.data.shard import Shard
+from common.encoders.base import Encoder
 from common.errors import FedmosaicError, TrainingError
 from common.metrics import evaluate
 from common.models.base import MultimodalModel
-from common.types import Batch
+from common.seeding import derive
+from common.types import Batch, Modality
 
 LONGEST = 4000
 """Characters of a reason."""
@@ -60,7 +62,8 @@ class Site:
     def __init__(self, folder: Path, name: str = "", policy: Path | None = None) -> None:
         self.folder, self._name, self._policy_file = folder, name, policy
         self._policy = Policy()
-        self._prepared: dict[str, tuple[Shard, Loaded]] = {}
+        self._read: tuple[object, Shard] | None = None
+        self._prepared: dict[str, Loaded] = {}
 
     def answer(self, message: Message) -> RecordDict:
         """The reply to a query or a training message. A mistake that is this project's own is answered with its reason,
@@ -179,16 +182,36 @@ class Site:
         Raises ShardError, PolicyError.
         """
         allowed = self._policy.modalities
-        prepared = str([allowed, sorted(experiment.model.encoders.items()), sorted(experiment.completion.items())])
-        shard, loaded = self._prepared.get(prepared) or (self.shard(), None)
+        shard = self._metadata()
         model = reused_model(experiment, len(shard.info.classes))
+        encoders = {
+            m: self._own(model.encoder(m), experiment.seed, m, shard)
+            for m in model.modalities
+            if allowed is None or m in allowed
+        }
+        completion = {m: how for m, how in experiment.completion.items() if m in encoders}
+        asked = [(m, experiment.model.encoders[m], number) for m, (number, _) in encoders.items()]
+        prepared = str([asked, sorted(completion.items())])
+        loaded = self._prepared.get(prepared)
         if loaded is None:
-            encoders = {m: model.encoder(m) for m in model.modalities if allowed is None or m in allowed}
-            loaded = load(shard, encoders, {m: how for m, how in experiment.completion.items() if m in encoders})
-            self._prepared[prepared] = shard, loaded
+            loaded = load(shard, {m: encoder for m, (_, encoder) in encoders.items()}, completion)
+            self._prepared[prepared] = loaded
             if len(self._prepared) > KEPT:
                 del self._prepared[next(iter(self._prepared))]
         return Opened(shard, model, loaded)
+
+    def _metadata(self) -> Shard:
+        """The shard as the policy of this message lets it take part, read anew when that is another part."""
+        if self._read is None or self._read[0] != self._policy.modalities:
+            self._read = self._policy.modalities, self.shard()
+            self._prepared.clear()
+        return self._read[1]
+
+    def _own(self, encoder: Encoder, seed: int, modality: Modality, shard: Shard) -> tuple[int, Encoder]:
+        """The encoder as this site uses it, with its number: of several, the one that seed and name decide."""
+        ways = encoder.alternatives()
+        number = derive(seed, "encoder", modality, self._name or shard.info.site) % len(ways)
+        return number, ways[number]
 
 
 def refusal(site: str, reason: str, introduce: bool = False) -> RecordDict:

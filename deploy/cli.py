@@ -132,7 +132,7 @@ def _add_completion(commands: Any) -> None:
         help="train the small frozen models that come with the project, from nothing",
         epilog="example: fedmosaic pretrain birds-coca --out weights/birds-coca",
     )
-    pretrain.add_argument("model", choices=["birds-coca", "birds-diffusion"])
+    pretrain.add_argument("model", choices=["birds-coca", "birds-diffusion", "birds-vit"])
     pretrain.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
     pretrain.add_argument("--seed", type=int, default=7, metavar="N")
     pretrain.add_argument("--effort", type=float, default=1.0, metavar="X", help="share of the usual training steps")

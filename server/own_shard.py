@@ -2,14 +2,19 @@
 
 from pathlib import Path
 
+import torch
+
 from common.build import build_model
 from common.config import Experiment
 from common.data.loader import load
 from common.data.shard import Shard
+from common.encoders.base import Encoder
+from common.types import Batch, Modality
 
 
 class OwnShard:
-    """The examples of a shard in memory, with a model of the experiment to put parameters in.
+    """The examples of a shard in memory, with a model of the experiment to put parameters in. Where sites use different
+    encoders, the examples are there once through each.
 
     Raises ShardError when the shard cannot be used.
     """
@@ -19,4 +24,21 @@ class OwnShard:
         self.folder, self.classes = folder, tuple(shard.info.classes)
         self.model = build_model(experiment, len(self.classes))
         self.batch_size = max(256, experiment.train.batch_size)
-        self.examples = load(shard, {m: self.model.encoder(m) for m in self.model.modalities}).examples
+        self.examples = joined([load(shard, way).examples for way in self._ways()])
+
+    def _ways(self) -> list[dict[Modality, Encoder]]:
+        """Encoders that between them are every alternative of each modality's: one set, unless there are mixed ones."""
+        ways = {m: self.model.encoder(m).alternatives() for m in self.model.modalities}
+        longest = max(len(alternatives) for alternatives in ways.values())
+        return [{m: every[number % len(every)] for m, every in ways.items()} for number in range(longest)]
+
+
+def joined(parts: list[Batch]) -> Batch:
+    """The examples of all parts, which have the same modalities, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    return Batch(
+        {m: torch.cat([part.inputs[m] for part in parts]) for m in parts[0].modalities},
+        {m: torch.cat([part.origin[m] for part in parts]) for m in parts[0].modalities},
+        torch.cat([part.labels for part in parts]),
+    )

@@ -36,6 +36,10 @@ class Encoder(nn.Module, ABC):
     def forward(self, inputs: Tensor) -> Tensor:
         """Features [B, D] of prepared inputs [B, ...]."""
 
+    def alternatives(self) -> list["Encoder"]:
+        """The ways to prepare values for this encoder, of which a site uses one; for all but a mixed one itself."""
+        return [self]
+
     def tokens(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Token features [B, T, D] of prepared inputs, and which of them are real [B, T] bool; at least one in a row.
 

@@ -14,21 +14,19 @@ import torch
 from open_clip import CoCa
 from open_clip.loss import CoCaLoss
 from safetensors.torch import save_file
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from common.datasets.birds.drawing import SIZE
-from common.datasets.birds.species import KINDS, TRAITS, Bird
-from common.seeding import derive, torch_rng
+from common.seeding import derive
 from deploy.pretrain.corpus import Corpus, pixels
 from deploy.pretrain.tokenizer import make_tokenizer
+from deploy.pretrain.traits import train_traits
 
 WIDTH, CONTEXT = 128, 40
-BATCH, TRAITS_LR, LR, WARM, DECAY = 160, 1e-3, 8e-4, 0.08, 0.05
+BATCH, LR, WARM, DECAY = 160, 8e-4, 0.08, 0.05
 CAPTION_WEIGHT, CONTRASTIVE_WEIGHT = 2.0, 1.0
 MEAN = STD = [0.5, 0.5, 0.5]
-LABELS = {"kind": KINDS, **TRAITS}
 
 
 def architecture(words: int) -> dict[str, Any]:
@@ -61,39 +59,6 @@ def make_model(config: Mapping[str, Any]) -> CoCa:
     return model
 
 
-def train_vision(model: CoCa, corpus: Corpus, steps: int, seed: int, progress: Callable[[int, str], None]) -> None:
-    """Teach the vision tower the kind and the traits of the birds: linear classifiers on the pooled features and on the
-    mean of the tokens, which are thrown away."""
-    labels = trait_labels(corpus.birds)
-    heads = nn.ModuleList([nn.Linear(WIDTH, len(values)) for values in LABELS.values() for _ in range(2)])
-    learned = [*model.visual.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(learned, TRAITS_LR, weight_decay=DECAY, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, TRAITS_LR, steps, pct_start=WARM)
-    order = torch_rng(seed, "vision order")
-    for step in range(steps):
-        chosen = torch.randint(len(corpus.birds), (BATCH,), generator=order)
-        with sdpa_kernel(SDPBackend.MATH):
-            with torch.autocast("cpu", torch.bfloat16):
-                pooled, tokens = model.visual(pixels(corpus.pictures[chosen.numpy()]))
-            features = [F.normalize(part.float(), dim=-1) * WIDTH**0.5 for part in (pooled, tokens.mean(1))]
-            losses = [F.cross_entropy(head(features[i % 2]), labels[chosen, i // 2]) for i, head in enumerate(heads)]
-            loss = torch.stack(losses).mean()
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(learned, 1.0)
-        optimizer.step()
-        schedule.step()
-        progress(step + 1, f"traits {loss.item():.3f}")
-
-
-def trait_labels(birds: Sequence[Bird]) -> Tensor:
-    """[N, 12]: the index of the kind and of each trait."""
-    return torch.tensor(
-        [[values.index(bird.kind if name == "kind" else bird.traits[name]) for name, values in LABELS.items()]
-         for bird in birds]
-    )  # fmt: skip
-
-
 def train_coca(
     corpus: Corpus, out: Path, steps: Sequence[int], seed: int, progress: Callable[[int, str], None]
 ) -> None:
@@ -103,7 +68,7 @@ def train_coca(
     config = architecture(len(tokenizer))
     torch.manual_seed(derive(seed, "coca"))
     model = make_model(config)
-    train_vision(model, corpus, steps[0], seed, progress)
+    train_traits(model.visual, model.visual.parameters(), WIDTH, corpus, steps[0], seed, progress)
     optimizer = torch.optim.AdamW(model.parameters(), LR, weight_decay=DECAY, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, steps[1], pct_start=WARM)
     loss = CoCaLoss(CAPTION_WEIGHT, CONTRASTIVE_WEIGHT, pad_id=tokenizer.pad_token_id)

@@ -2,6 +2,7 @@
 
 fedmosaic pretrain birds-coca --out DIR        about an hour on one core
 fedmosaic pretrain birds-diffusion --out DIR   about an hour on one core
+fedmosaic pretrain birds-vit --out DIR         about ten minutes on one core
 """
 
 from pathlib import Path
@@ -14,15 +15,16 @@ from common.errors import ConfigError
 from deploy.pretrain.coca import train_coca
 from deploy.pretrain.corpus import make_corpus
 from deploy.pretrain.diffusion import train_autoencoder, train_diffusion
+from deploy.pretrain.vit import train_vit
 
 CORPUS = 30_000
-COCA_STEPS, DIFFUSION_STEPS = (1800, 1500), (2000, 3000)
-"""Of the vision tower and of the whole; of the autoencoder and of the diffusion."""
+STEPS = {"birds-coca": (1800, 1500), "birds-diffusion": (2000, 3000), "birds-vit": (1800,)}
+"""Of the vision tower and of the whole; of the autoencoder and of the diffusion; of the vision transformer."""
 SAY_EVERY = 100
 
 
 def pretrain(model: str, out: Path, seed: int, effort: float) -> None:
-    """Train "birds-coca" or "birds-diffusion" on the public corpus and write its folder. effort: share of the steps.
+    """Train a model of `STEPS` on the public corpus and write its folder. effort: share of the steps.
 
     Raises ConfigError when the folder exists.
     """
@@ -32,10 +34,9 @@ def pretrain(model: str, out: Path, seed: int, effort: float) -> None:
     console = Console()
     console.print(f"drawing {max(1000, round(CORPUS * effort))} birds")
     corpus = make_corpus(max(1000, round(CORPUS * effort)), seed)
-    usual = COCA_STEPS if model == "birds-coca" else DIFFUSION_STEPS
-    first, second = (max(2, round(effort * steps)) for steps in usual)
+    steps = [max(2, round(effort * usual)) for usual in STEPS[model]]
     with Progress(console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(model, total=first + second)
+        task = progress.add_task(model, total=sum(steps))
 
         def said(step: int, text: str) -> None:
             progress.update(task, advance=1, description=text)
@@ -43,6 +44,8 @@ def pretrain(model: str, out: Path, seed: int, effort: float) -> None:
                 console.print(f"step {step}: {text}", highlight=False)
 
         if model == "birds-coca":
-            train_coca(corpus, out, (first, second), seed, said)
+            train_coca(corpus, out, steps, seed, said)
+        elif model == "birds-vit":
+            train_vit(corpus, out, steps[0], seed, said)
         else:
-            train_diffusion(corpus, train_autoencoder(corpus, first, seed, said), out, second, seed, said)
+            train_diffusion(corpus, train_autoencoder(corpus, steps[0], seed, said), out, steps[1], seed, said)
