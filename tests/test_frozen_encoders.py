@@ -20,6 +20,7 @@ from common.data.make import make_shards
 from common.data.media import Raw
 from common.data.shard import Shard
 from common.encoders.base import FrozenEncoder
+from common.encoders.mixed import MixedEncoder
 from common.errors import ModelError
 from common.pretrained import locate
 from common.rows import Rows
@@ -66,11 +67,11 @@ class TestEveryEncoder:
         assert prepared.dtype == one.blank().dtype == torch.float16
         pooled, (tokens, mask) = one(prepared[None]), one.tokens(prepared[None])
         assert pooled.shape == (1, one.width)
-        assert pooled[pooled != 0].square().mean().item() == pytest.approx(1, rel=1e-2)
+        own = one.columns if isinstance(one, MixedEncoder) else slice(None)
+        assert pooled[:, own].square().mean().item() == pytest.approx(1, rel=1e-2)
         assert mask.sum() == real
         assert not tokens[~mask].any()
-        used = tokens[mask][:, (tokens != 0).flatten(0, 1).any(0)]
-        assert used.square().mean(1) == pytest.approx(torch.ones(real), rel=1e-2)
+        assert tokens[mask][:, own].square().mean(1) == pytest.approx(torch.ones(real), rel=1e-2)
 
     def test_nothing_of_it_is_a_parameter_and_another_kind_of_value_is_refused(
         self, name: str, options: dict[str, Any], raw: Raw, real: int
@@ -126,7 +127,7 @@ class TestModels:
         assert locate("birds-coca") == tmp_path / "birds-coca"
 
     @pytest.mark.parametrize(
-        ("name", "options"), [(name, options) for name, options, *_ in ENCODERS[:1] + ENCODERS[4:]]
+        ("name", "options"), [(name, options) for name, options, *_ in ENCODERS[:1] + ENCODERS[4:-1]]
     )
     def test_a_folder_with_something_else_is_refused(
         self, name: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -35,6 +35,12 @@ class MixedEncoder(FrozenEncoder):
         return self._members[self._chosen]
 
     @property
+    def columns(self) -> slice:
+        """Those of the member that is used."""
+        before = sum(member.width for member in self._members[: self._chosen])
+        return slice(before, before + self.member.width)
+
+    @property
     def tower(self) -> Tower:
         """The member's.
 
@@ -50,9 +56,8 @@ class MixedEncoder(FrozenEncoder):
     def extract(self, inputs: Tensor) -> Tensor:
         """The member's features in its own columns: [B, 1 + T, D], zeros in those of the others."""
         features = self.member.extract(inputs)
-        before = sum(member.width for member in self._members[: self._chosen])
-        after = self.width - before - self.member.width
-        return F.pad(features, (before, after, 0, 1 + self.length - features.shape[1]))
+        own = self.columns
+        return F.pad(features, (own.start, self.width - own.stop, 0, 1 + self.length - features.shape[1]))
 
     def alternatives(self) -> list[Encoder]:
         """One for each member, in order."""
