@@ -64,4 +64,4 @@ class BlockMean:
 def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """The same stretches of contiguous tensors of one shape, views, so that what is computed of them takes little
     memory and stays in the processor's cache."""
-    return zip(*(tensor.reshape(-1).split(PIECE) for tensor in tensors), strict=True)
+    return zip(*(torch.split(tensor.reshape(-1), PIECE) for tensor in tensors), strict=True)
