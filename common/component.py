@@ -27,9 +27,11 @@ needs no import of the client's or the server's code."""
 
 
 class Options(BaseModel):
-    """Frozen options; unknown names and wrong types are mistakes."""
+    """Frozen options; unknown names and wrong types are mistakes. The text below a field is its description."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class Component(Options):

@@ -54,9 +54,10 @@ class CKAStrategy(CollectingStrategy):
 
 
 class CKA(StrategyOptions):
-    """importance: what a client's weight is made of."""
+    """Clients are weighed by the likeness of their models."""
 
     importance: Importance = "degree"
+    """What a client's weight is made of."""
 
     def build(self, experiment: Experiment, probe: Path | None) -> CKAStrategy:
         """The strategy for an experiment.
