@@ -27,11 +27,10 @@ needs no import of the client's or the server's code."""
 
 
 class Options(BaseModel):
-    """Frozen options; unknown names and wrong types are mistakes. The text below a field is its description."""
+    """Frozen options; unknown names and wrong types are mistakes. The text below a field is its description, which
+    the configuration reference shows."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Component(Options):
