@@ -9,6 +9,7 @@ from conftest import ROOT
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.M | re.S)
 CALL = re.compile(r"^[^#]*?(?:^|[\s/$])fedmosaic ([a-z]+(?: .*)?)$")
+INLINE = re.compile(r"`fedmosaic ([a-z][^`]*)`")
 INDENTED = re.compile(r"(?:^ {4}[^\n]*\n)+", re.M)
 
 
@@ -30,3 +31,9 @@ def commands(text: str) -> Iterator[list[str]]:
     for line in "\n".join(code).replace("\\\n", " ").splitlines():
         if called := CALL.search(line):
             yield shlex.split(called[1], comments=True)
+
+
+def mentions(text: str) -> Iterator[list[str]]:
+    """The words after `fedmosaic` where prose quotes a command, which need not be complete."""
+    for said in INLINE.findall(FENCE.sub("", text)):
+        yield said.split()

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
-from pages import PAGES, commands
+from pages import PAGES, commands, mentions
 
 from client import policy
 from common import config
@@ -111,6 +111,14 @@ def test_commands_on_a_page_are_commands_of_the_program(page: Path, capsys: pyte
             _parser().parse_args(arguments)
         except SystemExit:
             pytest.fail(f"fedmosaic {' '.join(arguments)}: {capsys.readouterr().err}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_prose_names_commands_and_options_that_exist(page: Path) -> None:
+    (known,) = [action.choices for action in _parser()._actions if isinstance(action.choices, dict)]
+    for command, *words in mentions(page.read_text()):
+        assert command in known
+        assert {word for word in words if word.startswith("--")} <= known[command]._option_string_actions.keys()
 
 
 def test_commands_are_found_on_pages() -> None:
