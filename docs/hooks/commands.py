@@ -14,7 +14,7 @@ INTRO = """# Command reference
 Made from the code: what `fedmosaic COMMAND --help` says. A command's exit status is 0 when it is done, 1 when it
 failed, 2 for a mistake in what was asked for, 130 when it was interrupted.
 """
-WIDTH = 88
+WIDTH = 80
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
