@@ -95,8 +95,8 @@ def _described(folder: Path, metadata: dict[str, str]) -> Description:
         return Description.model_validate_json(json.dumps(found))
     except KeyError as error:
         raise ModelError(f"{folder / WEIGHTS} does not say what model it is: no {error.args[0]!r}") from None
-    except (OSError, ValidationError, ValueError, TypeError) as error:
-        raise ModelError(f"{folder}: what the model is cannot be read: {error}") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(f"{folder}: what the model is cannot be read: {_why(error)}") from None
 
 
 def _build(folder: Path, description: Description) -> MultimodalModel:
@@ -104,4 +104,12 @@ def _build(folder: Path, description: Description) -> MultimodalModel:
         with seeded(0, "weights"):
             return assemble(description.model, len(description.classes))
     except (ConfigError, ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"{folder}: this version of fedmosaic cannot build the model: {error}") from None
+        raise ModelError(f"{folder}: this version of fedmosaic cannot build the model: {_why(error)}") from None
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ConfigError):
+        return "; ".join(error.mistakes)
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors())
+    return str(error)

@@ -125,7 +125,7 @@ def compare(folders: Sequence[Path], by: Sequence[str] = ()) -> Comparison:
     """Put runs side by side, in the order of their folders.
 
     by: options, or sections of them, that make a row each; by default all options but the seed, the name, and those
-        that only decide how long to wait. A run whose seed its row has already begins another row.
+        that only decide how long to wait. A completed run whose seed its row has already begins another row.
 
     Raises ConfigError for a folder without a run, or an option that no run has.
     """
@@ -139,8 +139,9 @@ def compare(folders: Sequence[Path], by: Sequence[str] = ()) -> Comparison:
     seen: Counter[tuple[Any, ...]] = Counter()
     for run in runs:
         settings = tuple(_written(run, key) for key in deciding)
-        grouped.setdefault((seen[settings, run.seed], *settings), []).append(run)
-        seen[settings, run.seed] += 1
+        earlier = seen[settings, run.seed] if run.completed else 0
+        grouped.setdefault((earlier, *settings), []).append(run)
+        seen[settings, run.seed] += run.completed
     shown = _differing(runs, options)
     return Comparison([Row(part, _settings(part, shown)) for part in grouped.values()])
 
@@ -192,6 +193,8 @@ def _incomparable(row: Row, reference: Row) -> Iterator[str]:
     pairs = [(own, other) for own in row.runs for other in reference.runs if own.seed == other.seed]
     if not pairs:
         yield f"no seed in common with {reference.label}, so other shards and test examples; nothing can be paired"
+    elif row.seeds != reference.seeds:
+        yield f"other seeds than {reference.label}, so the means are of other shards; differences are of common seeds"
     options = sorted(key for key in row.settings.keys() | reference.settings.keys() if key.startswith("data."))
     if other := [key for key in options if row.settings.get(key) != reference.settings.get(key)]:
         yield f"other data than {reference.label} ({', '.join(other)})"
