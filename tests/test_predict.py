@@ -3,10 +3,13 @@
 import json
 import math
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from glob import glob
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_cli import call
+from test_compare import write_run
 
 from common.build import build_model
 from common.data.media import Sound, read
@@ -400,6 +404,41 @@ def test_labels_that_the_model_does_not_know_are_not_counted(
 def test_export_never_overwrites(run: Path, exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("export", run, "--out", exported) == 2
     assert "exists" in capsys.readouterr().err
+
+
+@pytest.fixture
+def as_documented(run: Path, tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory that docs/predict.md speaks of."""
+    shutil.copytree(run, tmp_path / "runs" / "demo")
+    shutil.copytree(tiny_shards / "test", tmp_path / "shards" / "demo" / "test")
+    for path in Shard.open(tiny_shards / "test").records[0].files.values():
+        shutil.copy(path, tmp_path / f"7{path.suffix}")
+    for method in ("fedavg", "fedcmi"):
+        for seed in (1, 2, 3):
+            write_run(tmp_path / "runs" / f"{method}-{seed}", 0.8, seed, method=method)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def documented(language: str) -> list[str]:
+    """The blocks of docs/predict.md in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "docs/predict.md").read_text(), re.DOTALL | re.MULTILINE)
+
+
+def test_the_documented_commands_do_what_is_said(as_documented: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [line for block in documented("sh") for line in block.splitlines() if line.startswith("fedmosaic ")]
+    commands = [shlex.split(line)[1:] for line in lines]
+    assert {command[0] for command in commands} == {"predict", "export", "compare", "tensorboard"}
+    for command in commands:
+        words = [name for word in command for name in (sorted(glob(word)) if "*" in word else [word])]
+        assert call(*words) == 0, command
+    assert {path.name for path in as_documented.iterdir()} >= {"models", "comparison.html", "events"}
+
+
+def test_the_documented_python_runs(as_documented: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = documented("python")
+    exec(compile(block, "docs/predict.md", "exec"), {})
+    assert capsys.readouterr().out.endswith("('image',)\n")
 
 
 def test_event_files_hold_the_figures_of_every_round(run: Path, tmp_path: Path) -> None:
