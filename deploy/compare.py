@@ -39,7 +39,7 @@ def _command(options: argparse.Namespace) -> None:
 
         from deploy.comparison.table import as_json
 
-        print(json.dumps(as_json(comparison), indent=1, ensure_ascii=False))
+        print(json.dumps(as_json(comparison), indent=1))
     else:
         _show(comparison, options.out)
 

@@ -63,6 +63,7 @@ def model_card(run: "Run", experiment: "Experiment", description: "Description")
     """README.md: what the model is, where it comes from, how good it is, how it is used. In the layout of the model
     cards of the Hugging Face hub."""
     from common.data.make import recipe
+    from server.report_plots import printable
 
     status = run.summary.get("status", "unfinished")
     note = "" if status == "completed" else f"**The run is {status}: this is the model after its last whole round.**\n"
@@ -70,7 +71,7 @@ def model_card(run: "Run", experiment: "Experiment", description: "Description")
         name=experiment.name,
         note=note,
         modalities=", ".join(experiment.modalities),
-        classes=", ".join(description.classes),
+        classes=", ".join(map(printable, description.classes)),
         method=_said(experiment.method),
         strategy=_said(experiment.strategy or {}),
         rounds=max((int(line["round"]) for line in run.rounds), default=0),
@@ -125,9 +126,10 @@ tags: [federated-learning, multimodal, classification]
 A classifier from any of these modalities: $modalities. It was trained by federated learning with
 fedmosaic: the data stayed at their sites, parameters were averaged.
 $note
+Classes: $classes.
+
 | | |
 |---|---|
-| classes | $classes |
 | method | $method |
 | strategy | $strategy |
 | rounds | $rounds |

@@ -136,7 +136,7 @@ def _predict_shard(predictor: "Predictor", options: argparse.Namespace) -> None:
         print(f"{loaded.unusable} examples without any modality to predict from were left out", file=sys.stderr)
     if options.json:
         for row in rows:
-            print(json.dumps({"id": row.id, "label": row.label, **_line(row.prediction)}, ensure_ascii=False))
+            print(json.dumps({"id": row.id, "label": row.label, **_line(row.prediction)}))
         return
     _show(("example", "label", "prediction", "probability", "from"), map(_cells, rows))
     print(_right(rows, predictor.classes))

@@ -190,7 +190,8 @@ def test_the_model_card_says_what_a_reader_must_know(run: Path, exported: Path) 
     for name, value in accuracy.items():
         assert f"| {name} | {value:.1%} |" in card
     for expected in (
-        "`fedcmi`", "digits-mini", "CC BY 4.0", "| seed | 3 |", "| rounds | 2 |", "| sites | 2 |", "server's test"
+        "`fedcmi`", "digits-mini", "CC BY 4.0", "| seed | 3 |", "| rounds | 2 |", "| sites | 2 |", "server's test",
+        "Classes: 0, 1, 2",
     ):  # fmt: skip
         assert expected in card
     assert "The run is" not in card
