@@ -6,7 +6,7 @@ METHOD ?= fedcmi
 DEMO_fedcmi := configs/digits-mini-fedcmi.yaml
 DEMO_fedmvp := configs/birds-mini-fedmvp.yaml
 
-.PHONY: install demo test test-slow lint format clean
+.PHONY: install demo test test-slow docs lint format clean
 
 install: $(VENV)/.installed
 
@@ -26,6 +26,10 @@ test: install
 test-slow: install
 	$(BIN)/pytest -m slow
 
+# The site in site/; a test builds it as well.
+docs: install
+	$(BIN)/mkdocs build --strict
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,4 +41,4 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) shards runs
+	rm -rf $(VENV) shards runs site

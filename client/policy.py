@@ -32,36 +32,32 @@ HARMLESS = (PolicyError, WireError, ConfigError)
 
 
 class LocalDP(Options):
-    """Differential privacy of each update towards everybody, the server included.
-
-    clip: the L2 norm to which the update's difference to the received parameters is cut.
-    noise: standard deviation of the Gaussian noise that is then added to every value, in units of `clip`.
-    """
+    """Differential privacy of each update towards everybody, the server included."""
 
     clip: float = Field(gt=0)
+    """The L2 norm to which the update's difference to the received parameters is cut."""
     noise: float = Field(gt=0)
+    """Standard deviation of the Gaussian noise that is then added to every value, in units of `clip`."""
 
 
 class Policy(Options):
-    """Without a file everything holds as the defaults say.
-
-    modalities: those that may take part; any other is treated as if the shard did not have it. None: all.
-    metrics: whether losses, timings, counts of unreadable files, and the words of errors leave.
-    label_counts: whether counts by class leave: validation tallies, and methods that send such counts in the update.
-        Validation figures leave only if `metrics` is true as well.
-    min_examples: an update of fewer training examples does not leave.
-    max_updates: how many updates may leave, ever, over all runs. None: no limit.
-    state: the file in which they are counted, relative to the policy's folder; by default <policy>.state.json.
-    local_dp: None: updates leave as they are.
-    """
+    """Without a file everything holds as the defaults say."""
 
     modalities: list[ModalityName] | None = Field(None, min_length=1)
+    """Those that may take part; any other is treated as if the shard did not have it. None: all."""
     metrics: bool = True
+    """Whether losses, timings, counts of unreadable files, and the words of errors leave."""
     label_counts: bool = True
+    """Whether counts by class leave: validation tallies, and methods that send such counts in the update. Validation
+    figures leave only if `metrics` is true as well."""
     min_examples: int = Field(1, ge=1)
+    """An update of fewer training examples does not leave."""
     max_updates: int | None = Field(None, ge=0)
+    """How many updates may leave, ever, over all runs. None: no limit."""
     state: Path | None = None
+    """The file in which they are counted, relative to the policy's folder. None: <policy>.state.json."""
     local_dp: LocalDP | None = None
+    """Noise that each update gets. None: updates leave as they are."""
 
     def part_of(self, shard: Shard) -> Shard:
         """The shard without the modalities that may not take part.

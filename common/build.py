@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from common.component import build
-from common.config import Experiment, from_json
+from common.config import Experiment, Model, from_json
 from common.models.base import MultimodalModel
 from common.seeding import seeded
 
@@ -15,8 +15,15 @@ from common.seeding import seeded
 def build_model(experiment: Experiment, classes: int) -> MultimodalModel:
     """A new model whose weights are a function of the experiment's seed; global random state is left alone."""
     with seeded(experiment.seed, "weights"):
-        encoders = {m: build("encoder", experiment.model.encoders[m]).build() for m in experiment.modalities}
-        model: MultimodalModel = experiment.component("model").build(encoders, classes)
+        return assemble(experiment.model, classes)
+
+
+def assemble(section: Model, classes: int) -> MultimodalModel:
+    """A new model as a resolved section `model` describes it; its weights draw from torch's global random state."""
+    if section.architecture is None:
+        raise ValueError("the experiment is not resolved: no model")
+    encoders = {m: build("encoder", section.encoders[m]).build() for m in sorted(section.encoders)}
+    model: MultimodalModel = build("model", section.architecture).build(encoders, classes)
     return model
 
 

@@ -27,7 +27,8 @@ needs no import of the client's or the server's code."""
 
 
 class Options(BaseModel):
-    """Frozen options; unknown names and wrong types are mistakes."""
+    """Frozen options; unknown names and wrong types are mistakes. The text below a field is its description, which
+    the configuration reference shows."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 

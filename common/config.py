@@ -31,7 +31,9 @@ class Dirichlet(Options):
 
     name: Literal["dirichlet"]
     alpha: float = Field(0.5, gt=0)
+    """Concentration of the distribution."""
     min_examples: int = Field(10, ge=1)
+    """The fewest that a client may get; the shares are drawn again until all have as many."""
 
 
 class LabelShards(Options):
@@ -39,6 +41,7 @@ class LabelShards(Options):
 
     name: Literal["label-shards"]
     shards_per_client: int = Field(2, ge=1)
+    """How many of the shards a client gets."""
 
 
 class Natural(Options):
@@ -51,19 +54,17 @@ Partition = Annotated[Iid | Dirichlet | LabelShards | Natural, Field(discriminat
 
 
 class Missing(Options):
-    """Which modalities go missing when shards are made.
-
-    unimodal_clients: share of the clients that hold one modality only, spread evenly over the modalities, or a share
-        for each modality.
-    incomplete: share of the examples that lose exactly one modality (FedMVP's beta).
-    depends_on: not at random: the share differs from class to class or from client to client, `incomplete` on average.
-    rates: per modality, the probability that an example loses it on its own; no example loses everything.
-    """
+    """Which modalities go missing when shards are made."""
 
     unimodal_clients: Share | dict[Modality, Share] = 0.0
+    """Share of the clients that hold one modality only, spread evenly over the modalities, or a share for each
+    modality."""
     incomplete: Share = 0.0
+    """Share of the examples that lose exactly one modality (FedMVP's beta)."""
     depends_on: Literal["class", "client"] | None = None
+    """Not at random: the share differs from class to class or from client to client, `incomplete` on average."""
     rates: dict[Modality, Share] = Field(default_factory=dict)
+    """Per modality, the probability that an example loses it on its own; no example loses everything."""
 
     @field_validator("unimodal_clients")
     @classmethod
@@ -74,29 +75,34 @@ class Missing(Options):
 
 
 class Data(Options):
-    """A data set, how it is divided among clients, and what goes missing.
-
-    set: where shards are made from; None when every site brings its own, and then only clients and validation count.
-    limit: use at most this many training examples (seeded choice); test_limit likewise.
-    validation: share of a client's examples kept for validation.
-    complete_only: train on nothing but the examples that miss no modality.
-    """
+    """A data set, how it is divided among clients, and what goes missing."""
 
     set: Reference | None = None
+    """The data set that shards are made from. None: every site brings its own, and then only `clients`, `validation`
+    and `complete_only` count."""
     clients: int = Field(ge=1)
+    """How many clients there are."""
     partition: Partition = Iid(name="iid")
+    """How the examples are divided among the clients."""
     missing: Missing = Missing()
+    """What goes missing."""
     limit: int | None = Field(None, ge=1)
+    """Use at most this many training examples (seeded choice)."""
     test_limit: int | None = Field(None, ge=1)
+    """Use at most this many test examples (seeded choice)."""
     validation: float = Field(0.1, ge=0, le=0.5)
+    """Share of a client's examples kept for validation."""
     complete_only: bool = False
+    """Train on nothing but the examples that miss no modality."""
 
 
 class Model(Options):
-    """encoders: one for each modality; architecture: the model that joins them, by default the method's own."""
+    """The model that is trained."""
 
     encoders: dict[ModalityName, Reference] = Field(min_length=1)
+    """The encoder of each modality; its keys are the modalities of the experiment."""
     architecture: Reference | None = None
+    """The model that joins the encoders. None: the one that the method needs."""
 
     @field_validator("encoders")
     @classmethod
@@ -107,19 +113,22 @@ class Model(Options):
 
 
 class Train(Options):
-    """Local training; the optimizer is re-created each round.
-
-    momentum: of sgd only.
-    schedule: cosine lets lr fall over the epochs of all rounds, from its full value to nearly 0.
-    """
+    """Local training; the optimizer is re-created each round."""
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
+    """The optimizer of each client."""
     schedule: Literal["constant", "cosine"] = "constant"
+    """`cosine` lets `lr` fall over the epochs of all rounds, from its full value to nearly 0."""
     epochs: int = Field(1, ge=1)
+    """Passes over a client's examples in a round."""
     batch_size: int = Field(32, ge=2)
+    """Examples of a step."""
     lr: float = Field(gt=0)
+    """Learning rate."""
     momentum: float = Field(0.9, ge=0, lt=1)
+    """Of sgd only."""
     weight_decay: float = Field(1e-4, ge=0)
+    """Of either optimizer."""
 
 
 class FedAvgM(Options):
@@ -127,16 +136,22 @@ class FedAvgM(Options):
 
     name: Literal["fedavgm"]
     lr: float = Field(1.0, gt=0)
+    """Learning rate of the server."""
     momentum: float = Field(0.9, ge=0, lt=1)
+    """Of the server's steps."""
 
 
 class _Adaptive(Options):
-    """lr: eta of the server; tau: degree of adaptivity."""
+    """What FedAdam and FedYogi have in common."""
 
     lr: float = Field(0.01, gt=0)
+    """Learning rate of the server (eta)."""
     beta_1: float = Field(0.9, ge=0, lt=1)
+    """Decay of the first moment."""
     beta_2: float = Field(0.99, ge=0, lt=1)
+    """Decay of the second moment."""
     tau: float = Field(1e-3, gt=0)
+    """Degree of adaptivity: the smaller, the more adaptive."""
 
 
 class FedAdam(_Adaptive):
@@ -155,55 +170,61 @@ ServerOptimizer = FedAvgM | FedAdam | FedYogi
 
 
 class Federation(Options):
-    """Rounds and who takes part.
-
-    sample: clients trained a round, drawn from all that have introduced themselves (None: all).
-    min_replies: usable replies that make a round (None: as many as are sampled); min_holders: by modality, how many of
-        them must be of clients that hold it.
-    retries: how often a round asks again, others or those that gave no reply, before too few replies end the run.
-    wait_seconds: how long to wait for clients to connect, at the start and when a round lacks some; round_seconds: how
-        long the sampled clients have to reply.
-    max_update_norm: an update is refused when the L2 norm of all its parameters minus those received is larger (None:
-        any finite update is taken).
-    optimizer: of the server, on top of the strategy's mean (None: the mean is the new model).
-    """
+    """Rounds and who takes part."""
 
     rounds: int = Field(ge=1)
+    """How many rounds."""
     sample: int | None = Field(None, ge=1)
+    """Clients trained a round, drawn from all that have introduced themselves (None: all)."""
     min_replies: int | None = Field(None, ge=1)
+    """Usable replies that make a round (None: as many as are sampled)."""
     min_holders: dict[Modality, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    """By modality, how many of the usable replies must be of clients that hold it."""
     retries: int = Field(2, ge=0)
+    """How often a round asks again, others or those that gave no reply, before too few replies end the run."""
     wait_seconds: float = Field(120, gt=0)
+    """How long to wait for clients to connect, at the start and when a round lacks some."""
     round_seconds: float = Field(1800, gt=0)
+    """How long the sampled clients have to reply."""
     max_update_norm: float | None = Field(None, gt=0)
+    """An update is refused when the L2 norm of all its parameters minus those received is larger (None: any finite
+    update is taken)."""
     optimizer: Annotated[ServerOptimizer, Field(discriminator="name")] | None = None
+    """Of the server, on top of the strategy's mean (None: the mean is the new model)."""
 
 
 class Wire(Options):
-    """dtype: how parameters travel; bfloat16 halves the bytes and rounds every value to 8 bits of precision.
-    delta: clients send the difference to what they received, of which the same 8 bits are far more precise.
-    """
+    """How parameters travel."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 halves the bytes and rounds every value to 8 bits of precision."""
     delta: bool = False
+    """Clients send the difference to what they received, of which the same 8 bits are far more precise."""
 
 
 class Experiment(Options):
-    """A complete experiment.
-
-    completion: by modality, how missing values were generated; the others stay missing.
-    """
+    """A complete experiment."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Names the run's folder and its report."""
     seed: int = Field(1, ge=0)
+    """Of everything that is random, but for the noise of differential privacy."""
     data: Data
+    """What is trained on."""
     model: Model
+    """What is trained."""
     completion: dict[ModalityName, Reference] = Field(default_factory=dict)
+    """By modality, how missing values were generated; the others stay missing."""
     method: Reference
+    """The local objective."""
     strategy: Reference | None = None
+    """The aggregation. None: the one that the method is meant for."""
     train: Train
+    """How each client trains."""
     federation: Federation
+    """How rounds go."""
     wire: Wire = Wire()
+    """How parameters travel."""
 
     @property
     def modalities(self) -> list[Modality]:

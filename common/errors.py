@@ -2,9 +2,9 @@
 
 FedmosaicError
 ├── ConfigError      an experiment that cannot be run as written; lists every mistake
-├── DataError        a data set whose files are not what its loader reads
+├── DataError        data that are not what their reader takes: a data set's files, an example to predict
 │   └── ShardError   a shard that cannot be used; names the shard
-├── ModelError       a frozen model whose weights are not here, or not what its loader reads
+├── ModelError       a model, frozen or trained, whose weights are not here, or not what its loader reads
 ├── WireError        a message whose content is not what the receiver expects
 ├── PolicyError      what a site does not do or let go, by its own policy; or a policy that cannot be read
 ├── TrainingError    local training that cannot go on (diverged, nothing to train on)
@@ -31,7 +31,7 @@ class ConfigError(FedmosaicError):
 
 
 class DataError(FedmosaicError):
-    """Source files that are absent or not in the layout that the data set's loader reads."""
+    """Files that are absent or not in the layout that the data set's loader reads; values that no encoder takes."""
 
 
 class ShardError(DataError):
@@ -39,7 +39,7 @@ class ShardError(DataError):
 
 
 class ModelError(FedmosaicError):
-    """A frozen model that cannot be loaded."""
+    """A model that cannot be loaded."""
 
 
 class WireError(FedmosaicError):

@@ -6,7 +6,6 @@ policy would be a request. A SuperNode, or the SuperExec beside it, starts `flwr
 server learns of a difference; what runs is the installed release in any case.
 """
 
-import importlib
 import io
 import os
 import sys
@@ -15,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 from flwr.clientapp import ClientApp
 
 from common.errors import PolicyError, RunError
+from common.flower_parts import PARTS
 from deploy.app_folder import COMPONENTS, package_files
 
 LARGEST = 32 << 20
@@ -34,15 +35,12 @@ COMMANDS = ("agentapp", "clientapp", "connector", "model", "serverapp", "simulat
 """All that Flower may start for a task, by the kind of the task, which the server chooses."""
 SUPERNODE = "flower-supernode"
 """Flower's, with shorter waits: `deploy/supernode.py`."""
-PARTS: dict[str, Any] = {"initial_backoff": 0.05, "backoff_cap": 0.5, "max_tries_per_object": None}
-"""How long to wait for parts of a message that the SuperNode is still receiving: Flower's first wait is 1 s. Its limit
-of two hours (`max_time`) ends the tries."""
 
 
 def main() -> None:
     """`flwr-clientapp` with three of its steps replaced: installing the app, its dependencies, and loading it."""
-    _leave_out_installer()
-    flower = importlib.import_module("flwr.supernode.runtime.run_clientapp")
+    _leave_out()
+    flower = import_module("flwr.supernode.runtime.run_clientapp")
     replaced = {
         "install_from_fab": _compare,
         "install_app_dependencies": _refuse_dependencies,
@@ -56,11 +54,19 @@ def main() -> None:
     _command(flower).flwr_clientapp()
 
 
-def _leave_out_installer() -> None:
-    """Flower's installer of apps, with the command line it comes with, would be loaded for every message: 0.2 s."""
-    empty = ModuleType("flwr.cli.install")
-    setattr(empty, "install_from_fab", _compare)  # noqa: B010 - mypy knows no attributes of new modules
-    sys.modules[empty.__name__] = empty
+def _leave_out() -> None:
+    """What Flower's command would load for every message and never use here: its installer of apps with the command
+    line that comes with it (0.2 s), FastAPI, of which a client needs the names of status codes (0.13 s), and httpx's
+    own command line (0.04 s)."""
+    used: dict[str, dict[str, Any]] = {
+        "flwr.cli.install": {"install_from_fab": _compare},
+        "flwr.supercore.error.http": {"BearerAuthenticationError": RunError, "http_error_translator": None},
+        "fastapi": {"status": import_module("starlette.status")},
+        "httpx._main": {"main": None},
+    }
+    for name, values in used.items():
+        sys.modules[name] = ModuleType(name)
+        sys.modules[name].__dict__.update(values)
 
 
 def _command(flower: ModuleType) -> ModuleType:

@@ -20,13 +20,15 @@ from common.data.shard import Example, Media, Shard, ShardInfo, ShardWriter
 from common.errors import ConfigError
 from common.types import Modality
 from deploy.progress import counted
+from server.strategies.base import StrategyOptions
 
 PROBE_PER_CLASS = 2
 
 
 def needs_probe(experiment: Experiment) -> bool:
     """Whether the experiment's strategy compares models on a probe set."""
-    return (experiment.strategy or {}).get("name") == "cka"
+    strategy: StrategyOptions = experiment.component("strategy")
+    return strategy.needs_probe
 
 
 def best_device() -> str:

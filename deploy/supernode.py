@@ -7,7 +7,7 @@ Flower 1.39 waits, by hand-written sleeps without a setting, in `flwr/supernode/
   SuperLink of many idle nodes is asked no more often than by Flower.
 - 0.5 s between looks for the ClientApp's reply, which lies in this very process. Here: 0.02 s.
 - 1 s, then 2, 4, 8 and 10 s, for a part of a message that the server has announced and not yet sent, which is the rule
-  for a node that asks often. Here: 0.05 s, growing to 1 s.
+  for a node that asks often. Here: 0.05 s, growing to 0.2 s.
 """
 
 import ast
@@ -17,15 +17,14 @@ import sys
 import time
 from functools import partial
 from types import ModuleType
-from typing import Any
+
+from common.flower_parts import PARTS
 
 NOTHING, REPLY = 3, 0.5
 """Seconds that Flower waits when there is no message, and for a reply or a part of one."""
 FLOWERS = [f"time.sleep({seconds})" for seconds in (REPLY, REPLY, NOTHING)]
 SHARE, SHORTEST = 0.1, 0.1
 REPLY_SECONDS = 0.02
-PARTS: dict[str, Any] = {"initial_backoff": 0.05, "backoff_cap": 1.0, "max_tries_per_object": None}
-"""Flower's limit of two hours (`max_time`) ends the tries."""
 
 
 class Waits:

@@ -2,12 +2,15 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from common.blocks import Params, block_of
+
+PIECE = 1 << 16
+"""Values that are added at a time."""
 
 
 class BlockMean:
@@ -27,20 +30,20 @@ class BlockMean:
     def add(self, params: Mapping[str, Tensor], weights: Mapping[str, float]) -> None:
         """Add one client's parameters; `weights` are by block, one for each block that is in `params`."""
         for name, value in params.items():
-            term = value.to(torch.float64) * weights[block_of(name)]
-            if name in self._sums:
-                self._add(name, term)
-            else:
-                self._sums[name], self._lost[name] = term, torch.zeros_like(term)
+            if name not in self._sums:
+                self._sums[name] = torch.zeros(value.shape, dtype=torch.float64)
+                self._lost[name] = torch.zeros(value.shape, dtype=torch.float64)
+            self._add(name, value, weights[block_of(name)])
         for block in {block_of(name) for name in params}:
             self._weights[block].append(weights[block])
 
-    def _add(self, name: str, term: Tensor) -> None:
-        before = self._sums[name]
-        after = before + term
-        added = after - before
-        self._lost[name] += (before - (after - added)) + (term - added)
-        self._sums[name] = after
+    def _add(self, name: str, value: Tensor, weight: float) -> None:
+        for before, lost, piece in _pieces(self._sums[name], self._lost[name], value):
+            term = piece.to(torch.float64) * weight
+            after = before + term
+            added = after - before
+            lost += (before - (after - added)) + (term - added)
+            before.copy_(after)
 
     def result(self, otherwise: Mapping[str, Tensor]) -> Params:
         """The means; a parameter that nobody added, or only with weight 0, keeps its value in `otherwise`."""
@@ -48,6 +51,17 @@ class BlockMean:
         means: Params = {}
         for name, value in otherwise.items():
             total = totals.get(block_of(name), 0.0)
-            known = name in self._sums and total
-            means[name] = ((self._sums[name] + self._lost[name]) / total).to(value.dtype) if known else value
+            means[name] = self._mean(name, value.dtype, total) if name in self._sums and total else value
         return means
+
+    def _mean(self, name: str, dtype: torch.dtype, total: float) -> Tensor:
+        mean = torch.empty(self._sums[name].shape, dtype=dtype)
+        for whole, lost, piece in _pieces(self._sums[name], self._lost[name], mean):
+            piece.copy_((whole + lost) / total)
+        return mean
+
+
+def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The same stretches of contiguous tensors of one shape, views, so that what is computed of them takes little
+    memory and stays in the processor's cache."""
+    return zip(*(torch.split(tensor.reshape(-1), PIECE) for tensor in tensors), strict=True)

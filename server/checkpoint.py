@@ -71,7 +71,7 @@ def damaged_checkpoints(run_folder: Path) -> list[str]:
 
 def check_same(experiment: Experiment, checkpoint: Checkpoint) -> None:
     """Raises ConfigError, with every difference, when a checkpoint is of another experiment."""
-    then, now = _flat(checkpoint.about["experiment"]), _flat(json.loads(experiment.to_json()))
+    then, now = flat(checkpoint.about["experiment"]), flat(json.loads(experiment.to_json()))
     changed = sorted(key for key in (then.keys() | now.keys()) - FREE if then.get(key) != now.get(key))
     if changed:
         mistakes = [f"{key}: {then.get(key)!r} when the run began, {now.get(key)!r} now" for key in changed]
@@ -102,8 +102,8 @@ def _part(tensors: Params, prefix: str) -> Params:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _flat(options: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested options by dotted name."""
+def flat(options: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested options by dotted name; an empty section is a value."""
     if not isinstance(options, dict) or not options:
         return {prefix.removesuffix("."): options}
-    return {key: value for name, below in options.items() for key, value in _flat(below, f"{prefix}{name}.").items()}
+    return {key: value for name, below in options.items() for key, value in flat(below, f"{prefix}{name}.").items()}

@@ -3,12 +3,16 @@
 Flower's own `Grid.send_and_receive` looks for replies every 3 seconds; this asks the same public interface more often.
 """
 
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from flwr.app import Message
 from flwr.serverapp import Grid
+
+from common.flower_parts import PARTS
 
 POLL_SECONDS = 0.1
 AT_ONCE = 4
@@ -31,6 +35,7 @@ def exchange(grid: Grid, messages: Iterable[Message], seconds: float) -> Iterato
     Replies are fetched a few at a time, so that memory does not grow with their number. An error reply of Flower may
     name another sender than the node that failed, so replies are told apart by the message they answer.
     """
+    limit_parts(grid, seconds)
     sent = list(messages)
     ids = list(grid.push_messages(sent)) if sent else []
     # A message that could not be pushed, to a node that has just left, has no id.
@@ -47,6 +52,19 @@ def exchange(grid: Grid, messages: Iterable[Message], seconds: float) -> Iterato
             time.sleep(POLL_SECONDS)
     for node in waiting.values():
         yield Reply(node, None, f"no reply within {seconds:g} s")
+
+
+def limit_parts(grid: Grid, seconds: float) -> None:
+    """Bound how Flower's grid waits for the parts of a reply that a node has announced and not yet sent.
+
+    Flower waits 1 s before it asks again, then 2, 4, 8 and 10 s, for two hours in all: a round would not end in time
+    when a node dies while it sends. There is no setting, so the function's own options are given here.
+    """
+    module = sys.modules[type(grid).__module__]
+    pull = getattr(module, "pull_objects", None)
+    if pull is not None:  # a grid without network has none
+        whole = pull.func if isinstance(pull, partial) else pull
+        setattr(module, "pull_objects", partial(whole, **PARTS, max_time=seconds))  # noqa: B010 - mypy knows no such name
 
 
 def batched(names: list[str], size: int) -> Iterator[list[str]]:

@@ -196,6 +196,7 @@ class Federation:
                     "aggregate": aggregate,
                     "evaluate": now - before,
                     "total": now - started,
+                    "ended": time.time(),
                 },
             }
         )

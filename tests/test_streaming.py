@@ -1,5 +1,6 @@
 """Replies are folded in as they come: any order gives the same bits, and few are held at a time."""
 
+import importlib
 import json
 from collections.abc import Iterable
 from fractions import Fraction
@@ -9,6 +10,7 @@ import pytest
 import torch
 from conftest import experiment
 from flwr.app import Message
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectUnavailableError
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -17,7 +19,7 @@ from client.site import Site
 from common import wire
 from deploy.in_process import InProcessGrid
 from server.aggregation import BlockMean
-from server.exchange import AT_ONCE, exchange
+from server.exchange import AT_ONCE, exchange, limit_parts
 from server.federation import Federation
 from server.record import RunFolder
 from server.strategies.fedcmi import FedCMIStrategy
@@ -60,6 +62,24 @@ def test_few_replies_are_fetched_at_a_time(tiny_shards: Path) -> None:
     messages = [Message(content, dst_node_id=node, message_type="query") for node in grid.sites]
     assert len(list(exchange(grid, messages, 5))) == 9
     assert grid.asked == [AT_ONCE, AT_ONCE, 1]
+
+
+def test_a_reply_whose_parts_never_come_ends_with_the_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("flwr.superlink.grid.http_grid")
+    monkeypatch.setattr(module, "pull_objects", module.pull_objects)  # put back at the end
+    grid = object.__new__(module.HttpGrid)
+    asked = []
+
+    def never(part: str) -> bytes:
+        asked.append(part)
+        raise ObjectUnavailableError(part)
+
+    for seconds in (0.5, 0.2):  # every round has its own limit
+        limit_parts(grid, seconds)
+        asked.clear()
+        with pytest.raises(ObjectPullError, match="timeout"):
+            module.pull_objects(["part"], never)
+        assert len(asked) >= 3
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -33,26 +33,27 @@ class Generator(ABC):
 
 
 class CompleterOptions(Component):
-    """source: the modality that the missing one is made from. model: a name, see `common.pretrained`.
-
-    candidates: how many are made; the one closest to the source by the ranker's CLIP score is kept (beyond the paper).
-    ranker: a CLIP or CoCa model of open_clip; None: no score is taken.
-    reject_below: a kept candidate with a lower score is thrown away, and the value stays missing.
-    class_name: whether the prompt names the class, which is the training label (2.2 of docs/methods.md).
-    seed: of everything that is drawn. batch_size: requests at a time.
-    """
+    """Base of the completers' options."""
 
     from_prompt: ClassVar[bool] = False
     """Whether a prompt with the name of a class is enough, without a source."""
 
     source: Modality
+    """The modality that the missing one is made from."""
     model: str
+    """A name, see `common.pretrained`."""
     candidates: int = Field(1, ge=1)
+    """How many are made; the one closest to the source by the ranker's CLIP score is kept (beyond the paper)."""
     ranker: str | None = None
+    """A CLIP or CoCa model of open_clip. None: no score is taken."""
     reject_below: float | None = Field(None, ge=-1, le=1)
+    """A kept candidate with a lower score is thrown away, and the value stays missing."""
     class_name: bool = True
+    """Whether the prompt names the class, which is the training label (2.2 of docs/methods.md)."""
     seed: int = Field(1, ge=0)
+    """Of everything that is drawn."""
     batch_size: int = Field(16, ge=1)
+    """Requests at a time."""
 
     @model_validator(mode="after")
     def _ranker_where_needed(self) -> Self:

@@ -53,11 +53,15 @@ class Blip2Generator(Generator):
 
 
 class Blip2(CompleterOptions):
-    """words: tokens of a text at the most; top_p: of what is drawn, where there are several candidates."""
+    """Image -> text by BLIP-2."""
 
     model: str = "Salesforce/blip2-opt-2.7b"
+    """A BLIP-2 model of transformers."""
     words: int = Field(40, ge=1)
+    """Tokens of a text at the most."""
     top_p: float = Field(0.9, gt=0, le=1)
+    """Of what is drawn, where there are several candidates: the likeliest tokens that together have this
+    probability."""
 
     def prompt(self, label: str, kind: str, source: Raw | None) -> str:
         """ "A photo of {class name}, a kind of {kind}, which has" (2.2)"""

@@ -84,12 +84,16 @@ class CoCaGenerator(Generator):
 
 
 class CoCa(CompleterOptions):
-    """words: tokens of a text at the most; temperature, top_p: of what is drawn."""
+    """Image -> text by a CoCa model of open_clip."""
 
     model: str = "birds-coca"
+    """A CoCa model of open_clip."""
     words: int = Field(32, ge=1)
+    """Tokens of a text at the most."""
     temperature: float = Field(1.0, gt=0)
+    """Of what is drawn."""
     top_p: float = Field(0.9, gt=0, le=1)
+    """Of what is drawn: the likeliest tokens that together have this probability."""
 
     def prompt(self, label: str, kind: str, source: Raw | None) -> str:
         """ "A photo of {class name}, a kind of {kind}, which has" (2.2)"""

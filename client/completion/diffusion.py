@@ -39,13 +39,16 @@ class DiffusionGenerator(Generator):
 
 
 class Diffusion(CompleterOptions):
-    """steps: of the sampler; guidance: how strongly the prompt counts (1: not more than in training)."""
+    """Text -> image by a pipeline of diffusers."""
 
     from_prompt: ClassVar[bool] = True
 
     model: str = "birds-diffusion"
+    """A text-to-image pipeline of diffusers."""
     steps: int = Field(20, ge=1)
+    """Of the sampler."""
     guidance: float = Field(3.0, ge=1)
+    """How strongly the prompt counts (1: not more than in training)."""
 
     def prompt(self, label: str, kind: str, source: Raw | None) -> str:
         """ "A photo of {class name}, a kind of {kind}, {caption}." (2.2)"""

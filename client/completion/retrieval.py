@@ -42,15 +42,14 @@ class RetrievalGenerator(Generator):
 
 
 class Retrieval(CompleterOptions):
-    """pool: the folder of a shard with public examples, or the name of a data set whose training part is taken.
-
-    model: a CLIP or CoCa model of open_clip.
-    """
+    """The nearest value of a public pool."""
 
     from_prompt: ClassVar[bool] = True
 
     pool: str
+    """The folder of a shard with public examples, or the name of a data set whose training part is taken."""
     model: str = "birds-coca"
+    """A CLIP or CoCa model of open_clip."""
 
     def prompt(self, label: str, kind: str, source: Raw | None) -> str:
         """ "A photo of {class name}, a kind of {kind}, {caption}." (2.2); an image is asked for by itself."""

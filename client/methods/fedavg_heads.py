@@ -18,11 +18,12 @@ from common.types import Batch
 
 
 class FedAvgHeads(Method[UnimodalHeadsModel, None]):
-    """unimodal_weight: c1 of the sum of the heads' losses."""
+    """Cross entropy of the fused prediction and of a head for each modality."""
 
     model: ClassVar[str] = "unimodal-heads"
 
     unimodal_weight: float = Field(2.0, ge=0)
+    """c1 of the sum of the heads' losses."""
 
     def begin_round(self, model: UnimodalHeadsModel, examples: Batch, now: Round) -> None:
         """Nothing to prepare."""

@@ -45,21 +45,23 @@ class Context:
 
 
 class FedCMI(Method[TwoProjectorModel, Context]):
-    """unimodal_weight: c1; infiltration_weight: lambda (0 switches infiltration off); mu: of the proximal term.
-
-    kappa: strength of the class-wise temperature; temperature: false means T = 1 for every class (ablation).
-    teacher: "local" takes the model that is being trained instead of the received one (ablation).
-    """
+    """Cross entropy of the fused and the unimodal predictions, with infiltration from the dominant modality."""
 
     model: ClassVar[str] = "two-projector"
     strategy: ClassVar[str] = "fedcmi"
 
     unimodal_weight: float = Field(2.0, ge=0)
+    """c1 of the sum of the unimodal losses."""
     infiltration_weight: float = Field(1.0, ge=0)
+    """Lambda of the infiltration loss; 0 switches infiltration off."""
     mu: float = Field(0.01, ge=0)
+    """Weight of the proximal term."""
     kappa: float = Field(2.0, ge=0)
+    """Strength of the class-wise temperature."""
     temperature: bool = True
+    """Whether temperatures differ by class; false means T = 1 for every class (ablation)."""
     teacher: Literal["global", "local"] = "global"
+    """`local` takes the model that is being trained instead of the received one (ablation)."""
 
     def begin_round(self, model: TwoProjectorModel, examples: Batch, now: Round) -> Context:
         """Teacher and temperatures. Nothing infiltrates in the first round, when the received model knows nothing,

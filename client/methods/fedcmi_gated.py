@@ -42,18 +42,19 @@ class Context:
 
 
 class FedCMIGated(Method[UnimodalHeadsModel, Context]):
-    """unimodal_weight: of the heads' losses; infiltration_weight: 0 switches infiltration off.
-
-    prior_weight: tau of the log class prior; 0 switches the correction off. gate: false weighs all examples the same.
-    """
+    """FedAvg with heads, class priors corrected, taught by the received model where that is sure."""
 
     model: ClassVar[str] = "unimodal-heads"
     strategy: ClassVar[str] = "fedcmi"
 
     unimodal_weight: float = Field(2.0, ge=0)
+    """Of the heads' losses."""
     infiltration_weight: float = Field(1.0, ge=0)
+    """Of what the received model teaches; 0 switches infiltration off."""
     prior_weight: float = Field(0.5, ge=0)
+    """tau of the log class prior; 0 switches the correction off."""
     gate: bool = True
+    """Whether the received model's confidence weighs the examples; false weighs all the same."""
 
     def begin_round(self, model: UnimodalHeadsModel, examples: Batch, now: Round) -> Context:
         """Prior and teacher. As in FedCMI nothing infiltrates in the first round, nor at a client with one modality."""

@@ -21,14 +21,17 @@ from common.types import Batch, Modality
 
 
 class FedMVP(Method[JointModel, None]):
-    """contrastive_weight: a of L_MCM, and temperature: its tau; alignment_weight: b of L_RAM. 0 switches a term off."""
+    """Cross entropy of the joint prediction, a contrastive and an alignment loss."""
 
     model: ClassVar[str] = "joint"
     strategy: ClassVar[str] = "cka"
 
     contrastive_weight: float = Field(0.01, ge=0)
+    """a of L_MCM; 0 switches the term off."""
     alignment_weight: float = Field(0.5, ge=0)
+    """b of L_RAM; 0 switches the term off."""
     temperature: float = Field(0.1, gt=0)
+    """tau of L_MCM."""
 
     def begin_round(self, model: JointModel, examples: Batch, now: Round) -> None:
         """Nothing to prepare."""

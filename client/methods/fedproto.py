@@ -32,13 +32,14 @@ class Context:
 
 
 class FedProto(Method[PrototypeFusionModel, Context]):
-    """prototype_weight: lambda of the distance to the prototypes."""
+    """Cross entropy of the fused prediction, with features drawn to the prototypes of all clients."""
 
     model: ClassVar[str] = "prototype-fusion"
     strategy: ClassVar[str] = "fedcmi"  # prototypes of a modality are those of the clients that hold it
     counts_labels: ClassVar[bool] = True
 
     prototype_weight: float = Field(1.0, ge=0)
+    """Lambda of the distance to the prototypes."""
 
     def begin_round(self, model: PrototypeFusionModel, examples: Batch, now: Round) -> Context:
         """The prototypes as they were received."""

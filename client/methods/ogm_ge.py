@@ -26,12 +26,14 @@ Coefficients = dict[Modality, float]
 
 
 class OgmGe(Method[LateFusionModel, Coefficients]):
-    """alpha: strength of the modulation; enhance: whether Gaussian noise of the gradient's own deviation is added."""
+    """Cross entropy of the fused prediction, with the gradients of the dominant modality damped."""
 
     model: ClassVar[str] = "late-fusion"
 
     alpha: float = Field(0.5, gt=0)
+    """Strength of the modulation."""
     enhance: bool = True
+    """Whether Gaussian noise of the gradient's own deviation is added."""
 
     def begin_round(self, model: LateFusionModel, examples: Batch, now: Round) -> Coefficients:
         """No coefficients yet."""

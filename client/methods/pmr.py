@@ -27,11 +27,12 @@ Prototypes = Mapping[Modality, Tensor]
 
 
 class Pmr(Method[LateFusionModel, Prototypes]):
-    """alpha: weight of the prototypical cross entropy."""
+    """Cross entropy of the fused prediction, and of the lagging modalities' prototypes."""
 
     model: ClassVar[str] = "late-fusion"
 
     alpha: float = Field(1.0, ge=0)
+    """Weight of the prototypical cross entropy."""
 
     def begin_round(self, model: LateFusionModel, examples: Batch, now: Round) -> Prototypes:
         """The prototypes of the held modalities; none where there is a single one and nothing is out of balance."""

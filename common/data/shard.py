@@ -31,20 +31,20 @@ MAX_LISTED = 10
 
 
 class ShardInfo(Options):
-    """What shard.json says.
-
-    classes: the class names in the order of their indices, the same at every site.
-    modalities: those the site holds at all.
-    kinds: what a class is a kind of, e.g. {"cardinal": "bird"}, for the prompts of completion; may lack classes.
-    made: how the shard was made (data set, partition, seed, missing scenario); free form.
-    """
+    """What shard.json says."""
 
     site: str
+    """The site's name."""
     classes: list[str]
+    """The class names in the order of their indices, the same at every site."""
     modalities: list[Modality]
+    """Those the site holds at all."""
     licence: str = ""
+    """Of the examples."""
     kinds: dict[str, str] = Field(default_factory=dict)
+    """What a class is a kind of, e.g. {"cardinal": "bird"}, for the prompts of completion; may lack classes."""
     made: dict[str, Any] = Field(default_factory=dict)
+    """How the shard was made (data set, partition, seed, missing scenario); free form."""
 
 
 @dataclass(frozen=True)

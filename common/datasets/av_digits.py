@@ -28,22 +28,26 @@ RECORDING = re.compile(r"(\d)_(\w+)_(\d+)\.wav")
 
 
 class AvDigits(DataSet):
-    """mnist: folder of the idx files (plain or .gz; also torchvision's MNIST/raw), with writers.npz for writer ids.
-    fsdd: folder of the recordings (also the repository's root). group: whose data a natural client has.
-    Options make the modalities unequal: noise at a signal-to-noise ratio in dB, fewer image pixels (28 = all).
-    test_images: how many test images each of the few test recordings is paired with, for a finer measure."""
+    """Noise and pixels make the modalities unequal."""
 
     modalities: ClassVar[tuple[str, ...]] = ("audio", "image")
     licence: ClassVar[str] = "images CC BY-SA 3.0 (MNIST); recordings CC BY-SA 4.0 (FSDD)"
     folders: ClassVar[tuple[str, ...]] = ("mnist", "fsdd")
 
     mnist: str
+    """Folder of the idx files (plain or .gz; also torchvision's MNIST/raw), with writers.npz for writer ids."""
     fsdd: str
+    """Folder of the recordings (also the repository's root)."""
     group: Literal["speaker", "writer"] = "speaker"
+    """Whose data a natural client has."""
     audio_snr_db: float | None = None
+    """Signal-to-noise ratio in dB of the noise that is added to the recordings. None: no noise."""
     image_snr_db: float | None = None
+    """Signal-to-noise ratio in dB of the noise that is added to the images. None: no noise."""
     image_pixels: int = Field(28, ge=1, le=28)
+    """Pixels a side that are left of an image; 28 = all."""
     test_images: int = Field(1, ge=1)
+    """How many test images each of the few test recordings is paired with, for a finer measure."""
 
     @property
     def classes(self) -> list[str]:

@@ -39,13 +39,16 @@ class Event:
 
 
 class Ave(Clips):
-    """folder: the one with AVE/*.mp4, trainSet.txt and testSet.txt. frames: how many, spread over those that ten
-    seconds have at fps; side: pixels of a frame; rate: of the audio track, in Hz."""
+    """Events of ten seconds."""
 
     licence: ClassVar[str] = "clips of YouTube videos, each its owner's; for research (AVE)"
 
+    folder: str
+    """The one with AVE/*.mp4, trainSet.txt and testSet.txt."""
     frames: int = Field(4, ge=1)
+    """How many, spread over those that ten seconds have at `fps`."""
     rate: int = Field(16000, ge=1000)
+    """Of the audio track, in Hz."""
 
     @property
     def classes(self) -> list[str]:

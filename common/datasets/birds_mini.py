@@ -19,18 +19,18 @@ from common.seeding import rng
 
 
 class BirdsMini(DataSet):
-    """train_per_class, test_per_class: examples of a species; the first ones are the same whatever their number.
-
-    foliage: leaves that hide the bird, besides the few of every picture; with many of them a picture shows some of the
-        traits, as a caption names some.
-    """
+    """The first examples of a species are the same whatever their number."""
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "text")
     licence: ClassVar[str] = "Apache-2.0"
 
     train_per_class: int = Field(30, ge=1)
+    """Training examples of a species."""
     test_per_class: int = Field(10, ge=1)
+    """Test examples of a species."""
     foliage: int = Field(0, ge=0)
+    """Leaves that hide the bird, besides the few of every picture; with many of them a picture shows some of the
+    traits, as a caption names some."""
 
     @property
     def classes(self) -> list[str]:

@@ -20,12 +20,13 @@ TEST_SHARE = 0.1
 
 
 class BirdsPublic(DataSet):
-    """size: birds of the training part; a tenth as many more are the test part."""
+    """Birds of other species than those of birds-mini."""
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "text")
     licence: ClassVar[str] = "Apache-2.0"
 
     size: int = Field(3000, ge=10)
+    """Birds of the training part; a tenth as many more are the test part."""
 
     @property
     def classes(self) -> list[str]:

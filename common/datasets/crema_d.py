@@ -24,14 +24,15 @@ POINTER = b"version https://git-lfs"
 
 
 class CremaD(Clips):
-    """folder: the one with AudioWAV and VideoFlash. frames: how many, at fps; side: pixels of a frame.
-
-    split: "lists" takes train.csv and test.csv of the folder, lines `name,label` as published with OGM-GE (X. Peng et
-    al., CVPR 2022), 6,698 and 744 clips; "seeded" holds out a tenth of the clips, the same in every experiment."""
+    """Emotions of actors; a natural client is one of them."""
 
     licence: ClassVar[str] = "ODbL 1.0, contents DbCL 1.0 (CREMA-D)"
 
+    folder: str
+    """The one with AudioWAV and VideoFlash."""
     split: Literal["lists", "seeded"] = "lists"
+    """`lists` takes train.csv and test.csv of the folder, lines `name,label` as published with OGM-GE (X. Peng et al.,
+    CVPR 2022), 6,698 and 744 clips; `seeded` holds out a tenth of the clips, the same in every experiment."""
 
     @property
     def classes(self) -> list[str]:

@@ -20,16 +20,18 @@ Row = dict[str, str]
 
 
 class CrisisMmd(DataSet):
-    """folder: the one with data_image and crisismmd_datasplit_all. label: the column that is the class, `label` or what
-    annotators said of the text or of the picture alone. agreed: only pairs of which they said the same."""
+    """Tweets with pictures; a natural client has a disaster."""
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "text")
     licence: ClassVar[str] = "CC BY-NC-SA 4.0; tweets under Twitter's terms (CrisisMMD)"
     folders: ClassVar[tuple[str, ...]] = ("folder",)
 
     folder: str
+    """The one with data_image and crisismmd_datasplit_all."""
     label: Literal["label", "label_text", "label_image"] = "label"
+    """The column that is the class: `label`, or what annotators said of the text or of the picture alone."""
     agreed: bool = False
+    """Only pairs of which they said the same."""
 
     @property
     def classes(self) -> list[str]:

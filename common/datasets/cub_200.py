@@ -21,11 +21,14 @@ NUMBERS = re.compile(r"\d+_\d+$")
 
 
 class Cub200(Captioned):
-    """folder: the one with CUB_200_2011 and text_c10; split as in Captioned."""
+    """Birds of 200 species."""
 
     licence: ClassVar[str] = "photographs their owners', for non-commercial research (CUB-200-2011)"
     title: ClassVar[str] = NAME
     kind: ClassVar[str] = "bird"
+
+    folder: str
+    """The one with CUB_200_2011 and text_c10."""
 
     @property
     def classes(self) -> list[str]:

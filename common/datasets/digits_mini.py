@@ -27,14 +27,17 @@ TEST_SHARE = 0.2
 
 
 class DigitsMini(DataSet):
-    """Options make the modalities unequal: noise at a signal-to-noise ratio in dB, fewer image pixels (8 = all)."""
+    """The options make the modalities unequal."""
 
     modalities: ClassVar[tuple[str, ...]] = ("audio", "image")
     licence: ClassVar[str] = "images CC BY 4.0 (UCI); clips Apache-2.0"
 
     audio_snr_db: float | None = None
+    """Signal-to-noise ratio in dB of the noise that is added to the recordings. None: no noise."""
     image_snr_db: float | None = None
+    """Signal-to-noise ratio in dB of the noise that is added to the images. None: no noise."""
     image_pixels: int = Field(8, ge=1, le=8)
+    """Pixels a side that are left of an image; 8 = all."""
 
     @property
     def classes(self) -> list[str]:

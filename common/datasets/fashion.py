@@ -34,21 +34,22 @@ Row = dict[str, str]
 
 
 class Fashion(DataSet):
-    """folder: with meta.tsv and images_96.zip. A natural client has brands.
-
-    min_per_class: articles with fewer training examples are left out, of the test part too.
-    Options make the modalities unequal: noise at a signal-to-noise ratio in dB, fewer image pixels (None = all), and
-    text_drop, the probability that a word of the text is left out (a text may lose all of them)."""
+    """A natural client has brands. Noise, pixels and dropped words make the modalities unequal."""
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "text")
     licence: ClassVar[str] = "MIT (Fashion Product Images)"
     folders: ClassVar[tuple[str, ...]] = ("folder",)
 
     folder: str
+    """With meta.tsv and images_96.zip."""
     min_per_class: int = Field(50, ge=1)
+    """Articles with fewer training examples are left out, of the test part too."""
     image_snr_db: float | None = None
+    """Signal-to-noise ratio in dB of the noise that is added to the images. None: no noise."""
     image_pixels: int | None = Field(None, ge=1)
+    """Pixels a side that are left of an image. None: all."""
     text_drop: float = Field(0.0, ge=0, le=1)
+    """The probability that a word of the text is left out (a text may lose all of them)."""
 
     @property
     def classes(self) -> list[str]:

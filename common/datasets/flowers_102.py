@@ -43,13 +43,15 @@ UNREADABLE = (OSError, ValueError, TypeError, LookupError, NotImplementedError, 
 
 
 class Flowers102(Captioned):
-    """folder: the one with jpg, imagelabels.mat, text_c10 and, for the official split, setid.mat.
-
-    split: as in Captioned; the official validation part is training data here, since sites hold out their own."""
+    """Flowers of 102 classes. In the official split the validation part is training data here, since sites hold out
+    their own."""
 
     licence: ClassVar[str] = "photographs their owners'; for research (Oxford Flowers-102)"
     title: ClassVar[str] = NAME
     kind: ClassVar[str] = "flower"
+
+    folder: str
+    """The one with jpg, imagelabels.mat, text_c10 and, for the official split, setid.mat."""
 
     @property
     def classes(self) -> list[str]:

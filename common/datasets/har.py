@@ -30,24 +30,24 @@ CHANNELS = {f"{device}_{sensor}": [f"{device}_{sensor[0]}{axis}" for axis in "xy
 
 
 class Har(DataSet):
-    """folder: with signals_50hz.npz. A natural client is a subject. The seed changes nothing: there is no chance here.
-
-    seconds, stride_seconds: length and distance of the windows, which lie inside one execution.
-    purity: share of a window's samples that must have its label, at both devices; other windows are left out. Most
-        activities last little more than a second: longer or purer windows are nearly all of walking.
-    test_share: of each subject's executions, the last ones; whole ones, because each has every activity once or twice,
-        and a cut within one would put windows of the same movement on both sides.
-    """
+    """A natural client is a subject. The seed changes nothing: there is no chance here."""
 
     modalities: ClassVar[tuple[str, ...]] = tuple(CHANNELS)
     licence: ClassVar[str] = "CC BY 4.0 (sp-sw-har-dataset)"
     folders: ClassVar[tuple[str, ...]] = ("folder",)
 
     folder: str
+    """With signals_50hz.npz."""
     seconds: float = Field(1.0, ge=1 / RATE)
+    """Length of the windows, which lie inside one execution."""
     stride_seconds: float = Field(0.25, ge=1 / RATE)
+    """Distance of the windows."""
     purity: float = Field(0.7, gt=0.5, le=1)
+    """Share of a window's samples that must have its label, at both devices; other windows are left out. Most
+    activities last little more than a second: longer or purer windows are nearly all of walking."""
     test_share: float = Field(0.25, gt=0, lt=1)
+    """Of each subject's executions, the last ones; whole ones, because each has every activity once or twice, and a cut
+    within one would put windows of the same movement on both sides."""
 
     @property
     def classes(self) -> list[str]:

@@ -21,13 +21,14 @@ WORDS = {
 
 
 class TrioDigits(AvDigits):
-    """The options of av-digits, and text_noise: the probability that a letter of the word is replaced by one drawn from
-    a to z. At 1 the text says nothing but the word's length."""
+    """av-digits with the number word as a third modality."""
 
     modalities: ClassVar[tuple[str, ...]] = ("audio", "image", "text")
     licence: ClassVar[str] = f"{AvDigits.licence}; words Apache-2.0"
 
     text_noise: float = Field(0.0, ge=0, le=1)
+    """The probability that a letter of the word is replaced by one drawn from a to z. At 1 the text says nothing but
+    the word's length."""
 
     def examples(self, part: str, seed: int) -> list[Example]:
         """Those of av-digits, each with a word; nothing about the language stands in the example."""

@@ -133,15 +133,16 @@ class EncoderOptions(Component):
 
 
 class PictureOptions(EncoderOptions):
-    """Of encoders that put square pictures through a backbone.
-
-    size: pixels a side; width: features D; filters: of the first convolution of the cnn backbone.
-    """
+    """Of encoders that put square pictures through a backbone."""
 
     size: int = Field(28, ge=8)
+    """Pixels a side."""
     backbone: Backbone = "cnn"
+    """The network."""
     filters: int = Field(16, ge=8, multiple_of=8)
+    """Of the first convolution of the cnn backbone."""
     width: int = Field(64, ge=1)
+    """Features D."""
 
     @model_validator(mode="after")
     def _large_enough(self) -> Self:

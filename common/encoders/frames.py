@@ -48,9 +48,10 @@ def _picture(pixels: NDArray[np.float32]) -> Picture.Image:
 
 
 class Frames(PictureOptions):
-    """frames: how many, T; the others as in PictureOptions."""
+    """Frames of a video through a backbone that is trained from scratch, their features averaged."""
 
     frames: int = Field(3, ge=1)
+    """How many, T."""
 
     def build(self) -> FramesEncoder:
         """A new encoder with random weights."""

@@ -44,9 +44,10 @@ class ImageEncoder(Encoder):
 
 
 class Image(PictureOptions):
-    """channels: 1 (grey) or 3 (colour); the others as in PictureOptions."""
+    """Pictures through a backbone that is trained from scratch."""
 
     channels: Literal[1, 3] = 1
+    """1 (grey) or 3 (colour)."""
 
     def build(self) -> ImageEncoder:
         """A new encoder with random weights."""

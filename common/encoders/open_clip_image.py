@@ -60,10 +60,12 @@ class OpenClipImageEncoder(FrozenEncoder):
 
 
 class OpenClipImage(EncoderOptions):
-    """model: a name, see `common.pretrained`; grid: the tokens are means over grid x grid cells of the picture."""
+    """Pictures through a frozen CLIP or CoCa model of open_clip."""
 
     model: str = "birds-coca"
+    """A name, see `common.pretrained`."""
     grid: int = Field(4, ge=1)
+    """The tokens are means over grid x grid cells of the picture."""
 
     def build(self) -> OpenClipImageEncoder:
         """The encoder of this model."""

@@ -61,9 +61,10 @@ class OpenClipTextEncoder(FrozenEncoder):
 
 
 class OpenClipText(EncoderOptions):
-    """model: a name, see `common.pretrained`."""
+    """Texts through a frozen CLIP or CoCa model of open_clip."""
 
     model: str = "birds-coca"
+    """A name, see `common.pretrained`."""
 
     def build(self) -> OpenClipTextEncoder:
         """The encoder of this model."""

@@ -45,15 +45,16 @@ class SignalEncoder(Encoder):
 
 
 class Signal(EncoderOptions):
-    """channels: C; length: samples T of a window; width: features D.
-
-    scale: what values are divided by, in their own unit, so that usual ones are near 1 (9.81 for m/s², 1 for rad/s).
-    """
+    """Windows of a signal through a network that is trained from scratch."""
 
     channels: int = Field(3, ge=1)
+    """C."""
     length: int = Field(50, ge=8)
+    """Samples T of a window."""
     scale: float = Field(1.0, gt=0)
+    """What values are divided by, in their own unit, so that usual ones are near 1 (9.81 for m/s², 1 for rad/s)."""
     width: int = Field(64, ge=1)
+    """Features D."""
 
     def build(self) -> SignalEncoder:
         """A new encoder with random weights."""

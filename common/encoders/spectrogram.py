@@ -61,20 +61,24 @@ class SpectrogramEncoder(Encoder):
 
 
 class Spectrogram(EncoderOptions):
-    """rate: Hz after resampling; seconds: length of a clip; n_fft, hop: window and step in samples.
-
-    n_mels: mel bands instead of the n_fft / 2 + 1 linear frequencies; width: features D; filters: of the first
-    convolution of the cnn backbone.
-    """
+    """Recordings as spectrograms through a backbone that is trained from scratch."""
 
     rate: int = Field(8000, ge=1000)
+    """Hz after resampling."""
     seconds: float = Field(1.0, gt=0)
+    """Length of a clip."""
     n_fft: int = Field(256, ge=16)
+    """Window in samples."""
     hop: int = Field(128, ge=1)
+    """Step in samples."""
     n_mels: int | None = Field(None, ge=8)
+    """Mel bands instead of the n_fft / 2 + 1 linear frequencies."""
     backbone: Backbone = "cnn"
+    """The network."""
     filters: int = Field(16, ge=8, multiple_of=8)
+    """Of the first convolution of the cnn backbone."""
     width: int = Field(64, ge=1)
+    """Features D."""
 
     @model_validator(mode="after")
     def _window_fits(self) -> Self:

@@ -52,16 +52,16 @@ class TextEncoder(Encoder):
 
 
 class Text(EncoderOptions):
-    """buckets: different ids, tokens that share one are not told apart; length: tokens kept, the rest is cut off.
-
-    ngram: characters of the n-grams that words are cut into, which misspelt words share; None for whole words.
-    width: features D, and the width of the embedding.
-    """
+    """Short texts as the mean of their hashed tokens' embeddings."""
 
     buckets: int = Field(2048, ge=1)
+    """Different ids; tokens that share one are not told apart."""
     length: int = Field(16, ge=1)
+    """Tokens kept, the rest is cut off."""
     ngram: int | None = Field(None, ge=1)
+    """Characters of the n-grams that words are cut into, which misspelt words share. None: whole words."""
     width: int = Field(64, ge=1)
+    """Features D, and the width of the embedding."""
 
     def build(self) -> TextEncoder:
         """A new encoder with random weights."""

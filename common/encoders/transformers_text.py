@@ -63,10 +63,12 @@ class TransformersTextEncoder(FrozenEncoder):
 
 
 class TransformersText(EncoderOptions):
-    """model: a name, see `common.pretrained`; length: tokens that are kept of a text."""
+    """Texts through a frozen model of transformers."""
 
     model: str
+    """A name, see `common.pretrained`."""
     length: int = Field(64, ge=4)
+    """Tokens that are kept of a text."""
 
     def build(self) -> TransformersTextEncoder:
         """The encoder of this model."""

@@ -74,14 +74,14 @@ class VisionTransformerEncoder(FrozenEncoder):
 
 
 class VisionTransformer(EncoderOptions):
-    """model: a name, see `common.pretrained`; heads: of its attention, 12 for ViT-B.
-
-    grid: the tokens are means over grid x grid cells of the picture.
-    """
+    """Pictures through a frozen ViT of torchvision."""
 
     model: str
+    """A name, see `common.pretrained`."""
     heads: int = Field(12, ge=1)
+    """Of its attention, 12 for ViT-B."""
     grid: int = Field(4, ge=1)
+    """The tokens are means over grid x grid cells of the picture."""
 
     def build(self) -> VisionTransformerEncoder:
         """The encoder of this model."""

@@ -183,22 +183,24 @@ def _padded(slot: Slot, length: int) -> Slot:
 
 
 class Joint(ModelOptions):
-    """width: of a modality's tokens; heads: of its attention; joint_heads and depth: of the joint layers' attention.
-
-    dropout: before the classifier.
-    incomplete: a row that misses a modality is predicted with what another one lends, or, the variant of 2.7, from the
-        mean of the vectors h_m that it has in the place of h_J.
-    token_scale: of tokens before positions are added, by default the paper's 1 / sqrt(width), which leaves little of
-        tokens that are small themselves.
-    """
+    """Tokens of all modalities attend to each other."""
 
     width: int = Field(256, ge=2, multiple_of=2)
+    """Of a modality's tokens."""
     heads: int = Field(4, ge=1)
+    """Of a modality's attention."""
     joint_heads: int = Field(8, ge=1)
+    """Of the joint layers' attention."""
     depth: int = Field(3, ge=1)
+    """How many joint layers."""
     dropout: float = Field(0.1, ge=0, lt=1)
+    """Before the classifier."""
     token_scale: float | None = Field(None, gt=0)
+    """Of tokens before positions are added. None: the paper's 1 / sqrt(width), which leaves little of tokens that are
+    small themselves."""
     incomplete: Literal["lend", "mean"] = "lend"
+    """A row that misses a modality is predicted with what another one lends, or, the variant of 2.7, from the mean of
+    the vectors h_m that it has in the place of h_J."""
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> Self:

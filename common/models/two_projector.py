@@ -112,16 +112,16 @@ class TwoProjectorModel(MultimodalModel):
 
 
 class TwoProjector(ModelOptions):
-    """width: D of the projected features, by default the first encoder's; depth: linear layers of a projector.
-
-    infiltration_projector: false makes P_m the same as S_m (ablation).
-    fill: what stands in the slot of a missing modality.
-    """
+    """Two projectors and a classifier for each modality."""
 
     width: int | None = Field(None, ge=1)
+    """D of the projected features. None: the first encoder's."""
     depth: int = Field(1, ge=1)
+    """Linear layers of a projector."""
     infiltration_projector: bool = True
+    """False makes P_m the same as S_m (ablation)."""
     fill: Literal["infiltration", "zero"] = "infiltration"
+    """What stands in the slot of a missing modality."""
 
     def build(self, encoders: Mapping[Modality, Encoder], classes: int) -> TwoProjectorModel:
         """A new model with random weights."""

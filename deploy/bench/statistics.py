@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
 
-from deploy.bench.trial import Figures
+if TYPE_CHECKING:
+    from deploy.bench.trial import Figures
 
 CONFIDENCE = 0.95
 
@@ -30,7 +32,7 @@ class Difference:
     pairs: int
 
 
-def measure(figures: Figures, name: str) -> float | None:
+def measure(figures: "Figures", name: str) -> float | None:
     """One figure of a run, None where it has none.
 
     name: "accuracy", "macro_f1" or "spread" with all modalities of the row in the last round; "chosen", the accuracy in
@@ -48,7 +50,7 @@ def measure(figures: Figures, name: str) -> float | None:
     return None if found is None else float(found)
 
 
-def chosen_round(figures: Figures) -> int:
+def chosen_round(figures: "Figures") -> int:
     """The round whose model did best on the clients' validation examples, the earliest of equals.
 
     They judge a model when they receive it, a round later, so the last one is not among those to choose from.
@@ -57,18 +59,26 @@ def chosen_round(figures: Figures) -> int:
     return int(np.argmax(received)) if received else 0
 
 
-def summarise(runs: Sequence[Figures], name: str) -> Summary | None:
+def summarise(runs: Sequence["Figures"], name: str) -> Summary | None:
     """Over the runs that have the measure; None where none has it."""
-    values = {run["seed"]: value for run in runs if (value := measure(run, name)) is not None}
+    return over_seeds({run["seed"]: value for run in runs if (value := measure(run, name)) is not None})
+
+
+def over_seeds(values: Mapping[int, float]) -> Summary | None:
+    """Of one measure by seed; None without any."""
     if not values:
         return None
     numbers = np.array(list(values.values()))
     return Summary(float(numbers.mean()), float(numbers.std(ddof=1)) if len(numbers) > 1 else 0.0, values)
 
 
-def difference(runs: Sequence[Figures], reference: Sequence[Figures], name: str) -> Difference | None:
+def difference(runs: Sequence["Figures"], reference: Sequence["Figures"], name: str) -> Difference | None:
     """Paired by seed; None with fewer than two pairs."""
-    own, other = summarise(runs, name), summarise(reference, name)
+    return paired(summarise(runs, name), summarise(reference, name))
+
+
+def paired(own: Summary | None, other: Summary | None) -> Difference | None:
+    """The difference of a measure to that of a reference, by seed; None with fewer than two pairs."""
     if own is None or other is None:
         return None
     pairs = [own.values[seed] - other.values[seed] for seed in sorted(own.values.keys() & other.values.keys())]

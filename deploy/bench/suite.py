@@ -21,33 +21,36 @@ clients that hold one modality, with that modality alone."""
 
 
 class Setting(Options):
-    """One table: what is changed in the experiment.
-
-    weak: the modality whose probe stands in the table's summary; None: no probes, as the encoders are frozen, and what
-    single modalities predict stands there. methods: which run (None: those that are not only for
-    named settings). tuned_in: the setting whose tuned values are used (None: this one).
-    """
+    """One table: what is changed in the experiment."""
 
     title: str
+    """Of the table."""
     set: dict[str, Any] = Field(default_factory=dict)
+    """Options by their dotted names."""
     weak: Modality | None = None
+    """The modality whose probe stands in the table's summary. None: no probes, as the encoders are frozen, and what
+    single modalities predict stands there."""
     methods: list[str] | None = None
+    """Which rows run. None: those that are not only for named settings."""
     tuned_in: str | None = None
+    """The setting whose tuned values are used. None: this one."""
 
 
 class Row(Options):
-    """One row of the tables: a method as configured by `set`, or another arrangement.
-
-    tuned_as: the row whose tuned value is used, for ablations (None: this one). everywhere: whether settings that name
-    no methods have the row.
-    """
+    """One row of the tables: a method as configured by `set`, or another arrangement."""
 
     title: str
+    """Of the row."""
     set: dict[str, Any] = Field(default_factory=dict)
+    """Options by their dotted names."""
     arrangement: Arrangement = "federated"
+    """Who trains what, where."""
     modality: Modality | None = None
+    """Of a unimodal arrangement."""
     tuned_as: str | None = None
+    """The row whose tuned value is used, for ablations. None: this one."""
     everywhere: bool = True
+    """Whether settings that name no methods have the row."""
 
     @model_validator(mode="after")
     def _modality_where_needed(self) -> Self:
@@ -60,22 +63,32 @@ class Tuning(Options):
     """The same budget for every row: each value of one option with each seed; the best on validation is used."""
 
     option: str
+    """Its dotted name."""
     values: list[float] = Field(min_length=1)
+    """The values that are tried."""
     seeds: list[int] = Field(min_length=1)
+    """Those of the trials."""
 
 
 class Suite(Options):
-    """A benchmark. references: the rows that differences are taken to, the main one first; experiment: what all runs
-    share; data: the folder in which those of the data sets lie."""
+    """A benchmark."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """Names the folder of its work."""
     experiment: dict[str, Any]
+    """What all runs share."""
     data: str = "data"
+    """The folder in which those of the data sets lie."""
     settings: dict[str, Setting] = Field(min_length=1)
+    """The tables, by name."""
     methods: dict[str, Row] = Field(min_length=1)
+    """The rows, by name."""
     references: list[str] = Field(min_length=1)
+    """The rows that differences are taken to, the main one first."""
     seeds: list[int] = Field(min_length=2)
+    """Those of the tables."""
     tuning: Tuning
+    """How the rows are tuned."""
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -319,7 +319,12 @@ class MultimodalStrategy(Strategy):
 
 
 class StrategyOptions(Component):
-    """Base of the strategies' options."""
+    """Base of the strategies' options.
+
+    needs_probe: whether it compares models on the server's probe set.
+    """
+
+    needs_probe: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, experiment: Experiment, probe: Path | None) -> MultimodalStrategy:

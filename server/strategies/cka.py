@@ -6,7 +6,7 @@ Modality", 2024, https://arxiv.org/abs/2406.11048; section 2.6 of docs/methods.m
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
@@ -54,9 +54,12 @@ class CKAStrategy(CollectingStrategy):
 
 
 class CKA(StrategyOptions):
-    """importance: what a client's weight is made of."""
+    """Clients are weighed by the likeness of their models."""
+
+    needs_probe: ClassVar[bool] = True
 
     importance: Importance = "degree"
+    """What a client's weight is made of."""
 
     def build(self, experiment: Experiment, probe: Path | None) -> CKAStrategy:
         """The strategy for an experiment.

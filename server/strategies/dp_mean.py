@@ -101,13 +101,14 @@ def _valid(name: str, value: Tensor) -> Tensor:
 
 
 class DPMean(StrategyOptions):
-    """clip: the largest L2 norm of a site's whole update.
-    noise: standard deviation of the noise in a sum of updates, over `clip`.
-    delta: at which epsilon is reported; well below 1 / number of sites."""
+    """The mean of clipped updates, with noise."""
 
     clip: float = Field(1.0, gt=0)
+    """The largest L2 norm of a site's whole update."""
     noise: float = Field(1.0, gt=0)
+    """Standard deviation of the noise in a sum of updates, over `clip`."""
     delta: float = Field(1e-5, gt=0, lt=1)
+    """At which epsilon is reported; well below 1 / number of sites."""
 
     def build(self, experiment: Experiment, probe: Path | None) -> DPMeanStrategy:
         """The strategy for an experiment."""

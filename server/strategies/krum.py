@@ -66,11 +66,12 @@ def krum_scores(distances: Tensor, byzantine: int) -> Tensor:
 
 
 class Krum(StrategyOptions):
-    """byzantine: how many hostile clients a round may have (the papers' f).
-    selected: how many clients are averaged (m); 1 is Krum, more is Multi-Krum."""
+    """The mean of the updates that are nearest to others."""
 
     byzantine: int = Field(1, ge=1)
+    """How many hostile clients a round may have (the papers' f)."""
     selected: int = Field(1, ge=1)
+    """How many clients are averaged (m); 1 is Krum, more is Multi-Krum."""
 
     def build(self, experiment: Experiment, probe: Path | None) -> KrumStrategy:
         """The strategy for an experiment."""

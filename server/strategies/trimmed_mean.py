@@ -41,9 +41,10 @@ class TrimmedMeanStrategy(RobustStrategy):
 
 
 class TrimmedMean(StrategyOptions):
-    """share: of the holders' values, how much is cut off at each end."""
+    """The coordinate-wise trimmed mean."""
 
     share: float = Field(0.2, ge=0.01, lt=0.5)
+    """Of the holders' values, how much is cut off at each end."""
 
     def build(self, experiment: Experiment, probe: Path | None) -> TrimmedMeanStrategy:
         """The strategy for an experiment."""

@@ -29,11 +29,8 @@ class Photograph:
 
 
 class Captioned(DataSet):
-    """folder: where images and captions lie.
-
-    split: "ninety-ten" holds out every tenth image of each class, drawn once and the same in every experiment, as many
-    as the FedMVP paper has (2.8 of docs/methods.md); "official" is the split of the set's authors.
-    The text of an example is one of the image's captions, chosen by the experiment's seed."""
+    """Photographs with captions. The text of an example is one of the image's captions, chosen by the experiment's
+    seed."""
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "text")
     folders: ClassVar[tuple[str, ...]] = ("folder",)
@@ -42,7 +39,10 @@ class Captioned(DataSet):
     """What every class is a kind of."""
 
     folder: str
+    """Where images and captions lie."""
     split: Literal["official", "ninety-ten"] = "ninety-ten"
+    """`ninety-ten` holds out every tenth image of each class, drawn once and the same in every experiment, as many as
+    the FedMVP paper has (2.8 of docs/methods.md); `official` is the split of the set's authors."""
 
     @abstractmethod
     def photographs(self) -> list[Photograph]:

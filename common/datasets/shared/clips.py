@@ -12,16 +12,19 @@ from common.datasets.base import DataSet
 
 
 class Clips(DataSet):
-    """folder: where the set lies. frames: how many of a clip, spread over those that it has at fps; side: pixels of a
-    frame."""
+    """Clips of sound and video."""
 
     modalities: ClassVar[tuple[str, ...]] = ("audio", "video")
     folders: ClassVar[tuple[str, ...]] = ("folder",)
 
     folder: str
+    """Where the set lies."""
     frames: int = Field(3, ge=1)
+    """How many of a clip, spread over those that it has at `fps`."""
     fps: float = Field(1.0, gt=0)
+    """Frames a second."""
     side: int = Field(224, ge=8)
+    """Pixels of a frame's side."""
 
     def video(self, path: Path, seconds: float) -> Media:
         """The frames of a video of that length."""

@@ -1,6 +1,7 @@
 """What a round costs when nothing is trained: a SuperLink and two SuperNodes, real processes on this machine."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -67,4 +68,5 @@ def _our_rounds(experiment: Experiment, work: Path) -> list[float]:
     with engines.launch("processes", experiment, work / "shards", None, None, run.resolve()) as launched:
         for _ in launched.wait():
             pass
-    return [line["seconds"]["total"] for line in read_rounds(run)[2:]]
+    ended = [line["seconds"]["ended"] for line in read_rounds(run)[1:]]
+    return [after - before for before, after in pairwise(ended)]

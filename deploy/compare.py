@@ -1,0 +1,65 @@
+"""`fedmosaic compare`: runs side by side."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from common.errors import ConfigError
+
+
+def add_parser(commands: Any) -> None:
+    """The command line of `fedmosaic compare`."""
+    parser = commands.add_parser(
+        "compare",
+        help="put runs side by side: settings that differ, figures, paired differences",
+        description="Compare runs. Runs that differ only in the seed are one row; the first row is the reference.",
+        epilog="example: fedmosaic compare runs/fedavg-* runs/fedcmi-* --out comparison.html",
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder")
+    parser.add_argument(
+        "--by",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a row for each value of this option or section, e.g. method.name, whatever else differs (repeatable)",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE.html", help="also write a page with curves")
+    parser.add_argument("--json", action="store_true", help="JSON instead of the table, with each seed's values")
+    parser.set_defaults(command=_command)
+
+
+def _command(options: argparse.Namespace) -> None:
+    from deploy.comparison.rows import compare
+
+    comparison = compare(options.runs, options.by)
+    if options.out:
+        _write(options.out, comparison)
+    if options.json:
+        import json
+
+        from deploy.comparison.table import as_json
+
+        print(json.dumps(as_json(comparison), indent=1))
+    else:
+        _show(comparison, options.out)
+
+
+def _write(out: Path, comparison: Any) -> None:
+    from common.files import write_whole
+    from deploy.comparison.page import page
+
+    try:
+        write_whole(out, page(comparison).encode("utf-8", errors="replace"))
+    except OSError as error:
+        raise ConfigError("--out", [f"{out} cannot be written: {error.strerror}"]) from None
+
+
+def _show(comparison: Any, out: Path | None) -> None:
+    from rich.console import Console
+
+    from deploy.comparison.table import legend, table
+
+    console = Console()
+    console.print(table(comparison))
+    for line in (legend(comparison), *comparison.notes(), *([f"page: {out}"] if out else [])):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

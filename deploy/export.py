@@ -1,0 +1,167 @@
+"""`fedmosaic export`: the model of a run as a folder to give away, with a model card."""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+from common.errors import ConfigError
+
+if TYPE_CHECKING:
+    from common.config import Experiment
+    from common.saved_model import Description
+    from server.report_plots import Run
+
+BY_SITES = "the sites' validation examples, of the model that they received in the last round"
+
+
+def add_parser(commands: Any) -> None:
+    """The command line of `fedmosaic export`."""
+    parser = commands.add_parser(
+        "export",
+        help="write the model of a run with a model card, for use without server and clients",
+        description="Write model.safetensors, config.json and README.md (a model card). fedmosaic predict and "
+        "load_model take the folder as they take a run's.",
+        epilog="example: fedmosaic export runs/demo --out models/demo",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    parser.set_defaults(command=_command)
+
+
+def _command(options: argparse.Namespace) -> None:
+    if options.out.exists():
+        raise ConfigError("--out", [f"{options.out} exists"])
+    export(options.run, options.out)
+    print(f"model and model card in {options.out}")
+
+
+def export(run_folder: Path, out: Path) -> None:
+    """Write the model of a run into a new folder.
+
+    Raises ModelError when the run has none, ConfigError when it cannot be read or the folder cannot be written.
+    """
+    from common.config import read
+    from common.files import write_whole
+    from common.saved_model import frozen_encoders, read_model, write_model
+    from server.report import read_run
+
+    model, description = read_model(run_folder)
+    description = description.model_copy(update={"frozen": frozen_encoders(model)})
+    card = model_card(read_run(run_folder), read(run_folder / "experiment.yaml"), description)
+    try:
+        out.mkdir(parents=True)
+        write_whole(out / "README.md", card.encode())
+        write_model(out, model, description)
+    except OSError as error:
+        raise ConfigError("--out", [f"{out} cannot be written: {error.strerror}"]) from None
+
+
+def model_card(run: "Run", experiment: "Experiment", description: "Description") -> str:
+    """README.md: what the model is, where it comes from, how good it is, how it is used. In the layout of the model
+    cards of the Hugging Face hub."""
+    from common.data.make import recipe
+    from server.report_plots import printable
+
+    status = run.summary.get("status", "unfinished")
+    note = "" if status == "completed" else f"**The run is {status}: this is the model after its last whole round.**\n"
+    return CARD.substitute(
+        name=experiment.name,
+        note=note,
+        modalities=", ".join(experiment.modalities),
+        classes=", ".join(map(printable, description.classes)),
+        method=_said(experiment.method),
+        strategy=_said(experiment.strategy or {}),
+        rounds=max((int(line["round"]) for line in run.rounds), default=0),
+        sites=len(run.clients),
+        seed=experiment.seed,
+        data=_said(recipe(experiment)["set"]) if experiment.data.set else "the sites' own shards",
+        licence=_licence(experiment),
+        encoders="\n".join(f"- {m}: {_said(encoder)}" for m, encoder in sorted(description.model.encoders.items())),
+        architecture=_said(description.model.architecture or {}),
+        frozen=_frozen(description),
+        measured="the server's test examples" if run.measured_on == "test" else BY_SITES,
+        figures="\n".join(_figures(run)),
+        example=", ".join(f'"{m}": ...' for m in experiment.modalities),
+    )
+
+
+def _said(reference: Mapping[str, Any]) -> str:
+    """A component with its options."""
+    options = {key: value for key, value in reference.items() if key != "name"}
+    return f"`{reference['name']}`" + (f" `{json.dumps(options)}`" if options else "")
+
+
+def _licence(experiment: "Experiment") -> str:
+    """Of the data."""
+    return experiment.component("data set").licence if experiment.data.set else "known to the sites"
+
+
+def _frozen(description: "Description") -> str:
+    if not description.frozen:
+        return ""
+    listed = "\n".join(f"- {m}: {about}" for m, about in sorted(description.frozen.items()))
+    return (
+        "\nFrozen encoders are not in this folder; they are found by name, where `docs/frozen-models.md` says, and "
+        f"refused when they have other weights than in training:\n\n{listed}\n"
+    )
+
+
+def _figures(run: "Run") -> Iterator[str]:
+    for name in run.subsets:
+        figures = run.final[name]
+        yield f"| {name} | {figures['accuracy']:.1%} | {figures['macro_f1']:.3f} | {figures['examples']} |"
+
+
+CARD = Template("""---
+library_name: fedmosaic
+pipeline_tag: other
+tags: [federated-learning, multimodal, classification]
+---
+
+# $name
+
+A classifier from any of these modalities: $modalities. It was trained by federated learning with
+fedmosaic: the data stayed at their sites, parameters were averaged.
+$note
+Classes: $classes.
+
+| | |
+|---|---|
+| method | $method |
+| strategy | $strategy |
+| rounds | $rounds |
+| sites | $sites |
+| seed | $seed |
+| data set | $data |
+| licence of the data | $licence |
+
+## How good it is
+
+Measured on $measured, when shown only these modalities:
+
+| modalities | accuracy | macro-F1 | examples |
+|---|---|---|---|
+$figures
+
+## Use
+
+```python
+from common.predictor import load_model    # of the package fedmosaic
+
+model = load_model("this folder")
+model.predict([{$example}])[0].label       # any subset of the modalities: files, texts, pictures, arrays
+```
+
+or `fedmosaic predict DIR --input FILE...`. Nothing is unpickled, no code of this folder is run.
+
+## What it consists of
+
+Architecture: $architecture. Encoders, which own their preprocessing:
+
+$encoders
+$frozen
+Parameters learned from data can tell something about these data: give the model away only as far as the sites agree.
+""")

@@ -1,0 +1,51 @@
+"""Links from a page to files of the repository outside of docs/: the site gets a copy of the file below source/.
+
+A link to a file that is not there stays as it is, which the strict build then refuses.
+"""
+
+import posixpath
+import re
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+LINK = re.compile(r"(?<=\]\()(\.\./[^)#\s]+)")
+COPIES = "source"
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the files that pages link to."""
+    linked = {
+        name
+        for page in list(files.documentation_pages())
+        for link in LINK.findall(page.content_string)
+        if (name := outside(page.src_uri, link, config))
+    }
+    for name in sorted(linked):
+        files.append(File.generated(config, f"{COPIES}/{name}", abs_src_path=str(root(config) / name)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Let the links lead to the copies."""
+    here = posixpath.dirname(page.file.src_uri)
+
+    def copied(link: re.Match[str]) -> str:
+        name = outside(page.file.src_uri, link[0], config)
+        return posixpath.relpath(f"{COPIES}/{name}", here) if name else link[0]
+
+    return LINK.sub(copied, markdown)
+
+
+def outside(page: str, link: str, config: MkDocsConfig) -> str:
+    """The file that a page's link leads to, seen from the repository; "" for one in docs/ or one that is not there."""
+    name = posixpath.normpath(posixpath.join(Path(config.docs_dir).name, posixpath.dirname(page), link))
+    inside = name.startswith(f"{Path(config.docs_dir).name}/")
+    return name if not inside and (root(config) / name).is_file() else ""
+
+
+def root(config: MkDocsConfig) -> Path:
+    """The repository."""
+    return Path(config.docs_dir).parent
