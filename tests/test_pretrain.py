@@ -85,6 +85,9 @@ def test_a_few_steps_give_folders_that_the_loaders_read(tmp_path: Path, monkeypa
     pretrain("birds-coca", tmp_path / "coca", 1, 0.0001)
     encoder = build("encoder", {"name": "open-clip-image", "model": "coca"}).build()
     assert encoder.prepare(Image.new("RGB", (64, 64))).isfinite().all()
+    pretrain("birds-vit", tmp_path / "vit", 1, 0.0001)
+    encoder = build("encoder", {"name": "vision-transformer", "model": "vit", "heads": 4}).build()
+    assert encoder.prepare(Image.new("RGB", (64, 64))).isfinite().all()
     pretrain("birds-diffusion", tmp_path / "diffusion", 1, 0.0001)
     completer = build("completer", {"name": "diffusion", "source": "text", "model": "diffusion", "steps": 1})
     (made,) = completer.load("image", "cpu").generate([Request("a red crown", "a red crown", [1])])
@@ -96,5 +99,5 @@ def test_a_few_steps_give_folders_that_the_loaders_read(tmp_path: Path, monkeypa
 
 def test_the_embedded_models_are_small_and_in_half_precision() -> None:
     folder = ROOT / "deploy" / "pretrain" / "weights"
-    assert {path.name for path in folder.iterdir()} == {"birds-coca", "birds-diffusion"}
+    assert {path.name for path in folder.iterdir()} == {"birds-coca", "birds-diffusion", "birds-vit"}
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 12_000_000

@@ -65,10 +65,11 @@ class MixedEncoder(FrozenEncoder):
 
 
 class Mixed(EncoderOptions):
-    """members: frozen encoders with their options; a site uses the one that its name and the seed decide, and the
-    server looks at its own examples through each."""
+    """Several frozen encoders, of which a site uses the one that its name and the seed decide; the server looks at its
+    own examples through each."""
 
     members: list[Reference] = Field(min_length=2)
+    """Frozen encoders, each a name with its options."""
 
     @field_validator("members")
     @classmethod

@@ -18,7 +18,7 @@ from deploy.pretrain.diffusion import train_autoencoder, train_diffusion
 from deploy.pretrain.vit import train_vit
 
 CORPUS = 30_000
-STEPS = {"birds-coca": (1800, 1500), "birds-diffusion": (2000, 3000), "birds-vit": (1800,)}
+STEPS = {"birds-coca": (1800, 1500), "birds-diffusion": (2000, 3000), "birds-vit": (2500,)}
 """Of the vision tower and of the whole; of the autoencoder and of the diffusion; of the vision transformer."""
 SAY_EVERY = 100
 

@@ -17,11 +17,11 @@ from common.seeding import derive
 from deploy.pretrain.corpus import Corpus
 from deploy.pretrain.traits import train_traits
 
-WIDTH, LAYERS, HEADS, PATCH = 64, 4, 4, 8
+WIDTH, LAYERS, HEADS, PATCH = 40, 4, 4, 8
 
 
 def make_vit() -> VisionTransformer:
-    """A model with random weights: 150 thousand parameters. Its classifier is not used."""
+    """A model with random weights: 64 thousand parameters. Its classifier is not used."""
     return VisionTransformer(SIZE, PATCH, LAYERS, HEADS, WIDTH, 2 * WIDTH, num_classes=1)
 
 
