@@ -58,7 +58,9 @@ class Values:
         if not self.lengths:
             return ""
         low, middle, high = (f"{of(self.lengths):.3g}" for of in (min, statistics.median, max))
-        return f"{low} {self.unit}" if low == high else f"{low} to {high} {self.unit}, median {middle}"
+        if low == high:
+            return f"{low} {self.unit.removesuffix('s') if low == '1' else self.unit}"
+        return f"{low} to {high} {self.unit}, median {middle}"
 
 
 class Looker(Protocol):
@@ -167,7 +169,7 @@ def survey(shard: Shard, looker: Looker | None = None) -> Survey:
 def measured(raw: Raw) -> tuple[str, float, str]:
     """What kind of value it is, its length, and the unit of the length."""
     if isinstance(raw, Sound):
-        return f"sound, {raw.rate} Hz, {_channels(raw.samples.shape[1])}", len(raw.samples) / raw.rate, "s"
+        return f"sound, {raw.rate} Hz, {_channels(raw.samples.shape[1])}", len(raw.samples) / raw.rate, "seconds"
     if isinstance(raw, Image.Image):
         return f"picture, {raw.width} × {raw.height}, {raw.mode}", max(raw.size), "pixels"
     if isinstance(raw, str):
