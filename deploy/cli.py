@@ -13,7 +13,21 @@ import yaml
 
 from common.config import Experiment, read
 from common.errors import ConfigError, DataError, FedmosaicError, ModelError
-from deploy import certs, compare, doctor, engines, export, node, predict, register, superlink, tensorboard
+from deploy import (
+    certs,
+    compare,
+    doctor,
+    engines,
+    export,
+    import_files,
+    init,
+    inspect,
+    node,
+    predict,
+    register,
+    superlink,
+    tensorboard,
+)
 
 SPEED = "speed"
 """The suite that is no file: it compares programs, not methods."""
@@ -90,7 +104,8 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
     _add_completion(commands)
     _add_bench(commands)
-    for module in (predict, export, compare, tensorboard, certs, superlink, register, node, doctor):
+    for module in (init, import_files, inspect, predict, export, compare, tensorboard, certs, superlink, register,
+                   node, doctor):  # fmt: skip
         module.add_parser(commands)
     return parser
 
