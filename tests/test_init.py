@@ -12,7 +12,7 @@ from test_cli import call
 from common.component import find
 from common.config import Data, Experiment, Federation, Missing, Model, Train, Wire, read
 from common.data.shard import Shard
-from deploy.init import STARTING
+from deploy.commands.init import STARTING
 
 SECTIONS: dict[str, type[BaseModel]] = {
     "data": Data,
