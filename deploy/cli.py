@@ -13,7 +13,7 @@ import yaml
 
 from common.config import Experiment, read
 from common.errors import ConfigError, DataError, FedmosaicError, ModelError
-from deploy import certs, doctor, engines, node, register, superlink
+from deploy import certs, doctor, engines, node, register, superlink, watch
 
 SPEED = "speed"
 """The suite that is no file: it compares programs, not methods."""
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
     _add_completion(commands)
     _add_bench(commands)
-    for module in (certs, superlink, register, node, doctor):
+    for module in (certs, superlink, register, node, doctor, watch):
         module.add_parser(commands)
     return parser
 
