@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 FILES = ("experiment.yaml", "metrics.jsonl", "summary.json")
 SCRIPT = Path(__file__).with_name("watch.js")
+HEAD = '<link rel="icon" href="data:,"><script src="/watch.js" defer></script>'
 
 
 def add_parser(commands: Any) -> None:
@@ -71,13 +72,13 @@ def application(folder: Path) -> "Starlette":
         try:
             tag, html = page.latest()
         except OSError as error:
-            return HTMLResponse(page.unreadable(error), 503, page.headers())
-        headers = page.headers() | {"ETag": tag}
+            return HTMLResponse(_unreadable(error), 503, headers())
+        tagged = headers() | {"ETag": tag}
         same = request.headers.get("if-none-match") == tag
-        return Response(status_code=304, headers=headers) if same else HTMLResponse(html, headers=headers)
+        return Response(status_code=304, headers=tagged) if same else HTMLResponse(html, headers=tagged)
 
     def script(_: "Request") -> "Response":
-        return Response(SCRIPT.read_text(encoding="utf-8"), media_type="text/javascript", headers=page.headers())
+        return Response(SCRIPT.read_text(encoding="utf-8"), media_type="text/javascript", headers=headers())
 
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False)
     return Starlette(routes=[Route("/", content), Route("/watch.js", script)], middleware=[hosts])
@@ -118,7 +119,11 @@ class LivePage:
     """The page of a run folder, rendered anew when a file of it has changed."""
 
     def __init__(self, folder: Path) -> None:
+        from server.record import METRICS
+        from server.report_run import Lines
+
         self._folder = folder
+        self._lines = Lines(folder / METRICS)
         self._lock = Lock()
         self._rendered: tuple[State, str] | None = None
 
@@ -137,36 +142,44 @@ class LivePage:
         from server.report import page
         from server.report_run import read_run
 
-        run = read_run(self._folder)
+        run = read_run(self._folder, self._lines)
         kind, line = ("live", f"live, round {len(run.trained)} of {run.about['planned']}, updated {state.changed}")
         if run.summary:
             kind, line = "ended", f"ended at {state.changed}"
         elif not state.live:
             kind, line = "stopped", "stopped: no process writes to the run's folder; `fedmosaic run --resume` goes on"
-        return page(run, self._folder.name, '<script src="/watch.js" defer></script>', _note(kind, line))
+        return page(run, self._folder.name, HEAD, _note(kind, line))
 
-    def unreadable(self, error: OSError) -> str:
-        """The page of a folder that cannot be read: only a line, for the rest of what is shown to stay."""
-        note = _note("unreadable", f"the run's folder cannot be read: {error.strerror}")
-        return f'<!DOCTYPE html><title>fedmosaic</title><main>{note}</main><script src="/watch.js"></script>'
 
-    def headers(self) -> dict[str, str]:
-        """What browsers may do with an answer: run the one script, apply the page's style sheet, fetch from here."""
-        from server.report import STYLE
+def headers() -> dict[str, str]:
+    """What browsers may do with an answer: run the one script, apply the page's style sheet, fetch from here."""
+    from server.report import STYLE
 
-        style = b64encode(sha256(STYLE.encode()).digest()).decode()
-        # Colours of drawings are in style attributes, which can load nothing under default-src 'none'.
-        policy = (
-            f"default-src 'none'; script-src 'self'; connect-src 'self'; style-src-elem 'sha256-{style}'; "
-            "style-src-attr 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-        )
-        return {
-            "Content-Security-Policy": policy,
-            "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "no-referrer",
-            "Cross-Origin-Resource-Policy": "same-origin",
-            "Cache-Control": "no-store",
-        }
+    style = b64encode(sha256(STYLE.encode()).digest()).decode()
+    policy = {
+        "default-src": "'none'",
+        "script-src": "'self'",
+        "connect-src": "'self'",
+        "img-src": "data:",
+        "style-src-elem": f"'sha256-{style}'",
+        "style-src-attr": "'unsafe-inline'",  # colours of drawings; under this policy they can load nothing
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+    }
+    return {
+        "Content-Security-Policy": "; ".join(f"{what} {where}" for what, where in policy.items()),
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cache-Control": "no-store",
+    }
+
+
+def _unreadable(error: OSError) -> str:
+    """A page that is only a line, so that whatever is shown already stays."""
+    note = _note("unreadable", f"the run's folder cannot be read: {error.strerror}")
+    return f'<!DOCTYPE html><html lang="en"><head><title>fedmosaic</title>{HEAD}</head><main>{note}</main></html>'
 
 
 def _note(kind: str, line: str) -> str:

@@ -15,6 +15,7 @@ from server.report_run import Run, amount, mapping, number, read_run
 from server.stalled import Stalled, alarms
 
 NONE = "–"
+SPANS_AT_MOST = 8
 
 
 def write_report(run_dir: Path) -> Path:
@@ -93,8 +94,8 @@ def alarm(found: Stalled) -> str:
     ahead = f", while {text(found.leader)} alone gets {percent(found.best)}" if found.leader != found.modality else ""
     return (
         f'<div class="reason" role="alert"><b>{text(found.modality)} has stopped learning.</b> Alone it gets'
-        f" {percent(found.recent)} in the last {found.window} rounds, after {percent(found.before)} in the"
-        f" {found.window} before{ahead}.</div>"
+        f" {percent(found.recent)} (guessing: {percent(found.guess)}), no clear gain over the {percent(found.before)}"
+        f" of the {found.window} rounds before{ahead}.</div>"
     )
 
 
@@ -320,13 +321,15 @@ def trouble_table(run: Run) -> str:
 
 
 def spans(rounds: Sequence[int]) -> str:
-    """Rounds in short, e.g. "rounds 3, 5–7"."""
+    """Rounds in short, e.g. "rounds 3, 5–7", or where that is long "43 rounds, the last 297"."""
     runs: list[list[int]] = []
     for made in rounds:
         if runs and made == runs[-1][-1] + 1:
             runs[-1].append(made)
         else:
             runs.append([made])
+    if len(runs) > SPANS_AT_MOST:
+        return f"{len(rounds)} rounds, the last {rounds[-1]}"
     short = ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
     return f"round{'s' * (len(rounds) > 1)} {short}"
 
@@ -385,7 +388,7 @@ h3{margin:0 0 8px;font-size:16px}
 .tile,.card,.scroll,details,.fine,p.empty{background:#fff;border:1px solid #e1e6eb;border-radius:10px}
 .tile{padding:14px 16px}
 .what,.note{color:#52606d;font-size:13px;line-height:1.35;overflow-wrap:anywhere}
-.value{font-size:26px;font-weight:650;line-height:1.35;letter-spacing:-.01em;white-space:nowrap}
+.value{font-size:24px;font-weight:650;line-height:1.35;letter-spacing:-.01em;white-space:nowrap}
 .grid{display:grid;gap:16px;grid-template-columns:repeat(2,minmax(0,1fr));align-items:start}
 .card{margin:0;padding:18px 20px 16px;height:100%}
 .tall{grid-row:span 3}

@@ -102,7 +102,7 @@ def per_class(run: Run) -> Plot:
         heat_map(axes, [[column[k] for column in columns] for k in rows], 0, 1, "{:.0%}".format)
         axes.set_xticks([x + 0.5 for x in range(len(shown))], [shortened(name, 24) for name in shown])
         axes.tick_params(axis="x", labeltop=True, labelbottom=False, labelrotation=25 if slanted else 0)
-        names = [shortened(run.classes[k], 18) for k in rows]
+        names = [shortened(run.classes[k], 22) for k in rows]
         axes.set_yticks([y + 0.5 for y in range(len(rows))], names, fontsize=9)
 
     few = len(rows) < len(lowest)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ from typing import Any
 import yaml
 
 from common.types import subset_name
-from server.record import is_written
+from server.record import METRICS, SUMMARY, is_written
 from server.report_drawing import FULL, MIXED, SINGLES
 
 
@@ -150,11 +151,43 @@ class Run:
         return [made for made, value in known if value is not None], [v for _, v in known if v is not None]
 
 
-def read_run(run_dir: Path) -> Run:
-    """The content of a run folder; what is missing or cut off is left out."""
-    lines = [mapping(parsed(line)) for line in text_of(run_dir / "metrics.jsonl").splitlines()]
-    rounds = sorted((line for line in lines if line), key=lambda line: amount(line.get("round")))
-    summary = mapping(parsed(text_of(run_dir / "summary.json")))
+class Lines:
+    """The JSON objects of metrics.jsonl: what was read of the growing file is not read again.
+
+    A last line that is only half there is left for later; a line that is no JSON object is left out.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._found: list[dict[str, Any]] = []
+        self._inode, self._end = -1, 0
+
+    def read(self) -> list[dict[str, Any]]:
+        """The objects so far, by their round.
+
+        Raises OSError when the file is there and cannot be read.
+        """
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            stat = os.fstat(file.fileno())
+            if stat.st_ino != self._inode or stat.st_size < self._end:  # a resumed run writes the file anew
+                self._found, self._inode, self._end = [], stat.st_ino, 0
+            file.seek(self._end)
+            whole, newline, _ = file.read().rpartition(b"\n")
+        self._end += len(whole + newline)
+        added = (mapping(parsed(line)) for line in whole.decode("utf-8", errors="replace").split("\n"))
+        self._found += [line for line in added if line]
+        return sorted(self._found, key=lambda line: amount(line.get("round")))
+
+
+def read_run(run_dir: Path, lines: Lines | None = None) -> Run:
+    """The content of a run folder; what is missing or cut off is left out. lines: those of an earlier look.
+
+    Raises OSError when a file is there and cannot be read.
+    """
+    rounds = (lines or Lines(run_dir / METRICS)).read()
+    summary = mapping(parsed(text_of(run_dir / SUMMARY)))
     live = not summary and is_written(run_dir)
     return Run(summary, rounds, text_of(run_dir / "experiment.yaml"), live)
 

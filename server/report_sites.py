@@ -101,11 +101,20 @@ def graph(run: Run) -> Plot:
         across, up = zip(*places, strict=True)
         axes.scatter(across, up, s=areas, color=MANY[2], edgecolors=INK, linewidth=1, zorder=2)
         for site in named:
-            above = (0, 4 + math.sqrt(areas[site]) / 2)
-            name = shortened(alike.sites[site])
-            axes.annotate(name, places[site], above, textcoords="offset points", ha="center", fontsize=9, zorder=3)
+            away = math.hypot(*places[site]) or 1.0
+            reach = 9 + math.sqrt(areas[site]) / 2
+            axes.annotate(
+                shortened(alike.sites[site]),
+                places[site],
+                (reach * places[site][0] / away, reach * places[site][1] / away),
+                textcoords="offset points",
+                ha="left" if places[site][0] > 0 else "right",
+                va="center",
+                fontsize=9,
+                zorder=3,
+            )
         axes.set_aspect("equal", adjustable="datalim")
-        axes.margins(0.16)
+        axes.margins(0.3, 0.16)
         axes.set_axis_off()
 
     caption = (

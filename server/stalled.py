@@ -16,13 +16,15 @@ BEHIND, ERRORS = 0.5, 2.0
 class Stalled:
     """A modality that has stopped learning: its mean accuracy alone, in the last `window` rounds and in those before.
 
-    best: the mean accuracy, in the last rounds, of the modality that is ahead of all, whose name is `leader`.
+    guess: the accuracy of guessing. best: the mean accuracy, in the last rounds, of the modality that is ahead of all,
+    whose name is `leader`.
     """
 
     modality: str
     window: int
     recent: float
     before: float
+    guess: float
     leader: str
     best: float
 
@@ -77,7 +79,7 @@ def stalled(courses: dict[str, Course], classes: int) -> Iterable[Stalled]:
         luck = ERRORS * math.sqrt(guess * (1 - guess) / course.examples)
         is_weak = course.recent - guess < max(BEHIND * (best - guess), luck)
         if is_weak and course.stands_still():
-            yield Stalled(name, course.window, course.recent, course.before, leader, best)
+            yield Stalled(name, course.window, course.recent, course.before, guess, leader, best)
 
 
 def alarms(run: Run) -> list[Stalled]:
