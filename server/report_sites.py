@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import networkx as nx
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
+from sklearn.manifold import smacof
 
 from server.report_drawing import (
     FULL,
@@ -71,15 +73,20 @@ class Likeness:
         return sorted(joined, key=lambda pair: self.matrix[pair[0]][pair[1]])
 
     def layout(self) -> list[tuple[float, float]]:
-        """A place for each site, alike ones near each other: Kamada and Kawai's layout of arccos(CKA).
+        """A place for each site, alike ones near each other: distances fit arccos(CKA) with the least stress (SMACOF).
 
         CKA is the cosine of the angle between two models' centred Gram matrices (server/similarity.py), and angles are
-        distances. The layout divides by them, so that equal models are held a little apart.
+        distances; equal models are held a little apart. The start is the spectral layout of CKA, which has groups apart
+        already: nothing is left to chance.
         """
-        angles = [[max(math.acos(min(max(value, 0.0), 1.0)), 0.01) for value in row] for row in self.matrix]
-        distances = {site: dict(enumerate(row)) for site, row in enumerate(angles)}
-        places = nx.kamada_kawai_layout(nx.complete_graph(len(self.sites)), dist=distances)
-        return [(float(across), float(up)) for across, up in places.values()]
+        if len(self.sites) < 3:
+            return [(float(site), 0.0) for site in range(len(self.sites))]
+        likeness = np.array(self.matrix).clip(0, 1)
+        start = nx.spectral_layout(nx.from_numpy_array(likeness))
+        angles = np.arccos((likeness + likeness.T) / 2).clip(0.01)
+        np.fill_diagonal(angles, 0)
+        places, _ = smacof(angles, init=np.array(list(start.values())), n_init=1, normalized_stress=False)
+        return [(float(across), float(up)) for across, up in places]
 
 
 def graph(run: Run) -> Plot:
