@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
+    from uvicorn import Server
 
 HOST = "127.0.0.1"
 FILES = ("experiment.yaml", "metrics.jsonl", "summary.json")
@@ -50,11 +51,16 @@ def _command(options: argparse.Namespace) -> None:
         listener = socket.create_server((HOST, options.port))
     except (OSError, OverflowError) as error:
         raise ConfigError("--port", [f"{options.port} of {HOST} cannot be used: {error}"]) from None
-    import uvicorn
-
     with listener:
         print(f"http://{HOST}:{listener.getsockname()[1]}/", flush=True)
-        uvicorn.Server(uvicorn.Config(application(options.run), log_level="warning")).run([listener])
+        server_of(options.run).run([listener])
+
+
+def server_of(folder: Path) -> "Server":
+    """A server of the pages, for a socket that listens."""
+    from uvicorn import Config, Server
+
+    return Server(Config(application(folder), ws="none", log_level="warning"))
 
 
 def application(folder: Path) -> "Starlette":

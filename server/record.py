@@ -68,7 +68,7 @@ class RunFolder:
         """Hold a lock on the folder as long as this object, or its process, lives. seconds: how long to wait for the
         end of another holder."""
         lock = os.open(self.folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
-        weakref.finalize(self, os.close, lock)
+        self._release = weakref.finalize(self, os.close, lock)
         deadline = time.monotonic() + seconds
         while not _locked(lock):
             owner = os.pread(lock, 20, 0).decode()

@@ -419,7 +419,7 @@ summary{cursor:pointer;font-weight:600}
 pre{margin:12px 0 2px;overflow-x:auto;font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 @media (max-width:1000px){.tiles{grid-template-columns:repeat(3,minmax(0,1fr))}}
 @media (max-width:760px){.grid{grid-template-columns:minmax(0,1fr)}.tall{grid-row:auto}}
-@media (max-width:560px){main{padding-left:12px;padding-right:12px}
+@media (max-width:560px){main{padding-left:12px;padding-right:12px}.live{margin:0 -12px;padding:6px 12px}
  .tiles{grid-template-columns:repeat(2,minmax(0,1fr))}
  .card{padding:14px 14px 12px}h1{font-size:25px}.lead{font-size:16px}.value{font-size:22px}.tile{padding:12px}
  th,td{padding:8px 12px}.bar{width:64px}}

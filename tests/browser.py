@@ -34,7 +34,8 @@ class Tab:
         self._calls += 1
         self._connection.send(json.dumps({"id": self._calls, "method": method, "params": parameters}))
         while (message := json.loads(self._connection.recv(PATIENCE_SECONDS))).get("id") != self._calls:
-            self._hear(message)
+            if "method" in message:
+                self._hear(message)
         assert "error" not in message, message
         result: dict[str, Any] = message["result"]
         return result
@@ -51,7 +52,7 @@ class Tab:
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
                   mobile=width < 600)  # fmt: skip
         self.call("Page.navigate", url=address)
-        self.wait_for(f"document.readyState === 'complete' && location.href !== 'about:blank' && innerWidth <= {width}")
+        self.wait_for(f"document.readyState === 'complete' && location.href === {json.dumps(address)}")
 
     def value(self, expression: str) -> Any:
         """The JSON value of an expression of JavaScript."""
