@@ -1,7 +1,7 @@
 "use strict";
 // Follows a run: asks for its page again and again, and swaps in the parts of <main> that have changed.
 
-const PAUSE_MS = 2000;
+const PAUSE_MS = 1000;
 const parts = new Map(); // what is shown, by id; not read from the page, where e.g. <details> may have been opened
 let tag = "";
 

@@ -173,7 +173,7 @@ def traffic(run: Run) -> Plot:
         stack(axes, rounds, [[-value for value in part] for part in parts["bytes_down"]], colours)
         axes.axhline(0, color=INK, linewidth=1)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: human(abs(value))))
-        axes.margins(y=0.12)
+        axes.margins(y=0.2)
         for y, side, way in ((0.985, "top", "↑ from the sites"), (0.015, "bottom", "↓ to the sites")):
             axes.text(0.01, y, way, transform=axes.transAxes, va=side, fontsize=9, color=MUTED)
         round_axis(axes)

@@ -118,6 +118,7 @@ def graph(run: Run) -> Plot:
                 ha="left" if places[site][0] > 0 else "right",
                 va="center",
                 fontsize=9,
+                bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1},
                 zorder=3,
             )
         axes.set_aspect("equal", adjustable="datalim")
@@ -176,7 +177,7 @@ def weights(run: Run) -> Plot:
         for site, found in curves.items():
             line(axes, [made for made, _ in found], [value for _, value in found], colours[site])
         axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
         round_axis(axes)
 
     keys = [Key(site, colours[site]) for site in sites] if named else [Key("one site each", FULL)]

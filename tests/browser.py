@@ -51,6 +51,7 @@ class Tab:
         """Load a page in a window, or on a phone's screen, of this many CSS pixels."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
                   mobile=width < 600)  # fmt: skip
+        self.call("Emulation.setScrollbarsHidden", hidden=True)
         self.call("Page.navigate", url=address)
         self.wait_for(f"document.readyState === 'complete' && location.href === {json.dumps(address)}")
 
@@ -69,7 +70,6 @@ class Tab:
 
     def picture(self, height: int | None = None) -> bytes:
         """A PNG of the page from its top, of its whole height or of so many CSS pixels."""
-        self.call("Emulation.setScrollbarsHidden", hidden=True)
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
         clip = {"x": 0, "y": 0, "width": size["width"], "height": height or size["height"], "scale": 1}
         shot = self.call("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)

@@ -235,15 +235,22 @@ def served(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def tab() -> Iterator[chromium.Tab]:
+def window() -> Iterator[chromium.Tab]:
     with chromium.browser() as tab:
         yield tab
+
+
+@pytest.fixture
+def tab(window: chromium.Tab) -> chromium.Tab:
+    """An empty tab that has nothing to complain of yet."""
+    window.open("about:blank", 1280)
+    window.complaints.clear()
+    return window
 
 
 @needs_chromium
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_browser_follows_a_run_to_its_end(width: int, run: RunFolder, tab: chromium.Tab) -> None:
-    tab.complaints.clear()
     with served(run.folder) as address:
         tab.open(address, width)
         tab.wait_for("document.querySelector('#live.live')?.innerText.startsWith('live, round 0 of 8')")
@@ -287,7 +294,6 @@ def test_a_report_of_many_sites_and_long_names_fits_a_phone(tmp_path: Path, tab:
 
     names = tuple(f"clinic-{i}-" + "x" * 60 for i in range(30))
     write_run(tmp_path, rounds=12, sites=names, classes=tuple(f"a long name of class {i}" for i in range(30)))
-    tab.complaints.clear()
     tab.open(write_report(tmp_path).as_uri(), 390)
     assert tab.value("document.querySelectorAll('figure svg').length") == 6
     assert tab.value("document.documentElement.scrollWidth") <= 390
