@@ -47,9 +47,11 @@ def add_parser(commands: Any) -> None:
 def _command(options: argparse.Namespace) -> None:
     if not (options.run / "experiment.yaml").is_file():
         raise ConfigError("watch", [f"{options.run} is not the folder of a run: it has no experiment.yaml"])
+    if not 0 <= options.port < 2**16:
+        raise ConfigError("--port", [f"{options.port} is not from 0 to 65535"])
     try:
         listener = socket.create_server((HOST, options.port))
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise ConfigError("--port", [f"{options.port} of {HOST} cannot be used: {error}"]) from None
     with listener:
         print(f"http://{HOST}:{listener.getsockname()[1]}/", flush=True)

@@ -206,18 +206,19 @@ def test_the_server_answers_while_a_page_is_rendered(run: RunFolder, monkeypatch
     assert asyncio.run(both()) == ("rendered", 200)
 
 
-@pytest.mark.parametrize("wrong", [["nowhere"], [".", "--port", "70000"]])
-def test_mistakes_are_answered_with_what_is_wrong(
-    wrong: list[str], tmp_path: Path, capsys: Any, monkeypatch: Any
-) -> None:
+def test_mistakes_are_answered_with_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "experiment.yaml").write_text("name: x\n")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as end:
-        main(["watch", *wrong])
-    assert end.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ")
-    assert "nowhere is not the folder of a run" in said or "70000 of 127.0.0.1 cannot be used" in said
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = str(other.getsockname()[1])
+        for wrong, said in (
+            ([str(tmp_path / "nowhere")], "nowhere is not the folder of a run"),
+            ([str(tmp_path), "--port", "70000"], "70000 is not from 0 to 65535"),
+            ([str(tmp_path), "--port", taken], f"{taken} of 127.0.0.1 cannot be used: "),
+        ):
+            with pytest.raises(SystemExit) as end:
+                main(["watch", *wrong])
+            assert end.value.code == 2
+            assert said in capsys.readouterr().err
 
 
 @contextmanager
