@@ -27,10 +27,11 @@ from deploy.commands import (
     shard,
     superlink,
     tensorboard,
+    watch,
 )
 
 COMMANDS = (
-    *(init, import_files, inspect, shard, complete, probe, quality, run),
+    *(init, import_files, inspect, shard, complete, probe, quality, run, watch),
     *(predict, export, compare, tensorboard, bench, pretrain),
     *(certs, superlink, register, node, doctor),
 )

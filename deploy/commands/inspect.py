@@ -138,6 +138,6 @@ def _row(table: Table, *cells: str) -> None:
 
 def _cell(text: str) -> Text:
     """Names come from files: no markup, and nothing that would steer the terminal."""
-    from server.report_plots import printable
+    from server.report_drawing import printable
 
     return Text(printable(text))

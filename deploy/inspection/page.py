@@ -12,7 +12,7 @@ from deploy.inspection.drawing import SMALL, encoded
 from deploy.inspection.gallery import Shown
 from deploy.inspection.survey import Survey
 from server.report import STYLE, bar, table, text, tile
-from server.report_plots import FULL
+from server.report_drawing import FULL
 
 MOST_BROKEN = 200
 """Broken files that are listed."""
