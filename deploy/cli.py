@@ -12,6 +12,7 @@ from deploy.commands import (
     certs,
     compare,
     complete,
+    completion,
     doctor,
     export,
     import_files,
@@ -33,7 +34,7 @@ from deploy.commands import (
 COMMANDS = (
     *(init, import_files, inspect, shard, complete, probe, quality, run, watch),
     *(predict, export, compare, tensorboard, bench, pretrain),
-    *(certs, superlink, register, node, doctor),
+    *(certs, superlink, register, node, doctor, completion),
 )
 """In the order of `fedmosaic --help`: a user's data and runs, what comes of them, several hosts."""
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130

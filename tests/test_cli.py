@@ -35,9 +35,24 @@ def test_every_command_has_an_example_that_is_one() -> None:
     (commands,) = [action.choices for action in parser()._actions if isinstance(action.choices, dict)]
     assert len(commands) == len(COMMANDS)
     for name, command in commands.items():
-        example = command.epilog.removeprefix("example: ").split("     ")[0]
+        example = command.epilog.removeprefix("example: ").split("     ")[0].split(" > ")[0]
         assert example.startswith(f"fedmosaic {name} "), name
         assert parser().parse_args(shlex.split(example)[1:]).command
+
+
+def test_a_shell_can_complete_commands_options_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("completion", "bash") == 0
+    script = tmp_path / "completion.bash"
+    script.write_text(capsys.readouterr().out)
+    (tmp_path / "mine.yaml").touch()
+    for words, expected in (
+        (["fedmosaic", "wat"], "watch"),
+        (["fedmosaic", "run", "--eng"], "--engine"),
+        (["fedmosaic", "run", "min"], "mine.yaml"),
+    ):
+        ask = f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _shtab_fedmosaic; echo ${{COMPREPLY[@]}}"
+        said = subprocess.run(["bash", "-c", f"source {script}; {ask}"], capture_output=True, text=True, cwd=tmp_path)
+        assert expected in said.stdout.split(), said
 
 
 @pytest.fixture

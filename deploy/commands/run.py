@@ -3,7 +3,10 @@
 import argparse
 import ipaddress
 import logging
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +16,7 @@ from deploy.commands.frozen import quiet_libraries
 
 if TYPE_CHECKING:
     from common.config import Experiment
+    from deploy.engines import Plan
 
 ENGINES = ("inprocess", "simulation", "processes", "superlink")
 
@@ -46,6 +50,9 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="a new folder for the results (default: runs/NAME)")
     parser.add_argument("--resume", action="store_true", help="go on with a run that did not end")
+    said = parser.add_mutually_exclusive_group()
+    said.add_argument("--quiet", action="store_true", help="print nothing but the run folder, at the end")
+    said.add_argument("--json", action="store_true", help="print the summary as JSON; progress goes to standard error")
     link = parser.add_argument_group("engine superlink")
     link.add_argument("--address", metavar="HOST:PORT", help="of the SuperLink's control API")
     link.add_argument("--root-certificates", type=Path, metavar="FILE", help="CA certificate of the SuperLink")
@@ -54,51 +61,80 @@ def add_parser(commands: Any) -> None:
 
 
 def _command(options: argparse.Namespace) -> None:
-    from deploy import engines
-    from deploy.display import follow, show
+    from deploy.display import show
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    experiment = experiment_of(options)
-    link = _link(options)
+    experiment, link = experiment_of(options), _link(options)
+    with _said_elsewhere(options):
+        folder = _run(options, experiment, link)
+    if options.json:
+        assert folder is not None
+        print((folder / "summary.json").read_text(encoding="utf-8").strip())
+    elif options.quiet:
+        print(folder or "")
+    else:
+        show(folder)
+
+
+@contextmanager
+def _said_elsewhere(options: argparse.Namespace) -> Iterator[None]:
+    """Progress goes to standard error where standard output is for a program, and nowhere where nobody wants it."""
+    if options.quiet:
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            yield
+    elif options.json:
+        with redirect_stdout(sys.stderr):
+            yield
+    else:
+        yield
+
+
+def _run(options: argparse.Namespace, experiment: "Experiment", link: Any) -> Path | None:
+    """Run the experiment to its end; its folder, if it is on this machine."""
+    from deploy.display import follow
+    from deploy.engines import launch
+
+    local = _is_local(options)
+    plan = _plan(options, experiment, local)
+    if plan.engine == "inprocess":
+        _run_here(plan)
+        return plan.run_folder
+    with launch(plan, link, watch=local) as launched:
+        follow(launched, experiment)
+    return launched.run_folder
+
+
+def _plan(options: argparse.Namespace, experiment: "Experiment", local: bool) -> "Plan":
+    """What is to be run, on which files; shards are made where they are missing. local: whether paths are of this
+    machine; else they are of the SuperLink's host, and not ours to look at."""
+    from deploy.engines import Plan
+
     shards: Path = options.shards or Path("shards") / experiment.name
     test_shard: Path | None = options.test_shard
     probe_shard: Path | None = options.probe_shard
     folder: Path | None = options.run_dir
-    local = options.engine != "superlink" or _is_loopback(options.address)
     if options.engine != "superlink":
         _prepare_shards(experiment, shards)
         test_shard = test_shard or (shards / "test" if (shards / "test").exists() else None)
         probe_shard = probe_shard or (shards / "probe" if (shards / "probe").exists() else None)
-    if local:  # else the paths are of the SuperLink's host, and not ours to look at
+    if local:
         folder = (_resumed_folder if options.resume else _new_folder)(folder, experiment).resolve()
         test_shard = test_shard.resolve() if test_shard else None
         probe_shard = probe_shard.resolve() if probe_shard else None
-    if options.engine == "inprocess":
-        assert folder is not None
-        _run_here(experiment, shards, test_shard, probe_shard, folder, options.resume)
-        show(folder)
-        return
-    with engines.launch(
-        options.engine, experiment, shards, test_shard, probe_shard, folder, link, watch=local, resume=options.resume
-    ) as launched:
-        follow(launched, experiment)
-    show(launched.run_folder)
+    return Plan(options.engine, experiment, shards, test_shard, probe_shard, folder, options.resume)
 
 
-def _run_here(
-    experiment: "Experiment", shards: Path, test: Path | None, probe: Path | None, folder: Path, resume: bool
-) -> None:
+def _run_here(plan: "Plan") -> None:
     """Run server and clients in this process, with the log in the run folder."""
     from deploy.display import Beside
-    from deploy.engines import run_settings
     from deploy.in_process import run_here
 
-    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    assert plan.run_folder is not None
+    (plan.run_folder / "logs").mkdir(parents=True, exist_ok=True)
     form = "%(asctime)s %(levelname)s %(message)s"
-    logging.basicConfig(level=logging.INFO, format=form, filename=folder / "logs" / "run.log", force=True)
-    settings = run_settings("inprocess", experiment, shards, test, probe, folder, resume)
-    with Beside(folder, experiment):
-        run_here(settings, shards, experiment.data.clients)
+    logging.basicConfig(level=logging.INFO, format=form, filename=plan.run_folder / "logs" / "run.log", force=True)
+    with Beside(plan.run_folder, plan.experiment):
+        run_here(plan.settings(), plan.shards, plan.experiment.data.clients)
 
 
 def _new_folder(wanted: Path | None, experiment: "Experiment") -> Path:
@@ -140,6 +176,8 @@ def _link(options: argparse.Namespace) -> Any:
         mistakes.append("--engine superlink needs --root-certificates FILE, or --insecure for no encryption")
     elif options.root_certificates and not options.root_certificates.is_file():
         mistakes.append(f"--root-certificates: there is no file {options.root_certificates}")
+    elif options.json and not _is_local(options):
+        mistakes.append("--json: the summary will be on the SuperLink's host")
     if mistakes:
         raise ConfigError("command line", mistakes)
     if options.engine != "superlink":
@@ -147,8 +185,11 @@ def _link(options: argparse.Namespace) -> Any:
     return Link(options.address, str(options.root_certificates.resolve()) if options.root_certificates else "")
 
 
-def _is_loopback(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]")
+def _is_local(options: argparse.Namespace) -> bool:
+    """Whether the ServerApp will run on this machine."""
+    if options.engine != "superlink":
+        return True
+    host = options.address.rpartition(":")[0].strip("[]")
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
