@@ -14,7 +14,7 @@ from PIL import Image
 
 from client.completion.base import CompleterOptions, Generator, Request
 from common.component import Reference, build
-from common.data.completed import LINES, folder_of, read_lines, to_complete
+from common.data.completed import LINES, RECIPE, folder_of, read_lines, to_complete
 from common.data.make import TEST
 from common.data.media import Raw, Value
 from common.data.shard import Record, Shard
@@ -22,8 +22,6 @@ from common.errors import ShardError
 from common.open_clip_models import OpenClip, load_open_clip
 from common.seeding import derive
 from common.types import Modality
-
-RECIPE = "recipe.json"
 
 
 @dataclass

@@ -5,7 +5,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import densenet121, resnet18
 
 Backbone = Literal["cnn", "resnet18", "densenet121"]
 GRID = 4
@@ -93,6 +92,8 @@ class ResNet18(BatchNormed):
     """
 
     def __init__(self, channels: int, width: int) -> None:
+        from torchvision.models import resnet18  # takes longer to import than all the rest
+
         super().__init__()
         self.net = resnet18(weights=None)
         if channels != 3:
@@ -107,6 +108,8 @@ class DenseNet121(BatchNormed):
     """
 
     def __init__(self, channels: int, width: int) -> None:
+        from torchvision.models import densenet121
+
         super().__init__()
         net = densenet121(weights=None)
         if channels != 3:

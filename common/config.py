@@ -347,8 +347,8 @@ def _resolve(raw: dict[str, Any], mistakes: list[str]) -> dict[str, Any]:
     """The raw experiment with each component's defaults; the method names the model and strategy it wants."""
     resolved = dict(raw)
     method = _component(resolved, "method", "method", mistakes)
-    if method is not None:
-        resolved.setdefault("strategy", {"name": getattr(method, "strategy", "fedavg")})
+    if method is not None and resolved.get("strategy") is None:
+        resolved["strategy"] = {"name": getattr(method, "strategy", "fedavg")}
     _component(resolved, "strategy", "strategy", mistakes)
     source = None
     if isinstance(data := raw.get("data"), dict):
@@ -356,8 +356,8 @@ def _resolve(raw: dict[str, Any], mistakes: list[str]) -> dict[str, Any]:
         source = _component(resolved["data"], "set", "data set", mistakes, "data.")
     if isinstance(model := raw.get("model"), dict):
         resolved["model"] = dict(model)
-        if method is not None:
-            resolved["model"].setdefault("architecture", {"name": getattr(method, "model", "late-fusion")})
+        if method is not None and model.get("architecture") is None:
+            resolved["model"]["architecture"] = {"name": getattr(method, "model", "late-fusion")}
         chosen = _component(resolved["model"], "architecture", "model", mistakes, "model.")
         wanted = getattr(method, "model", None)
         if chosen is not None and wanted and resolved["model"]["architecture"]["name"] != wanted:

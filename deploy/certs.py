@@ -10,7 +10,6 @@ Site keys are what Flower's SuperNode authentication reads: ECDSA P-384 in OpenS
 with `fedmosaic certs --out DIR --site NAME` and hand over NAME.pub only.
 """
 
-import argparse
 import ipaddress
 import os
 import re
@@ -20,7 +19,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -41,38 +39,6 @@ BACKDATED = timedelta(hours=1)
 LABEL = "[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
 HOST = re.compile(rf"(?=.{{1,253}}\Z){LABEL}(\.{LABEL})*\Z")
 SITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
-
-
-def add_parser(commands: Any) -> None:
-    """The command line of `fedmosaic certs`."""
-    parser = commands.add_parser(
-        "certs",
-        help="make the certificates of a SuperLink and the keys of its sites",
-        description="Make a CA, the certificate of the SuperLink's host and a key pair a site. Nothing is overwritten: "
-        "on a folder that exists, --site adds sites, and --server makes a server certificate if there is none. "
-        "ca.key signs new server certificates and nothing else; keep it away from the server.",
-        epilog="example: fedmosaic certs --out certs --server fl.example.org --server 192.0.2.7 --site clinic-a",
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a folder only you can read")
-    parser.add_argument(
-        "--server", nargs="+", action="extend", default=[], metavar="NAME_OR_IP", help="what the nodes and you dial"
-    )
-    parser.add_argument("--site", nargs="+", action="extend", default=[], metavar="NAME", help="one key pair a site")
-    parser.add_argument(
-        "--days",
-        type=int,
-        default=SERVER_DAYS,
-        metavar="N",
-        help=f"how long the server's certificate holds (default: {SERVER_DAYS}); the CA's holds {CA_DAYS}",
-    )
-    parser.set_defaults(command=_command)
-
-
-def _command(options: argparse.Namespace) -> None:
-    for path in make(options.out, options.server, options.site, options.days):
-        print(path)
-    if options.server:
-        print(f"keep {options.out / CA_KEY} here: no other host needs it")
 
 
 def make(folder: Path, servers: Sequence[str], sites: Sequence[str], days: int = SERVER_DAYS) -> list[Path]:

@@ -171,50 +171,46 @@ def executable(name: str) -> str:
     return found
 
 
-def run_settings(
-    engine: Engine,
-    experiment: Experiment,
-    shards: Path,
-    test_shard: Path | None,
-    probe_shard: Path | None,
-    run_folder: Path | None,
-    resume: bool,
-) -> dict[str, str]:
-    """The run's configuration: all that the apps are told."""
-    return {
-        "experiment": experiment.to_json(),
-        "shards": str(shards.resolve()),
-        "test-shard": str(test_shard) if test_shard else "",
-        "probe-shard": str(probe_shard) if probe_shard else "",
-        "run-dir": str(run_folder) if run_folder else "",
-        "resume": "yes" if resume else "",
-        "engine": engine,
-    }
+@dataclass(frozen=True)
+class Plan:
+    """A run that is to be started. Paths are those of the ServerApp's host.
+
+    shards: folder of the clients' shards (not used with engine superlink, whose nodes have their own).
+    run_folder: None: runs/<name>, there. resume: whether it has a run that is to go on.
+    """
+
+    engine: Engine
+    experiment: Experiment
+    shards: Path
+    test_shard: Path | None = None
+    probe_shard: Path | None = None
+    run_folder: Path | None = None
+    resume: bool = False
+
+    def settings(self) -> dict[str, str]:
+        """The run's configuration: all that the apps are told."""
+        return {
+            "experiment": self.experiment.to_json(),
+            "shards": str(self.shards.resolve()),
+            "test-shard": str(self.test_shard) if self.test_shard else "",
+            "probe-shard": str(self.probe_shard) if self.probe_shard else "",
+            "run-dir": str(self.run_folder) if self.run_folder else "",
+            "resume": "yes" if self.resume else "",
+            "engine": self.engine,
+        }
 
 
 @contextmanager
-def launch(
-    engine: Engine,
-    experiment: Experiment,
-    shards: Path,
-    test_shard: Path | None,
-    probe_shard: Path | None,
-    run_folder: Path | None,
-    link: Link | None = None,
-    watch: bool = True,
-    resume: bool = False,
-) -> Iterator[Launch]:
+def launch(plan: Plan, link: Link | None = None, watch: bool = True) -> Iterator[Launch]:
     """Submit a run; at the end, however it comes, everything that was started for it is stopped.
 
-    shards: folder of the clients' shards (not used with engine superlink, whose nodes have their own).
-    watch: whether run_folder is on this machine; else it is a path of the SuperLink's host.
-    resume: whether run_folder has a run that is to go on.
+    watch: whether the run folder is on this machine; else it is a path of the SuperLink's host.
 
     Raises RunError when something does not start.
     """
     with tempfile.TemporaryDirectory(prefix="fedmosaic-", ignore_cleanup_errors=True) as name:
         work = Path(name)
-        watched = run_folder if watch else None
+        watched = plan.run_folder if watch else None
         logs = watched / "logs" if watched else work / "logs"
         bin_folder = str(Path(sys.executable).parent)
         env = ENVIRONMENT | {
@@ -223,17 +219,17 @@ def launch(
         }
         processes = Processes(logs, env)
         try:
-            link = link or _start_superlink(processes, work, simulation=engine == "simulation")
+            link = link or _start_superlink(processes, work, simulation=plan.engine == "simulation")
             flower = FlowerCommand(work / "cli", link, processes.env)
-            settings = run_settings(engine, experiment, shards, test_shard, probe_shard, run_folder, resume)
-            make_app_folder(work / "app", settings)
-            clients = experiment.data.clients
-            if engine == "processes":
-                _start_nodes(processes, work, shards, clients, vital=experiment.federation.min_replies is None)
+            make_app_folder(work / "app", plan.settings())
+            clients = plan.experiment.data.clients
+            if plan.engine == "processes":
+                vital = plan.experiment.federation.min_replies is None
+                _start_nodes(processes, work, plan.shards, clients, vital)
             workers = "client-resources-num-cpus=1 client-resources-num-gpus=0.0"
-            federation = f"num-supernodes={clients} {workers}" if engine == "simulation" else ""
+            federation = f"num-supernodes={clients} {workers}" if plan.engine == "simulation" else ""
             run_id = flower.submit(work / "app", federation)
-            yield from _followed(Launch(run_id, flower, processes, watched), foreign=engine == "superlink")
+            yield from _followed(Launch(run_id, flower, processes, watched), foreign=plan.engine == "superlink")
         finally:
             processes.stop()
 

@@ -1,13 +1,20 @@
 """The look of a bar for work that is counted."""
 
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
+    Progress,
     ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+Item = TypeVar("Item")
 
 
 def counted() -> tuple[ProgressColumn, ...]:
@@ -20,3 +27,10 @@ def counted() -> tuple[ProgressColumn, ...]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
+
+
+def tracked(items: Sequence[Item], doing: str) -> Iterator[Item]:
+    """The items one after the other, counted by a bar where standard error is a terminal."""
+    console = Console(stderr=True)
+    with Progress(*counted(), console=console, disable=not console.is_terminal, transient=True) as progress:
+        yield from progress.track(items, description=doing)

@@ -178,8 +178,11 @@ class Federation:
         before = time.perf_counter()
         test = self.test.evaluate(params) if self.test else {}
         now, report = time.perf_counter(), self.strategy.report
+        # Who takes part and what the classes are called is said once, for whoever follows the run.
+        about = {} if number else {"classes": self.classes, "sites": self._sites()}
         self.run_folder.round(
-            {
+            about
+            | {
                 "round": number,
                 "test": figures(test),
                 "validation": figures(report.validation),
@@ -187,6 +190,8 @@ class Federation:
                 "aggregation": report.aggregation,
                 "clients": clients,
                 "failed": report.failed,
+                "refused": self.roster.refused,
+                "missing": self.roster.lost,
                 "attempts": report.attempts,
                 "block_bytes": report.block_bytes,
                 "bytes_up": report.bytes_up,
@@ -221,14 +226,17 @@ class Federation:
             "bytes_up": self.progress.bytes_up,
             "bytes_down": self.progress.bytes_down,
             "resumed": self.progress.resumed,
-            "sites": {
-                site.name: {
-                    "modalities": sorted(site.modalities),
-                    "num_examples": site.num_examples,
-                    "unreadable": sum(site.unreadable.values()),
-                }
-                for _, site in sorted(self.roster.known.items())
-            },
+            "sites": self._sites(),
             "refused": self.roster.refused,
             "missing": self.roster.lost,
+        }
+
+    def _sites(self) -> dict[str, Any]:
+        return {
+            site.name: {
+                "modalities": sorted(site.modalities),
+                "num_examples": site.num_examples,
+                "unreadable": sum(site.unreadable.values()),
+            }
+            for _, site in sorted(self.roster.known.items())
         }

@@ -20,7 +20,7 @@ from server.files import append_line, write_whole
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS, PATIENCE_SECONDS = 1.0, 120.0
-METRICS, SUMMARY = "metrics.jsonl", "summary.json"
+METRICS, SUMMARY, LOCK = "metrics.jsonl", "summary.json", ".lock"
 RESERVED_BYTES = 1 << 20
 
 
@@ -67,8 +67,8 @@ class RunFolder:
     def _claim(self, seconds: float) -> None:
         """Hold a lock on the folder as long as this object, or its process, lives. seconds: how long to wait for the
         end of another holder."""
-        lock = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
-        weakref.finalize(self, os.close, lock)
+        lock = os.open(self.folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+        self._release = weakref.finalize(self, os.close, lock)
         deadline = time.monotonic() + seconds
         while not _locked(lock):
             owner = os.pread(lock, 20, 0).decode()
@@ -90,13 +90,27 @@ class RunFolder:
         write_whole(self.folder / METRICS, "".join(json.dumps(line, allow_nan=False) + "\n" for line in kept).encode())
 
 
-def _locked(file: int) -> bool:
+def _locked(file: int, kind: int = fcntl.LOCK_EX) -> bool:
     """Whether an open file could be locked."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
+
+
+def is_written(folder: Path) -> bool:
+    """Whether a run, or the process of one, still holds its folder; also true where this user may not look."""
+    # A new run holds the lock before it writes its experiment, and a resumed one is patient: none is kept out by this.
+    if not (folder / "experiment.yaml").exists():
+        return False
+    try:
+        with (folder / LOCK).open("rb") as lock:
+            return not _locked(lock.fileno(), fcntl.LOCK_SH)
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        return True
 
 
 def read_rounds(folder: Path) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """report.html: a run on one page, with nothing to download and nothing to execute."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -10,9 +9,13 @@ from typing import Any
 from common.files import write_whole
 from common.types import subset_name
 from common.units import human
-from server.report_plots import Key, Plot, Run, amount, mapping, number, plots, printable
+from server.report_drawing import Key, Plot, printable
+from server.report_plots import plots
+from server.report_run import Run, amount, mapping, number, read_run
+from server.stalled import Stalled, alarms
 
 NONE = "–"
+SPANS_AT_MOST = 8
 
 
 def write_report(run_dir: Path) -> Path:
@@ -24,33 +27,15 @@ def write_report(run_dir: Path) -> Path:
     return target
 
 
-def read_run(run_dir: Path) -> Run:
-    """The content of a run folder; what is missing or cut off is left out."""
-    lines = [mapping(parsed(line)) for line in text_of(run_dir / "metrics.jsonl").splitlines()]
-    rounds = sorted((line for line in lines if line), key=lambda line: amount(line.get("round")))
-    summary = mapping(parsed(text_of(run_dir / "summary.json")))
-    return Run(summary, rounds, text_of(run_dir / "experiment.yaml"))
-
-
-def text_of(path: Path) -> str:
-    """The text of a file, empty where there is none."""
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-
-
-def parsed(text: str) -> Any:
-    """The JSON value, or None for text that is none, such as the last line of a run that was killed."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
-
-
-def page(run: Run, folder: str) -> str:
-    """The whole page."""
+def page(run: Run, folder: str, head: str = "", top: str = "") -> str:
+    """The whole page. head, top: HTML that comes last in its head, and first in its body's main."""
     name = run.summary.get("name") or folder
     return PAGE.substitute(
         title=text(name),
         style=STYLE,
+        head=head,
+        top=top,
+        accuracy="Accuracy so far" if run.live else "Final accuracy",
         header=header(run, name),
         tiles="".join(tiles(run)),
         plots="".join(figure(plot) for plot in plots(run)),
@@ -82,24 +67,35 @@ def duration(seconds: float) -> str:
 
 def header(run: Run, name: Any) -> str:
     """Name, status, what was run, and the outcome in a sentence."""
-    status = str(run.summary.get("status") or "unfinished")
+    status = "running" if run.live else str(run.summary.get("status") or "unfinished")
     reason = run.summary.get("reason")
     why = f'<div class="reason"><b>Why it stopped.</b> {escape(str(reason))}</div>' if reason else ""
+    done = f"{len(run.trained)} of {run.about['planned']}" if run.live else len(run.trained)
     facts = [
-        ("Data set", run.summary.get("dataset")),
-        ("Method", run.summary.get("method")),
-        ("Strategy", run.summary.get("strategy")),
+        ("Data set", run.about["dataset"]),
+        ("Method", run.about["method"]),
+        ("Strategy", run.about["strategy"]),
         ("Modalities", ", ".join(run.modalities)),
-        ("Rounds", run.summary.get("rounds", len(run.trained))),
-        ("Seed", run.summary.get("seed")),
+        ("Rounds", run.summary.get("rounds", done)),
+        ("Seed", run.about["seed"]),
         ("Engine", run.summary.get("engine")),
     ]
     known = ((what, text(value)) for what, value in facts if value not in (None, ""))
     shown = "".join(f"<div><dt>{what}</dt><dd>{value}</dd></div>" for what, value in known)
-    kind = status if status in ("completed", "failed") else "unfinished"
+    kind = status if status in ("completed", "failed", "running") else "unfinished"
     return (
         f'<h1>{text(name)} <span class="status {kind}">{text(status)}</span></h1>'
-        f'<p class="lead">{lead(run)}</p>{why}<dl class="facts">{shown}</dl>'
+        f'<p class="lead">{lead(run)}</p>{why}{"".join(map(alarm, alarms(run)))}<dl class="facts">{shown}</dl>'
+    )
+
+
+def alarm(found: Stalled) -> str:
+    """What is wrong with a modality, in a sentence or two."""
+    ahead = f", while {text(found.leader)} alone gets {percent(found.best)}" if found.leader != found.modality else ""
+    return (
+        f'<div class="reason" role="alert"><b>{text(found.modality)} has stopped learning.</b> Alone it gets'
+        f" {percent(found.recent)} (guessing: {percent(found.guess)}), no clear gain over the {percent(found.before)}"
+        f" of the {found.window} rounds before{ahead}.</div>"
     )
 
 
@@ -119,6 +115,8 @@ def where(run: Run) -> str:
 def lead(run: Run) -> str:
     """The outcome in a sentence or two."""
     known = accuracies(run)
+    if run.full not in known and run.live:
+        return "No model was evaluated yet." if run.rounds else "Waiting for the sites."
     if run.full not in known:
         return "The run ended before any model was evaluated."
     rounds = counted(len(run.trained), "round")
@@ -148,7 +146,7 @@ def tiles(run: Run) -> Iterable[str]:
     yield tile("Accuracy", percent(known.get(run.full)), measured)
     yield tile("Macro-F1", percent(final if f1 is None else f1), "every class weighs the same")
     yield weakest_tile(run, known)
-    refused = len(mapping(run.summary.get("refused")))
+    refused = len(mapping(run.told("refused")))
     yield tile("Sites", str(len(site_names(run))), f"{refused} more refused" if refused else "none refused")
     up, down = total(run, "bytes_up"), total(run, "bytes_down")
     yield tile("Data moved", human(up + down), f"↑ {human(up)} · ↓ {human(down)}")
@@ -226,7 +224,7 @@ def subset_table(run: Run) -> str:
     """The final figures of every subset."""
     known = accuracies(run)
     if not known:
-        return '<p class="empty">No model of this run was evaluated.</p>'
+        return f'<p class="empty">No model of this run was evaluated{" yet" if run.live else ""}.</p>'
     on_test = run.measured_on == "test"
     sites = last_validation(run.rounds) if on_test else {}
     rows = []
@@ -260,7 +258,7 @@ def modality_chip(run: Run, name: str) -> str:
 
 def site_names(run: Run) -> list[str]:
     """Every site that took part."""
-    return sorted(set(mapping(run.summary.get("sites"))) | set(run.clients), key=natural)
+    return sorted(set(mapping(run.told("sites"))) | set(run.clients), key=natural)
 
 
 def natural(name: str) -> tuple[int, str]:
@@ -272,7 +270,7 @@ def site_table(run: Run) -> str:
     """What each site holds and how well the model did there."""
     rows = [site_row(run, name) for name in site_names(run)]
     if not rows:
-        return '<p class="empty">No site took part.</p>'
+        return f'<p class="empty">No site {"takes part yet" if run.live else "took part"}.</p>'
     head = ["Site", "Modalities", "Examples", "Unreadable files", "Validation accuracy", "Rounds"]
     return table([*head, "Sent", "Received"], rows, range(2, 8))
 
@@ -281,7 +279,7 @@ def site_row(run: Run, name: str) -> list[str]:
     """The row of one site."""
     lines = [mapping(mapping(line.get("clients")).get(name)) for line in run.trained]
     joined = [line for line in lines if line]
-    about = {**(joined[-1] if joined else {}), **mapping(mapping(run.summary.get("sites")).get(name))}
+    about = {**(joined[-1] if joined else {}), **mapping(mapping(run.told("sites")).get(name))}
     own = sorted(str(modality) for modality in about.get("modalities") or [])
     measured = mapping(last_validation(joined).get(subset_name(own))).get("accuracy")
     return [
@@ -308,10 +306,12 @@ def trouble_table(run: Run) -> str:
     for line in run.rounds:
         for site, reason in mapping(line.get("failed")).items():
             failed.setdefault((site, str(reason)), []).append(int(amount(line.get("round"))))
-    refused = mapping(run.summary.get("refused"))
-    rows = [(text(site), "refused", escape(str(reason))) for site, reason in sorted(refused.items())]
-    missing = mapping(run.summary.get("missing"))
-    rows += [(text(site), "missing at the end", escape(str(reason))) for site, reason in sorted(missing.items())]
+    gone = {"refused": "refused", "missing": "missing now" if run.live else "missing at the end"}
+    rows = [
+        (text(site), happened, escape(str(reason)))
+        for what, happened in gone.items()
+        for site, reason in sorted(mapping(run.told(what)).items())
+    ]
     rows += [
         (text(site), f"failed in {spans(rounds)}", escape(reason)) for (site, reason), rounds in sorted(failed.items())
     ]
@@ -321,13 +321,15 @@ def trouble_table(run: Run) -> str:
 
 
 def spans(rounds: Sequence[int]) -> str:
-    """Rounds in short, e.g. "rounds 3, 5–7"."""
+    """Rounds in short, e.g. "rounds 3, 5–7", or where that is long "43 rounds, the last 297"."""
     runs: list[list[int]] = []
     for made in rounds:
         if runs and made == runs[-1][-1] + 1:
             runs[-1].append(made)
         else:
             runs.append([made])
+    if len(runs) > SPANS_AT_MOST:
+        return f"{len(rounds)} rounds, the last {rounds[-1]}"
     short = ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
     return f"round{'s' * (len(rounds) > 1)} {short}"
 
@@ -339,15 +341,15 @@ PAGE = Template("""<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>$title – fedmosaic report</title>
 <style>$style</style>
-</head>
+$head</head>
 <body>
-<header><div class="brand">fedmosaic · run report</div>$header</header>
 <main>
+$top<header id="top"><div class="brand">fedmosaic · run report</div>$header</header>
 <section id="headline" class="tiles">$tiles</section>
 <section id="plots"><h2>How the run went</h2><div class="grid">$plots</div></section>
-<section id="subsets"><h2>Final accuracy</h2>$subsets</section>
+<section id="subsets"><h2>$accuracy</h2>$subsets</section>
 <section id="sites"><h2>Sites</h2>$sites</section>
-<section id="troubles"><h2>Refused and failed sites</h2>$troubles</section>
+<section id="troubles"><h2>Refused, late and failed sites</h2>$troubles</section>
 <section id="configuration"><h2>Configuration</h2>
 <details><summary>experiment.yaml</summary><pre>$config</pre></details></section>
 </main>
@@ -360,7 +362,7 @@ STYLE = """
 *{box-sizing:border-box}
 body{margin:0;background:#f5f7fa;color:#1f2933;-webkit-text-size-adjust:100%;
  font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
-header,main{max-width:1160px;margin:0 auto;padding:0 20px}
+main{max-width:1160px;margin:0 auto;padding:0 20px 48px}
 header{padding-top:28px}
 .brand{color:#52606d;font-size:13px;letter-spacing:.04em}
 h1{margin:4px 0 8px;font-size:30px;line-height:1.2;letter-spacing:-.01em;overflow-wrap:anywhere}
@@ -369,11 +371,16 @@ h3{margin:0 0 8px;font-size:16px}
 .status{display:inline-block;vertical-align:middle;padding:2px 11px;border-radius:99px;
  font-size:13px;font-weight:600;letter-spacing:0}
 .completed{background:#d8f3e6;color:#04553a}
+.running{background:#dcecf8;color:#08385c}
 .failed{background:#fde3df;color:#8a1c0c}
 .unfinished{background:#fdf0cf;color:#6b4a00}
 .lead{margin:0 0 14px;font-size:18px;max-width:46em;overflow-wrap:anywhere}
 .reason{margin:0 0 16px;padding:12px 16px;background:#fff4f2;border-left:4px solid #c63d2b;border-radius:4px;
  white-space:pre-line;overflow-wrap:anywhere}
+.live{position:sticky;top:0;z-index:1;margin:0 -20px;padding:6px 20px;background:#dcecf8;color:#08385c;
+ font-size:14px;font-weight:600;font-variant-numeric:tabular-nums}
+.live.ended{background:#e4e7eb;color:#1f2933}
+.live.stopped,.live.unreadable{background:#fdf0cf;color:#6b4a00}
 .facts{display:flex;flex-wrap:wrap;gap:8px 28px;margin:0 0 22px}
 .facts dt{color:#52606d;font-size:13px}
 .facts dd{margin:0;font-weight:600;overflow-wrap:anywhere}
@@ -381,7 +388,7 @@ h3{margin:0 0 8px;font-size:16px}
 .tile,.card,.scroll,details,.fine,p.empty{background:#fff;border:1px solid #e1e6eb;border-radius:10px}
 .tile{padding:14px 16px}
 .what,.note{color:#52606d;font-size:13px;line-height:1.35;overflow-wrap:anywhere}
-.value{font-size:26px;font-weight:650;line-height:1.35;letter-spacing:-.01em;white-space:nowrap}
+.value{font-size:24px;font-weight:650;line-height:1.35;letter-spacing:-.01em;white-space:nowrap}
 .grid{display:grid;gap:16px;grid-template-columns:repeat(2,minmax(0,1fr));align-items:start}
 .card{margin:0;padding:18px 20px 16px;height:100%}
 .tall{grid-row:span 3}
@@ -410,10 +417,9 @@ tbody tr{border-top:1px solid #e9edf1}
 details{padding:12px 18px}
 summary{cursor:pointer;font-weight:600}
 pre{margin:12px 0 2px;overflow-x:auto;font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
-main{padding-bottom:48px}
 @media (max-width:1000px){.tiles{grid-template-columns:repeat(3,minmax(0,1fr))}}
 @media (max-width:760px){.grid{grid-template-columns:minmax(0,1fr)}.tall{grid-row:auto}}
-@media (max-width:560px){header,main{padding-left:12px;padding-right:12px}
+@media (max-width:560px){main{padding-left:12px;padding-right:12px}.live{margin:0 -12px;padding:6px 12px}
  .tiles{grid-template-columns:repeat(2,minmax(0,1fr))}
  .card{padding:14px 14px 12px}h1{font-size:25px}.lead{font-size:16px}.value{font-size:22px}.tile{padding:12px}
  th,td{padding:8px 12px}.bar{width:64px}}

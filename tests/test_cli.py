@@ -1,6 +1,8 @@
 """The command line: what a user types and what a user's mistake looks like."""
 
 import json
+import shlex
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,7 +12,7 @@ import yaml
 from conftest import RAW
 
 from common.errors import RunError
-from deploy.cli import main
+from deploy.cli import COMMANDS, main, parser
 from deploy.display import show
 from deploy.processes import Processes, free_ports, wait_for_port
 
@@ -20,6 +22,37 @@ def call(*arguments: str | Path) -> int:
         main([str(argument) for argument in arguments])
     assert isinstance(caught.value.code, int)
     return caught.value.code
+
+
+def test_help_loads_nothing_large() -> None:
+    code = "import sys; from deploy.cli import parser; parser(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "deploy.commands.run" in loaded
+    assert not {"torch", "flwr", "numpy", "matplotlib", "pydantic"} & set(loaded)
+
+
+def test_every_command_has_an_example_that_is_one() -> None:
+    (commands,) = [action.choices for action in parser()._actions if isinstance(action.choices, dict)]
+    assert len(commands) == len(COMMANDS)
+    for name, command in commands.items():
+        example = command.epilog.removeprefix("example: ").split("     ")[0].split(" > ")[0]
+        assert example.startswith(f"fedmosaic {name} "), name
+        assert parser().parse_args(shlex.split(example)[1:]).command
+
+
+def test_a_shell_can_complete_commands_options_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("completion", "bash") == 0
+    script = tmp_path / "completion.bash"
+    script.write_text(capsys.readouterr().out)
+    (tmp_path / "mine.yaml").touch()
+    for words, expected in (
+        (["fedmosaic", "wat"], "watch"),
+        (["fedmosaic", "run", "--eng"], "--engine"),
+        (["fedmosaic", "run", "min"], "mine.yaml"),
+    ):
+        ask = f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _shtab_fedmosaic; echo ${{COMPREPLY[@]}}"
+        said = subprocess.run(["bash", "-c", f"source {script}; {ask}"], capture_output=True, text=True, cwd=tmp_path)
+        assert expected in said.stdout.split(), said
 
 
 @pytest.fixture

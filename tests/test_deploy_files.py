@@ -17,7 +17,7 @@ from flwr.supercore.cli.flower_superexec import _parse_args as superexec
 from flwr.superlink.cli.flower_superlink import _parse_args_run_superlink as superlink
 from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode as supernode
 
-from deploy.cli import _parser as fedmosaic
+from deploy.cli import parser as fedmosaic
 from deploy.engines import ENVIRONMENT
 
 DEPLOY = ROOT / "deploy"

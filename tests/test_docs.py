@@ -16,7 +16,7 @@ from client import policy
 from common import config
 from common.component import FAMILIES, Options, find, names
 from deploy.bench import suite
-from deploy.cli import _parser
+from deploy.cli import parser
 
 SECTION = re.compile(r'<h[23] id="[^"]*">(.*?)<a.*?</h[23]>(.*?)(?=<h[23] |</article>)', re.S)
 LOADED = re.compile(r"""<(?:script|img|source|iframe)\b[^>]*\bsrc=["']?([^"' >]+)|<link\b[^>]*\bhref=["']?([^"' >]+)""")
@@ -108,14 +108,14 @@ def test_links_of_pages_outside_of_the_site_lead_somewhere(page: str) -> None:
 def test_commands_on_a_page_are_commands_of_the_program(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in commands(page.read_text()):
         try:
-            _parser().parse_args(arguments)
+            parser().parse_args(arguments)
         except SystemExit:
             pytest.fail(f"fedmosaic {' '.join(arguments)}: {capsys.readouterr().err}")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_prose_names_commands_and_options_that_exist(page: Path) -> None:
-    (known,) = [action.choices for action in _parser()._actions if isinstance(action.choices, dict)]
+    (known,) = [action.choices for action in parser()._actions if isinstance(action.choices, dict)]
     for command, *words in mentions(page.read_text()):
         assert command in known
         assert {word for word in words if word.startswith("--")} <= known[command]._option_string_actions.keys()

@@ -15,9 +15,9 @@ import pytest
 from test_certs import write_server
 from test_cli import call
 
-from deploy import doctor
 from deploy.certs import make
-from deploy.doctor import State
+from deploy.commands import doctor
+from deploy.commands.doctor import State
 from deploy.processes import free_ports
 
 

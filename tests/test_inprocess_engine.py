@@ -121,3 +121,17 @@ def test_the_simulation_gives_the_same_bits(here: Path, tiny_shards: Path) -> No
         run = ["run", chosen, "--engine", engine, "--shards", tiny_shards, "--run-dir", here / engine]
         assert call(*run) == 0
     assert same_model(here / "inprocess", here / "simulation")
+
+
+def test_a_script_reads_the_summary_or_nothing_but_the_folder(
+    tmp_path: Path, tiny_shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "experiment.yaml"
+    config.write_text(yaml.safe_dump(RAW))
+    asked = ["run", config, "--engine", "inprocess", "--shards", tiny_shards, "--run-dir"]
+    assert call(*asked, tmp_path / "first", "--json") == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out) == json.loads((tmp_path / "first" / "summary.json").read_text())
+    assert "round   2/2" in said.err
+    assert call(*asked, tmp_path / "second", "--quiet") == 0
+    assert capsys.readouterr() == (f"{tmp_path / 'second'}\n", "")

@@ -1,13 +1,17 @@
 """The report of a run: one self-contained page that reads well whatever the run was like."""
 
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from run_folders import write_run
 
 from server.report import write_report
+from server.report_run import read_run
+from server.report_sites import Likeness
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 SECTIONS = {"headline", "plots", "subsets", "sites", "troubles", "configuration"}
@@ -46,43 +50,8 @@ class Page(HTMLParser):
             self.text += data
 
 
-def figures(share: float, classes: int) -> dict[str, Any]:
-    recalls = [share] * (classes - 1) + [None]
-    return {"accuracy": share, "macro_f1": share, "confidence": share / 2, "per_class": recalls, "examples": 50}
-
-
-def a_run(
-    folder: Path,
-    rounds: int = 3,
-    sites: tuple[str, ...] = ("client-0", "client-1"),
-    classes: tuple[str, ...] = ("yes", "no", "stop"),
-    modalities: tuple[str, ...] = ("audio", "image"),
-    test: bool = True,
-    **summary: Any,
-) -> Page:
-    names = [*modalities, "+".join(modalities)] if len(modalities) > 1 else list(modalities)
-    measured = {name: figures(0.25 + 0.25 * i, len(classes)) for i, name in enumerate(names)}
-    client = {"modalities": list(modalities), "num_examples": 320, "losses": {"fused": 1.0}, "validation": measured,
-              "bytes_up": 1000, "bytes_down": 2000,
-              "seconds": {"load": 1.0, "evaluate": 0.2, "train": 3.0}}  # fmt: skip
-    # Round 0 has no more than these three.
-    lines: list[dict[str, Any]] = [{"round": 0, "test": measured if test else {}, "seconds": {"total": 0.4}}]
-    for number in range(1, rounds + 1):
-        lines.append({"round": number, "test": measured if test else {}, "validation": measured,
-                      "losses": {"fused": 1 / number, "proximal": 0.001}, "clients": dict.fromkeys(sites, client),
-                      "failed": {"client-9": "too <slow>"} if number > 1 else {}, "bytes_up": 1000 * len(sites),
-                      "bytes_down": 2000 * len(sites),
-                      "seconds": {"exchange": 7.1, "aggregate": 0.01, "evaluate": 0.4, "total": 7.5}})  # fmt: skip
-    about = {"name": "a-run", "status": "completed", "reason": "", "engine": "processes", "method": "fedcmi",
-             "strategy": "fedcmi", "dataset": "digits-mini", "seed": 1, "rounds": rounds,
-             "modalities": list(modalities), "classes": list(classes),
-             "accuracy": {name: value["accuracy"] for name, value in measured.items()},
-             "accuracy_on": "test" if test else "validation", "macro_f1": 0.7, "bytes_up": 1, "bytes_down": 1,
-             "seconds": 61.0, "refused": {}, "sites": {name: {"modalities": list(modalities), "num_examples": 320,
-             "unreadable": 0} for name in sites}}  # fmt: skip
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in lines))
-    (folder / "experiment.yaml").write_text("name: <a-run>\n")
-    (folder / "summary.json").write_text(json.dumps(about | summary))
+def a_run(folder: Path, **kind: Any) -> Page:
+    write_run(folder, **kind)
     return read(folder)
 
 
@@ -128,15 +97,71 @@ def weigh(folder: Path, aggregation: Any) -> Page:
 
 
 def test_similarity_and_weights_are_shown_where_the_strategy_tells_them(tmp_path: Path) -> None:
-    assert not {"plot-similarity", "plot-weights"} & set(a_run(tmp_path).ids)
+    assert not {"plot-graph", "plot-similarity", "plot-weights"} & set(a_run(tmp_path).ids)
     page = weigh(tmp_path, WEIGHED)
-    assert page.tags.count("svg") == 8
-    assert {"plot-similarity", "plot-weights"} <= set(page.ids)
+    assert page.tags.count("svg") == 9
+    assert {"plot-graph", "plot-similarity", "plot-weights"} <= set(page.ids)
     for shown in ("0.30", "<b>1", "round 3", "from 0.3 to 1", "equal weights"):
         assert shown in page.text
-    many = {f"client-{i}": 0.05 for i in range(20)}
-    ones = {"sites": list(many), "matrix": [[1.0] * 20] * 20}
-    assert weigh(tmp_path, {"weights": many, "similarity": ones}).tags.count("svg") == 8
+
+
+def blocks(count: int, lonely: int) -> dict[str, Any]:
+    """Sites of two kinds, alike within a kind, and one that is like none."""
+
+    def alike(one: int, other: int) -> float:
+        return 1.0 if one == other else 0.1 if lonely in (one, other) else 0.9 if one % 2 == other % 2 else 0.4
+
+    sites = [f"client-{i}" for i in range(count)]
+    matrix = [[alike(one, other) for other in range(count)] for one in range(count)]
+    return {"weights": dict.fromkeys(sites, 1 / count), "similarity": {"sites": sites, "matrix": matrix}}
+
+
+def test_a_hundred_sites_are_all_in_the_graph_and_the_odd_one_out_has_its_name_there(tmp_path: Path) -> None:
+    a_run(tmp_path)
+    page = weigh(tmp_path, blocks(100, lonely=71))
+    assert page.tags.count("svg") == 9
+    assert "the 40 of 100 sites that are least like the others" in page.text
+    graph = plot_of(tmp_path, "graph")
+    assert "client-71" in graph
+    assert len(re.findall(r"<(?:use|path)[^>]*#44aa99", graph)) == 100
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 30])
+def test_alike_sites_stand_near_each_other(count: int, tmp_path: Path) -> None:
+    a_run(tmp_path)
+    weigh(tmp_path, blocks(count, lonely=-1))
+    alike = Likeness.latest(read_run(tmp_path))
+    assert alike is not None
+    places = [complex(*place) for place in alike.layout()]
+    pairs = [(one, other) for one in range(count) for other in range(one)]
+    assert all(places[one] != places[other] for one, other in pairs)
+    near = [abs(places[one] - places[other]) for one, other in pairs if one % 2 == other % 2]
+    far = [abs(places[one] - places[other]) for one, other in pairs if one % 2 != other % 2]
+    assert len(places) == count
+    assert not (near and far) or sum(near) / len(near) < 0.7 * sum(far) / len(far)
+
+
+def test_sites_whose_models_are_all_the_same_stand_apart() -> None:
+    places = Likeness(1, "abcd", [[1.0] * 4] * 4).layout()
+    assert len(set(places)) == 4
+
+
+def plot_of(folder: Path, slug: str) -> str:
+    html = (folder / "report.html").read_text()
+    return html.split(f'id="plot-{slug}"')[1].split("</figure>")[0]
+
+
+def test_a_modality_that_stopped_learning_is_named_on_the_page(tmp_path: Path) -> None:
+    a_run(tmp_path, rounds=20)
+    lines = [json.loads(entry) for entry in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    for entry in lines:
+        entry["test"]["audio"]["accuracy"] = 0.35  # of three classes
+        entry["test"]["image"]["accuracy"] = 0.9
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in lines))
+    text = read(tmp_path).text
+    assert "audio has stopped learning. Alone it gets 35.0% (guessing: 33.3%)" in text
+    assert "while image alone gets 90.0%" in text
+    assert "image has stopped learning" not in text
 
 
 @pytest.mark.parametrize("said", [{"weights": {}}, {"similarity": {"sites": ["a"], "matrix": []}}, {"weights": 3}])

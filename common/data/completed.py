@@ -20,6 +20,7 @@ from common.types import Modality
 
 COMPLETED = "completed"
 LINES = "completed.jsonl"
+RECIPE = "recipe.json"
 WITHOUT_EFFECT = {"batch_size"}
 """Options of a completer that change nothing in what it makes."""
 
@@ -52,7 +53,7 @@ def find_completed(shard: Shard, modality: Modality, completer: Reference) -> Ma
             f"shard {shard.folder}: {len(lacking)} of {len(wanted)} missing {modality} values have not been completed "
             f"as the experiment says: run `fedmosaic complete {shard.folder} --with CONFIG`"
         )
-    values = {record.id: _value(folder, lines[record.id]) for record in wanted}
+    values = {record.id: line_value(folder, lines[record.id]) for record in wanted}
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -78,7 +79,11 @@ def read_lines(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _value(folder: Path, line: Mapping[str, Any]) -> str | Path | None:
+def line_value(folder: Path, line: Mapping[str, Any]) -> str | Path | None:
+    """The generated text or file of a line; None where nothing usable was made.
+
+    Raises ShardError when the file's name leaves the folder.
+    """
     if isinstance(line.get("value"), str):
         return str(line["value"])
     if "file_name" not in line:

@@ -10,7 +10,6 @@ from typing import Any
 
 from common.config import Experiment
 from common.data.missing import drop, unimodal_clients
-from common.data.partition import partition
 from common.data.shard import Example, ShardInfo, ShardWriter, Written
 from common.datasets.base import DataSet
 from common.errors import DataError, ShardError
@@ -82,6 +81,8 @@ def _set_made(experiment: Experiment) -> dict[str, Any] | None:
 
 
 def _write_all(experiment: Experiment, out: Path, progress: Callable[[str], None]) -> None:
+    from common.data.partition import partition  # flwr-datasets takes seconds to import
+
     source: DataSet = experiment.component("data set")
     seed, data = experiment.seed, experiment.data
     train = _take(experiment, source.examples("train", seed), data.limit, "train")

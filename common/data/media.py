@@ -14,6 +14,9 @@ from PIL import Image
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif"}
 SOUNDS = {".wav", ".flac", ".ogg", ".mp3"}
 ARRAYS = {".npy"}
+TEXTS = {".txt"}
+KNOWN = IMAGES | SOUNDS | ARRAYS | TEXTS
+"""The endings of the files that `read` reads."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def read(path: Path) -> Raw:
             if array.size == 0 or not np.isfinite(array).all():
                 raise ValueError("empty or not finite")
             return array
-        if kind == ".txt":
+        if kind in TEXTS:
             return path.read_text(encoding="utf-8")
     except (OSError, ValueError, EOFError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path.name}: {error}") from error

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 FILE_KEY = "_file_name"
 MAX_LISTED = 10
-"""How many faults of a file an error message lists."""
+"""How many faults of a file an error message lists unless asked for more."""
 
 
 class ShardInfo(Options):
@@ -179,8 +179,8 @@ class Shard:
     records: list[Record]
 
     @classmethod
-    def open(cls, folder: Path) -> "Shard":
-        """Read shard.json and metadata.jsonl.
+    def open(cls, folder: Path, listed: int | None = MAX_LISTED) -> "Shard":
+        """Read shard.json and metadata.jsonl. listed: how many mistakes of the metadata an error names, None for all.
 
         Raises ShardError naming the shard: absent or malformed files, unknown labels, repeated ids, file names that
         leave the shard.
@@ -189,9 +189,10 @@ class Shard:
         faults: list[str] = []
         records = list(_read_records(folder, info, faults))
         if faults:
-            more = f"\n  ... and {len(faults) - MAX_LISTED} more" if len(faults) > MAX_LISTED else ""
-            listed = "".join(f"\n  - {fault}" for fault in faults[:MAX_LISTED])
-            raise ShardError(f"shard {folder}: metadata.jsonl has mistakes{listed}{more}")
+            named = faults[:listed]
+            lines = "".join(f"\n  - {fault}" for fault in named)
+            more = f"\n  ... and {len(faults) - len(named)} more" if len(faults) > len(named) else ""
+            raise ShardError(f"shard {folder}: metadata.jsonl has mistakes{lines}{more}")
         if not records:
             raise ShardError(f"shard {folder}: metadata.jsonl has no examples")
         return cls(folder, info, records)

@@ -9,7 +9,7 @@ from deploy.comparison.rows import Comparison
 from deploy.comparison.table import facts, heads, legend, shares
 from server.report import STYLE, figure, text
 from server.report import table as html_table
-from server.report_plots import MANY, Key, Plot, line, percent, render, round_axis
+from server.report_drawing import MANY, Key, Plot, line, percent, render, round_axis
 
 
 def page(comparison: Comparison) -> str:

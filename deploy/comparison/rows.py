@@ -14,8 +14,8 @@ from common.errors import ConfigError
 from common.yaml_file import read_yaml
 from deploy.bench.statistics import Difference, Summary, over_seeds, paired
 from server.checkpoint import FREE, flat
-from server.report import accuracies, read_run, seconds, total
-from server.report_plots import Run, amount, mapping, number
+from server.report import accuracies, seconds, total
+from server.report_run import Run, amount, mapping, number, read_run
 
 EXPERIMENT = "experiment.yaml"
 NO_SETTINGS = {"seed", *FREE}

@@ -7,7 +7,7 @@ from functools import partial
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from deploy.cli import _parser
+from deploy.cli import parser
 
 INTRO = """# Command reference
 
@@ -36,6 +36,6 @@ def described(name: str, parser: argparse.ArgumentParser) -> str:
 
 def parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
     """Every command and its parser."""
-    for action in _parser()._actions:
+    for action in parser()._actions:
         if isinstance(action, argparse._SubParsersAction):
             yield from action.choices.items()

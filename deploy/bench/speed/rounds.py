@@ -65,7 +65,8 @@ def _our_rounds(experiment: Experiment, work: Path) -> list[float]:
     """Seconds of each round after the first, by the engine `processes`."""
     make_shards(experiment, work / "shards")
     run = work / "run"
-    with engines.launch("processes", experiment, work / "shards", None, None, run.resolve()) as launched:
+    plan = engines.Plan("processes", experiment, work / "shards", run_folder=run.resolve())
+    with engines.launch(plan) as launched:
         for _ in launched.wait():
             pass
     ended = [line["seconds"]["ended"] for line in read_rounds(run)[1:]]

@@ -12,7 +12,7 @@ from common.errors import ConfigError
 if TYPE_CHECKING:
     from common.config import Experiment
     from common.saved_model import Description
-    from server.report_plots import Run
+    from server.report_run import Run
 
 BY_SITES = "the sites' validation examples, of the model that they received in the last round"
 
@@ -46,7 +46,7 @@ def export(run_folder: Path, out: Path) -> None:
     from common.config import read
     from common.files import write_whole
     from common.saved_model import frozen_encoders, read_model, write_model
-    from server.report import read_run
+    from server.report_run import read_run
 
     model, description = read_model(run_folder)
     description = description.model_copy(update={"frozen": frozen_encoders(model)})
@@ -63,7 +63,7 @@ def model_card(run: "Run", experiment: "Experiment", description: "Description")
     """README.md: what the model is, where it comes from, how good it is, how it is used. In the layout of the model
     cards of the Hugging Face hub."""
     from common.data.make import recipe
-    from server.report_plots import printable
+    from server.report_drawing import printable
 
     status = run.summary.get("status", "unfinished")
     note = "" if status == "completed" else f"**The run is {status}: this is the model after its last whole round.**\n"

@@ -12,7 +12,6 @@ from typing import Any
 
 from common.errors import ConfigError
 from deploy.address import Address
-from deploy.clientapp import SUPERNODE, commands_folder
 from deploy.explain import explain_what_follows
 from deploy.handshake import insist
 from deploy.start import become, environment, missing_file, node_key
@@ -46,6 +45,8 @@ def add_parser(commands: Any) -> None:
 
 
 def _command(options: argparse.Namespace) -> None:
+    from deploy.clientapp import SUPERNODE, commands_folder
+
     if mistakes := _mistakes(options):
         raise ConfigError("node", mistakes)
     if not options.insecure:

@@ -23,9 +23,6 @@ from packaging.requirements import Requirement
 from rich.console import Console
 from rich.text import Text
 
-from client.policy import read_policy
-from common.data import media
-from common.data.shard import Shard
 from common.errors import PolicyError, RunError, ShardError
 from common.units import human
 from deploy.address import Address
@@ -220,6 +217,8 @@ def _belong_together(private: Path, public: Path) -> bool:
 
 def policy(path: Path) -> Result:
     """Whether a site's policy can be read; the options that differ from the defaults."""
+    from client.policy import read_policy
+
     try:
         chosen = read_policy(path).model_dump(exclude_defaults=True, exclude={"state"})
     except PolicyError as error:
@@ -229,6 +228,8 @@ def policy(path: Path) -> Result:
 
 def shard(folder: Path) -> Result:
     """Whether a shard can be opened, and how many of its files cannot be decoded."""
+    from common.data.shard import Shard
+
     try:
         opened = Shard.open(folder)
     except ShardError as error:
@@ -245,6 +246,8 @@ def shard(folder: Path) -> Result:
 
 
 def _readable(path: Path) -> bool:
+    from common.data import media
+
     try:
         media.read(path)
     except ValueError:

@@ -1,0 +1,59 @@
+"""`fedmosaic bench`: methods, or programs, compared."""
+
+import argparse
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from deploy.commands.experiment import add_overrides, overrides
+
+SPEED = "speed"
+"""The suite that is no file: it compares programs, not methods."""
+
+
+def add_parser(commands: Any) -> None:
+    """The command line of `fedmosaic bench`."""
+    parser = commands.add_parser(
+        "bench",
+        help="compare methods: settings x methods x seeds, tables and plots",
+        epilog="example: fedmosaic bench fedcmi --data data --setting av-digits-unequal",
+    )
+    parser.add_argument("suite", metavar="SUITE", help="a file, the name of one in configs/bench/, or speed")
+    add_overrides(parser)
+    parser.add_argument("--data", type=Path, metavar="DIR", help="where the folders of data sets lie (default: data)")
+    parser.add_argument("--setting", action="append", metavar="NAME", help="only this setting (repeatable)")
+    parser.add_argument("--seeds", type=int, metavar="N", help="only the first N seeds of the suite")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count(), metavar="N", help="processes (default: all cores)"
+    )
+    parser.add_argument("--work", type=Path, metavar="DIR", help="shards and finished runs (default: bench/SUITE)")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where tables and plots go (default: the --work folder)"
+    )
+    speed = parser.add_argument_group("suite speed: rounds, memory, features, against stock Flower and plain PyTorch")
+    speed.add_argument("--only", action="append", metavar="NAME", help="only this measurement (repeatable)")
+    speed.add_argument("--repeats", type=int, default=3, metavar="N", help="of each measurement (default: 3)")
+    speed.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to a file")
+    parser.set_defaults(command=_command)
+
+
+def _command(options: argparse.Namespace) -> None:
+    from deploy.bench import command
+
+    logging.basicConfig(level=logging.ERROR)
+    if options.suite == SPEED:
+        from deploy.bench.speed.command import run
+
+        run(options.only, options.repeats, options.json)
+        return
+    command.run(
+        options.suite,
+        overrides(options),
+        options.data,
+        options.setting,
+        options.seeds,
+        options.workers,
+        options.work,
+        options.out,
+    )

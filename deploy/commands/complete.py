@@ -1,0 +1,28 @@
+"""`fedmosaic complete`: what the examples of a shard miss, made by frozen models."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from deploy.commands.experiment import add_completing, experiment_of
+from deploy.commands.frozen import add_device, quiet_libraries
+
+
+def add_parser(commands: Any) -> None:
+    """The command line of `fedmosaic complete`."""
+    parser = commands.add_parser(
+        "complete",
+        help="let frozen models make what the examples of a shard miss",
+        epilog="example: fedmosaic complete shards/client-0 --with configs/birds-mini-fedmvp.yaml",
+    )
+    parser.add_argument("shards", type=Path, nargs="+", metavar="SHARD", help="a folder with training examples")
+    add_completing(parser)
+    add_device(parser)
+    parser.set_defaults(command=_command)
+
+
+def _command(options: argparse.Namespace) -> None:
+    quiet_libraries()
+    from deploy.complete import best_device, complete_shards
+
+    complete_shards(experiment_of(options), options.shards, options.device or best_device())

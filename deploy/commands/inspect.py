@@ -1,0 +1,143 @@
+"""`fedmosaic inspect`: what a shard holds, in the terminal and on a page."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from common.errors import ConfigError
+
+if TYPE_CHECKING:
+    from common.data.shard import Shard
+    from deploy.inspection.survey import Survey
+
+MOST_ROWS = 30
+"""Classes and broken files that the terminal shows."""
+
+
+def add_parser(commands: Any) -> None:
+    """The command line of `fedmosaic inspect`."""
+    parser = commands.add_parser(
+        "inspect",
+        help="look at a shard: counts, what is missing, broken files, examples",
+        description="Read every file of a shard, as training does, and say what is there. Broken files "
+        "count as missing.",
+        epilog="example: fedmosaic inspect shards/client-0 --out client-0.html",
+    )
+    parser.add_argument("shard", type=Path, metavar="SHARD", help="a folder with metadata.jsonl and shard.json")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE.html", help="also write a page with a few examples of each class"
+    )
+    parser.add_argument("--json", action="store_true", help="print everything as JSON instead of tables")
+    parser.set_defaults(command=_command)
+
+
+def _command(options: argparse.Namespace) -> None:
+    from common.data.shard import Shard
+    from deploy.inspection.survey import survey
+
+    if mistakes := _mistakes(options.out):
+        raise ConfigError("inspect", mistakes)
+    shard = Shard.open(options.shard, listed=None)
+    found = _with_page(shard, options.out) if options.out else survey(shard)
+    if options.json:
+        print(json.dumps(found.to_json(), indent=1))
+    else:
+        _show(Console(), found)
+        if options.out:
+            print(f"page with examples, to stay at the site: {options.out}")
+
+
+def _mistakes(out: Path | None) -> list[str]:
+    """What is wrong with the file for the page, before a shard is read for minutes."""
+    if out is None:
+        return []
+    mistakes = [] if out.suffix == ".html" else [f"--out: {out} does not end in .html"]
+    if out.is_dir():
+        mistakes.append(f"--out: {out} is a folder")
+    elif not out.parent.is_dir():
+        mistakes.append(f"--out: there is no folder {out.parent}")
+    return mistakes
+
+
+def _with_page(shard: "Shard", out: Path) -> "Survey":
+    from common.files import write_whole
+    from deploy.inspection.gallery import Gallery
+    from deploy.inspection.page import page
+    from deploy.inspection.survey import survey
+
+    gallery = Gallery(shard)
+    found = survey(shard, gallery)
+    try:
+        write_whole(out, page(found, gallery.shown).encode("utf-8", errors="replace"))
+    except OSError as error:
+        raise ConfigError("inspect", [f"--out: {out} cannot be written: {error.strerror}"]) from None
+    return found
+
+
+def _show(console: Console, survey: "Survey") -> None:
+    """The tables of the terminal."""
+    info, examples = survey.shard.info, len(survey.shard.records)
+    console.print(_cell(f"site {info.site}: {examples:,} examples of {len(info.classes)} classes"))
+    console.print(_cell(f"licence: {info.licence or 'not given'}"))
+    modalities = _table("modality", "values", "length", "kind")
+    for name, values in survey.modalities.items():
+        _row(modalities, name, f"{values.forms.total():,}", values.extent, values.form)
+    console.print(modalities)
+    patterns = _table("has", "examples", "share")
+    for name in survey.pattern_names:
+        _row(patterns, name, f"{survey.patterns[name]:,}", f"{survey.patterns[name] / examples:.1%}")
+    console.print(patterns)
+    _show_classes(console, survey)
+    for made in survey.generated:
+        said = f"{len(made.values):,} values, {made.rejected:,} rejected, {made.failed:,} failed"
+        console.print(_cell(f"generated {made.modality} by {made.model}: {said}"))
+    _show_broken(console, survey)
+
+
+def _show_classes(console: Console, survey: "Survey") -> None:
+    """By class; of very many the smallest ones, which are those to worry about."""
+    labels = survey.shard.info.classes
+    if len(labels) > MOST_ROWS:
+        labels = sorted(labels, key=lambda label: survey.examples[label])[:MOST_ROWS]
+    classes = _table("class", "examples", *survey.modalities)
+    for label in labels:
+        counts = (survey.examples[label], *(survey.values[label, modality] for modality in survey.modalities))
+        _row(classes, label, *(f"{count:,}" for count in counts))
+    console.print(classes)
+    if more := len(survey.shard.info.classes) - len(labels):
+        console.print(f"and {more:,} larger classes")
+
+
+def _show_broken(console: Console, survey: "Survey") -> None:
+    if not survey.broken:
+        console.print("every file can be read", style="green")
+        return
+    console.print(f"{len(survey.broken):,} broken files, which count as missing:", style="yellow", highlight=False)
+    for broken in survey.broken[:MOST_ROWS]:
+        console.print(_cell(f"  {broken.file}: {broken.reason}"), soft_wrap=True)
+    if (more := len(survey.broken) - MOST_ROWS) > 0:
+        console.print(f"  and {more:,} more; --json lists all")
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(title_justify="left")
+    table.add_column(first)
+    for name in others:
+        table.add_column(_cell(name), justify="left" if name in ("length", "kind") else "right")
+    return table
+
+
+def _row(table: Table, *cells: str) -> None:
+    table.add_row(*map(_cell, cells))
+
+
+def _cell(text: str) -> Text:
+    """Names come from files: no markup, and nothing that would steer the terminal."""
+    from server.report_drawing import printable
+
+    return Text(printable(text))

@@ -1,0 +1,30 @@
+"""`fedmosaic quality`: how good what was generated is."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from deploy.commands.experiment import add_completing, experiment_of
+from deploy.commands.frozen import quiet_libraries
+
+
+def add_parser(commands: Any) -> None:
+    """The command line of `fedmosaic quality`."""
+    parser = commands.add_parser(
+        "quality",
+        help="compare what was generated with real values, where all shards lie together",
+        epilog="example: fedmosaic quality shards/birds-mini-fedmvp --with configs/birds-mini-fedmvp.yaml",
+    )
+    parser.add_argument("shards", type=Path, metavar="DIR", help="the folder of client-0, client-1, ... and test")
+    parser.add_argument(
+        "--scorer", default="birds-coca", metavar="NAME", help="a CLIP or CoCa model (default: birds-coca)"
+    )
+    add_completing(parser)
+    parser.set_defaults(command=_command)
+
+
+def _command(options: argparse.Namespace) -> None:
+    quiet_libraries()
+    from deploy import quality
+
+    quality.show(quality.measure(experiment_of(options), options.shards, options.scorer))

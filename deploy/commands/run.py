@@ -1,0 +1,225 @@
+"""`fedmosaic run`: an experiment, by one of the engines."""
+
+import argparse
+import ipaddress
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.errors import ConfigError
+from deploy.commands.experiment import add_config, experiment_of
+from deploy.commands.frozen import quiet_libraries
+
+if TYPE_CHECKING:
+    from common.config import Experiment
+    from deploy.engines import Plan
+
+ENGINES = ("inprocess", "simulation", "processes", "superlink")
+
+
+def add_parser(commands: Any) -> None:
+    """The command line of `fedmosaic run`."""
+    parser = commands.add_parser(
+        "run",
+        help="run an experiment",
+        epilog="example: fedmosaic run configs/digits-mini-fedcmi.yaml --engine processes",
+    )
+    add_config(parser)
+    parser.add_argument("--engine", choices=ENGINES, default="simulation")
+    parser.add_argument(
+        "--shards",
+        type=Path,
+        metavar="DIR",
+        help="the clients' shards (default: shards/NAME, made if absent)",
+    )
+    parser.add_argument(
+        "--test-shard",
+        type=Path,
+        metavar="DIR",
+        help="the server's test shard (default: SHARDS/test if there)",
+    )
+    parser.add_argument(
+        "--probe-shard",
+        type=Path,
+        metavar="DIR",
+        help="the server's probe set, for strategy cka (default: SHARDS/probe if there)",
+    )
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="a new folder for the results (default: runs/NAME)")
+    parser.add_argument("--resume", action="store_true", help="go on with a run that did not end")
+    said = parser.add_mutually_exclusive_group()
+    said.add_argument("--quiet", action="store_true", help="print nothing but the run folder, at the end")
+    said.add_argument("--json", action="store_true", help="print the summary as JSON; progress goes to standard error")
+    link = parser.add_argument_group("engine superlink")
+    link.add_argument("--address", metavar="HOST:PORT", help="of the SuperLink's control API")
+    link.add_argument("--root-certificates", type=Path, metavar="FILE", help="CA certificate of the SuperLink")
+    link.add_argument("--insecure", action="store_true", help="connect without encryption")
+    parser.set_defaults(command=_command)
+
+
+def _command(options: argparse.Namespace) -> None:
+    from deploy.display import show
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    experiment, link = experiment_of(options), _link(options)
+    with _said_elsewhere(options):
+        folder = _run(options, experiment, link)
+    if options.json:
+        assert folder is not None
+        print((folder / "summary.json").read_text(encoding="utf-8").strip())
+    elif options.quiet:
+        print(folder or "")
+    else:
+        show(folder)
+
+
+@contextmanager
+def _said_elsewhere(options: argparse.Namespace) -> Iterator[None]:
+    """Progress goes to standard error where standard output is for a program, and nowhere where nobody wants it."""
+    if options.quiet:
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            yield
+    elif options.json:
+        with redirect_stdout(sys.stderr):
+            yield
+    else:
+        yield
+
+
+def _run(options: argparse.Namespace, experiment: "Experiment", link: Any) -> Path | None:
+    """Run the experiment to its end; its folder, if it is on this machine."""
+    from deploy.display import follow
+    from deploy.engines import launch
+
+    local = _is_local(options)
+    plan = _plan(options, experiment, local)
+    if plan.engine == "inprocess":
+        _run_here(plan)
+        return plan.run_folder
+    with launch(plan, link, watch=local) as launched:
+        follow(launched, experiment)
+    return launched.run_folder
+
+
+def _plan(options: argparse.Namespace, experiment: "Experiment", local: bool) -> "Plan":
+    """What is to be run, on which files; shards are made where they are missing. local: whether paths are of this
+    machine; else they are of the SuperLink's host, and not ours to look at."""
+    from deploy.engines import Plan
+
+    shards: Path = options.shards or Path("shards") / experiment.name
+    test_shard: Path | None = options.test_shard
+    probe_shard: Path | None = options.probe_shard
+    folder: Path | None = options.run_dir
+    if options.engine != "superlink":
+        _prepare_shards(experiment, shards)
+        test_shard = test_shard or (shards / "test" if (shards / "test").exists() else None)
+        probe_shard = probe_shard or (shards / "probe" if (shards / "probe").exists() else None)
+    if local:
+        folder = (_resumed_folder if options.resume else _new_folder)(folder, experiment).resolve()
+        test_shard = test_shard.resolve() if test_shard else None
+        probe_shard = probe_shard.resolve() if probe_shard else None
+    return Plan(options.engine, experiment, shards, test_shard, probe_shard, folder, options.resume)
+
+
+def _run_here(plan: "Plan") -> None:
+    """Run server and clients in this process, with the log in the run folder."""
+    from deploy.display import Beside
+    from deploy.in_process import run_here
+
+    assert plan.run_folder is not None
+    (plan.run_folder / "logs").mkdir(parents=True, exist_ok=True)
+    form = "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(level=logging.INFO, format=form, filename=plan.run_folder / "logs" / "run.log", force=True)
+    with Beside(plan.run_folder, plan.experiment):
+        run_here(plan.settings(), plan.shards, plan.experiment.data.clients)
+
+
+def _new_folder(wanted: Path | None, experiment: "Experiment") -> Path:
+    from server.record import free_folder
+
+    if wanted is None:
+        return free_folder(Path("runs") / experiment.name)
+    if wanted.exists():
+        raise ConfigError("--run-dir", [f"{wanted} exists: a run never overwrites another"])
+    return wanted
+
+
+def _resumed_folder(wanted: Path | None, experiment: "Experiment") -> Path:
+    """The folder of the run to go on with; says after which round, and which checkpoints are damaged."""
+    from server.checkpoint import check_same, damaged_checkpoints, load_checkpoint
+    from server.record import SUMMARY, unfinished_folder
+
+    folder = unfinished_folder(wanted or Path("runs") / experiment.name)
+    for name in damaged_checkpoints(folder):
+        print(f"checkpoint {name} is damaged: going on from the one before", file=sys.stderr)
+    checkpoint = load_checkpoint(folder)
+    if checkpoint is not None:
+        check_same(experiment, checkpoint)
+    print(f"going on with {folder} after round {checkpoint.round if checkpoint else 0}")
+    (folder / SUMMARY).unlink(missing_ok=True)
+    return folder
+
+
+def _link(options: argparse.Namespace) -> Any:
+    from deploy.engines import Link
+
+    mistakes = []
+    if options.engine != "superlink":
+        if options.address or options.root_certificates or options.insecure:
+            mistakes.append("--address, --root-certificates and --insecure are for --engine superlink")
+    elif not options.address:
+        mistakes.append("--engine superlink needs --address HOST:PORT")
+    elif bool(options.root_certificates) == options.insecure:
+        mistakes.append("--engine superlink needs --root-certificates FILE, or --insecure for no encryption")
+    elif options.root_certificates and not options.root_certificates.is_file():
+        mistakes.append(f"--root-certificates: there is no file {options.root_certificates}")
+    elif options.json and not _is_local(options):
+        mistakes.append("--json: the summary will be on the SuperLink's host")
+    if mistakes:
+        raise ConfigError("command line", mistakes)
+    if options.engine != "superlink":
+        return None
+    return Link(options.address, str(options.root_certificates.resolve()) if options.root_certificates else "")
+
+
+def _is_local(options: argparse.Namespace) -> bool:
+    """Whether the ServerApp will run on this machine."""
+    if options.engine != "superlink":
+        return True
+    host = options.address.rpartition(":")[0].strip("[]")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _prepare_shards(experiment: "Experiment", shards: Path) -> None:
+    """Make the shards if they are not there, and check that those that are there can be used."""
+    from common.data.make import check_made, client_name, make_shards
+    from common.data.shard import Shard
+
+    if not shards.exists():
+        print(f"making shards in {shards}")
+        make_shards(experiment, shards)
+    check_made(experiment, shards)
+    folders = [shards / client_name(index) for index in range(experiment.data.clients)]
+    for folder in folders:
+        Shard.open(folder)
+    if experiment.completion:
+        _complete_all(experiment, shards, folders)
+
+
+def _complete_all(experiment: "Experiment", shards: Path, folders: list[Path]) -> None:
+    """Do what every site and the server would do on their own: complete the shards, and make the probe set."""
+    from common.data.make import PROBE
+    from common.data.shard import Shard
+    from deploy.complete import PROBE_PER_CLASS, best_device, complete_shards, make_probe, needs_probe
+
+    quiet_libraries()
+    complete_shards(experiment, folders, best_device())
+    if needs_probe(experiment) and not (shards / PROBE).exists():
+        print(f"making the server's probe set in {shards / PROBE}")
+        make_probe(experiment, Shard.open(folders[0]).info, shards / PROBE, PROBE_PER_CLASS, best_device())
