@@ -30,7 +30,13 @@ RAWS: dict[str, Raw] = {
 
 BACKBONES = ["cnn", "resnet18"]
 WITHOUT_BACKBONE = {"signal", "text"}
-FROZEN = {"open-clip-image", "open-clip-text", "transformers-text", "vision-transformer"}  # test_frozen_encoders.py
+FROZEN = {
+    "open-clip-image",
+    "open-clip-text",
+    "transformers-text",
+    "vision-transformer",
+    "mixed",
+}  # test_frozen_encoders.py
 ENCODERS = [(name, {"backbone": kind}) for name in names("encoder") if name not in WITHOUT_BACKBONE | FROZEN
             for kind in BACKBONES] + [(name, {}) for name in sorted(WITHOUT_BACKBONE)]  # fmt: skip
 
