@@ -64,4 +64,6 @@ class BlockMean:
 def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """The same stretches of contiguous tensors of one shape, views, so that what is computed of them takes little
     memory and stays in the processor's cache."""
+    if tensors[0].numel() <= PIECE:
+        return iter([tensors])
     return zip(*(torch.split(tensor.reshape(-1), PIECE) for tensor in tensors), strict=True)
