@@ -59,8 +59,8 @@ PAGE = Template("""<!DOCTYPE html>
 <style>$style</style>
 </head>
 <body>
-<header><div class="brand">fedmosaic · comparison</div><h1>Runs compared</h1><p class="lead">$lead</p></header>
 <main>
+<header><div class="brand">fedmosaic · comparison</div><h1>Runs compared</h1><p class="lead">$lead</p></header>
 <section id="figures">$table<p class="footnote">$legend</p><ul class="footnote">$notes</ul></section>
 <section id="plots"><h2>How the runs went</h2><div class="grid">$plots</div></section>
 </main>

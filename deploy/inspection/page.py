@@ -142,9 +142,9 @@ PAGE = Template("""<!DOCTYPE html>
 <style>$style</style>
 </head>
 <body>
+<main>
 <header><div class="brand">fedmosaic · shard</div><h1>$site</h1><p class="lead">$lead</p>
 <div class="reason"><b>This page stays at the site.</b> It shows examples of the site's data.</div></header>
-<main>
 <section id="headline" class="tiles">$tiles</section>
 <section id="modalities"><h2>Modalities</h2>$modalities</section>
 <section id="patterns"><h2>Which modalities the examples have</h2>$patterns</section>
