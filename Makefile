@@ -19,8 +19,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install
 	$(BIN)/fedmosaic run $(or $(DEMO_$(METHOD)),$(error METHOD is fedcmi or fedmvp)) --engine processes
 
+# A file's tests stay together, on as many workers as there are cores; the longest files begin.
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Faults of real processes, and hosts as network namespaces: a quarter of an hour, as root for all of it.
 test-slow: install

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+import uuid
 from pathlib import Path
 
 import grpc
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from deploy.engines import ENVIRONMENT, FlowerCommand, Link, executable
 from deploy.processes import MARK, Processes, free_ports, wait_for_port
 
+TAG = "FEDMOSAIC_TEST"
 pytestmark = [pytest.mark.network, pytest.mark.timeout(280)]
 
 
@@ -31,12 +33,19 @@ def fedmosaic(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240)
 
 
+@pytest.fixture(autouse=True)
+def _tag(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is started here is told from what other tests start at the same time."""
+    monkeypatch.setenv(TAG, uuid.uuid4().hex)
+
+
 def launched() -> set[int]:
-    """Processes that some launch started and that still run."""
-    found = set()
+    """Processes that some launch of this test started and that still run."""
+    found, tag = set(), f"{TAG}={os.environ[TAG]}".encode()
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if int(entry.name) != os.getpid() and MARK.encode() in (entry / "environ").read_bytes():
+            environment = (entry / "environ").read_bytes()
+            if MARK.encode() in environment and tag in environment:
                 found.add(int(entry.name))
         except OSError:
             continue
@@ -192,7 +201,7 @@ def test_frozen_models_complete_and_encode_for_client_processes(tmp_path: Path) 
     ran = fedmosaic(
         "run", ROOT / "configs" / "birds-mini-fedmvp.yaml", "--engine", "processes", "--run-dir", "run",
         "--set", "federation.rounds=1", "--set", "data.limit=60", "--set", "data.test_limit=20",
-        "--set", "completion.text.words=8", cwd=tmp_path,
+        "--set", "completion.text.words=8", "--set", "completion.text.candidates=1", cwd=tmp_path,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     assert "image values made" in ran.stdout and "text values made, CLIP score" in ran.stdout
