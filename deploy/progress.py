@@ -13,6 +13,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.status import Status
 
 Item = TypeVar("Item")
 
@@ -27,6 +28,11 @@ def counted() -> tuple[ProgressColumn, ...]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
+
+
+def working(doing: str) -> Status:
+    """What goes on meanwhile, for `with`; shown where standard error is a terminal."""
+    return Console(stderr=True).status(doing)
 
 
 def tracked(items: Sequence[Item], doing: str) -> Iterator[Item]:

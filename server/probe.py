@@ -14,8 +14,10 @@ class ProbeSet(OwnShard):
     """A probe shard in memory. Its labels are not used."""
 
     @torch.no_grad()
-    def represent(self, params: Mapping[str, Tensor]) -> Tensor:
-        """What a model with these parameters makes of the probes, [P, R], in eval mode."""
+    def represent(self, params: Mapping[str, Tensor], every: bool = False) -> Tensor:
+        """What a model with these parameters makes of the probes, [P, R], in eval mode. every: also of each modality on
+        its own."""
         set_params(self.model, params)
         self.model.eval()
-        return torch.cat([self.model.represent(batch) for batch in batches(self.examples, self.batch_size)])
+        seen = self.model.represent_all if every else self.model.represent
+        return torch.cat([seen(batch) for batch in batches(self.examples, self.batch_size)])

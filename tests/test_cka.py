@@ -151,6 +151,20 @@ def test_each_block_is_the_weighted_mean_of_its_holders_with_every_model(method:
         torch.testing.assert_close(got[name], again[name], rtol=1e-5, atol=1e-6)
 
 
+def test_the_vectors_of_the_modalities_may_be_compared_too(tiny_shards: Path) -> None:
+    chosen = experiment(method="co-attention", model__architecture=JOINT)
+    models = [get_params(build_model(chosen.model_copy(update={"seed": seed}), 10)) for seed in (11, 12, 13)]
+    updates = [Update(f"site-{i}", frozenset({"audio", "image"}), params, 5) for i, params in enumerate(models)]
+    every = build("strategy", {"name": "cka", "representation": "all"}).build(chosen, tiny_shards / "test")
+    matrices = [combine(s, updates, models[0])[1]["similarity"]["matrix"]
+                for s in (every, strategy(chosen, tiny_shards / "test"))]  # fmt: skip
+    probe = ProbeSet(chosen, tiny_shards / "test")
+    for matrix, whole in zip(matrices, (True, False), strict=True):
+        seen = torch.stack([probe.represent(params, whole) for params in models])
+        assert torch.tensor(matrix) == pytest.approx(linear_cka(seen).float(), rel=1e-5)
+    assert matrices[0] != matrices[1]
+
+
 def test_identical_updates_aggregate_to_themselves(tiny_shards: Path) -> None:
     chosen = experiment(method="co-attention", model__architecture=JOINT)
     received = get_params(build_model(chosen, 10))

@@ -103,6 +103,7 @@ def test_shapes_and_unit_vectors(lengths: dict[str, int]) -> None:
         torch.testing.assert_close(vector.norm(dim=1), torch.ones(9))
     assert (joined.joint.norm(dim=1) <= 1 + 1e-6).all()
     assert torch.equal(model.represent(batch), joined.joint)
+    assert torch.equal(model.represent_all(batch), torch.cat([*(joined.single[m] for m in lengths), joined.joint], 1))
     assert torch.equal(model.predict(batch), joined.logits)
 
 

@@ -43,7 +43,7 @@ class ToyProbe:
     def __init__(self, *_: object) -> None:
         self.inputs = torch.randn(6, 3, generator=torch.Generator().manual_seed(9))
 
-    def represent(self, params: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def represent(self, params: Mapping[str, torch.Tensor], every: bool = False) -> torch.Tensor:
         return (self.inputs @ params["branches.audio.w"]) @ params["fusion.weight"] + params["fusion.bias"]
 
 

@@ -49,6 +49,11 @@ class MultimodalModel(nn.Module, ABC):
         side by side."""
         return torch.cat([self.encode(batch, m) for m in self.modalities], dim=1)
 
+    def represent_all(self, batch: Batch) -> Tensor:
+        """What the model makes of the examples with every modality's own vector beside it, [B, R']: by default there is
+        nothing besides."""
+        return self.represent(batch)
+
     @abstractmethod
     def predict(self, batch: Batch) -> Tensor:
         """Logits [B, K] for any pattern of missing modalities."""

@@ -105,6 +105,11 @@ class JointModel(MultimodalModel):
         """h_J [B, R]."""
         return self.join(batch).joint
 
+    def represent_all(self, batch: Batch) -> Tensor:
+        """[h_m for every modality; h_J], [B, (M + 1) R]."""
+        joined = self.join(batch)
+        return torch.cat([*(joined.single[m] for m in self.modalities), joined.joint], dim=1)
+
     def predict(self, batch: Batch) -> Tensor:
         """C(W2 dropout(relu(W1 h_J)) + h_J): logits [B, K]."""
         return self.join(batch).logits

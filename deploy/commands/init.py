@@ -47,6 +47,7 @@ def write(folder: Path) -> None:
     Raises ConfigError when it exists and is not empty, or cannot be written.
     """
     from deploy.example_shards import write_example_shards
+    from deploy.progress import working
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError("init", [f"{folder} exists and is not empty: choose another folder"])
@@ -56,7 +57,8 @@ def write(folder: Path) -> None:
     try:
         unfinished.mkdir(parents=True)
         shutil.copyfile(STARTING, unfinished / EXPERIMENT)
-        write_example_shards(unfinished / EXAMPLE)
+        with working("writing example shards"):
+            write_example_shards(unfinished / EXAMPLE)
         unfinished.rename(out)
     except OSError as error:
         raise ConfigError("init", [f"{folder} cannot be written: {error.strerror}"]) from None

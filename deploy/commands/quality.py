@@ -26,5 +26,9 @@ def add_parser(commands: Any) -> None:
 def _command(options: argparse.Namespace) -> None:
     quiet_libraries()
     from deploy import quality
+    from deploy.progress import working
 
-    quality.show(quality.measure(experiment_of(options), options.shards, options.scorer))
+    experiment = experiment_of(options)
+    with working("comparing what was generated with real values"):
+        found = quality.measure(experiment, options.shards, options.scorer)
+    quality.show(found)

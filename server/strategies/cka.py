@@ -6,7 +6,7 @@ Modality", 2024, https://arxiv.org/abs/2406.11048; section 2.6 of docs/methods.m
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from torch import Tensor
@@ -29,9 +29,9 @@ class CKAStrategy(CollectingStrategy):
     Departure: a client that lacks a block is represented with the received values of it.
     """
 
-    def __init__(self, experiment: Experiment, probe: ProbeSet, importance: Importance) -> None:
+    def __init__(self, experiment: Experiment, probe: ProbeSet, options: "CKA") -> None:
         super().__init__(experiment)
-        self.probe, self.importance = probe, importance
+        self.probe, self.options = probe, options
 
     def combine(self, mean: BlockMean, updates: list[Update], received: Mapping[str, Tensor]) -> dict[str, Any]:
         """Represent the probe set with every update and add each with its weight; the weights by site and the
@@ -41,9 +41,11 @@ class CKAStrategy(CollectingStrategy):
         """
         if any(site.classes != self.probe.classes for site in self.sites.values()):
             raise ShardError(f"probe shard {self.probe.folder}: its classes are not the federation's")
-        seen = torch.stack([self.probe.represent({**received, **update.params}) for update in updates])
+        every = self.options.representation == "all"
+        seen = torch.stack([self.probe.represent({**received, **update.params}, every) for update in updates])
         similarity = linear_cka(seen)
-        weights = client_weights(similarity, [update.num_examples for update in updates], self.importance).tolist()
+        examples = [update.num_examples for update in updates]
+        weights = client_weights(similarity, examples, self.options.importance).tolist()
         for update, weight in zip(updates, weights, strict=True):
             mean.add(update.params, {block_of(name): weight for name in update.params})
         sites = [update.site for update in updates]
@@ -60,6 +62,8 @@ class CKA(StrategyOptions):
 
     importance: Importance = "degree"
     """What a client's weight is made of."""
+    representation: Literal["joint", "all"] = "joint"
+    """What of a model is compared: the joint vector, or that of every modality beside it."""
 
     def build(self, experiment: Experiment, probe: Path | None) -> CKAStrategy:
         """The strategy for an experiment.
@@ -68,4 +72,4 @@ class CKA(StrategyOptions):
         """
         if probe is None:
             raise ConfigError("strategy cka", ["it needs a probe shard at the server: make one with `fedmosaic probe`"])
-        return CKAStrategy(experiment, ProbeSet(experiment, probe), self.importance)
+        return CKAStrategy(experiment, ProbeSet(experiment, probe), self)
