@@ -19,13 +19,14 @@ from importlib.metadata import version
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
-
-from flwr.clientapp import ClientApp
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from common.errors import PolicyError, RunError
 from common.flower_parts import PARTS
 from deploy.app_folder import COMPONENTS, package_files
+
+if TYPE_CHECKING:
+    from flwr.clientapp import ClientApp
 
 LARGEST = 32 << 20
 """Bytes of an app, unpacked."""
@@ -56,13 +57,14 @@ def main() -> None:
 
 def _leave_out() -> None:
     """What Flower's command would load for every message and never use here: its installer of apps with the command
-    line that comes with it (0.2 s), FastAPI, of which a client needs the names of status codes (0.13 s), and httpx's
-    own command line (0.04 s)."""
+    line that comes with it (0.2 s), FastAPI, of which a client needs the names of status codes (0.13 s), secure
+    aggregation of the legacy interface, with its cryptography (0.05 s), and httpx's own command line (0.05 s)."""
     used: dict[str, dict[str, Any]] = {
         "flwr.cli.install": {"install_from_fab": _compare},
         "flwr.supercore.error.http": {"BearerAuthenticationError": RunError, "http_error_translator": None},
         "fastapi": {"status": import_module("starlette.status")},
-        "httpx._main": {"main": None},
+        "flwr.client.mod.secure_aggregation": {"secagg_mod": None, "secaggplus_mod": None},
+        "httpx._main": {"main": lambda: None},
     }
     for name, values in used.items():
         sys.modules[name] = ModuleType(name)
@@ -152,10 +154,10 @@ def _refuse_dependencies(*_: object, **__: object) -> NoReturn:
     raise PolicyError("this node runs installed code only: start it without --allow-runtime-dependency-installation")
 
 
-def _load_installed(**_: object) -> Callable[[str, str, str], ClientApp]:
+def _load_installed(**_: object) -> Callable[[str, str, str], "ClientApp"]:
     """In place of loading the app that was sent, wherever its names lead."""
 
-    def load(fab_id: str, fab_version: str, fab_hash: str) -> ClientApp:
+    def load(fab_id: str, fab_version: str, fab_hash: str) -> "ClientApp":
         from client.app import app
 
         return app
