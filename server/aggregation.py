@@ -28,17 +28,18 @@ class BlockMean:
         self._weights: defaultdict[str, list[float]] = defaultdict(list)
 
     def add(self, params: Mapping[str, Tensor], weights: Mapping[str, float]) -> None:
-        """Add one client's parameters; `weights` are by block, one for each block that is in `params`."""
-        for name, value in params.items():
-            if name not in self._sums:
-                self._sums[name] = torch.zeros(value.shape, dtype=torch.float64)
-                self._lost[name] = torch.zeros(value.shape, dtype=torch.float64)
-            self._add(name, value, weights[block_of(name)])
-        for block in {block_of(name) for name in params}:
+        """Add one client's parameters; `weights` are by block, one for each block that is in `params`, which is there
+        whole."""
+        for block, names in _by_block(params).items():
+            # Most tensors are small: a block is added as one vector.
+            self._add(block, torch.cat([params[name].reshape(-1) for name in names]), weights[block])
             self._weights[block].append(weights[block])
 
-    def _add(self, name: str, value: Tensor, weight: float) -> None:
-        for before, lost, piece in _pieces(self._sums[name], self._lost[name], value):
+    def _add(self, block: str, values: Tensor, weight: float) -> None:
+        if block not in self._sums:
+            self._sums[block] = torch.zeros(values.shape, dtype=torch.float64)
+            self._lost[block] = torch.zeros(values.shape, dtype=torch.float64)
+        for before, lost, piece in _pieces(self._sums[block], self._lost[block], values):
             term = piece.to(torch.float64) * weight
             after = before + term
             added = after - before
@@ -47,18 +48,28 @@ class BlockMean:
 
     def result(self, otherwise: Mapping[str, Tensor]) -> Params:
         """The means; a parameter that nobody added, or only with weight 0, keeps its value in `otherwise`."""
-        totals = {block: math.fsum(weights) for block, weights in self._weights.items()}
-        means: Params = {}
-        for name, value in otherwise.items():
-            total = totals.get(block_of(name), 0.0)
-            means[name] = self._mean(name, value.dtype, total) if name in self._sums and total else value
+        means: Params = dict(otherwise)
+        for block, names in _by_block(otherwise).items():
+            total = math.fsum(self._weights[block])
+            if block in self._sums and total:
+                parts = torch.split(self._mean(block, total), [otherwise[name].numel() for name in names])
+                for name, part in zip(names, parts, strict=True):
+                    means[name] = part.reshape(otherwise[name].shape).to(otherwise[name].dtype, copy=True)
         return means
 
-    def _mean(self, name: str, dtype: torch.dtype, total: float) -> Tensor:
-        mean = torch.empty(self._sums[name].shape, dtype=dtype)
-        for whole, lost, piece in _pieces(self._sums[name], self._lost[name], mean):
+    def _mean(self, block: str, total: float) -> Tensor:
+        mean = torch.empty_like(self._sums[block])
+        for whole, lost, piece in _pieces(self._sums[block], self._lost[block], mean):
             piece.copy_((whole + lost) / total)
         return mean
+
+
+def _by_block(params: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """The names of each block's parameters, in alphabetical order, which is that of its vector."""
+    blocks: defaultdict[str, list[str]] = defaultdict(list)
+    for name in sorted(params):
+        blocks[block_of(name)].append(name)
+    return blocks
 
 
 def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -4,6 +4,7 @@ data."""
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import ClassVar
 
 from client.site import Site
@@ -22,6 +23,9 @@ from deploy.in_process import InProcessGrid
 from server.federation import Federation
 from server.record import RunFolder, read_rounds
 
+ROUNDS = 5
+"""Of ours and of the loop, in turns."""
+
 
 class Clients(Measurement):
     """Rounds without their evaluation, which the loop does not have either; all of the rest of our round counts:
@@ -34,7 +38,7 @@ class Clients(Measurement):
     goal: ClassVar[Goal] = Goal("at least", 0.9)
 
     def samples(self, repeats: int, work: Path) -> Iterator[Sample]:
-        """A round of ours and of the loop in turns; Flower's rounds before."""
+        """A few rounds of ours and of the loop in turns; Flower's rounds before."""
         clients, examples = (3, 16) if self.small else (16, 72)
         chosen = digits(clients, repeats + 1, examples)
         make_shards(chosen, work / "shards")
@@ -45,7 +49,7 @@ class Clients(Measurement):
         _loop(chosen, data, 0)
         for stock, repeat in zip(simulated, range(repeats), strict=True):
             ours = _in_process(chosen, folders, work / f"run-{repeat}")
-            bare = clients / _loop(chosen, data, repeat + 1)
+            bare = clients / fmean(_loop(chosen, data, repeat * ROUNDS + number) for number in range(1, ROUNDS + 1))
             yield Sample(clients / stock if stock else 0.0, ours, ours / bare, bare)
 
 
@@ -69,7 +73,7 @@ def _loop(experiment: Experiment, data: list[Batch], number: int) -> float:
 def _in_process(experiment: Experiment, folders: list[Path], run: Path) -> float:
     """Clients a second in the rounds after the first."""
     few = experiment.model_copy(
-        update={"federation": experiment.federation.model_copy(update={"rounds": 3})}  # the first one warms up
+        update={"federation": experiment.federation.model_copy(update={"rounds": 1 + ROUNDS})}  # the first warms up
     )
     Federation(few, InProcessGrid([Site(folder) for folder in folders]), None, RunFolder(run, few)).run()
     return _rate(run, len(folders))

@@ -26,7 +26,7 @@ def digits(clients: int, rounds: int, examples: int, **changes: Any) -> Experime
             }
         },
         "method": "fedavg",
-        "train": {"epochs": 1, "batch_size": BATCH, "lr": LR, "momentum": MOMENTUM},
+        "train": {"epochs": 1, "batch_size": BATCH, "lr": LR, "momentum": MOMENTUM, "weight_decay": 0.0},
         "federation": {"rounds": rounds, "wait_seconds": 120},
     }
     return parse(raw | changes, "bench speed")
