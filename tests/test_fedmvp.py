@@ -140,7 +140,7 @@ def test_rows_without_anything_leave_the_losses_finite() -> None:
 
 def test_fedmvp_comes_with_its_strategy_and_model() -> None:
     chosen = experiment(method="fedmvp")
-    assert chosen.strategy == {"name": "cka", "importance": "degree"}
+    assert chosen.strategy == {"name": "cka", "importance": "degree", "representation": "joint"}
     assert chosen.model.architecture is not None and chosen.model.architecture["name"] == "joint"
     assert experiment(method="co-attention").strategy == {"name": "fedavg"}
 

@@ -197,6 +197,7 @@ def test_a_running_superlink_serves_fedmosaic_run_and_flwr_run(tiny_shards: Path
         processes.stop()
 
 
+@pytest.mark.slow
 def test_frozen_models_complete_and_encode_for_client_processes(tmp_path: Path) -> None:
     ran = fedmosaic(
         "run", ROOT / "configs" / "birds-mini-fedmvp.yaml", "--engine", "processes", "--run-dir", "run",
