@@ -24,6 +24,14 @@ def block_of(name: str) -> str:
     return rest.partition(".")[0] if first == "branches" else SHARED
 
 
+def by_block(names: Iterable[str]) -> dict[str, list[str]]:
+    """The names of parameters by block, both in alphabetical order."""
+    blocks: dict[str, list[str]] = {}
+    for name in sorted(names):
+        blocks.setdefault(block_of(name), []).append(name)
+    return dict(sorted(blocks.items()))
+
+
 def get_params(model: MultimodalModel) -> Params:
     """A copy of what of a model's state is learned and travels, see `learned`."""
     return {name: value.clone().contiguous() for name, value in learned(model).items()}

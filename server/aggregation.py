@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from common.blocks import Params, block_of
+from common.blocks import Params, by_block
 
 PIECE = 1 << 16
 """Values that are added at a time."""
@@ -30,7 +30,7 @@ class BlockMean:
     def add(self, params: Mapping[str, Tensor], weights: Mapping[str, float]) -> None:
         """Add one client's parameters; `weights` are by block, one for each block that is in `params`, which is there
         whole."""
-        for block, names in _by_block(params).items():
+        for block, names in by_block(params).items():
             # Most tensors are small: a block is added as one vector.
             self._add(block, torch.cat([params[name].reshape(-1) for name in names]), weights[block])
             self._weights[block].append(weights[block])
@@ -49,7 +49,7 @@ class BlockMean:
     def result(self, otherwise: Mapping[str, Tensor]) -> Params:
         """The means; a parameter that nobody added, or only with weight 0, keeps its value in `otherwise`."""
         means: Params = dict(otherwise)
-        for block, names in _by_block(otherwise).items():
+        for block, names in by_block(otherwise).items():
             total = math.fsum(self._weights[block])
             if block in self._sums and total:
                 parts = torch.split(self._mean(block, total), [otherwise[name].numel() for name in names])
@@ -62,14 +62,6 @@ class BlockMean:
         for whole, lost, piece in _pieces(self._sums[block], self._lost[block], mean):
             piece.copy_((whole + lost) / total)
         return mean
-
-
-def _by_block(params: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """The names of each block's parameters, in alphabetical order, which is that of its vector."""
-    blocks: defaultdict[str, list[str]] = defaultdict(list)
-    for name in sorted(params):
-        blocks[block_of(name)].append(name)
-    return blocks
 
 
 def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -28,12 +28,9 @@ def write_report(run_dir: Path) -> Path:
 
 
 def page(run: Run, folder: str, head: str = "", top: str = "") -> str:
-    """The whole page. head, top: HTML that comes last in its head, and first in its body's main."""
+    """The whole page. head, top: HTML of its head, and what comes first in its body's main."""
     name = run.summary.get("name") or folder
-    return PAGE.substitute(
-        title=text(name),
-        style=STYLE,
-        head=head,
+    main = MAIN.substitute(
         top=top,
         accuracy="Accuracy so far" if run.live else "Final accuracy",
         header=header(run, name),
@@ -44,6 +41,12 @@ def page(run: Run, folder: str, head: str = "", top: str = "") -> str:
         troubles=trouble_table(run),
         config=escape(run.config) or "No experiment.yaml in the run folder.",
     )
+    return document(f"{text(name)} – fedmosaic report", main, head=head)
+
+
+def document(title: str, main: str, own_style: str = "", head: str = "") -> str:
+    """A whole page in the look of the report, of HTML. head: what its head has besides title and style."""
+    return DOCUMENT.substitute(title=title, main=main, style=STYLE + own_style, head=head)
 
 
 def text(value: Any) -> str:
@@ -334,17 +337,22 @@ def spans(rounds: Sequence[int]) -> str:
     return f"round{'s' * (len(rounds) > 1)} {short}"
 
 
-PAGE = Template("""<!DOCTYPE html>
+DOCUMENT = Template("""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title – fedmosaic report</title>
+$head<title>$title</title>
 <style>$style</style>
-$head</head>
+</head>
 <body>
 <main>
-$top<header id="top"><div class="brand">fedmosaic · run report</div>$header</header>
+$main</main>
+</body>
+</html>
+""")
+
+MAIN = Template("""$top<header id="top"><div class="brand">fedmosaic · run report</div>$header</header>
 <section id="headline" class="tiles">$tiles</section>
 <section id="plots"><h2>How the run went</h2><div class="grid">$plots</div></section>
 <section id="subsets"><h2>$accuracy</h2>$subsets</section>
@@ -352,9 +360,6 @@ $top<header id="top"><div class="brand">fedmosaic · run report</div>$header</he
 <section id="troubles"><h2>Refused, late and failed sites</h2>$troubles</section>
 <section id="configuration"><h2>Configuration</h2>
 <details><summary>experiment.yaml</summary><pre>$config</pre></details></section>
-</main>
-</body>
-</html>
 """)
 
 STYLE = """

@@ -47,7 +47,9 @@ def _command(options: argparse.Namespace) -> None:
     if options.modalities and not options.shard:
         raise ConfigError("predict", ["--modalities is for --shard; of --input, leave out what is not to be used"])
     logging.basicConfig(level=logging.ERROR)  # unreadable files of a shard are counted below
-    with _busy(f"loading {options.run}"):
+    from deploy.progress import working
+
+    with working(f"loading {options.run}"):
         from common.build import deterministic
         from common.predictor import load_model
 
@@ -57,13 +59,6 @@ def _command(options: argparse.Namespace) -> None:
         _predict_shard(predictor, options)
     else:
         _predict_one(predictor, options)
-
-
-def _busy(what: str) -> Any:
-    """A spinner on a terminal's standard error."""
-    from rich.console import Console
-
-    return Console(stderr=True).status(what)
 
 
 def _predict_one(predictor: "Predictor", options: argparse.Namespace) -> None:
@@ -122,10 +117,11 @@ class _Row:
 def _predict_shard(predictor: "Predictor", options: argparse.Namespace) -> None:
     from common.data.loader import load
     from common.data.shard import Shard
+    from deploy.progress import working
 
     shard = Shard.open(options.shard)
     chosen = shard.only(options.modalities) if options.modalities else shard
-    with _busy(f"reading {options.shard}"):
+    with working(f"reading {options.shard}"):
         loaded = load(chosen, {m: predictor.model.encoder(m) for m in predictor.modalities})
         predictions = predictor.predict_batch(loaded.examples)
     labels = {record.id: record.label for record in shard.records}

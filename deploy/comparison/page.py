@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from deploy.comparison.rows import Comparison
 from deploy.comparison.table import facts, heads, legend, shares
-from server.report import STYLE, figure, text
+from server.report import document, figure, text
 from server.report import table as html_table
 from server.report_drawing import MANY, Key, Plot, line, percent, render, round_axis
 
@@ -16,8 +16,7 @@ def page(comparison: Comparison) -> str:
     """The whole page."""
     top = ["Runs", *map(text, heads(comparison))]
     rows = [["<br>".join(map(text, facts(row))), *map(_cell, shares(comparison, row))] for row in comparison.rows]
-    return PAGE.substitute(
-        style=STYLE,
+    main = MAIN.substitute(
         lead=f"{len(comparison.runs)} runs in {len(comparison.rows)} rows; the first row is what the others are "
         "compared with.",
         table=html_table(top, rows, range(1, len(top))),
@@ -25,6 +24,7 @@ def page(comparison: Comparison) -> str:
         notes="".join(f"<li>{text(note)}</li>" for note in comparison.notes()),
         plots="".join(figure(plot) for plot in _plots(comparison)),
     )
+    return document("Runs compared – fedmosaic", main)
 
 
 def _cell(share: tuple[str, str]) -> str:
@@ -50,20 +50,8 @@ def _plots(comparison: Comparison) -> Iterator[Plot]:
         yield Plot(f"curves-{number}", title, caption, render(f"curves-{number}", title, draw), keys)
 
 
-PAGE = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Runs compared – fedmosaic</title>
-<style>$style</style>
-</head>
-<body>
-<main>
+MAIN = Template("""\
 <header><div class="brand">fedmosaic · comparison</div><h1>Runs compared</h1><p class="lead">$lead</p></header>
 <section id="figures">$table<p class="footnote">$legend</p><ul class="footnote">$notes</ul></section>
 <section id="plots"><h2>How the runs went</h2><div class="grid">$plots</div></section>
-</main>
-</body>
-</html>
 """)

@@ -11,7 +11,7 @@ from common.types import Modality
 from deploy.inspection.drawing import SMALL, encoded
 from deploy.inspection.gallery import Shown
 from deploy.inspection.survey import Survey
-from server.report import STYLE, bar, table, text, tile
+from server.report import bar, document, table, text, tile
 from server.report_drawing import FULL
 
 MOST_BROKEN = 200
@@ -21,9 +21,8 @@ MOST_BROKEN = 200
 def page(survey: Survey, shown: list[Shown]) -> str:
     """The whole page."""
     info = survey.shard.info
-    return PAGE.substitute(
+    main = MAIN.substitute(
         site=text(info.site),
-        style=STYLE + OWN_STYLE,
         lead=_lead(survey),
         tiles="".join(_tiles(survey)),
         modalities=_modalities(survey),
@@ -35,6 +34,7 @@ def page(survey: Survey, shown: list[Shown]) -> str:
         licence=text(info.licence) or "not given",
         made=text(json.dumps(info.made, ensure_ascii=False)) if info.made else "not given",
     )
+    return document(f"{text(info.site)} – fedmosaic shard", main, OWN_STYLE, HEAD)
 
 
 def _lead(survey: Survey) -> str:
@@ -132,18 +132,10 @@ def _drawn(modality: Modality, drawn: Image | str) -> str:
     return f'<img{size} alt="{text(modality)}" src="data:{kind};base64,{source}">'
 
 
-PAGE = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>$site – fedmosaic shard</title>
-<style>$style</style>
-</head>
-<body>
-<main>
-<header><div class="brand">fedmosaic · shard</div><h1>$site</h1><p class="lead">$lead</p>
+HEAD = """<meta http-equiv="Content-Security-Policy" \
+content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+"""
+MAIN = Template("""<header><div class="brand">fedmosaic · shard</div><h1>$site</h1><p class="lead">$lead</p>
 <div class="reason"><b>This page stays at the site.</b> It shows examples of the site's data.</div></header>
 <section id="headline" class="tiles">$tiles</section>
 <section id="modalities"><h2>Modalities</h2>$modalities</section>
@@ -154,9 +146,6 @@ PAGE = Template("""<!DOCTYPE html>
 <section id="examples"><h2>Some examples</h2><div class="examples">$examples</div></section>
 <section id="origin"><h2>Licence and origin</h2><dl class="facts">
 <div><dt>Licence</dt><dd>$licence</dd></div><div><dt>Made</dt><dd>$made</dd></div></dl></section>
-</main>
-</body>
-</html>
 """)
 
 OWN_STYLE = """

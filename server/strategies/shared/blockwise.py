@@ -10,7 +10,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from common.blocks import Params, block_of
+from common.blocks import Params, by_block
 from common.config import Experiment
 from common.types import Update
 from server.aggregation import BlockMean
@@ -35,8 +35,8 @@ class Block:
 
 def blocks(updates: list[Update], received: Mapping[str, Tensor]) -> Iterator[Block]:
     """The blocks that some client of the round holds, in an order of their own: a message's parameters have none."""
-    for block in sorted({block_of(name) for name in received}):
-        params = {name: value for name, value in sorted(received.items()) if block_of(name) == block}
+    for block, names in by_block(received).items():
+        params = {name: received[name] for name in names}
         if holders := [update for update in updates if params.keys() <= update.params.keys()]:
             yield Block(block, params, holders)
 
