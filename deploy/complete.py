@@ -18,6 +18,7 @@ from common.data.make import PROBE
 from common.data.media import Raw, encode_image
 from common.data.shard import Example, Media, Shard, ShardInfo, ShardWriter
 from common.errors import ConfigError
+from common.files import whole_folder
 from common.types import Modality
 from deploy.progress import counted
 from server.strategies.base import StrategyOptions
@@ -101,9 +102,8 @@ def make_probe(experiment: Experiment, classes: ShardInfo, out: Path, per_class:
     ]
     made = {"part": PROBE, "completion": experiment.completion}
     info = ShardInfo(site=PROBE, classes=classes.classes, modalities=sorted(values), kinds=classes.kinds, made=made)
-    partial = out.with_name(f".{out.name}.partial")
-    ShardWriter(partial, info).write(examples)
-    partial.rename(out)
+    with whole_folder(out) as partial:
+        ShardWriter(partial, info).write(examples)
     return out
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +14,7 @@ from common.config import RESERVED, ModalityName
 from common.data.media import KNOWN, TEXTS
 from common.data.shard import Example, Media, ShardInfo, ShardWriter, Written
 from common.errors import ConfigError, ShardError
+from common.files import whole_folder
 from common.types import Modality
 from deploy.certs import is_site_name
 from deploy.progress import tracked
@@ -192,18 +192,13 @@ def write(found: Found, out: Path) -> Written:
 
     Raises ShardError.
     """
-    out = out.resolve()
-    unfinished = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        written = ShardWriter(unfinished, found.info).write(tracked(found.examples(), "copying"))
-        for modality in written.unreadable.keys() - written.values.keys():
-            raise ShardError(f"no {modality} file can be read; the first: {written.reasons[modality]}")
-        unfinished.rename(out)
+        with whole_folder(out) as unfinished:
+            written = ShardWriter(unfinished, found.info).write(tracked(found.examples(), "copying"))
+            for modality in written.unreadable.keys() - written.values.keys():
+                raise ShardError(f"no {modality} file can be read; the first: {written.reasons[modality]}")
     except OSError as error:
-        raise ShardError(f"shard {out} cannot be written: {error.strerror}") from None
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        raise ShardError(f"shard {out.resolve()} cannot be written: {error.strerror}") from None
     return written
 
 

@@ -1,7 +1,6 @@
 """Data set -> partition -> missing scenario -> one shard a client, and a test shard for the server."""
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,6 +12,7 @@ from common.data.missing import drop, unimodal_clients
 from common.data.shard import Example, ShardInfo, ShardWriter, Written
 from common.datasets.base import DataSet
 from common.errors import DataError, ShardError
+from common.files import whole_folder
 from common.seeding import rng
 
 TEST, PROBE = "test", "probe"
@@ -36,16 +36,9 @@ def make_shards(experiment: Experiment, out: Path, progress: Callable[[str], Non
         raise DataError("data.set names no data set to make shards from")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ShardError(f"{out} exists and is not empty: remove it or choose another folder")
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with whole_folder(out) as partial:
         _write_all(experiment, partial, progress)
         (partial / MADE).write_text(json.dumps(recipe(experiment), indent=1) + "\n", encoding="utf-8")
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return [out / client_name(index) for index in range(experiment.data.clients)]
 
 

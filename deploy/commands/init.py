@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
+from common.files import whole_folder
 
 STARTING = Path(__file__).with_name("starting_experiment.yaml")
 EXPERIMENT, EXAMPLE = "experiment.yaml", "example"
@@ -51,16 +52,10 @@ def write(folder: Path) -> None:
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError("init", [f"{folder} exists and is not empty: choose another folder"])
-    out = folder.resolve()
-    unfinished = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        unfinished.mkdir(parents=True)
-        shutil.copyfile(STARTING, unfinished / EXPERIMENT)
-        with working("writing example shards"):
-            write_example_shards(unfinished / EXAMPLE)
-        unfinished.rename(out)
+        with whole_folder(folder) as unfinished:
+            shutil.copyfile(STARTING, unfinished / EXPERIMENT)
+            with working("writing example shards"):
+                write_example_shards(unfinished / EXAMPLE)
     except OSError as error:
         raise ConfigError("init", [f"{folder} cannot be written: {error.strerror}"]) from None
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
