@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 ALWAYS = ("site", "round", "modalities", "classes", "num_examples")
 """What leaves with every introduction and update: without it there is no federation."""
-METRICS = ("losses", "unreadable", "unusable", "seconds")
+METRICS = ("losses", "unreadable", "findings", "unusable", "seconds")
 LABEL_COUNTS = ("validation",)
 """Tallies are counts by class."""
 HARMLESS = (PolicyError, WireError, ConfigError)

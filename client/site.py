@@ -19,7 +19,8 @@ from common.config import Experiment, Wire
 from common.data.loader import Loaded, load
 from common.data.shard import Shard
 from common.encoders.base import Encoder
-from common.errors import FedmosaicError, TrainingError
+from common.errors import FedmosaicError, ShardError, TrainingError
+from common.findings import too_many_unreadable
 from common.metrics import evaluate
 from common.models.base import MultimodalModel
 from common.seeding import derive
@@ -103,13 +104,15 @@ class Site:
         """
         self._permit(request.experiment)
         here = self.open(request.experiment)
+        if why := too_many_unreadable(here.loaded.findings, request.experiment.data.max_unreadable):
+            raise ShardError(f"{why} (data.max_unreadable is {request.experiment.data.max_unreadable:g})")
         self._policy.check_examples(len(self._split(request.experiment, here)[0]))
         return {
             "site": self._name or here.shard.info.site,
             "modalities": here.loaded.examples.modalities,
             "classes": here.shard.info.classes,
             "num_examples": len(here.loaded.ids),
-            "unreadable": dict(here.loaded.unreadable),
+            "findings": {m: found.model_dump() for m, found in here.loaded.findings.items()},
             "unusable": here.loaded.unusable,
         }
 
@@ -142,7 +145,7 @@ class Site:
             "num_examples": len(training),
             "losses": losses,
             "validation": {name: asdict(tally) for name, tally in tallies.items()},
-            "unreadable": dict(here.loaded.unreadable),
+            "unreadable": here.loaded.unreadable,
             "seconds": {
                 "load": prepared - started,
                 "evaluate": evaluated - prepared,

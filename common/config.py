@@ -78,8 +78,8 @@ class Data(Options):
     """A data set, how it is divided among clients, and what goes missing."""
 
     set: Reference | None = None
-    """The data set that shards are made from. None: every site brings its own, and then only `clients`, `validation`
-    and `complete_only` count."""
+    """The data set that shards are made from. None: every site brings its own, and then only `clients`, `validation`,
+    `max_unreadable` and `complete_only` count."""
     clients: int = Field(ge=1)
     """How many clients there are."""
     partition: Partition = Iid(name="iid")
@@ -92,6 +92,8 @@ class Data(Options):
     """Use at most this many test examples (seeded choice)."""
     validation: float = Field(0.1, ge=0, le=0.5)
     """Share of a client's examples kept for validation."""
+    max_unreadable: float = Field(0.2, ge=0, le=1)
+    """A site, or the server's own shard, of which a larger share of a modality's values cannot be read is refused."""
     complete_only: bool = False
     """Train on nothing but the examples that miss no modality."""
 

@@ -8,6 +8,7 @@ FedmosaicError
 ├── WireError        a message whose content is not what the receiver expects
 ├── PolicyError      what a site does not do or let go, by its own policy; or a policy that cannot be read
 ├── TrainingError    local training that cannot go on (diverged, nothing to train on)
+├── RefusedError     a shard that a run would refuse
 └── RunError         a run that ended without a model: too few clients, a process that died
 """
 
@@ -52,6 +53,10 @@ class PolicyError(FedmosaicError):
 
 class TrainingError(FedmosaicError):
     """Local training that cannot go on."""
+
+
+class RefusedError(FedmosaicError):
+    """A shard that a run of an experiment would refuse."""
 
 
 class RunError(FedmosaicError):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from common.data.loader import batches
-from common.data.media import Raw, read
+from common.data.media import Raw, checked, read
 from common.errors import DataError, ModelError
 from common.models.base import MultimodalModel
 from common.saved_model import read_model
@@ -88,7 +88,7 @@ class Predictor:
     def _refusal(self, modality: Modality, raw: Raw) -> str | None:
         """Why an encoder does not take a value."""
         try:
-            self.model.encoder(modality).prepare(raw)
+            self.model.encoder(modality).check(raw)
         except ValueError as error:
             return str(error)
         return None
@@ -111,9 +111,9 @@ class Predictor:
         encoder = self.model.encoder(modality)
         if isinstance(given, str):
             with suppress(ValueError):
-                return encoder.prepare(given)
+                return encoder.prepare(checked(given))
             given = Path(given)
-        return encoder.prepare(read(given) if isinstance(given, Path) else given)
+        return encoder.prepare(read(given) if isinstance(given, Path) else checked(given))
 
     def _batch(self, prepared: Sequence[Mapping[Modality, Tensor]]) -> Batch:
         held = [m for m in self.modalities if any(m in example for example in prepared)]

@@ -8,6 +8,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from common.findings import Findings
 from common.rows import Rows
 
 Modality = str
@@ -123,7 +124,7 @@ class Site:
     modalities: frozenset[Modality]
     classes: tuple[str, ...]
     num_examples: int
-    unreadable: Mapping[Modality, int]
+    findings: Mapping[Modality, Findings]
 
 
 @dataclass(frozen=True)

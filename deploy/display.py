@@ -2,17 +2,20 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from common.config import Experiment
+from common.printable import printable
 from common.types import subset_name
 from common.units import human
+from server.attention import concerns, findings_of
 from server.record import read_rounds
 
 POLL_SECONDS = 0.2
@@ -84,12 +87,36 @@ def _show_round(
     number, rounds = line["round"], experiment.federation.rounds
     moved = f"↑ {human(line['bytes_up'])} ↓ {human(line['bytes_down'])}" if number else "the initial model"
     text = f"round {number:>3}/{rounds}  {accuracy}  {moved}  {line['seconds']['total']:.1f} s"
+    if not number:
+        show_sites(console, line)
     console.print(text, highlight=False, soft_wrap=True)
     for site, reason in line["failed"].items():
         console.print(f"  {site}: {reason}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     complete = (line["test"] or line["validation"]).get(subset_name(experiment.modalities))
     doing = f"{complete['accuracy']:.1%} correct, {moved}" if complete else moved
     progress.update(task, completed=number, description=doing)
+
+
+def show_sites(console: Console, line: dict[str, Any]) -> None:
+    """What each site holds, by what it introduced itself with, and what is to be looked at. line: that of round 0."""
+    table = Table(title_justify="left")
+    for name in ("site", "modality", "values", "unreadable", "silent or blank", "kind"):
+        table.add_column(name, justify="left" if name in ("site", "modality", "kind") else "right")
+    for site, facts in line.get("sites", {}).items():
+        for modality, found in findings_of(facts).items():
+            share = f"{found.unreadable} ({found.share_unreadable:.0%})" if found.unreadable else "0"
+            cells = (site, modality, f"{found.values:,}", share, str(found.constant), next(iter(found.forms), ""))
+            table.add_row(*(Text(printable(cell)) for cell in cells))
+    if table.row_count:
+        console.print(table)
+    show_concerns(console, line.get("sites", {}), line.get("classes", ()))
+
+
+def show_concerns(console: Console, sites: dict[str, Any], classes: Sequence[str]) -> None:
+    """What is to be looked at in the sites' data, a line each."""
+    for one in concerns(sites, classes):
+        said = f"{one.site}: {one.what}" if one.site else one.what
+        console.print(Text(printable(said), style="yellow"), soft_wrap=True)
 
 
 def _accuracies(figures: dict[str, Any]) -> str:
@@ -116,9 +143,7 @@ def show(folder: Path | None) -> None:
         f"{summary['rounds']} round{'s' * (summary['rounds'] != 1)} in {summary['seconds']:.0f} s; {moved}",
         highlight=False,
     )
-    for site, facts in summary["sites"].items():
-        if facts["unreadable"]:
-            console.print(f"{site}: {facts['unreadable']} unreadable files were treated as missing", style="yellow")
+    show_concerns(console, summary["sites"], summary["classes"])
     for site, reason in summary["refused"].items():
         console.print(f"refused {site}: {reason}", style="yellow", highlight=False, markup=False)
     for site, reason in summary["missing"].items():

@@ -236,7 +236,8 @@ class Federation:
             site.name: {
                 "modalities": sorted(site.modalities),
                 "num_examples": site.num_examples,
-                "unreadable": sum(site.unreadable.values()),
+                "unreadable": sum(found.unreadable for found in site.findings.values()),
+                "findings": {m: found.model_dump() for m, found in sorted(site.findings.items())},
             }
             for _, site in sorted(self.roster.known.items())
         }

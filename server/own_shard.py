@@ -6,9 +6,11 @@ import torch
 
 from common.build import build_model
 from common.config import Experiment
-from common.data.loader import load
+from common.data.loader import Loaded, load
 from common.data.shard import Shard
 from common.encoders.base import Encoder
+from common.errors import ShardError
+from common.findings import too_many_unreadable
 from common.types import Batch, Modality
 
 
@@ -24,7 +26,14 @@ class OwnShard:
         self.folder, self.classes = folder, tuple(shard.info.classes)
         self.model = build_model(experiment, len(self.classes))
         self.batch_size = max(256, experiment.train.batch_size)
-        self.examples = joined([load(shard, way).examples for way in self._ways()])
+        self.examples = joined(
+            [self._readable(load(shard, way), experiment.data.max_unreadable) for way in self._ways()]
+        )
+
+    def _readable(self, loaded: Loaded, most: float) -> Batch:
+        if why := too_many_unreadable(loaded.findings, most):
+            raise ShardError(f"shard {self.folder}: {why} (data.max_unreadable is {most:g})")
+        return loaded.examples
 
     def _ways(self) -> list[dict[Modality, Encoder]]:
         """Encoders that between them are every alternative of each modality's: one set, unless there are mixed ones."""

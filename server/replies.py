@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeFloat
 from pydantic import ValidationError as Invalid
 
 from common.errors import FedmosaicError, WireError
+from common.findings import Findings
 from common.metrics import Tally
 from common.types import Modality, Site, subset_name, subsets
 
@@ -52,7 +53,7 @@ class Introduction(_Reply):
     modalities: list[Modality]
     classes: list[str]
     num_examples: Examples
-    unreadable: dict[Modality, Count] = Field(default_factory=dict)
+    findings: dict[Modality, Findings] = Field(default_factory=dict)
 
 
 class TrainingReply(_Reply):
@@ -74,7 +75,7 @@ def read_introduction(content: Mapping[str, Any]) -> Site | Refusal:
     if "error" in content:
         return _read(Refusal, content)
     said = _read(Introduction, content)
-    return Site(said.site, frozenset(said.modalities), tuple(said.classes), said.num_examples, said.unreadable)
+    return Site(said.site, frozenset(said.modalities), tuple(said.classes), said.num_examples, said.findings)
 
 
 def read_training_reply(content: Mapping[str, Any], server_round: int, site: Site) -> TrainingReply:

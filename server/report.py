@@ -7,9 +7,11 @@ from string import Template
 from typing import Any
 
 from common.files import write_whole
+from common.printable import printable
 from common.types import subset_name
 from common.units import human
-from server.report_drawing import Key, Plot, printable
+from server.attention import concerns, findings_of
+from server.report_drawing import Key, Plot
 from server.report_plots import plots
 from server.report_run import Run, amount, mapping, number, read_run
 from server.stalled import Stalled, alarms
@@ -88,8 +90,18 @@ def header(run: Run, name: Any) -> str:
     kind = status if status in ("completed", "failed", "running") else "unfinished"
     return (
         f'<h1>{text(name)} <span class="status {kind}">{text(status)}</span></h1>'
-        f'<p class="lead">{lead(run)}</p>{why}{"".join(map(alarm, alarms(run)))}<dl class="facts">{shown}</dl>'
+        f'<p class="lead">{lead(run)}</p>{why}{"".join(map(alarm, alarms(run)))}{attention(run)}'
+        f'<dl class="facts">{shown}</dl>'
     )
+
+
+def attention(run: Run) -> str:
+    """What is to be looked at in the sites' data."""
+    found = concerns(mapping(run.told("sites")), [str(name) for name in run.classes])
+    if not found:
+        return ""
+    rows = "".join(f"<li>{f'<b>{text(one.site)}</b>: ' if one.site else ''}{escape(one.what)}</li>" for one in found)
+    return f'<div class="reason" role="alert"><b>Look at the data.</b><ul>{rows}</ul></div>'
 
 
 def alarm(found: Stalled) -> str:
@@ -274,7 +286,7 @@ def site_table(run: Run) -> str:
     rows = [site_row(run, name) for name in site_names(run)]
     if not rows:
         return f'<p class="empty">No site {"takes part yet" if run.live else "took part"}.</p>'
-    head = ["Site", "Modalities", "Examples", "Unreadable files", "Validation accuracy", "Rounds"]
+    head = ["Site", "Modalities", "Examples", "Unreadable", "Validation accuracy", "Rounds"]
     return table([*head, "Sent", "Received"], rows, range(2, 8))
 
 
@@ -289,7 +301,7 @@ def site_row(run: Run, name: str) -> list[str]:
         text(name),
         " ".join(modality_chip(run, modality) for modality in own) or NONE,
         f"{amount(about.get('num_examples')):,.0f}",
-        unreadable(about.get("unreadable")),
+        unreadable(about),
         percent(measured),
         str(len(joined)),
         human(sum(amount(line.get("bytes_up")) for line in joined)),
@@ -297,10 +309,13 @@ def site_row(run: Run, name: str) -> list[str]:
     ]
 
 
-def unreadable(value: Any) -> str:
-    """How many files a site could not read: a number, or numbers by modality."""
+def unreadable(about: Mapping[str, Any]) -> str:
+    """How many values a site could not read, and of how many where that is known."""
+    value = about.get("unreadable")
     count = sum(amount(part) for part in value.values()) if isinstance(value, dict) else amount(value)
-    return f"<b>{count:,.0f}</b>" if count else "0"
+    values = sum(found.values for found in findings_of(about).values())
+    of = f" of {values:,} ({count / values:.0%})" if values else ""
+    return f"<b>{count:,.0f}{of}</b>" if count else "0"
 
 
 def trouble_table(run: Run) -> str:

@@ -15,6 +15,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from common.printable import printable
+
 WIDTH = 5.0  # inches; 360 units across, so that text of 10 units is still read on a phone
 HEIGHT = 3.1
 INK, MUTED, GRID, QUIET = "#1f2933", "#52606d", "#e4e7eb", "#c3cad3"
@@ -47,11 +49,6 @@ SHADES = LinearSegmentedColormap.from_list("shades", ["#eef4fa", "#7fb4d6", FULL
 STACKED_AT_MOST = 8  # clients
 ROWS_AT_MOST = 40  # of a heat map
 GAPS_AT_MOST = 40  # rounds; beyond, bars touch and a whole series is one path, which keeps the page small
-
-
-def printable(value: Any) -> str:
-    """Names come from the sites: what XML cannot hold or a reader cannot see becomes a dot."""
-    return "".join(c if c.isprintable() else "·" for c in str(value))
 
 
 def shortened(value: Any, length: int = 14) -> str:

@@ -20,6 +20,7 @@ from flwr.serverapp import Grid
 from common import wire
 from common.config import Experiment
 from common.errors import WireError
+from common.findings import Findings
 from common.types import Site
 from server.exchange import POLL_SECONDS
 from server.replies import Refusal, read_introduction
@@ -88,13 +89,16 @@ class Roster:
 
     def state(self) -> dict[str, Any]:
         """JSON values by which a run that goes on knows its sites."""
-        sites = [asdict(site) | {"modalities": sorted(site.modalities)} for site in self.known.values()]
+        sites = [asdict(site) | _as_json(site) for site in self.known.values()]
         return {"sites": sites, "keys": self.keys}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Expect the sites of `state`."""
         for said in state["sites"]:
-            changed = {"modalities": frozenset(said["modalities"]), "classes": tuple(said["classes"])}
+            findings = {m: Findings(**found) for m, found in said["findings"].items()}
+            changed = {
+                "modalities": frozenset(said["modalities"]), "classes": tuple(said["classes"]), "findings": findings
+            }  # fmt: skip
             self.known[said["name"]] = Site(**{**said, **changed})
             self.lost[said["name"]] = "it has not come back since the run was resumed"
         self.keys = dict(state["keys"])
@@ -189,6 +193,12 @@ class Roster:
             log.warning("site %s is refused: %s", site, reason)
         self.refused[site] = reason
         self.lost.pop(site, None)
+
+
+def _as_json(site: Site) -> dict[str, Any]:
+    """The fields of a site that JSON cannot hold as they are."""
+    findings = {m: found.model_dump() for m, found in site.findings.items()}
+    return {"modalities": sorted(site.modalities), "findings": findings}
 
 
 def listed(reasons: Mapping[str, str]) -> str:

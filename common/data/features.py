@@ -15,14 +15,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from common.data.column import Column
+from common.data.finder import Finder
 from common.data.media import Value
 from common.data.shard import Shard, part
 from common.encoders.base import FrozenEncoder
+from common.findings import Findings
 from common.types import Modality
 
 log = logging.getLogger(__name__)
@@ -42,7 +45,7 @@ def frozen_column(shard: Shard, modality: Modality, encoder: FrozenEncoder, valu
         kept = _compute(shard, modality, encoder, values)
         _write(path, kept)
         kept = _read(path) or kept
-    return Column(kept["rows"].tolist(), kept["features"])
+    return kept
 
 
 def _key(shard: Shard, encoder: FrozenEncoder, values: Sequence[Value | None]) -> str:
@@ -50,31 +53,32 @@ def _key(shard: Shard, encoder: FrozenEncoder, values: Sequence[Value | None]) -
     return hashlib.sha256(json.dumps([encoder.described(), described]).encode()).hexdigest()[:16]
 
 
-def _read(path: Path) -> dict[str, Tensor] | None:
+def _read(path: Path) -> Column | None:
     if not path.exists():
         return None
     try:
+        with safe_open(path, framework="pt") as file:
+            said = (file.metadata() or {}).get("findings", "")
         kept = load_file(path)  # maps it; only its header is read here
-        return kept if kept.keys() == {"rows", "features"} else None
-    except (OSError, SafetensorError) as error:
+        return Column(kept["rows"].tolist(), kept["features"], Findings.model_validate_json(said))
+    except (OSError, SafetensorError, KeyError, ValidationError) as error:
         log.warning("%s is made anew: %s", path, error)
         return None
 
 
-def _compute(
-    shard: Shard, modality: Modality, encoder: FrozenEncoder, values: Sequence[Value | None]
-) -> dict[str, Tensor]:
+def _compute(shard: Shard, modality: Modality, encoder: FrozenEncoder, values: Sequence[Value | None]) -> Column:
     rows: list[int] = []
     parts: list[Tensor] = []
-    for index, inputs in _chunks(shard, modality, encoder, values):
+    finder = Finder(modality)
+    for index, inputs in _chunks(shard, finder, encoder, values):
         rows += index
         parts.append(encoder.extract(torch.stack(inputs)).half())
     features = torch.cat(parts) if parts else encoder.blank().unsqueeze(0)[:0]
-    return {"rows": torch.tensor(rows, dtype=torch.int64), "features": features.contiguous()}
+    return Column(rows, features.contiguous(), finder.found())
 
 
 def _chunks(
-    shard: Shard, modality: Modality, encoder: FrozenEncoder, values: Sequence[Value | None]
+    shard: Shard, finder: Finder, encoder: FrozenEncoder, values: Sequence[Value | None]
 ) -> Iterator[tuple[list[int], list[Tensor]]]:
     """Rows and inputs of the readable values, a chunk at a time."""
     rows: list[int] = []
@@ -82,11 +86,9 @@ def _chunks(
     for row, value in enumerate(values):
         if value is None:
             continue
-        try:
-            inputs.append(encoder.tower.inputs(value.read()))
+        if (tensor := finder.take(shard.records[row], value, encoder.tower.inputs)) is not None:
+            inputs.append(tensor)
             rows.append(row)
-        except ValueError as error:
-            log.warning("%s of example %s is treated as missing: %s", modality, shard.records[row].id, error)
         if len(rows) == CHUNK:
             yield rows, inputs
             rows, inputs = [], []
@@ -94,12 +96,13 @@ def _chunks(
         yield rows, inputs
 
 
-def _write(path: Path, kept: dict[str, Tensor]) -> None:
+def _write(path: Path, kept: Column) -> None:
     """At once or not at all. A shard that cannot be written to is encoded anew by every process."""
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
         path.parent.mkdir(exist_ok=True)
-        save_file(kept, partial)
+        tensors = {"rows": torch.tensor(kept.rows, dtype=torch.int64), "features": kept.values}
+        save_file(tensors, partial, {"findings": kept.findings.model_dump_json()})
         os.replace(partial, path)
     except OSError as error:
         log.warning("features are not kept, so they are computed again next time: %s", error)

@@ -1,6 +1,5 @@
 """A shard in memory: every usable example prepared by the encoders, column by column."""
 
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,15 +10,15 @@ from common.component import Reference
 from common.data.column import Column
 from common.data.completed import find_completed
 from common.data.features import frozen_column
+from common.data.finder import Finder
 from common.data.media import Value
 from common.data.shard import Record, Shard
 from common.encoders.base import Encoder, FrozenEncoder
 from common.errors import ShardError
+from common.findings import Findings, unreadable_in_words
 from common.rows import BLANK, Rows
 from common.seeding import derive
 from common.types import Batch, Modality, Origin
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,15 +26,20 @@ class Loaded:
     """The usable examples of a shard.
 
     ids: of the examples, in the order of the rows.
-    unreadable: per modality, how many files could not be read; they count as missing.
+    findings: by modality, what reading the values showed; the unreadable ones count as missing.
     unusable: how many examples had no readable modality at all and were left out.
     """
 
     examples: Batch
     ids: list[str]
-    unreadable: Mapping[Modality, int]
+    findings: Mapping[Modality, Findings]
     unusable: int
     _split: dict[tuple[float, int], tuple[Batch, Batch]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def unreadable(self) -> dict[Modality, int]:
+        """By modality, how many values could not be read, where any."""
+        return {m: found.unreadable for m, found in self.findings.items() if found.unreadable}
 
     def split(self, share: float, seed: int) -> tuple[Batch, Batch]:
         """The parts of `divide`; the last ones asked for are kept."""
@@ -69,29 +73,26 @@ def load(
             f"shard {shard.folder}: holds {', '.join(shard.info.modalities)}, "
             f"the model has encoders for {', '.join(sorted(encoders))}"
         )
-    values = {m: [_value(record, m, completed.get(m, {})) for record in shard.records] for m in held}
+    values = {m: [_value(shard, record, m, completed.get(m, {})) for record in shard.records] for m in held}
     columns = {m: _column(shard, m, encoders[m], values[m]) for m in held}
-    unreadable = {m: sum(v is not None for v in values[m]) - len(columns[m].rows) for m in held}
+    findings = {m: columns[m].findings for m in held}
     usable = sorted(set().union(*(columns[m].rows for m in held)))
     if not usable:
-        broken = ", ".join(f"{count} {m}" for m, count in sorted(unreadable.items()) if count) or "none"
-        raise ShardError(
-            f"shard {shard.folder}: no usable example among {len(shard.records)}; unreadable files: {broken}"
-        )
+        said = [f"\n  - {unreadable_in_words(m, found)}" for m, found in findings.items() if found.unreadable]
+        raise ShardError(f"shard {shard.folder}: no usable example among {len(shard.records)}{''.join(said)}")
     index = {m: columns[m].places(usable) for m in held}
     inputs = Rows({m: columns[m].values for m in held}, index)
     readable = {m: (index[m] != BLANK).tolist() for m in held}
     origin = {m: torch.tensor(list(map(_origin, [values[m][i] for i in usable], readable[m]))) for m in held}
     labels = torch.tensor([shard.label_index(shard.records[i]) for i in usable])
     ids = [shard.records[i].id for i in usable]
-    broken_files = {m: count for m, count in unreadable.items() if count}
-    return Loaded(Batch(inputs, origin, labels), ids, broken_files, len(shard.records) - len(usable))
+    return Loaded(Batch(inputs, origin, labels), ids, findings, len(shard.records) - len(usable))
 
 
-def _value(record: Record, modality: Modality, completed: Mapping[str, str | Path]) -> Value | None:
+def _value(shard: Shard, record: Record, modality: Modality, completed: Mapping[str, str | Path]) -> Value | None:
     """What stands for a modality of an example: what the shard has, else what was generated, else nothing."""
     if record.has(modality):
-        return Value(record.value(modality))
+        return Value(record.value(modality), rate=shard.info.rates.get(modality))
     generated = completed.get(record.id)
     return Value(generated, generated=True) if generated is not None else None
 
@@ -100,16 +101,14 @@ def _column(shard: Shard, modality: Modality, encoder: Encoder, values: list[Val
     """The prepared values; without those that are missing or, counted and logged, unreadable."""
     if isinstance(encoder, FrozenEncoder):
         return frozen_column(shard, modality, encoder, values)
-    rows, prepared = [], []
+    finder, rows, prepared = Finder(modality), [], []
     for i, value in enumerate(values):
         if value is None:
             continue
-        try:
-            prepared.append(encoder.prepare(value.read()))
+        if (tensor := finder.take(shard.records[i], value, encoder.prepare)) is not None:
+            prepared.append(tensor)
             rows.append(i)
-        except ValueError as error:
-            log.warning("%s of example %s is treated as missing: %s", modality, shard.records[i].id, error)
-    return Column(rows, torch.stack(prepared) if prepared else encoder.blank().unsqueeze(0)[:0])
+    return Column(rows, torch.stack(prepared) if prepared else encoder.blank().unsqueeze(0)[:0], finder.found())
 
 
 def _origin(value: Value | None, readable: bool) -> Origin:

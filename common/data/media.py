@@ -1,7 +1,9 @@
 """Files of a shard as raw values, before any encoder's preprocessing."""
 
+import codecs
 import io
 import os
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,39 +13,45 @@ import soundfile
 from numpy.typing import NDArray
 from PIL import Image
 
+from common.data.contents import ARRAY, PICTURE, RECORDING, actual
+from common.data.pictures import plain, read_picture
+from common.data.series import Series, real_array
+from common.data.sounds import Sound, read_sound
+
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif"}
-SOUNDS = {".wav", ".flac", ".ogg", ".mp3"}
+SOUNDS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff"}
 ARRAYS = {".npy"}
 TEXTS = {".txt"}
+FAMILIES = {PICTURE: IMAGES, RECORDING: SOUNDS, ARRAY: ARRAYS}
 KNOWN = IMAGES | SOUNDS | ARRAYS | TEXTS
 """The endings of the files that `read` reads."""
 
 
-@dataclass(frozen=True)
-class Sound:
-    """A recording: samples [T, channels] in -1..1 and its rate in Hz."""
-
-    samples: NDArray[np.float32]
-    rate: int
-
-
-Raw = Sound | Image.Image | NDArray[np.float32] | str
-"""What `read` gives: a sound, an image, an array [..] or a text."""
+Raw = Sound | Image.Image | Series | NDArray[Any] | str
+"""What `read` gives: a sound; a picture, in mode L or RGB (`common.data.pictures`); an array [...] of whole numbers or
+of float32, all finite; a text, in Unicode's form NFC. A `Series` is an array whose rate is known."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """Where the value of one modality of one example is: a text itself, or a file."""
+    """Where the value of one modality of one example is: a text itself, or a file.
+
+    rate: of an array, which does not say it itself, if the shard does.
+    """
 
     source: str | Path
     generated: bool = False
+    rate: float | None = None
 
     def read(self) -> Raw:
         """The value.
 
         Raises ValueError when the file cannot be decoded or its kind is unknown.
         """
-        return self.source if isinstance(self.source, str) else read(self.source)
+        if isinstance(self.source, str):
+            return _text(self.source)
+        raw = read(self.source)
+        return Series(raw, self.rate) if self.rate and isinstance(raw, np.ndarray) else raw
 
     def stamp(self, folder: Path) -> list[str | int]:
         """What tells this value from another one without reading the file: the text, or name, size and time of change
@@ -60,33 +68,63 @@ class Value:
 def read(path: Path) -> Raw:
     """The content of a file, decided by its suffix.
 
-    Raises ValueError when the file cannot be decoded or its kind is unknown.
+    Raises ValueError, with the file's name and what it is instead if that can be told, when it cannot be decoded or its
+    kind is unknown.
     """
     kind = path.suffix.lower()
     try:
-        if kind in SOUNDS:
-            samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-            return _finite_sound(samples, rate)
-        if kind in IMAGES:
-            with Image.open(path) as image:
-                image.load()
-                return image.copy()
-        if kind in ARRAYS:
-            array: NDArray[np.float32] = np.load(path, allow_pickle=False).astype(np.float32)
-            if array.size == 0 or not np.isfinite(array).all():
-                raise ValueError("empty or not finite")
-            return array
-        if kind in TEXTS:
-            return path.read_text(encoding="utf-8")
+        return _decoded(path, kind)
     except (OSError, ValueError, EOFError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path.name}: {error}") from error
-    raise ValueError(f"{path.name}: files ending in {kind or 'nothing'} are not known")
+        said = str(error).replace(str(path), path.name)
+        reason = said if isinstance(error, OSError) and error.errno else _reason(path, said)
+        raise ValueError(f"{path.name}: {reason}") from error
 
 
-def _finite_sound(samples: NDArray[np.float32], rate: int) -> Sound:
-    if samples.size == 0 or not np.isfinite(samples).all():
-        raise ValueError("the recording is empty or not finite")
-    return Sound(samples, rate)
+def checked(raw: Raw) -> Raw:
+    """A value that comes from elsewhere than `read`, e.g. a picture that a program made, as `read` would give it.
+
+    Raises ValueError.
+    """
+    if isinstance(raw, Image.Image):
+        return plain(raw)
+    if isinstance(raw, np.ndarray):
+        return real_array(raw)
+    return _text(raw) if isinstance(raw, str) else raw
+
+
+def _decoded(path: Path, kind: str) -> Raw:
+    if kind in SOUNDS:
+        return read_sound(path)
+    if kind in IMAGES:
+        return read_picture(path)
+    if kind in ARRAYS:
+        return real_array(np.load(path, allow_pickle=False))
+    if kind in TEXTS:
+        return _text(_characters(path.read_bytes()))
+    raise ValueError(f"files ending in {kind or 'nothing'} are not known")
+
+
+def _reason(path: Path, said: str) -> str:
+    """What a file that cannot be decoded is, else what the decoder said."""
+    family = next((family for family, endings in FAMILIES.items() if path.suffix.lower() in endings), None)
+    what = actual(path, family) if family else None
+    return f"it is {what}" if what else said
+
+
+def _characters(content: bytes) -> str:
+    """The text of a file in UTF-8, or in UTF-16 if it begins with that mark: other encodings look alike."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8 text (of Windows perhaps, cp1252): save it as UTF-8") from None
+
+
+def _text(text: str) -> str:
+    if not text.strip():
+        raise ValueError("the text is empty")
+    return unicodedata.normalize("NFC", text)
 
 
 def encode_sound(samples: NDArray[np.float32], rate: int) -> bytes:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
@@ -43,6 +43,8 @@ class ShardInfo(Options):
     """Of the examples."""
     kinds: dict[str, str] = Field(default_factory=dict)
     """What a class is a kind of, e.g. {"cardinal": "bird"}, for the prompts of completion; may lack classes."""
+    rates: dict[Modality, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Of arrays, which do not say it themselves: samples (of signals) or frames (of videos) per second."""
     made: dict[str, Any] = Field(default_factory=dict)
     """How the shard was made (data set, partition, seed, missing scenario); free form."""
 

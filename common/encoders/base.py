@@ -28,6 +28,10 @@ class Encoder(nn.Module, ABC):
         Raises ValueError for a value that is not of this encoder's kind.
         """
 
+    def check(self, raw: Raw) -> None:
+        """Raises ValueError for a value that `prepare` would not take."""
+        self.prepare(raw)
+
     @abstractmethod
     def blank(self) -> Tensor:
         """The stand-in for a missing value, zeros in the shape that `prepare` gives."""
@@ -105,6 +109,10 @@ class FrozenEncoder(Encoder):
         pooled = F.normalize(pooled.float(), dim=-1) * self.width**0.5
         tokens = F.layer_norm(tokens.float(), (self.width,)) * real.unsqueeze(-1)
         return torch.cat([pooled.unsqueeze(1), tokens], dim=1)
+
+    def check(self, raw: Raw) -> None:
+        """Raises ValueError for a value that the tower does not take; the network is not asked."""
+        self.tower.inputs(raw)
 
     def prepare(self, raw: Raw) -> Tensor:
         """[1 + T, D] float16."""

@@ -1,5 +1,7 @@
 """A few frames of a video."""
 
+from typing import Any, Literal
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -7,8 +9,9 @@ from PIL import Image as Picture
 from pydantic import Field
 from torch import Tensor
 
-from common.backbones import Backbone, backbone
+from common.backbones import backbone
 from common.data.media import Raw
+from common.data.series import over_time
 from common.encoders.base import Encoder, PictureOptions
 from common.encoders.image import picture_tensor
 
@@ -16,35 +19,58 @@ from common.encoders.image import picture_tensor
 class FramesEncoder(Encoder):
     """Each frame as the image encoder has it; the backbone's features are averaged over time (1.8 of docs/methods.md).
 
-    Of a longer video the first frames are taken, of a shorter one the last is repeated.
+    Of a longer video frames are chosen, of a shorter one the last is repeated.
     """
 
-    def __init__(self, frames: int, size: int, kind: Backbone, width: int, filters: int = 16) -> None:
+    def __init__(self, options: "Frames") -> None:
         super().__init__()
-        self.frames, self.size, self.width = frames, size, width
-        self.net = backbone(kind, 3, width, filters)
+        self.options, self.width = options, options.width
+        self.net = backbone(options.backbone, 3, options.width, options.filters)
 
     def prepare(self, raw: Raw) -> Tensor:
-        """[T, 3, size, size] of an array [any number of frames, H, W, 3] with values from 0 to 255."""
-        if not isinstance(raw, np.ndarray):
-            raise ValueError(f"an array of frames is needed, not {type(raw).__name__}")
-        if raw.ndim != 4 or raw.shape[3] != 3 or not raw.size:
-            raise ValueError(f"frames [T, H, W, 3] are needed, not an array {list(raw.shape)}")
-        tensors = [picture_tensor(_picture(pixels), self.size, 3) for pixels in raw[: self.frames]]
-        return torch.stack(tensors + tensors[-1:] * (self.frames - len(tensors)))
+        """[T, 3, size, size] of an array or a series [any number of frames, H, W, 3]: whole numbers from 0 to 255, or
+        others from 0 to 255 or, as is customary for those, from 0 to 1."""
+        values, rate = over_time(raw, self.options.fps)
+        if values.ndim != 4 or values.shape[3] != 3:
+            raise ValueError(f"frames [T, H, W, 3] are needed, not an array {list(values.shape)}{_hint(values)}")
+        _check_range(values)
+        unit = values.dtype.kind == "f" and values.max() <= 1
+        chosen = values[self._places(len(values), rate)].astype(np.float32) * (255 if unit else 1)
+        return torch.stack([picture_tensor(_picture(pixels), self.options.size, 3) for pixels in chosen])
+
+    def _places(self, count: int, rate: float | None) -> NDArray[np.int64]:
+        """Which frames are taken, T of them."""
+        wanted = np.arange(self.options.frames, dtype=np.float64)
+        if rate is not None and self.options.fps is not None:
+            wanted *= rate / self.options.fps
+        elif self.options.longer == "spread" and count > self.options.frames:
+            wanted = np.linspace(0, count - 1, self.options.frames)
+        return np.minimum(np.rint(wanted), count - 1).astype(np.int64)
 
     def blank(self) -> Tensor:
         """[T, 3, size, size] of zeros."""
-        return torch.zeros(self.frames, 3, self.size, self.size)
+        return torch.zeros(self.options.frames, 3, self.options.size, self.options.size)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[B, T, 3, size, size] -> [B, D]. Batch normalisation sees the frames of all examples together."""
         features: Tensor = self.net(inputs.flatten(0, 1))
-        return features.reshape(len(inputs), self.frames, self.width).mean(dim=1)
+        return features.reshape(len(inputs), self.options.frames, self.width).mean(dim=1)
 
 
 def _picture(pixels: NDArray[np.float32]) -> Picture.Image:
-    return Picture.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+    return Picture.fromarray(np.rint(pixels).astype(np.uint8))
+
+
+def _check_range(values: NDArray[Any]) -> None:
+    low, high = values.min(), values.max()
+    if low < 0 or high > 255:
+        raise ValueError(f"frames with values from 0 to 255 are needed, these are from {low:g} to {high:g}")
+
+
+def _hint(values: NDArray[Any]) -> str:
+    if values.ndim == 4 and values.shape[1] == 3:
+        return "; they seem to be [T, 3, H, W]"
+    return "; they seem to be grey" if values.ndim == 3 or values.shape[-1] == 1 else ""
 
 
 class Frames(PictureOptions):
@@ -53,6 +79,13 @@ class Frames(PictureOptions):
     frames: int = Field(3, ge=1)
     """How many, T."""
 
+    fps: float | None = Field(None, gt=0)
+    """Frames per second that are taken from the beginning; the shard must say how many a video has (`rates` of
+    shard.json). None: as `longer` says."""
+    longer: Literal["first", "spread"] = "first"
+    """Which frames of a video with more than T are taken without `fps`: the first, or evenly spread from the first to
+    the last. Of a shorter one the last is repeated in any case."""
+
     def build(self) -> FramesEncoder:
         """A new encoder with random weights."""
-        return FramesEncoder(self.frames, self.size, self.backbone, self.width, self.filters)
+        return FramesEncoder(self)

@@ -1,14 +1,18 @@
 """Windows of sensor signals: acceleration, angular velocity, or anything else sampled at a fixed rate."""
 
 from itertools import pairwise
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
 from common.backbones import GRID, grid_means
 from common.data.media import Raw
+from common.data.series import over_time
+from common.data.sounds import resampled
 from common.encoders.base import Encoder, EncoderOptions
 
 
@@ -22,17 +26,39 @@ class SignalEncoder(Encoder):
         self.net = SignalCNN(options.channels, options.width)
 
     def prepare(self, raw: Raw) -> Tensor:
-        """[C, T] of an array [T, C], a row a sample.
+        """[C, T] of an array or a series [T, C], a row a sample; of one channel also [T]."""
+        values, rate = over_time(raw, self.options.rate)
+        window = self._channelled(values)
+        if rate is not None and self.options.rate is not None:
+            window = resampled(window, rate, self.options.rate, self._most)
+        window = self._fitted(window).astype(np.float32)
+        return torch.from_numpy(window.T / np.float32(self.options.scale)).contiguous()
 
-        Only windows of exactly `length` samples are taken: an array does not say its rate, and another number of
-        samples is more likely another rate than another duration.
-        """
-        if not isinstance(raw, np.ndarray):
-            raise ValueError(f"an array is needed, not {type(raw).__name__}")
-        shape = (self.options.length, self.options.channels)
-        if raw.shape != shape:
-            raise ValueError(f"a window of {shape} (samples, channels) is needed, not {raw.shape}")
-        return torch.from_numpy(raw.astype(np.float32).T / np.float32(self.options.scale)).contiguous()
+    @property
+    def _most(self) -> int | None:
+        """Samples that are looked at."""
+        return None if self.options.other_lengths == "refuse" else self.options.length
+
+    def _channelled(self, values: NDArray[Any]) -> NDArray[Any]:
+        """[T, C]."""
+        channels = self.options.channels
+        if values.ndim == 1 and channels == 1:
+            return values[:, None]
+        if values.ndim == 2 and values.shape[1] == channels:
+            return values
+        hint = ""
+        if values.ndim == 2 and values.shape[0] == channels:
+            hint = "; it seems to be transposed, [channels, samples]"
+        raise ValueError(f"a signal [samples, {channels} channels] is needed, not {list(values.shape)}{hint}")
+
+    def _fitted(self, window: NDArray[Any]) -> NDArray[Any]:
+        """[length, C]."""
+        wanted, given = self.options.length, len(window)
+        if given != wanted and self.options.other_lengths == "refuse":
+            raise ValueError(
+                f"a window of {wanted} samples is needed, not of {given} (other_lengths says what is done)"
+            )
+        return np.pad(window[:wanted], ((0, max(0, wanted - given)), (0, 0)), mode="edge")
 
     def blank(self) -> Tensor:
         """[C, T] of zeros."""
@@ -51,6 +77,13 @@ class Signal(EncoderOptions):
     """C."""
     length: int = Field(50, ge=8)
     """Samples T of a window."""
+    rate: float | None = Field(None, gt=0)
+    """Samples per second that values are resampled to; the shard must say their own (`rates` of shard.json). None: as
+    they are."""
+    other_lengths: Literal["refuse", "cut-and-pad"] = "refuse"
+    """What is done with another number of samples: nothing, the value counts as unreadable, as an array does not say
+    its rate, and another number is more likely another rate than another duration; or the first `length` are taken, and
+    the last is repeated."""
     scale: float = Field(1.0, gt=0)
     """What values are divided by, in their own unit, so that usual ones are near 1 (9.81 for m/s², 1 for rad/s)."""
     width: int = Field(64, ge=1)

@@ -9,15 +9,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.backbones import Backbone, backbone, check_sides
-from common.data.media import Raw, Sound
+from common.data.media import Raw
+from common.data.sounds import Sound, resampled
 from common.encoders.base import Encoder, EncoderOptions
 
 FLOOR = 1e-7
 """Added to the magnitudes before the logarithm (1.8 of docs/methods.md, FedCMI's preprocessing)."""
 
+SILENT = 1e-3
+"""Standard deviation of a clip's log spectrogram up to which it is silent: what is left are errors of rounding."""
+
 
 class SpectrogramEncoder(Encoder):
     """Mono, resampled, cut to a fixed length; log(|STFT| + 1e-7), standardised per clip, then padded with its mean.
+    Silence is zeros.
 
     The padding comes last: as silence before the logarithm it would be most of what a short clip is standardised by.
     """
@@ -35,11 +40,11 @@ class SpectrogramEncoder(Encoder):
         """[1, frequencies, frames]."""
         if not isinstance(raw, Sound):
             raise ValueError(f"a recording is needed, not {type(raw).__name__}")
-        wave = torch.from_numpy(raw.samples).mean(dim=1)
-        wave = torchaudio.functional.resample(wave, raw.rate, self.options.rate)[: self.length]
+        wave = torch.from_numpy(resampled(raw.mono(), raw.rate, self.options.rate, self.length))
         wave = F.pad(wave, (0, max(0, self.options.n_fft - len(wave))))
         log = torch.log(self._magnitude(wave) + FLOOR)
-        log = (log - log.mean()) / (log.std() + FLOOR)
+        deviation = log.std()
+        log = (log - log.mean()) / (deviation + FLOOR) if deviation > SILENT else torch.zeros_like(log)
         return F.pad(log, (0, self.options.shape[1] - log.shape[1])).unsqueeze(0)
 
     def _magnitude(self, wave: Tensor) -> Tensor:

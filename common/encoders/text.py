@@ -4,9 +4,10 @@ Hashed features: K. Weinberger et al., "Feature Hashing for Large Scale Multitas
 n-grams with marked word ends: P. Bojanowski et al., "Enriching Word Vectors with Subword Information", TACL 2017.
 """
 
-import re
+import unicodedata
 import zlib
 
+import regex
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -14,7 +15,12 @@ from torch import Tensor, nn
 from common.data.media import Raw
 from common.encoders.base import Encoder, EncoderOptions
 
-WORD = re.compile(r"\w+")
+WORD = regex.compile(r"[\w\p{M}\u200c\u200d]+")
+"""Letters, digits and the marks on them (vowel signs of Hindi, say), with the joiners of Persian and Indic scripts."""
+SCRIPTS = "".join(rf"\p{{{name}}}" for name in ("Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar"))
+"""Those that are written without spaces between words."""
+TOKEN = regex.compile(rf"[{SCRIPTS}]\p{{M}}*|[\w\p{{M}}\u200c\u200d--[{SCRIPTS}]]+", regex.VERSION1)
+"""A word; or, of such a script, a sign with its marks."""
 PADDING = 0
 
 
@@ -30,10 +36,12 @@ class TextEncoder(Encoder):
         )
 
     def prepare(self, raw: Raw) -> Tensor:
-        """[length] int64: the ids of the first `length` tokens, then zeros. A text without tokens is all zeros."""
+        """[length] int64: the ids of the first `length` tokens, then zeros."""
         if not isinstance(raw, str):
             raise ValueError(f"a text is needed, not {type(raw).__name__}")
         ids = [token_id(token, self.options.buckets) for token in tokens(raw, self.options.ngram)]
+        if not ids:
+            raise ValueError("the text has no words")
         padded = self.blank()
         padded[: len(ids)] = torch.tensor(ids[: self.options.length], dtype=torch.int64)
         return padded
@@ -69,11 +77,12 @@ class Text(EncoderOptions):
 
 
 def tokens(text: str, ngram: int | None) -> list[str]:
-    """Words without regard to case, or the n-grams of "<word>"; a word shorter than that is one n-gram."""
-    words = WORD.findall(text.casefold())
+    """Words without regard to case, a sign being a word in scripts without spaces; or the n-grams of "<word>", where a
+    word shorter than that is one n-gram."""
+    text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
     if ngram is None:
-        return words
-    marked = [f"<{word}>" for word in words]
+        return list(TOKEN.findall(text))
+    marked = [f"<{word}>" for word in WORD.findall(text)]
     return [word[i : i + ngram] for word in marked for i in range(max(1, len(word) - ngram + 1))]
 
 

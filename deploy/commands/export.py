@@ -63,7 +63,7 @@ def model_card(run: "Run", experiment: "Experiment", description: "Description")
     """README.md: what the model is, where it comes from, how good it is, how it is used. In the layout of the model
     cards of the Hugging Face hub."""
     from common.data.make import recipe
-    from server.report_drawing import printable
+    from common.printable import printable
 
     status = run.summary.get("status", "unfinished")
     note = "" if status == "completed" else f"**The run is {status}: this is the model after its last whole round.**\n"

@@ -9,14 +9,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from common.errors import ConfigError
+from common.errors import ConfigError, RefusedError
+from deploy.commands.experiment import add_overrides, experiment_of
+from deploy.commands.frozen import quiet_libraries
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from common.config import Experiment
     from common.data.shard import Shard
+    from common.encoders.base import Encoder
+    from common.types import Modality
     from deploy.inspection.survey import Survey
 
 MOST_ROWS = 30
 """Classes and broken files that the terminal shows."""
+SAMPLE_SEED = 1
 
 
 def add_parser(commands: Any) -> None:
@@ -25,12 +33,21 @@ def add_parser(commands: Any) -> None:
         "inspect",
         help="look at a shard: counts, what is missing, broken files, examples",
         description="Read every file of a shard, as training does, and say what is there. Broken files "
-        "count as missing.",
-        epilog="example: fedmosaic inspect shards/client-0 --out client-0.html",
+        "count as missing. With an experiment, also whether its encoders take every value, and whether a run would "
+        "refuse the site, in which case the exit status is 1.",
+        epilog="example: fedmosaic inspect shards/client-0 --with experiment.yaml --out client-0.html",
     )
     parser.add_argument("shard", type=Path, metavar="SHARD", help="a folder with metadata.jsonl and shard.json")
     parser.add_argument(
         "--out", type=Path, metavar="FILE.html", help="also write a page with a few examples of each class"
+    )
+    parser.add_argument(
+        "--with", type=Path, metavar="CONFIG", dest="config", help="an experiment that the shard is to take part in"
+    )
+    add_overrides(parser)
+    parser.add_argument("--test", type=Path, metavar="SHARD", help="test examples: none of their files should be here")
+    parser.add_argument(
+        "--sample", type=int, metavar="N", help="read so many examples only, chosen by chance, of a very large shard"
     )
     parser.add_argument("--json", action="store_true", help="print everything as JSON instead of tables")
     parser.set_defaults(command=_command)
@@ -38,22 +55,64 @@ def add_parser(commands: Any) -> None:
 
 def _command(options: argparse.Namespace) -> None:
     from common.data.shard import Shard
-    from deploy.inspection.survey import survey
+    from deploy.inspection.attention import attention, refusal
 
-    if mistakes := _mistakes(options.out):
+    if mistakes := _mistakes(options):
         raise ConfigError("inspect", mistakes)
+    quiet_libraries()  # and unreadable files are counted below
+    experiment = experiment_of(options) if options.config else None
     shard = Shard.open(options.shard, listed=None)
-    found = _with_page(shard, options.out) if options.out else survey(shard)
+    found = _survey(options, _sample(shard, options.sample), experiment)
+    why = refusal(found, experiment.data.max_unreadable) if experiment else None
     if options.json:
-        print(json.dumps(found.to_json(), indent=1))
+        print(json.dumps(found.to_json() | {"attention": attention(found), "refused": why}, indent=1))
     else:
         _show(Console(), found)
         if options.out:
             print(f"page with examples, to stay at the site: {options.out}")
+        if experiment and not why:
+            print(f"a run of {experiment.name} would accept this site")
+    if experiment and why:
+        raise RefusedError(f"a run of {experiment.name} would refuse this site: {why}")
 
 
-def _mistakes(out: Path | None) -> list[str]:
-    """What is wrong with the file for the page, before a shard is read for minutes."""
+def _survey(options: argparse.Namespace, shard: "Shard", experiment: "Experiment | None") -> "Survey":
+    from common.build import build_model
+    from common.data.shard import Shard
+    from deploy.inspection.survey import survey
+
+    encoders, other = {}, None
+    if experiment:
+        model = build_model(experiment, len(shard.info.classes))
+        encoders = {m: model.encoder(m) for m in model.modalities}
+    if options.test:
+        other = Shard.open(options.test)
+    if options.out:
+        return _with_page(shard, options.out, encoders, other)
+    return survey(shard, None, encoders, other)
+
+
+def _sample(shard: "Shard", count: int | None) -> "Shard":
+    """The shard with so many of its examples, the same ones each time."""
+    from dataclasses import replace
+
+    from common.seeding import rng
+
+    if count is None or count >= len(shard.records):
+        return shard
+    chosen = sorted(rng(SAMPLE_SEED, "sample").permutation(len(shard.records))[:count])
+    return replace(shard, records=[shard.records[index] for index in chosen])
+
+
+def _mistakes(options: argparse.Namespace) -> list[str]:
+    """What is wrong with the options, before a shard is read for minutes."""
+    mistakes = [] if options.sample is None or options.sample > 0 else ["--sample: at least 1"]
+    if options.overrides and not options.config:
+        mistakes.append("--set changes the experiment of --with CONFIG, which is not given")
+    return mistakes + _page_mistakes(options.out)
+
+
+def _page_mistakes(out: Path | None) -> list[str]:
     if out is None:
         return []
     mistakes = [] if out.suffix == ".html" else [f"--out: {out} does not end in .html"]
@@ -64,14 +123,14 @@ def _mistakes(out: Path | None) -> list[str]:
     return mistakes
 
 
-def _with_page(shard: "Shard", out: Path) -> "Survey":
+def _with_page(shard: "Shard", out: Path, encoders: "Mapping[Modality, Encoder]", other: "Shard | None") -> "Survey":
     from common.files import write_whole
     from deploy.inspection.gallery import Gallery
     from deploy.inspection.page import page
     from deploy.inspection.survey import survey
 
     gallery = Gallery(shard)
-    found = survey(shard, gallery)
+    found = survey(shard, gallery, encoders, other)
     try:
         write_whole(out, page(found, gallery.shown).encode("utf-8", errors="replace"))
     except OSError as error:
@@ -81,12 +140,14 @@ def _with_page(shard: "Shard", out: Path) -> "Survey":
 
 def _show(console: Console, survey: "Survey") -> None:
     """The tables of the terminal."""
+    from deploy.inspection.attention import attention
+
     info, examples = survey.shard.info, len(survey.shard.records)
     console.print(_cell(f"site {info.site}: {examples:,} examples of {len(info.classes)} classes"))
     console.print(_cell(f"licence: {info.licence or 'not given'}"))
-    modalities = _table("modality", "values", "length", "kind")
+    modalities = _table("modality", "values", "length", "range", "kind")
     for name, values in survey.modalities.items():
-        _row(modalities, name, f"{values.forms.total():,}", values.extent, values.form)
+        _row(modalities, name, f"{len(values.lengths):,}", values.extent, values.range, values.form)
     console.print(modalities)
     patterns = _table("has", "examples", "share")
     for name in survey.pattern_names:
@@ -97,6 +158,8 @@ def _show(console: Console, survey: "Survey") -> None:
         said = f"{len(made.values):,} values, {made.rejected:,} rejected, {made.failed:,} failed"
         console.print(_cell(f"generated {made.modality} by {made.model}: {said}"))
     _show_broken(console, survey)
+    for concern in attention(survey):
+        console.print(Text.assemble(("! ", "bold yellow"), _cell(concern)), soft_wrap=True)
 
 
 def _show_classes(console: Console, survey: "Survey") -> None:
@@ -128,7 +191,7 @@ def _table(first: str, *others: str) -> Table:
     table = Table(title_justify="left")
     table.add_column(first)
     for name in others:
-        table.add_column(_cell(name), justify="left" if name in ("length", "kind") else "right")
+        table.add_column(_cell(name), justify="left" if name in ("length", "range", "kind") else "right")
     return table
 
 
@@ -138,6 +201,6 @@ def _row(table: Table, *cells: str) -> None:
 
 def _cell(text: str) -> Text:
     """Names come from files: no markup, and nothing that would steer the terminal."""
-    from server.report_drawing import printable
+    from common.printable import printable
 
     return Text(printable(text))

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.signal import spectrogram
 
-from common.data.media import Raw, Sound
-from deploy.inspection.survey import is_frames, measured
+from common.data.finder import is_frames, measured
+from common.data.media import Raw
+from common.data.series import Series
+from common.data.sounds import Sound
 
 SIDE = 160
 """Pixels of the longer side of a thumbnail."""
@@ -39,6 +41,8 @@ def draw(raw: Raw) -> Image.Image | str:
         return thumbnail(raw, SIDE)
     if isinstance(raw, Sound):
         return _sound(raw)
+    if isinstance(raw, Series):
+        return draw(raw.values)
     if is_frames(raw):
         return _strip(raw)
     return _signal(raw) if raw.ndim in (1, 2) else measured(raw)[0]
@@ -74,7 +78,7 @@ def _strip(frames: NDArray[np.float32]) -> Image.Image:
 
 def _sound(sound: Sound) -> Image.Image:
     """The spectrogram of the beginning, channels mixed: decibels by time and frequency."""
-    samples = sound.samples[: round(LONGEST * sound.rate)].mean(axis=1)
+    samples = sound.mono()[: round(LONGEST * sound.rate)]
     window = min(WINDOW, len(samples))
     _, _, power = spectrogram(samples, sound.rate, nperseg=window, noverlap=window // 2, detrend=False)
     level = 10 * np.log10(power + 1e-12)

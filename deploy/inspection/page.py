@@ -8,6 +8,7 @@ from string import Template
 from PIL.Image import Image
 
 from common.types import Modality
+from deploy.inspection.attention import attention
 from deploy.inspection.drawing import SMALL, encoded
 from deploy.inspection.gallery import Shown
 from deploy.inspection.survey import Survey
@@ -24,6 +25,7 @@ def page(survey: Survey, shown: list[Shown]) -> str:
     main = MAIN.substitute(
         site=text(info.site),
         lead=_lead(survey),
+        concerns=_concerns(survey),
         tiles="".join(_tiles(survey)),
         modalities=_modalities(survey),
         patterns=_patterns(survey),
@@ -44,6 +46,11 @@ def _lead(survey: Survey) -> str:
     )
 
 
+def _concerns(survey: Survey) -> str:
+    rows = "".join(f"<li>{text(one)}</li>" for one in attention(survey))
+    return f'<div class="reason" role="alert"><b>Look at these.</b><ul>{rows}</ul></div>' if rows else ""
+
+
 def _tiles(survey: Survey) -> Iterable[str]:
     examples, counts = len(survey.shard.records), [survey.examples[label] for label in survey.shard.info.classes]
     yield tile("Examples", f"{examples:,}", "in metadata.jsonl")
@@ -57,11 +64,11 @@ def _tiles(survey: Survey) -> Iterable[str]:
 def _modalities(survey: Survey) -> str:
     examples = len(survey.shard.records)
     rows = [
-        [text(name), bar(values.forms.total() / examples, FULL), f"{values.forms.total():,}", text(values.extent),
-         text(values.form)]
+        [text(name), bar(len(values.lengths) / examples, FULL), f"{len(values.lengths):,}", text(values.extent),
+         text(values.range), text(values.form)]
         for name, values in survey.modalities.items()
     ]  # fmt: skip
-    return table(["Modality", "Examples that have it", "Values", "Length", "Kind"], rows, [2])
+    return table(["Modality", "Examples that have it", "Values", "Length", "Range", "Kind"], rows, [2])
 
 
 def _patterns(survey: Survey) -> str:
@@ -136,7 +143,7 @@ HEAD = """<meta http-equiv="Content-Security-Policy" \
 content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 """
 MAIN = Template("""<header><div class="brand">fedmosaic · shard</div><h1>$site</h1><p class="lead">$lead</p>
-<div class="reason"><b>This page stays at the site.</b> It shows examples of the site's data.</div></header>
+<div class="reason"><b>This page stays at the site.</b> It shows examples of the site's data.</div>$concerns</header>
 <section id="headline" class="tiles">$tiles</section>
 <section id="modalities"><h2>Modalities</h2>$modalities</section>
 <section id="patterns"><h2>Which modalities the examples have</h2>$patterns</section>

@@ -1,22 +1,24 @@
 """Every file of a shard read once, as training reads it, and counted."""
 
+import math
 import os
 import statistics
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Any, Protocol
 
-import numpy as np
-from PIL import Image
-
-from common.data.media import Raw, Sound, Value
+from common.data.finder import Finder, measured
+from common.data.media import Raw, Value
 from common.data.shard import Record, Shard
+from common.encoders.base import Encoder
+from common.findings import Findings
 from common.types import Modality, subset_name, subsets
 from deploy.inspection.generated import Generated, read_generated
 from deploy.progress import tracked
 
+METADATA = "metadata.jsonl"
 NOTHING = "nothing"
 """The name of the pattern of an example without any readable value."""
 
@@ -35,21 +37,21 @@ class Broken:
 class Values:
     """The readable values of one modality. lengths: in the unit that `measured` gives."""
 
-    forms: Counter[str] = field(default_factory=Counter)
+    finder: Finder
     lengths: list[float] = field(default_factory=list)
     unit: str = ""
 
     def add(self, raw: Raw) -> None:
-        """Count a value in."""
-        form, length, self.unit = measured(raw)
-        self.forms[form] += 1
+        """Note the length of a value."""
+        _, length, self.unit = measured(raw)
         self.lengths.append(length)
 
     @property
     def form(self) -> str:
         """The most frequent form, and how many others there are."""
-        most = "".join(form for form, _ in self.forms.most_common(1))
-        others = self.forms.total() - self.forms[most]
+        forms = self.finder.forms
+        most = "".join(form for form, _ in forms.most_common(1))
+        others = forms.total() - forms[most]
         return f"{most}; {others} others" if others else most
 
     @property
@@ -61,6 +63,25 @@ class Values:
         if low == high:
             return f"{low} {self.unit.removesuffix('s') if low == '1' else self.unit}"
         return f"{low} to {high} {self.unit}, median {middle}"
+
+    @property
+    def range(self) -> str:
+        """From the smallest number in any value to the largest."""
+        low, high = self.finder.low, self.finder.high
+        return f"{low:.3g} to {high:.3g}" if math.isfinite(low) and math.isfinite(high) else ""
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        found, low, high = self.finder.found(), self.finder.low, self.finder.high
+        said: dict[str, Any] = {
+            "values": len(self.lengths),
+            "forms": dict(self.finder.forms.most_common()),
+            "constant": found.constant,
+            "conflicting": [[record.id for record in same] for same in self.finder.conflicts()],
+        }
+        if self.lengths:
+            said |= {"unit": self.unit, "shortest": min(self.lengths), "longest": max(self.lengths)}
+        return said | ({"lowest": low, "highest": high} if math.isfinite(low) and math.isfinite(high) else {})
 
 
 class Looker(Protocol):
@@ -84,13 +105,16 @@ class Survey:
     values: Counter[tuple[str, Modality]] = field(default_factory=Counter)
     patterns: Counter[str] = field(default_factory=Counter)
     broken: list[Broken] = field(default_factory=list)
+    encoders: Mapping[Modality, Encoder] = field(default_factory=dict)
+    duplicates: dict[Modality, int] = field(default_factory=dict)
 
     def add(self, record: Record, looker: Looker | None) -> None:
         """Read the values of an example and count them."""
         raws, broken = dict[Modality, Raw](), dict[Modality, str]()
         for modality in self.modalities:
             if record.has(modality):
-                self._read(record.id, modality, record.value(modality), raws, broken)
+                rate = self.shard.info.rates.get(modality)
+                self._read(record, modality, Value(record.value(modality), rate=rate), raws, broken)
         self.examples[record.label] += 1
         self.patterns[subset_name(raws) or NOTHING] += 1
         for modality, raw in raws.items():
@@ -98,19 +122,29 @@ class Survey:
             self.values[record.label, modality] += 1
         for found in self.generated:
             if (value := found.values.get(record.id)) is not None and found.modality not in raws | broken:
-                self._read(record.id, found.modality, value, raws, broken)
+                self._read(record, found.modality, Value(value, generated=True), raws, broken)
         if looker:
             looker.look(record, raws, broken)
 
     def _read(
-        self, name: str, modality: Modality, value: str | Path, raws: dict[Modality, Raw], broken: dict[Modality, str]
+        self, record: Record, modality: Modality, value: Value, raws: dict[Modality, Raw], broken: dict[Modality, str]
     ) -> None:
-        try:
-            raws[modality] = Value(value).read()
-        except ValueError as error:
-            file = Path(os.path.relpath(value, self.shard.folder.resolve()))
-            broken[modality] = str(error).removeprefix(f"{file.name}: ")
-            self.broken.append(Broken(name, modality, str(file), broken[modality]))
+        finder = Finder(modality) if value.generated else self.modalities[modality].finder
+        raw = finder.take(record, value, partial(_checked, encoder=self.encoders.get(modality)))
+        if raw is not None:
+            raws[modality] = raw
+            return
+        broken[modality] = finder.broken[record.id]
+        self.broken.append(Broken(record.id, modality, self._name_of(value), broken[modality]))
+
+    def _name_of(self, value: Value) -> str:
+        if isinstance(value.source, str):
+            return METADATA
+        return os.path.relpath(value.source, self.shard.folder.resolve())
+
+    def findings(self) -> dict[Modality, Findings]:
+        """By modality, as a site would tell them when it is introduced."""
+        return {modality: values.finder.found() for modality, values in self.modalities.items()}
 
     @property
     def complete(self) -> int:
@@ -136,9 +170,9 @@ class Survey:
                 for label in info.classes
             },
             "modalities": {
-                modality: {"values": values.forms.total(), "forms": dict(values.forms.most_common()), **_range(values)}
-                for modality, values in self.modalities.items()
+                modality: values.to_json() for modality, values in self.modalities.items()
             },
+            "duplicates": self.duplicates,
             "patterns": {name: self.patterns[name] for name in self.pattern_names},
             "generated": [
                 {"modality": made.modality, "completer": made.completer, "values": len(made.values),
@@ -149,42 +183,35 @@ class Survey:
         }  # fmt: skip
 
 
-def _range(values: Values) -> dict[str, Any]:
-    if not values.lengths:
-        return {}
-    return {"unit": values.unit, "shortest": min(values.lengths), "longest": max(values.lengths)}
+def _checked(raw: Raw, encoder: Encoder | None) -> Raw:
+    if encoder is not None:
+        encoder.check(raw)
+    return raw
 
 
-def survey(shard: Shard, looker: Looker | None = None) -> Survey:
-    """Read every value of a shard, with a bar where that takes long.
+def survey(
+    shard: Shard,
+    looker: Looker | None = None,
+    encoders: Mapping[Modality, Encoder] | None = None,
+    other: Shard | None = None,
+) -> Survey:
+    """Read every value of a shard, with a bar where that takes long. encoders: of an experiment, which are to take the
+    values. other: a shard, the test examples say, that should have none of the same files.
 
     Raises ShardError when the folder of generated values is not as `fedmosaic complete` writes it.
     """
-    found = Survey(shard, read_generated(shard), {m: Values() for m in sorted(shard.info.modalities)})
-    for record in tracked(shard.records, "reading"):
-        found.add(record, looker)
+    found = _survey(shard, looker, encoders or {})
+    if other is not None:
+        theirs = _survey(other, None, {}).modalities
+        for modality in found.modalities.keys() & theirs.keys():
+            same = found.modalities[modality].finder.digests & theirs[modality].finder.digests
+            found.duplicates |= {modality: len(same)} if same else {}
     return found
 
 
-def measured(raw: Raw) -> tuple[str, float, str]:
-    """What kind of value it is, its length, and the unit of the length."""
-    if isinstance(raw, Sound):
-        return f"sound, {raw.rate} Hz, {_channels(raw.samples.shape[1])}", len(raw.samples) / raw.rate, "seconds"
-    if isinstance(raw, Image.Image):
-        return f"picture, {raw.width} × {raw.height}, {raw.mode}", max(raw.size), "pixels"
-    if isinstance(raw, str):
-        return "text", len(raw.split()), "words"
-    if is_frames(raw):
-        return f"frames, {raw.shape[2]} × {raw.shape[1]}", len(raw), "frames"
-    if raw.ndim in (1, 2):
-        return f"signal, {_channels(raw[0].size)}", len(raw), "samples"
-    return f"array, {' × '.join(map(str, raw.shape))}", raw.size, "numbers"
-
-
-def _channels(count: int) -> str:
-    return f"{count} channel{'s' * (count != 1)}"
-
-
-def is_frames(array: np.ndarray[Any, Any]) -> bool:
-    """Whether an array is [T, H, W, 3], the frames of a video."""
-    return array.ndim == 4 and array.shape[3] == 3
+def _survey(shard: Shard, looker: Looker | None, encoders: Mapping[Modality, Encoder]) -> Survey:
+    values = {m: Values(Finder(m)) for m in sorted(shard.info.modalities)}
+    found = Survey(shard, read_generated(shard), values, encoders=encoders)
+    for record in tracked(shard.records, "reading"):
+        found.add(record, looker)
+    return found

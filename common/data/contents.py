@@ -1,0 +1,84 @@
+"""What a file really is, when it is not what its name says."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+PICTURE, RECORDING, ARRAY = "picture", "recording", "array"
+OURS: dict[bytes, tuple[str, str]] = {
+    b"\x89PNG": ("PNG", PICTURE),
+    b"\xff\xd8\xff": ("JPEG", PICTURE),
+    b"GIF8": ("GIF", PICTURE),
+    b"BM": ("BMP", PICTURE),
+    b"fLaC": ("FLAC", RECORDING),
+    b"OggS": ("Ogg", RECORDING),
+    b"ID3": ("MP3", RECORDING),
+    b"\x93NUMPY": ("NumPy", ARRAY),
+}
+"""What could be read under another name: format and family, by the first bytes."""
+MAGIC: dict[bytes, str] = {
+    b"%PDF": "a PDF document",
+    b"PK\x03\x04": "a zip archive (or an office document)",
+    b"\x1f\x8b": "a gzip archive",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"Rar!": "a RAR archive",
+    b"\x89HDF": "an HDF5 file (as newer .mat files are)",
+    b"MATLAB": "a MATLAB file",
+    b"\x80\x04": "a Python pickle, which is never loaded",
+    b"II*\x00": "a TIFF picture: save it as PNG",
+    b"MM\x00*": "a TIFF picture: save it as PNG",
+    b"\x1aE\xdf\xa3": "a Matroska or WebM video",
+}
+"""What nobody here reads, by the first bytes."""
+PAGE = "a web page (HTML), as a failed download leaves it"
+WORDS: dict[bytes, str] = {
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself: fetch it with 'git lfs pull'",
+    b"/annex/objects": "a git-annex pointer, not the file itself: fetch it with 'git annex get'",
+    b"<svg": "an SVG drawing: save it as PNG",
+    b"<!doctype html": PAGE,
+    b"<html": PAGE,
+    b"<head": PAGE,
+    b"<?xml": "an XML text",
+    b"{": "a JSON text",
+}
+"""The same of text files, without regard to case and to blanks before it."""
+RIFF = {b"WAVE": ("WAV", RECORDING), b"WEBP": ("WebP", PICTURE)}
+BRANDS = {
+    b"heic": "a HEIC picture (of an iPhone): save it as JPEG or PNG",
+    b"heix": "a HEIC picture (of an iPhone): save it as JPEG or PNG",
+    b"mif1": "a HEIF picture: save it as JPEG or PNG",
+    b"msf1": "a HEIF picture: save it as JPEG or PNG",
+    b"avif": "an AVIF picture: save it as JPEG or PNG",
+    b"M4A ": "an M4A (AAC) recording: save it as WAV, FLAC or MP3",
+    b"qt  ": "a QuickTime video",
+}
+"""Of the ISO base media format, by the brand at byte 8."""
+DICOM_AT = 128
+HEAD = 512
+
+
+def actual(path: Path, family: str) -> str | None:
+    """What a file is that the decoder of a family could not read; None when its first bytes say nothing else."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError:
+        return None
+    if not head:
+        return "an empty file"
+    if not head.strip(b"\0"):
+        return "a file of zeros, as an interrupted copy leaves it"
+    if head[DICOM_AT : DICOM_AT + 4] == b"DICM":
+        return "a DICOM file: save it as PNG"
+    if head[4:8] == b"ftyp":
+        return BRANDS.get(head[8:12], "an MP4 video")
+    if ours := RIFF.get(head[8:12]) if head[:4] == b"RIFF" else _beginning(head, OURS):
+        return f"a file of format {ours[0]}, which is a {ours[1]}" if ours[1] != family else None
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return _beginning(head, MAGIC) or _beginning(text, WORDS)
+
+
+def _beginning(head: bytes, known: Mapping[bytes, T]) -> T | None:
+    return next((what for beginning, what in known.items() if head.startswith(beginning)), None)

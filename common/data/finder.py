@@ -1,0 +1,137 @@
+"""Values of a modality on their way from the shard to the model: prepared, and what they are like noted."""
+
+import hashlib
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Set
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from common.data.media import TEXTS, Raw, Value
+from common.data.series import Series
+from common.data.shard import Record
+from common.data.sounds import Sound
+from common.findings import LONGEST, NAMED, Findings
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+FAULTS = (ValueError, RuntimeError, ArithmeticError, MemoryError)
+"""What preparing one value may raise without ending a run: the value is unreadable."""
+SILENT = 1e-4
+"""Range of a recording's samples up to which it is silent: three steps of 16 bits."""
+
+
+class Finder:
+    """Takes the values of one modality, one after the other, and notes what they are like.
+
+    broken: by example, why its value cannot be had. low, high: of the numbers of all values, infinite while there are
+    none.
+    """
+
+    def __init__(self, modality: str) -> None:
+        self.broken: dict[str, str] = {}
+        self.low, self.high = math.inf, -math.inf
+        self.forms = Counter[str]()
+        self._modality = modality
+        self._values = self._constant = 0
+        self._owners: dict[bytes, list[Record]] = {}
+
+    def take(self, record: Record, value: Value, prepare: Callable[[Raw], T]) -> T | None:
+        """What `prepare` makes of a value; None, logged, when it cannot be had."""
+        self._values += 1
+        try:
+            raw = value.read()
+            prepared = prepare(raw)
+        except FAULTS as error:
+            log.warning("%s of example %s is treated as missing: %s", self._modality, record.id, error)
+            self.broken[record.id] = reason(error, value)
+            return None
+        low, high = extent(raw)
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self._constant += high - low <= (SILENT if isinstance(raw, Sound) else 0)
+        self.forms[measured(raw)[0]] += 1
+        if not value.generated and (digest := digest_of(value.source)):
+            self._owners.setdefault(digest, []).append(record)
+        return prepared
+
+    @property
+    def digests(self) -> Set[bytes]:
+        """Of the readable files, texts excepted."""
+        return self._owners.keys()
+
+    def conflicts(self) -> list[list[Record]]:
+        """Examples whose files have the same bytes and whose labels differ."""
+        return [same for same in self._owners.values() if len({record.label for record in same}) > 1]
+
+    def found(self) -> Findings:
+        """What may be told."""
+        return Findings(
+            values=self._values,
+            unreadable=len(self.broken),
+            reasons=dict(Counter(self.broken.values()).most_common(NAMED)),
+            constant=self._constant,
+            conflicting=sum(map(len, self.conflicts())),
+            forms={form[:LONGEST]: count for form, count in self.forms.most_common(NAMED)},
+        )
+
+
+def reason(error: Exception, value: Value) -> str:
+    """Why a value cannot be had, without the name of its file, so that equal reasons are counted together."""
+    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+    name = value.source.name if isinstance(value.source, Path) else ""
+    return (kind + str(error).removeprefix(f"{name}: "))[:LONGEST]
+
+
+def extent(raw: Raw) -> tuple[float, float]:
+    """The smallest and the largest number of a value; of a recording with channels or a picture in colour those of the
+    channel where they differ most. Equal ones say nothing: silence, a picture in one colour. Of a text -inf, inf."""
+    if isinstance(raw, str):
+        return -math.inf, math.inf
+    if isinstance(raw, Image.Image):
+        bands = np.array(raw.getextrema(), dtype=float).reshape(-1, 2)
+    elif isinstance(raw, Sound):
+        bands = np.stack([raw.samples.min(axis=0), raw.samples.max(axis=0)], axis=1).astype(float)
+    else:
+        values = raw.values if isinstance(raw, Series) else raw
+        return float(values.min()), float(values.max())
+    low, high = bands[np.diff(bands, axis=1)[:, 0].argmax()]
+    return float(low), float(high)
+
+
+def digest_of(source: str | Path) -> bytes | None:
+    """What files with the same bytes share; None of a text, as different examples may well have the same words."""
+    if isinstance(source, str) or source.suffix.lower() in TEXTS:
+        return None
+    with source.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def measured(raw: Raw) -> tuple[str, float, str]:
+    """What kind of value it is, its length, and the unit of the length."""
+    if isinstance(raw, Sound):
+        return f"sound, {raw.rate} Hz, {_channels(raw.samples.shape[1])}", len(raw.samples) / raw.rate, "seconds"
+    if isinstance(raw, Image.Image):
+        return f"picture, {raw.width} × {raw.height}, {raw.mode}", max(raw.size), "pixels"
+    if isinstance(raw, str):
+        return "text", len(raw.split()), "words"
+    if isinstance(raw, Series):
+        form, length, unit = measured(raw.values)
+        return f"{form}, {raw.rate:g} per second", length, unit
+    if is_frames(raw):
+        return f"frames, {raw.shape[2]} × {raw.shape[1]}", len(raw), "frames"
+    if raw.ndim in (1, 2):
+        return f"signal, {_channels(raw[0].size)}", len(raw), "samples"
+    return f"array, {' × '.join(map(str, raw.shape))}", raw.size, "numbers"
+
+
+def is_frames(array: np.ndarray[Any, Any]) -> bool:
+    """Whether an array is [T, H, W, 3], the frames of a video."""
+    return array.ndim == 4 and array.shape[3] == 3
+
+
+def _channels(count: int) -> str:
+    return f"{count} channel{'s' * (count != 1)}"

@@ -1,0 +1,92 @@
+"""Pictures as people see them: upright, without transparency, 8 bits a channel, in grey or colour."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+MOST_BYTES = 280_000_000
+"""Of a decoded picture in memory, 70 million pixels in colour or 280 million in grey; a larger one is refused."""
+LARGEST_SIDE = 4096
+"""Pixels; a larger picture is reduced by a whole number when it is read, as no encoder sees as many."""
+GREY_MODES = {"1", "L", "LA", "La"}
+BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
+"""A decoded pixel's, by mode; 4 in all others."""
+BAND = 256
+"""Rows of a large picture, after reduction, that are converted together: all at once would be copied several times."""
+WHITE = (255, 255, 255, 255)
+
+
+def read_picture(path: Path) -> Image.Image:
+    """The picture of a file, the first one of an animation, as `plain` has it.
+
+    Raises what Pillow raises, and ValueError for a picture that is too large to be decoded.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # about sizes, which are checked here, and about damaged notes beside the pixels
+        with Image.open(path) as picture:
+            if picture.format == "JPEG":
+                picture.draft(None, (LARGEST_SIDE, LARGEST_SIDE))  # decodes at 1/2, 1/4 or 1/8 of the size, not below
+            _check_size(picture)
+            picture.load()
+            return plain(picture)
+
+
+def plain(picture: Image.Image) -> Image.Image:
+    """Mode L or RGB, upright as the orientation noted in the file says, on a white ground where it is transparent, and
+    16-bit values divided by 257: the whole range of the file is the whole range of the result.
+
+    Raises ValueError for values of an unknown range (mode F).
+    """
+    factor = -(-max(picture.size) // LARGEST_SIDE)
+    seen = _opaque(picture) if factor == 1 else _reduced(picture, factor)
+    if seen is not picture:
+        seen.info = picture.info  # which notes the orientation
+    return ImageOps.exif_transpose(seen)
+
+
+def _check_size(picture: Image.Image) -> None:
+    pixels = picture.width * picture.height
+    if pixels * BYTES.get(picture.mode, 4) > MOST_BYTES:
+        raise ValueError(f"too large: {picture.width} x {picture.height} pixels ({pixels / 1e6:.0f} million)")
+
+
+def _opaque(picture: Image.Image) -> Image.Image:
+    """Mode L or RGB."""
+    if picture.mode == "F":
+        raise ValueError("a picture of floating-point values, whose range is not known: save it with 8 or 16 bits")
+    if picture.mode.startswith("I"):
+        return _from_16_bits(picture)
+    wanted = "L" if picture.mode in GREY_MODES else "RGB"
+    if not picture.has_transparency_data:
+        return picture if picture.mode == wanted else picture.convert(wanted)
+    ground = Image.new("RGBA", picture.size, WHITE)
+    ground.alpha_composite(picture.convert("RGBA"))
+    return ground.convert(wanted)
+
+
+def _from_16_bits(picture: Image.Image) -> Image.Image:
+    values = np.asarray(picture).astype(np.int64)
+    if values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
+        raise ValueError(f"values from {values.min()} to {values.max()}, 0 to 65535 is needed")
+    grey = np.rint(values / 257).astype(np.uint8)
+    if (transparent := picture.info.get("transparency")) is not None:
+        grey[values == transparent] = 255
+    return Image.fromarray(grey)
+
+
+def _reduced(picture: Image.Image, factor: int) -> Image.Image:
+    """The opaque picture with the mean of factor x factor pixels for each."""
+    bands = [_opaque(_rows(picture, top, top + BAND * factor)).reduce(factor)
+             for top in range(0, picture.height, BAND * factor)]  # fmt: skip
+    whole = Image.new(bands[0].mode, (bands[0].width, sum(band.height for band in bands)))
+    for index, band in enumerate(bands):
+        whole.paste(band, (0, index * BAND))
+    return whole
+
+
+def _rows(picture: Image.Image, top: int, bottom: int) -> Image.Image:
+    return picture.crop((0, top, picture.width, min(bottom, picture.height)))
