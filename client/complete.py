@@ -69,10 +69,11 @@ class _Completion:
         known = read_lines(self.folder)
         missing = [record for record in wanted if record.id not in known]
         count = Count(before=len(wanted) - len(missing))
+        batches = self._written(missing)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / RECIPE).write_text(json.dumps(self.reference, indent=1) + "\n", encoding="utf-8")
         progress(self.modality, count.before, len(wanted))
-        for lines in self._written(missing):
+        for lines in batches:
             self._append(lines)
             for line in lines:
                 _tell(count, line)
@@ -80,13 +81,14 @@ class _Completion:
         return count
 
     def _written(self, records: Sequence[Record]) -> Iterator[list[dict[str, Any]]]:
-        """Lines of completed.jsonl, a batch at a time; the files are there when a line is."""
+        """Lines of completed.jsonl, a batch at a time; the files are there when a line is. The models are loaded when
+        this is called: without them nothing is written."""
         if not records:
-            return
+            return iter(())
         generator = self.options.load(self.modality, self.device)
         ranker = load_open_clip(self.options.ranker, self.device) if self.options.ranker else None
-        for start in range(0, len(records), self.options.batch_size):
-            yield self._batch(records[start : start + self.options.batch_size], generator, ranker)
+        size = self.options.batch_size
+        return (self._batch(records[i : i + size], generator, ranker) for i in range(0, len(records), size))
 
     def _batch(self, records: Sequence[Record], generator: Generator, ranker: OpenClip | None) -> list[dict[str, Any]]:
         lines, requests, asked = [], [], []

@@ -22,7 +22,7 @@ from common.yaml_file import read_yaml
 
 log = logging.getLogger(__name__)
 
-ALWAYS = ("site", "round", "modalities", "classes", "num_examples")
+ALWAYS = ("site", "round", "modalities", "classes", "num_examples", "local_dp")
 """What leaves with every introduction and update: without it there is no federation."""
 METRICS = ("losses", "unreadable", "findings", "unusable", "seconds")
 LABEL_COUNTS = ("validation",)
@@ -38,6 +38,10 @@ class LocalDP(Options):
     """The L2 norm to which the update's difference to the received parameters is cut."""
     noise: float = Field(gt=0)
     """Standard deviation of the Gaussian noise that is then added to every value, in units of `clip`."""
+
+    def __str__(self) -> str:
+        """Short, for logs."""
+        return f"local_dp: clip {self.clip:g}, noise {self.noise:g}"
 
 
 class Policy(Options):
@@ -69,6 +73,22 @@ class Policy(Options):
         if not set(self.modalities) & set(shard.info.modalities):
             raise PolicyError("none of the modalities that this site's policy names is in its shard")
         return shard.only(self.modalities)
+
+    def in_words(self) -> list[str]:
+        """What holds, a sentence each, for the person who is to know it."""
+        taking = ", ".join(self.modalities) if self.modalities is not None else "all modalities of the shard"
+        counts = "" if self.label_counts else "; counts by class do not"
+        said = [
+            f"{taking} may take part",
+            f"losses, timings and reasons of errors leave{counts}" if self.metrics else "no figures leave",
+        ]
+        if self.min_examples > 1:
+            said.append(f"no update of fewer than {self.min_examples} training examples leaves")
+        if self.max_updates is not None:
+            said.append(f"at most {self.max_updates} updates leave, ever")
+        if self.local_dp is None:
+            return [*said, "updates leave as they are, without noise"]
+        return [*said, f"updates are blurred before they leave ({self.local_dp}), which costs accuracy"]
 
     def check_examples(self, count: int) -> None:
         """Raises PolicyError when an update of `count` training examples may not leave."""

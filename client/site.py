@@ -112,6 +112,7 @@ class Site:
             "modalities": here.loaded.examples.modalities,
             "classes": here.shard.info.classes,
             "num_examples": len(here.loaded.ids),
+            "local_dp": str(self._policy.local_dp or ""),
             "findings": {m: found.model_dump() for m, found in here.loaded.findings.items()},
             "unusable": here.loaded.unusable,
         }

@@ -10,7 +10,7 @@ from client.methods.base import Method, Round
 from common.blocks import all_finite
 from common.config import Experiment, Train
 from common.data.loader import batches
-from common.errors import TrainingError
+from common.errors import DIVERGED, TrainingError
 from common.models.base import MultimodalModel
 from common.seeding import seeded, torch_rng
 from common.types import Batch, Modality
@@ -44,7 +44,7 @@ def train(model: MultimodalModel, examples: Batch, experiment: Experiment, numbe
             log.info("round %d, epoch %d: %s", number, epoch + 1, losses)
     method.end_round(model, examples, context)
     if not all_finite(model.parameters()):
-        raise TrainingError("training diverged: parameters are not finite; a lower train.lr may help")
+        raise TrainingError(f"{DIVERGED}: parameters are not finite; a lower train.lr may help")
     return losses
 
 
@@ -85,7 +85,7 @@ def _epoch(
         total = torch.stack(list(terms.values())).sum()
         if not math.isfinite(float(total.detach())):
             listed = ", ".join(f"{name} {float(term.detach()):.3g}" for name, term in terms.items())
-            raise TrainingError(f"training diverged: {listed}; a lower train.lr may help")
+            raise TrainingError(f"{DIVERGED}: {listed}; a lower train.lr may help")
         optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
         method.after_backward(model, context)

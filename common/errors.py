@@ -51,6 +51,10 @@ class PolicyError(FedmosaicError):
     """What a site refuses because its own policy says so, or cannot be read."""
 
 
+DIVERGED = "training diverged"
+"""How the words of a `TrainingError` begin when a loss or a parameter is no longer finite."""
+
+
 class TrainingError(FedmosaicError):
     """Local training that cannot go on."""
 

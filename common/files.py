@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+UNFINISHED = ".partial"
+"""The folder inside of another one, or the end of a name, of what is not finished."""
+LEFTOVERS = {UNFINISHED, "lost+found"}
+
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file under another name, force it to the disk, and give it its name.
@@ -27,22 +31,45 @@ def write_whole(path: Path, data: bytes) -> None:
         raise
 
 
+def is_free(folder: Path) -> bool:
+    """Whether `whole_folder` may write a folder: it is not there, or holds nothing but what an interrupted command or a
+    new file system left.
+
+    Raises OSError when it cannot be looked at.
+    """
+    if not folder.exists():
+        return True
+    return folder.is_dir() and all(path.name in LEFTOVERS for path in folder.iterdir())
+
+
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A new folder under another name, which gets its own at the end; with an error it is gone. An empty folder may be
-    where `folder` is to be.
+    """A folder to write to, whose content is in `folder` at the end, and gone with an error.
+
+    A folder that is not there yet appears at once. One that is there may be a mounted volume, beside which nothing can
+    be written and over which nothing can be renamed: its content is made inside, and moved up at the end, what was
+    written last coming last.
 
     Raises OSError when that is not possible.
     """
     out = folder.resolve()
-    unfinished = out.with_name(f".{out.name}.partial")
+    there = out.is_dir()
+    unfinished = out / UNFINISHED if there else out.with_name(f".{out.name}{UNFINISHED}")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         unfinished.mkdir(parents=True)
         yield unfinished
-        unfinished.rename(out)
+        if there:
+            _move_up(unfinished)
+        else:
+            unfinished.rename(out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _move_up(folder: Path) -> None:
+    for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns):
+        path.rename(folder.parent / path.name)
 
 
 def _sync(folder: Path) -> None:

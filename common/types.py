@@ -118,13 +118,15 @@ def _counts(columns: Mapping[Modality, Tensor]) -> dict[Modality, int]:
 
 @dataclass(frozen=True)
 class Site:
-    """What a site says of itself when it is introduced."""
+    """What a site says of itself when it is introduced. local_dp: the noise that its policy adds to its updates, if
+    any, in words."""
 
     name: str
     modalities: frozenset[Modality]
     classes: tuple[str, ...]
     num_examples: int
     findings: Mapping[Modality, Findings]
+    local_dp: str = ""
 
 
 @dataclass(frozen=True)

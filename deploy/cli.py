@@ -1,6 +1,7 @@
 """The command `fedmosaic`."""
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -37,17 +38,25 @@ COMMANDS = (
     *(certs, superlink, register, node, doctor, completion),
 )
 """In the order of `fedmosaic --help`: a user's data and runs, what comes of them, several hosts."""
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_PIPE = 1, 2, 130, 128 + signal.SIGPIPE
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run a command and exit: 0 done, 1 the run failed, 2 a mistake in what was asked for, 130 interrupted."""
+    """Run a command and exit: 0 done, 1 the run failed, 2 a mistake in what was asked for, 130 interrupted, 141 when
+    whoever read the output has gone."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a sign that the terminal does not have is no reason to fail
     for number in (signal.SIGTERM, signal.SIGINT):  # the latter is ignored in jobs that a script starts with &
         signal.signal(number, _interrupt)
     os.environ.setdefault("TQDM_DISABLE", "1")  # the bars of flwr-datasets; ours say what matters
     options = parser().parse_args(arguments)
     try:
         options.command(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
+        sys.exit(EXIT_PIPE)
     except (ConfigError, DataError, ModelError) as error:
         _fail(error, EXIT_USAGE)
     except FedmosaicError as error:

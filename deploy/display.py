@@ -2,7 +2,9 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,9 +18,11 @@ from common.printable import printable
 from common.types import subset_name
 from common.units import human
 from server.attention import concerns, findings_of
-from server.record import read_rounds
+from server.record import read_rounds, read_status
 
 POLL_SECONDS = 0.2
+LONG_SECONDS = 8.0
+"""How long the same is waited for before a line says so."""
 
 
 class Followed(Protocol):
@@ -67,13 +71,38 @@ def follow(launched: Followed, experiment: Experiment) -> None:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task("waiting for clients", total=experiment.federation.rounds)
+        task = progress.add_task("waiting for the server to start", total=experiment.federation.rounds)
+        goings_on = GoingsOn(console, progress, task)
         for _ in launched.wait():
             for line in _rounds(launched)[shown:]:
                 shown += 1
                 _show_round(console, progress, task, experiment, line)
+            goings_on.show(launched.run_folder)
         for line in _rounds(launched)[shown:]:
             _show_round(console, progress, task, experiment, line)
+
+
+class GoingsOn:
+    """Says what a run waits for: beside the bar at once, and in a line of its own, once, when that goes on for long or
+    where there is no bar."""
+
+    def __init__(self, console: Console, progress: Progress, task: TaskID) -> None:
+        self._console, self._progress, self._task = console, progress, task
+        self._text, self._since, self._printed = "", time.monotonic(), ""
+
+    def show(self, folder: Path | None) -> None:
+        """Look what the run folder says now."""
+        text, until = read_status(folder) if folder else ("", None)
+        now = time.monotonic()
+        if text != self._text:
+            self._text, self._since = text, now
+            self._progress.update(self._task, description=printable(text.splitlines()[0]) if text else "")
+        if text and text != self._printed and now - self._since > LONG_SECONDS:
+            self._printed = text
+            end = f", until {datetime.fromtimestamp(until):%H:%M:%S}" if until else ""
+            first, *more = text.splitlines()
+            for line in (f"{first}{end}", *more):
+                self._console.print(Text(printable(line), style="dim"), soft_wrap=True)
 
 
 def _rounds(launched: Followed) -> list[dict[str, Any]]:

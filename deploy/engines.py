@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,8 +201,11 @@ class Plan:
 
 
 @contextmanager
-def launch(plan: Plan, link: Link | None = None, watch: bool = True) -> Iterator[Launch]:
-    """Submit a run; at the end, however it comes, everything that was started for it is stopped.
+def launch(
+    plan: Plan, link: Link | None = None, watch: bool = True, say: Callable[[str], None] = lambda _: None
+) -> Iterator[Launch]:
+    """Submit a run; at the end, however it comes, everything that was started for it is stopped. say: hears what is
+    being started.
 
     watch: whether the run folder is on this machine; else it is a path of the SuperLink's host.
 
@@ -219,16 +222,21 @@ def launch(plan: Plan, link: Link | None = None, watch: bool = True) -> Iterator
         }
         processes = Processes(logs, env)
         try:
-            link = link or _start_superlink(processes, work, simulation=plan.engine == "simulation")
+            if link is None:
+                say("starting a SuperLink")
+                link = _start_superlink(processes, work, simulation=plan.engine == "simulation")
             flower = FlowerCommand(work / "cli", link, processes.env)
             make_app_folder(work / "app", plan.settings())
             clients = plan.experiment.data.clients
             if plan.engine == "processes":
                 vital = plan.experiment.federation.min_replies is None
+                say(f"starting {clients} SuperNodes")
                 _start_nodes(processes, work, plan.shards, clients, vital)
             workers = "client-resources-num-cpus=1 client-resources-num-gpus=0.0"
             federation = f"num-supernodes={clients} {workers}" if plan.engine == "simulation" else ""
+            say(f"submitting the run to the SuperLink at {link.address}")
             run_id = flower.submit(work / "app", federation)
+            say(f"run {run_id} is submitted; logs: {logs if watched else 'at the SuperLink and its nodes'}")
             yield from _followed(Launch(run_id, flower, processes, watched), foreign=plan.engine == "superlink")
         finally:
             processes.stop()
@@ -273,4 +281,5 @@ def _start_nodes(processes: Processes, work: Path, shards: Path, clients: int, v
             "--node-config",
             f"shard={json.dumps(str(shard))}",
         ]
-        processes.start(f"supernode-{index}", command, work, vital, env)
+        remedy = f"with federation.min_replies (now {clients}, all) a run goes on without some of its nodes"
+        processes.start(f"supernode-{index}", command, work, remedy if vital else None, env)

@@ -14,7 +14,7 @@ from common.config import RESERVED, ModalityName
 from common.data.media import KNOWN, TEXTS
 from common.data.shard import Example, Media, ShardInfo, ShardWriter, Written
 from common.errors import ConfigError, ShardError
-from common.files import whole_folder
+from common.files import is_free, whole_folder
 from common.types import Modality
 from deploy.certs import is_site_name
 from deploy.progress import tracked
@@ -181,7 +181,7 @@ def _matchless(
 
 
 def _output_mistakes(out: Path, site: str) -> Iterable[str]:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if not is_free(out):
         yield f"--out: {out} exists and is not empty"
     if not is_site_name(site):
         yield f"{site!r} cannot be a site's name: give another one with --site, of letters, digits, '.', '_' and '-'"

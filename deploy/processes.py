@@ -28,14 +28,20 @@ class Processes:
         self.env = {**os.environ, **env, MARK: self.mark}
         self._guard = _start_guard(self.mark)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._vital: set[str] = set()
+        self._vital: dict[str, str] = {}
 
     def start(
-        self, name: str, command: Sequence[str], cwd: Path, vital: bool = True, env: Mapping[str, str] | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        cwd: Path,
+        remedy: str | None = "",
+        env: Mapping[str, str] | None = None,
     ) -> None:
         """Start a process in a session of its own, so that Ctrl-C reaches only us and we end it in order.
 
-        vital: whether its end is a failure that `check` reports. env: what differs from the others' environment.
+        remedy: what would help against its end, which is a failure that `check` reports; None where it is none.
+        env: what differs from the others' environment.
         """
         with self.log(name).open("wb") as output:
             self._running[name] = subprocess.Popen(
@@ -47,8 +53,8 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        if vital:
-            self._vital.add(name)
+        if remedy is not None:
+            self._vital[name] = remedy
 
     def log(self, name: str) -> Path:
         """The file with a process's output."""
@@ -58,7 +64,8 @@ class Processes:
         """Raises RunError, with the end of its log, when a vital process has ended."""
         for name, process in self._running.items():
             if name in self._vital and process.poll() is not None:
-                raise RunError(f"{name} ended with status {process.returncode}:\n{tail(self.log(name))}")
+                remedy = f"\n  what would help: {self._vital[name]}" if self._vital[name] else ""
+                raise RunError(f"{name} ended with status {process.returncode}:\n{tail(self.log(name))}{remedy}")
 
     def stop(self) -> None:
         """End all: asked politely first, last started first, then by force."""

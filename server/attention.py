@@ -11,6 +11,8 @@ from pydantic import ValidationError
 
 from common.findings import Findings, unreadable_in_words
 
+LISTED = 5
+"""Names of classes that a sentence holds at most of a kind."""
 COMPARED = ("sound", "signal")
 """Kinds of which all sites should have the same form; pictures differ in size as a matter of course."""
 
@@ -36,7 +38,13 @@ def concerns(sites: Mapping[str, Any], classes: Sequence[str]) -> list[Concern]:
         for modality, findings in sorted(modalities.items())
         for what in [*_of_one(modality, findings), *_unusual(modality, findings, usual)]
     ]
-    return [*own, *(Concern("", f"classes {said} differ in case, blanks or accents only") for said in alike(classes))]
+    noisy = [
+        Concern(site, f"its policy adds noise to its updates ({said})")
+        for site, about in sorted(sites.items())
+        if isinstance(about, dict) and (said := about.get("local_dp"))
+    ]
+    near = [Concern("", f"classes {said} differ in case, blanks or accents only") for said in alike(classes)]
+    return [*own, *noisy, *near]
 
 
 def findings_of(about: Any) -> dict[str, Findings]:
@@ -54,6 +62,29 @@ def alike(names: Sequence[str]) -> Iterable[str]:
     for _, group in groupby(ordered, key=folded):
         if len(same := list(group)) > 1:
             yield " and ".join(map(repr, same))
+
+
+def unlike(given: Sequence[str], wanted: Sequence[str]) -> str:
+    """How one list of class names differs from another, e.g. "'Cat' instead of 'cat'"; a few names at most."""
+    lacking = [name for name in wanted if name not in set(given)]
+    besides = [name for name in given if name not in set(wanted)]
+    if not lacking and not besides:
+        return "the same names in another order"
+    near = {folded(name): name for name in lacking}
+    swapped = [(name, near[folded(name)]) for name in besides if folded(name) in near]
+    said = [f"{name!r} instead of {meant!r}" for name, meant in swapped[:LISTED]]
+    left = [name for name in lacking if name not in {meant for _, meant in swapped}]
+    more = [name for name in besides if name not in {name for name, _ in swapped}]
+    if len(swapped) > LISTED:
+        said.append(f"{len(swapped) - LISTED} more of the kind")
+    return ", ".join([*said, *_counted("without", left), *_counted("with", more)])
+
+
+def _counted(word: str, names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return [f"{word} {', '.join(map(repr, names[:LISTED]))}{more}"]
 
 
 def folded(name: str) -> str:

@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from server.checkpoint import Checkpoint, save_checkpoint
 from server.evaluate import TestSet
 from server.exchange import exchange
 from server.record import RunFolder
+from server.roster import listed
 from server.strategies.base import MultimodalStrategy
+from server.waiting import Waiting
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.2
@@ -119,7 +122,9 @@ class Federation:
     def _gather(self) -> None:
         """Wait for the clients and let them introduce themselves."""
         settings, clients = self.experiment.federation, self.experiment.data.clients
-        self.roster.gather(self.grid, clients, settings.wait_seconds)
+        until = time.time() + settings.wait_seconds
+        said = partial(self.run_folder.status, until=until)
+        self.roster.gather(self.grid, clients, settings.wait_seconds, said)
         if not self.strategy.can_satisfy():
             raise RunError(self.strategy.too_few(f"within {settings.wait_seconds:g} s"))
 
@@ -130,8 +135,10 @@ class Federation:
         """
         settings, strategy, roster = self.experiment.federation, self.strategy, self.roster
         deadline = time.monotonic() + settings.wait_seconds
+        until = time.time() + settings.wait_seconds
         roster.look(self.grid)
         while not strategy.can_satisfy():
+            self.run_folder.status(f"waiting for sites to come back{listed(roster.lost)}", until)
             if not roster.expecting(self.experiment.data.clients) or time.monotonic() > deadline:
                 raise RunError(strategy.too_few(f"within {settings.wait_seconds:g} s"))
             time.sleep(LOOK_SECONDS)
@@ -143,8 +150,10 @@ class Federation:
         self.strategy.begin_round(number, packed)
         for _ in range(1 + self.experiment.federation.retries):
             self._wait_until_possible()
-            messages = self.strategy.configure_train(number, packed, ConfigRecord(), self.grid)
+            messages = list(self.strategy.configure_train(number, packed, ConfigRecord(), self.grid))
+            waiting = Waiting(number, messages, self.strategy.sites, self.experiment, self.run_folder)
             for reply in exchange(self.grid, messages, self.experiment.federation.round_seconds):
+                waiting.heard(reply.node)
                 if reply.message is None:
                     self.strategy.lose(reply.node, reply.error)
                 else:
@@ -152,6 +161,7 @@ class Federation:
             if self.strategy.satisfied():
                 break
         exchanged = time.perf_counter()
+        self.run_folder.status(f"round {number}: aggregating and evaluating")
         arrays, _ = self.strategy.aggregate_train(number, [])
         assert arrays is not None
         params = wire.unpack(arrays)
@@ -236,6 +246,7 @@ class Federation:
             site.name: {
                 "modalities": sorted(site.modalities),
                 "num_examples": site.num_examples,
+                "local_dp": site.local_dp,
                 "unreadable": sum(found.unreadable for found in site.findings.values()),
                 "findings": {m: found.model_dump() for m, found in sorted(site.findings.items())},
             }

@@ -1,5 +1,6 @@
 """What a run leaves on disk."""
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -20,7 +21,7 @@ from server.files import append_line, write_whole
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS, PATIENCE_SECONDS = 1.0, 120.0
-METRICS, SUMMARY, LOCK = "metrics.jsonl", "summary.json", ".lock"
+METRICS, SUMMARY, STATUS, LOCK = "metrics.jsonl", "summary.json", "status.json", ".lock"
 RESERVED_BYTES = 1 << 20
 
 
@@ -54,6 +55,14 @@ class RunFolder:
         """Append the figures of a round."""
         append_line(self.folder / METRICS, json.dumps(line, allow_nan=False))
 
+    def status(self, text: str, until: float | None = None) -> None:
+        """Say what goes on, for whoever follows the run. until: the time (seconds since 1970) up to which is waited.
+        It is gone with a crash, which does no harm, so it need not be on the disk."""
+        partial = self.folder / f".{STATUS}.partial"
+        with contextlib.suppress(OSError):  # a full disk is told by what must be kept
+            partial.write_text(json.dumps({"text": text, "until": until}))
+            partial.replace(self.folder / STATUS)
+
     def model(self, params: Params, experiment: Experiment, classes: tuple[str, ...]) -> None:
         """Save the parameters, with what is needed to build their model."""
         about = {"experiment": experiment.to_json(), "classes": json.dumps(classes)}
@@ -62,6 +71,7 @@ class RunFolder:
     def summary(self, content: Mapping[str, Any]) -> None:
         """Save the summary: the last file of a run, so that its presence says that the run is over."""
         self._reserve.unlink(missing_ok=True)
+        (self.folder / STATUS).unlink(missing_ok=True)
         write_whole(self.folder / SUMMARY, json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
 
     def _claim(self, seconds: float) -> None:
@@ -120,6 +130,15 @@ def read_rounds(folder: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def read_status(folder: Path) -> tuple[str, float | None]:
+    """What goes on in a run, and up to when is waited; "" while nothing is known."""
+    try:
+        said = json.loads((folder / STATUS).read_text(encoding="utf-8"))
+        return str(said["text"]), said["until"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "", None
 
 
 def free_folder(wanted: Path) -> Path:

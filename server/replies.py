@@ -54,6 +54,7 @@ class Introduction(_Reply):
     classes: list[str]
     num_examples: Examples
     findings: dict[Modality, Findings] = Field(default_factory=dict)
+    local_dp: Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
 
 
 class TrainingReply(_Reply):
@@ -75,7 +76,8 @@ def read_introduction(content: Mapping[str, Any]) -> Site | Refusal:
     if "error" in content:
         return _read(Refusal, content)
     said = _read(Introduction, content)
-    return Site(said.site, frozenset(said.modalities), tuple(said.classes), said.num_examples, said.findings)
+    modalities, classes = frozenset(said.modalities), tuple(said.classes)
+    return Site(said.site, modalities, classes, said.num_examples, said.findings, said.local_dp)
 
 
 def read_training_reply(content: Mapping[str, Any], server_round: int, site: Site) -> TrainingReply:

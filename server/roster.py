@@ -10,7 +10,7 @@ question tells whether a site is back, is free, and what it holds now.
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -22,10 +22,13 @@ from common.config import Experiment
 from common.errors import WireError
 from common.findings import Findings
 from common.types import Site
+from server.attention import unlike
 from server.exchange import POLL_SECONDS
 from server.replies import Refusal, read_introduction
 
 log = logging.getLogger(__name__)
+NAMED = 8
+"""Sites that a sentence names at most."""
 INTRODUCTIONS = 3
 """How often in a row a node is asked that cannot answer, e.g. because its process is killed."""
 
@@ -54,17 +57,31 @@ class Roster:
         self._answered: dict[int, Site | None] = {}  # those not accepted; with the site, if only its name is taken
         self._failures: Counter[int] = Counter()
 
-    def gather(self, grid: Grid, count: int, seconds: float) -> None:
-        """Wait until `count` sites are free, the time is up, or nothing is left to wait for."""
-        deadline, seen = time.monotonic() + seconds, -1
+    def gather(self, grid: Grid, count: int, seconds: float, tell: Callable[[str], None] = lambda _: None) -> None:
+        """Wait until `count` sites are free, the time is up, or nothing is left to wait for. tell: hears who is there
+        whenever that changes."""
+        deadline, said = time.monotonic() + seconds, ""
         while True:
             self.look(grid)
-            if len(self._online) != seen:
-                seen = len(self._online)
-                log.info("%d of %d clients connected", seen, count)
+            if (words := self.in_words(count)) != said:
+                said = words
+                log.info("%s", words)
+                tell(words)
             if len(self.free) >= count or not self.expecting(count) or time.monotonic() >= deadline:
                 return
             time.sleep(2 * POLL_SECONDS)
+
+    def in_words(self, count: int) -> str:
+        """Who is there, of `count` sites, and what is known of the others."""
+        names = sorted(site.name for site in self.free.values())
+        shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+        said = [f"{len(names)} of {count} sites are ready{': ' if names else ''}{shown}"]
+        if self._asked:
+            said.append(f"{len(self._asked)} connected and reading their shards")
+        if absent := count - len(self._online):
+            said.append(f"{absent} not connected" if absent > 0 else f"{-absent} more connected than expected")
+        missing = sorted(self.lost.keys() | {name for name in self.known if name not in names})
+        return "; ".join([*said, f"missing: {', '.join(missing)}"] if missing else said)
 
     def expecting(self, count: int) -> bool:
         """Whether more sites may become free without anybody doing anything: one of `count` has not come or is lost, or
@@ -161,7 +178,7 @@ class Roster:
         key, classes = self._online[node], self.classes or site.classes
         self._answered[node] = None
         if site.classes != classes:
-            self._refuse(site.name, f"its classes {list(site.classes)} are not the federation's {list(classes)}")
+            self._refuse(site.name, f"its classes are not the federation's: {unlike(site.classes, classes)}")
         elif not site.modalities <= set(self._experiment.modalities):
             self._refuse(site.name, f"it holds {sorted(site.modalities)}, unknown to the experiment")
         elif self.keys.get(site.name, key) != key or self._registered.get(site.name, node) != node:

@@ -43,6 +43,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work
 
 
+@pytest.mark.slow
 def test_a_benchmark_leaves_a_table_for_each_setting(smoke: Path) -> None:
     suite = read_suite(SMOKE, {})
     for setting in suite.settings:
@@ -61,6 +62,7 @@ def test_a_benchmark_leaves_a_table_for_each_setting(smoke: Path) -> None:
     assert "bytes" in table or "seeds" in table
 
 
+@pytest.mark.slow
 def test_the_smoke_version_of_fedmvp_completes_what_its_rows_ask_for(tmp_path: Path) -> None:
     suite = ROOT / "configs" / "bench" / "fedmvp-smoke.yaml"
     with pytest.raises(SystemExit) as ended:
@@ -78,6 +80,7 @@ def test_the_smoke_version_of_fedmvp_completes_what_its_rows_ask_for(tmp_path: P
         assert not (shards / "test" / "completed").exists()
 
 
+@pytest.mark.slow
 def test_a_benchmark_takes_up_where_it_stopped(smoke: Path) -> None:
     suite, said = read_suite(SMOKE, {}), []
     lost = next((smoke / "runs" / "half-unimodal").glob("fedcmi-seed2-*.json"))
@@ -91,6 +94,7 @@ def test_a_benchmark_takes_up_where_it_stopped(smoke: Path) -> None:
     assert {**again, "seconds": 0} == {**before, "seconds": 0}
 
 
+@pytest.mark.slow
 def test_a_killed_benchmark_leaves_no_worker_and_goes_on(smoke: Path, tmp_path: Path) -> None:
     shutil.copytree(smoke, tmp_path / "work")
     shutil.rmtree(tmp_path / "work" / "runs" / "half-unimodal")

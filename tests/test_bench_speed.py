@@ -16,8 +16,12 @@ from deploy.bench.speed.measurement import Goal, Measurement, Sample, row
 from deploy.bench.speed.memory import Memory
 from deploy.bench.speed.rounds import EmptyRound, LargeRound
 
+SLOW = pytest.mark.slow
 
-@pytest.mark.parametrize("kind", [CKA, Clients, Bytes, Features, Memory])
+
+@pytest.mark.parametrize(
+    "kind", [CKA, pytest.param(Clients, marks=SLOW), Bytes, Features, pytest.param(Memory, marks=SLOW)]
+)
 def test_a_small_measurement_gives_a_row(kind: type[Measurement]) -> None:
     made = measure(kind(small=True), 1)
     assert made.name == kind.name

@@ -469,7 +469,7 @@ WRONG = {
     "h.png": (b"%PDF-1.7", "PDF"),
     "i.wav": (b"\x89PNG\r\n\x1a\n" + bytes(30), "a picture"),
     "j.png": (b"RIFF\x24\0\0\0WAVEfmt ", "a recording"),
-    "k.npy": (b"\x80\x04\x95", "pickle"),
+    "k.npy": (b"\x80\x04\x95", "pickled"),
     "l.gif": (b"", "an empty file"),
     "m.bmp": (bytes(1000), "a file of zeros"),
     "n.png": (bytes(128) + b"DICM", "DICOM"),

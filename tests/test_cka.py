@@ -204,8 +204,15 @@ def random_from_client_2(node: int, reply: Message) -> Message:
     return reply
 
 
-@pytest.mark.parametrize("importance", ["degree", "pagerank"])
-@pytest.mark.parametrize("method", ["fedavg", "fedmvp"])
+@pytest.mark.parametrize(
+    ("method", "importance"),
+    [
+        ("fedavg", "degree"),
+        pytest.param("fedavg", "pagerank", marks=pytest.mark.slow),
+        pytest.param("fedmvp", "degree", marks=pytest.mark.slow),
+        ("fedmvp", "pagerank"),
+    ],
+)
 def test_a_client_with_random_weights_counts_least(method: str, importance: str, tmp_path: Path) -> None:
     changes: dict[str, Any] = {"model__architecture": {**JOINT, "width": 16}} if method == "fedmvp" else {}
     chosen = experiment(method=method, strategy={"name": "cka", "importance": importance}, data__clients=4,

@@ -1,6 +1,7 @@
 """The command line: what a user types and what a user's mistake looks like."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import RAW
+from conftest import RAW, ROOT
 
 from common.errors import RunError
 from deploy.cli import COMMANDS, main, parser
@@ -159,7 +160,8 @@ def test_the_table_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     (tmp_path / "summary.json").write_text(json.dumps({
         "name": "x", "method": "fedavg", "dataset": "d", "accuracy": {"audio": 0.5}, "accuracy_on": "test",
         "macro_f1": None, "bytes_up": 10, "bytes_down": 2_000_000, "rounds": 1, "seconds": 3.0,
-        "refused": {"s": "[why]"}, "missing": {"v": "gone"}, "sites": {"t": {"unreadable": 3}, "u": {"unreadable": 0}},
+        "refused": {"s": "[why]"}, "missing": {"v": "gone"}, "classes": ["a"],
+        "sites": {"t": {"findings": {"audio": {"values": 4, "unreadable": 3, "reasons": {"why": 3}}}}, "u": {}},
     }))  # fmt: skip
     show(tmp_path)
     text = capsys.readouterr().out
@@ -169,7 +171,27 @@ def test_the_table_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         "refused s: [why]",
         "missing v: gone",
         "1 round in",
-        "t: 3 unreadable files",
+        "t: 3 of 4 audio values (75%) cannot be read: 3 x why",
         "report.html",
     ):
         assert expected in text
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_signs_that_a_terminal_lacks_are_replaced(encoding: str, tmp_path: Path) -> None:
+    shard = tmp_path / "shard"
+    shard.mkdir()
+    (shard / "shard.json").write_text(json.dumps({"site": "s", "classes": ["椅子"], "modalities": ["text"]}))
+    (shard / "metadata.jsonl").write_text(json.dumps({"id": "1", "label": "椅子", "text": "a chair"}) + "\n")
+    command = [sys.executable, "-m", "deploy.cli", "inspect", str(shard)]
+    env = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, env=env, capture_output=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert ("椅子" in done.stdout.decode(encoding)) == (encoding == "utf-8")
+
+
+def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m deploy.cli completion bash | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] in ("0", "141")

@@ -56,7 +56,7 @@ class Lab:
         where = ["--port", self.ports[0], "--fleet-address", f"127.0.0.1:{self.ports[1]}"]
         told = ["superlink", "--certs", "certs", "--state", "state", *map(str, where)]
         self.superlinks += 1
-        self.processes.start(f"superlink-{self.superlinks}", [executable("fedmosaic"), *told], self.folder, vital=False)
+        self.processes.start(f"superlink-{self.superlinks}", [executable("fedmosaic"), *told], self.folder, remedy=None)
         for port in self.ports[:2]:
             wait_for_port(port, self.processes, 60)
 
@@ -69,7 +69,7 @@ class Lab:
         if again:
             command = ["sh", "-c", 'until "$@"; do sleep 2; done', "sh", *command]
         self.nodes += 1
-        self.processes.start(f"node-{self.nodes}-{key or site}", command, self.folder, vital=False)
+        self.processes.start(f"node-{self.nodes}-{key or site}", command, self.folder, remedy=None)
 
     def order(self, faults: dict[str, dict[str, str]]) -> None:
         (self.folder / "faults.json").write_text(json.dumps(faults))

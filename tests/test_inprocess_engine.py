@@ -64,6 +64,7 @@ def test_a_failed_run_says_why_and_ends_with_status_1(
     assert "diverged" in json.loads((here / "run" / "summary.json").read_text())["reason"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_model(here: Path) -> None:
     chosen = config(here, federation={"rounds": 40})
     command = [executable("fedmosaic"), "run", str(chosen), "--engine", "inprocess"]
@@ -114,6 +115,7 @@ def test_a_model_that_is_used_again_keeps_nothing_of_the_client_before(tiny_shar
         assert lines[0][figure] == lines[1][figure]
 
 
+@pytest.mark.slow
 @pytest.mark.network
 def test_the_simulation_gives_the_same_bits(here: Path, tiny_shards: Path) -> None:
     chosen = config(here)

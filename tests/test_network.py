@@ -70,6 +70,7 @@ def clients_of_port(port: int) -> set[str]:
     return {program for program in programs if "supernode" in program}
 
 
+@pytest.mark.slow
 def test_processes_and_simulation_give_the_same_parameters_over_the_grpc_fleet_port(tmp_path: Path) -> None:
     chosen, before = config(tmp_path), launched()
     first = tmp_path / "runs" / "tiny"
@@ -104,6 +105,7 @@ def test_processes_and_simulation_give_the_same_parameters_over_the_grpc_fleet_p
     assert launched() <= before
 
 
+@pytest.mark.slow
 def test_a_failed_run_has_a_reason_and_a_non_zero_status(tmp_path: Path) -> None:
     before = launched()
     chosen = config(tmp_path, train={"epochs": 1, "batch_size": 16, "lr": 1e12})
@@ -117,6 +119,7 @@ def test_a_failed_run_has_a_reason_and_a_non_zero_status(tmp_path: Path) -> None
     assert launched() <= before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_outlives_the_command_that_started_it(number: int, tmp_path: Path) -> None:
     before = launched()
@@ -140,7 +143,7 @@ def test_nothing_outlives_the_command_that_started_it(number: int, tmp_path: Pat
     assert launched() <= before
 
 
-@pytest.mark.parametrize("engine", ["processes", "simulation"])
+@pytest.mark.parametrize("engine", ["processes", pytest.param("simulation", marks=pytest.mark.slow)])
 def test_real_digits_train_end_to_end(engine: str, tmp_path: Path) -> None:
     if not (SHARED_DATA / "fsdd").is_dir():
         pytest.skip("the recordings and images of av-digits are not on this machine")
@@ -172,6 +175,7 @@ def start_federation(processes: Processes, folder: Path, shards: Path) -> int:
     return port
 
 
+@pytest.mark.slow
 def test_a_running_superlink_serves_fedmosaic_run_and_flwr_run(tiny_shards: Path, tmp_path: Path) -> None:
     path = f"{Path(executable('flwr')).parent}:{os.environ['PATH']}"
     processes = Processes(tmp_path / "logs", ENVIRONMENT | {"FLWR_HOME": str(tmp_path / "home"), "PATH": path})

@@ -19,7 +19,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.cli.build import build_fab_from_disk
 
 from client.app import query
-from client.policy import LocalDP, Policy, read_policy
+from client.policy import Policy, read_policy
 from client.site import Site
 from client.update_count import UpdateCount
 from common import wire
@@ -163,13 +163,15 @@ class TestFigures:
         for site in (Site(both), Site(both, policy=policy(tmp_path))):
             said = text(site.answer(train_message(experiment(), ["audio", "image"])))
             assert set(said) == FIGURES | {"site", "round", "modalities", "num_examples"}
+            introduced = text(site.answer(query_message(experiment())))
+            assert introduced["local_dp"] == "" and introduced["findings"]["audio"]["values"] > 0
 
     def test_without_metrics_the_number_of_examples_is_the_only_figure(self, both: Path, tmp_path: Path) -> None:
         site = Site(both, policy=policy(tmp_path, metrics=False))
         said = text(site.answer(train_message(experiment(), ["audio", "image"])))
         assert set(said) == {"site", "round", "modalities", "num_examples"}
         said = text(site.answer(query_message(experiment())))
-        assert set(said) == {"site", "modalities", "classes", "num_examples"}
+        assert set(said) == {"site", "modalities", "classes", "num_examples", "local_dp"}
 
     def test_without_label_counts_no_validation_leaves(self, both: Path, tmp_path: Path) -> None:
         site = Site(both, policy=policy(tmp_path, label_counts=False))
@@ -328,9 +330,15 @@ class TestFile:
             min_examples=50,
             max_updates=200,
             state=ROOT / "deploy" / "site.state.json",
-            local_dp=LocalDP(clip=1.0, noise=0.5),
         )
-        assert yaml.safe_load((ROOT / "deploy" / "site.yaml").read_text()).keys() == Policy.model_fields.keys()
+        assert found.local_dp is None  # what every site installs must not blur its updates
+
+    def test_the_example_with_noise_differs_in_nothing_else(self) -> None:
+        plain, private = (read_policy(ROOT / "deploy" / f"{name}.yaml") for name in ("site", "site-private"))
+        assert private.local_dp is not None and any("costs accuracy" in line for line in private.in_words())
+        assert private.model_copy(update={"local_dp": None, "state": plain.state}) == plain
+        written = yaml.safe_load((ROOT / "deploy" / "site-private.yaml").read_text())
+        assert written.keys() == Policy.model_fields.keys()
 
     def test_all_mistakes_come_in_one_message(self, tmp_path: Path) -> None:
         path = policy(
@@ -559,6 +567,7 @@ def finish(flower: FlowerCommand, link: Processes, app: Path) -> str:
     raise AssertionError(status)
 
 
+@pytest.mark.slow
 @pytest.mark.network
 @pytest.mark.timeout(280)
 def test_nodes_run_installed_code_only_and_say_what_differs(
@@ -566,7 +575,7 @@ def test_nodes_run_installed_code_only_and_say_what_differs(
 ) -> None:
     flower, link = federation
     config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
-    chosen = experiment(federation__round_seconds=50, federation__wait_seconds=15)
+    chosen = experiment(federation__round_seconds=50, federation__wait_seconds=120)
     settings = dict.fromkeys(config, "") | {"experiment": chosen.to_json()}
     make_app_folder(tmp_path / "honest", settings | {"run-dir": str(tmp_path / "run-1")})
     assert finish(flower, link, tmp_path / "honest") == "finished:completed"

@@ -79,6 +79,7 @@ def test_birds_mini_is_the_same_every_time_and_its_parts_share_no_picture() -> N
     assert all(kept[example.id] == example.media["text"].read() for example in train)
 
 
+@pytest.mark.slow
 def test_a_few_steps_give_folders_that_the_loaders_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDMOSAIC_MODELS", str(tmp_path))
     threads = torch.get_num_threads()

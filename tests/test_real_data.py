@@ -399,10 +399,9 @@ def test_the_text_encoder_ignores_padding() -> None:
     with torch.no_grad():
         for encoder in (short, long):
             encoder.embedding.weight[0] = 5.0  # as a careless sender might have it
-        texts = ["one two three", "four", ""]
+        texts = ["one two three", "four"]
         features = [encoder(torch.stack([encoder.prepare(text) for text in texts])) for encoder in (short, long)]
     assert torch.allclose(*features, atol=1e-6)
-    assert torch.equal(short.prepare("?"), short.blank())
 
 
 @pytest.mark.parametrize(("name", "raw"), [("text", "one two two"), ("signal", np.ones((50, 3), np.float32))])
@@ -428,10 +427,12 @@ def test_signals_keep_their_level_and_only_one_shape_is_taken() -> None:
     prepared = encoder.prepare(window)
     assert prepared.dtype == torch.float32
     assert prepared[1].tolist() == [(2 * i + 1) / 4 for i in range(10)]
-    for shape in ((2, 10), (9, 2), (10,), (10, 3)):
-        with pytest.raises(ValueError, match=r"a window of \(10, 2\)"):
+    for shape in ((2, 10), (10,), (10, 3)):
+        with pytest.raises(ValueError, match=r"a signal \[samples, 2 channels\] is needed, not \["):
             encoder.prepare(np.zeros(shape, np.float32))
-    with pytest.raises(ValueError, match="an array is needed, not str"):
+    with pytest.raises(ValueError, match="a window of 10 samples is needed, not of 9"):
+        encoder.prepare(np.zeros((9, 2), np.float32))
+    with pytest.raises(ValueError, match="an array of real numbers is needed, not str"):
         encoder.prepare("text")
 
 

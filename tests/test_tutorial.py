@@ -16,6 +16,7 @@ from deploy.engines import executable
 CHANCE = 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.network
 @pytest.mark.timeout(280)
 def test_a_reader_of_the_tutorial_gets_from_folders_of_files_to_a_trained_model(tmp_path: Path) -> None:

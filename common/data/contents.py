@@ -26,7 +26,7 @@ MAGIC: dict[bytes, str] = {
     b"Rar!": "a RAR archive",
     b"\x89HDF": "an HDF5 file (as newer .mat files are)",
     b"MATLAB": "a MATLAB file",
-    b"\x80\x04": "a Python pickle, which is never loaded",
+    b"\x80\x04": "pickled Python objects, which are never loaded",
     b"II*\x00": "a TIFF picture: save it as PNG",
     b"MM\x00*": "a TIFF picture: save it as PNG",
     b"\x1aE\xdf\xa3": "a Matroska or WebM video",

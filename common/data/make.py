@@ -12,7 +12,7 @@ from common.data.missing import drop, unimodal_clients
 from common.data.shard import Example, ShardInfo, ShardWriter, Written
 from common.datasets.base import DataSet
 from common.errors import DataError, ShardError
-from common.files import whole_folder
+from common.files import is_free, whole_folder
 from common.seeding import rng
 
 TEST, PROBE = "test", "probe"
@@ -34,7 +34,7 @@ def make_shards(experiment: Experiment, out: Path, progress: Callable[[str], Non
     """
     if experiment.data.set is None:
         raise DataError("data.set names no data set to make shards from")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if not is_free(out):
         raise ShardError(f"{out} exists and is not empty: remove it or choose another folder")
     with whole_folder(out) as partial:
         _write_all(experiment, partial, progress)

@@ -216,14 +216,14 @@ def _belong_together(private: Path, public: Path) -> bool:
 
 
 def policy(path: Path) -> Result:
-    """Whether a site's policy can be read; the options that differ from the defaults."""
+    """Whether a site's policy can be read; what it says, in words."""
     from client.policy import read_policy
 
     try:
-        chosen = read_policy(path).model_dump(exclude_defaults=True, exclude={"state"})
+        said = read_policy(path).in_words()
     except PolicyError as error:
         return Result("policy", State.FAILED, str(error), "docs/security.md says what a policy holds")
-    return Result("policy", State.OK, f"{path}: {', '.join(chosen) or 'the defaults'}")
+    return Result("policy", State.OK, f"{path}: {'; '.join(said)}")
 
 
 def shard(folder: Path) -> Result:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
-from common.files import whole_folder
+from common.files import is_free, whole_folder
 
 STARTING = Path(__file__).with_name("starting_experiment.yaml")
 EXPERIMENT, EXAMPLE = "experiment.yaml", "example"
@@ -50,7 +50,7 @@ def write(folder: Path) -> None:
     from deploy.example_shards import write_example_shards
     from deploy.progress import working
 
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not is_free(folder):
         raise ConfigError("init", [f"{folder} exists and is not empty: choose another folder"])
     try:
         with whole_folder(folder) as unfinished:

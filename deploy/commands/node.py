@@ -49,11 +49,19 @@ def _command(options: argparse.Namespace) -> None:
 
     if mistakes := _mistakes(options):
         raise ConfigError("node", mistakes)
+    _say_policy(options.policy)
     if not options.insecure:
         insist(Address.parse(options.superlink), options.root_certificates, wait=True)
     commands = commands_folder()
     explain_what_follows()
     become([str(commands / SUPERNODE), *arguments(options)], environment([commands]))
+
+
+def _say_policy(file: Path | None) -> None:
+    """Raises PolicyError for a policy that cannot be read: a node with it would refuse everything."""
+    from client.policy import read_policy
+
+    print(f"policy ({file or 'none given, so the defaults'}):", *read_policy(file).in_words(), sep="\n  - ", flush=True)
 
 
 def arguments(options: argparse.Namespace) -> list[str]:

@@ -99,9 +99,13 @@ def _run(options: argparse.Namespace, experiment: "Experiment", link: Any) -> Pa
     if plan.engine == "inprocess":
         _run_here(plan)
         return plan.run_folder
-    with launch(plan, link, watch=local) as launched:
+    with launch(plan, link, watch=local, say=_say) as launched:
         follow(launched, experiment)
     return launched.run_folder
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
 
 
 def _plan(options: argparse.Namespace, experiment: "Experiment", local: bool) -> "Plan":

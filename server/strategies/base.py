@@ -19,7 +19,7 @@ from common.blocks import Params, block_of, select
 from common.build import build_model
 from common.component import Component
 from common.config import Experiment
-from common.errors import RunError, WireError
+from common.errors import DIVERGED, RunError, WireError
 from common.metrics import Tallies, merge
 from common.seeding import rng
 from common.types import Modality, Site, Update
@@ -226,7 +226,7 @@ class MultimodalStrategy(Strategy):
             update, figures = self._checked(message, site)
         except WireError as error:
             log.warning("site %s: %s", site.name, error)
-            self.report.failed[site.name] = self.report.rejected[site.name] = str(error)
+            self.report.failed[site.name] = self.report.rejected[site.name] = self._explained(str(error))
             return
         except SiteChangedError as change:
             self.lose(node, str(change))
@@ -234,6 +234,13 @@ class MultimodalStrategy(Strategy):
         self.report.failed.pop(site.name, None)
         self._usable[site.name] = figures
         self.contribute(self._mean, update, self._received)
+
+    def _explained(self, reason: str) -> str:
+        """A site's reason, and where its training diverged, whose noise may be why."""
+        noisy = [f"{site.name} ({site.local_dp})" for site in self.roster.known.values() if site.local_dp]
+        if DIVERGED not in reason or not noisy:
+            return reason
+        return f"{reason}; more likely the noise that policies of sites add to the model is why: {', '.join(noisy)}"
 
     def _checked(self, message: Message, site: Site) -> tuple[Update, dict[str, Any]]:
         """A reply's update and figures.
@@ -281,7 +288,27 @@ class MultimodalStrategy(Strategy):
         reasons = self._silent() | self.roster.refused | self.roster.lost | self.report.failed
         where = f"round {self._round}" if self._round else "introductions"
         free = f"{len(self._usable)} usable replies and {len(self.candidates())} more clients to ask {when}".strip()
-        return f"{where}: {free}, {self.needed} needed{lacking}{listed(reasons)}"
+        return f"{where}: {free}, {self.needed} needed{lacking}{listed(reasons)}{self._advice()}"
+
+    def _advice(self) -> str:
+        """What would have saved the run, by option."""
+        settings = self.experiment.federation
+        here = len(self._usable) + len(self.candidates())
+        said = []
+        if 0 < here < self.needed:
+            said.append(f"federation.min_replies: {here} would have gone on with the sites that are there")
+        if shortage := self.shortage():
+            said.append(f"federation.min_holders asks for more holders of {', '.join(shortage)} than there are")
+        if self.roster.lost or here < self.needed:
+            said.append(
+                f"federation.wait_seconds, now {settings.wait_seconds:g}, is how long sites have to come (back); one "
+                "that was killed is let in again a minute later"
+            )
+        if self._silent():
+            said.append(f"federation.round_seconds, now {settings.round_seconds:g}, is how long they have to reply")
+        if self._round > 1:
+            said.append(f"fedmosaic run ... --resume goes on after round {self._round - 1}, which is saved")
+        return "".join(f"\n  what would help: {one}" for one in said)
 
     def _silent(self) -> dict[str, str]:
         """The sites that were asked and of which nothing else is known."""
