@@ -51,7 +51,8 @@ def parse_yaml(data: bytes, source: str, what: str) -> dict[str, Any]:
         raw = yaml.load(data.decode("utf-8"), _Loader)
     except UnicodeDecodeError:
         raise ConfigError(source, ["cannot be read: it is not UTF-8 text"]) from None
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: the 31st of February
+    except (yaml.YAMLError, ValueError, OverflowError, AttributeError) as error:
+        # ValueError: the 31st of February; AttributeError: what is tagged a time and is none
         raise ConfigError(source, [f"not YAML: {' '.join(str(error).split())}"]) from None
     except RecursionError:
         raise ConfigError(source, ["not YAML: it is nested too deeply"]) from None

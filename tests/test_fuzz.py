@@ -32,7 +32,7 @@ from common import wire
 from common.config import from_json, override, parse
 from common.data.completed import LINES, find_completed, folder_of
 from common.data.shard import Shard
-from common.errors import FedmosaicError
+from common.errors import FedmosaicError, PolicyError
 from common.metrics import figures, merge
 from common.types import Site
 from common.yaml_file import parse_yaml
@@ -377,3 +377,9 @@ def test_an_alias_that_stands_for_more_than_memory_holds_is_refused_at_once() ->
     raw = {**RAW, "data": {**RAW["data"], "limit": 10**5000}}
     with pytest.raises(FedmosaicError):
         parse(raw, "huge")
+
+
+def test_a_time_that_is_none_is_not_yaml(tmp_path: Path) -> None:
+    (tmp_path / "site.yaml").write_text("min_examples: !!timestamp 2001-02-31nan\n")
+    with pytest.raises(PolicyError, match="not YAML"):
+        read_policy(tmp_path / "site.yaml")

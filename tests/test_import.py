@@ -54,6 +54,7 @@ def test_files_become_a_shard_that_trains(files: Path, capsys: pytest.CaptureFix
         "modalities": ["audio", "image", "text"],
         "licence": "CC0",
         "kinds": {},
+        "rates": {},
         "made": {"by": "fedmosaic import"},
     }
     assert [(record.id, record.label) for record in shard.records] == list(LABELS.items())
@@ -75,7 +76,7 @@ def test_files_become_a_shard_that_trains(files: Path, capsys: pytest.CaptureFix
     assert loaded.unreadable == {}
     assert {m: int(loaded.examples.has(m).sum()) for m in encoders} == {"image": 4, "audio": 3, "text": 2}
     said = capsys.readouterr().out
-    assert "site clinic-a, 3 audio, 4 image, 2 text" in said
+    assert "site clinic-a, 4 examples, 3 audio, 4 image, 2 text" in said
     assert "left out" not in said
     assert sorted(path.name for path in files.parent.iterdir()) == ["files", "shard"]
 
@@ -84,7 +85,7 @@ def test_what_does_not_match_is_left_out_and_named(files: Path, capsys: pytest.C
     (files / "pictures" / "stray.png").write_bytes(b"")
     (files / "pictures" / "Thumbs.db").write_bytes(b"")
     (files / "pictures" / ".hidden").write_bytes(b"")
-    (files / "notes" / "c.txt").write_bytes(b"\xff\xfe\xfd")
+    (files / "notes" / "c.txt").write_bytes(b"\xfe\xfd\xfc")
     with (files / "labels.csv").open("a") as file:
         file.writelines(f"lost-{index},me,cat\n" for index in range(12))
     assert make(files) == 0
@@ -93,7 +94,8 @@ def test_what_does_not_match_is_left_out_and_named(files: Path, capsys: pytest.C
     assert f"left out, image, not a file of a known kind: {files / 'pictures' / 'Thumbs.db'}\n" in said
     assert "left out, labels without a file: lost-0, lost-1," in said
     assert "lost-9, ... (12)\n" in said
-    assert "left out, cannot be read: 1 of text, e.g. c.txt is not UTF-8 text\n" in said
+    assert "left out, cannot be read: 1 of 3 text values (33%)\n  c.txt: not UTF-8 text" in said
+    assert "image: 4 of 5 files of" in said
     assert "hidden" not in said
     assert [record.id for record in Shard.open(files.parent / "shard").records] == list(LABELS)
 
@@ -131,11 +133,15 @@ def test_all_mistakes_are_named_at_once_and_nothing_is_written(files: Path, caps
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"id;label\na;cat\n", "must name the columns id and label"),
-        (b"", "must name the columns id and label"),
+        (b"name;class\na;cat\n", "must name the columns id, label; it is 'name;class'"),
+        (b"", "must name the columns id, label; it is ''"),
         (b"id,label\n", "has no labels"),
-        (b"id,label\n\xff,cat\n", "is not a CSV file in UTF-8"),
-        (b'id,label\n"a,cat\n', "is not a CSV file in UTF-8"),
+        (b"id,label\n\xff,cat\n", "is not UTF-8 text; it seems to be cp1252"),
+        (b"id,label\na,\x81cat\n", "is not UTF-8 text; it may be of another language's Windows"),
+        ("id,label\na,cat\n".encode("utf-16-le"), "must name the columns id, label"),
+        (b'id,label\n"a,cat\n', "is not a table separated by ','"),
+        (b"id,Label,label \na,cat,dog\n", "column 'label' stands there twice"),
+        (b"PK\x03\x04...", "is a workbook of a spreadsheet program"),
     ],
 )
 def test_a_bad_table_of_labels(files: Path, content: bytes, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,7 +182,7 @@ def test_a_modality_of_which_nothing_can_be_read_is_refused(files: Path, capsys:
     for path in (files / "notes").iterdir():
         path.write_bytes(b"\xff")
     assert make(files) == 2
-    assert "no text file can be read; the first: a.txt is not UTF-8 text" in capsys.readouterr().err
+    assert "no text file can be read; the first: a.txt: not UTF-8 text" in capsys.readouterr().err
     assert sorted(path.name for path in files.parent.iterdir()) == ["files"]
 
 

@@ -340,7 +340,7 @@ def test_predict_takes_texts_and_text_files(
         (["--input", "dot.png", "image=dot.png"], "image is given twice"),
         (["--input", "dot.png", "--modalities", "image"], "--modalities is for --shard"),
         (["--shard", "nowhere"], "shard nowhere: there is no such folder"),
-        ([], "one of the arguments --input --shard is required"),
+        ([], "one of the arguments --input --shard --folder is required"),
     ],
 )
 def test_a_mistake_in_what_to_predict_is_one_message_and_status_2(
@@ -386,7 +386,7 @@ def test_predict_goes_through_a_shard(
     said = capsys.readouterr()
     assert "of 39 right" in said.out
     assert "2 unreadable audio values" in said.err
-    assert "1 examples without any modality" in said.err
+    assert "1 examples have nothing to predict from" in said.err
 
 
 def test_labels_that_the_model_does_not_know_are_not_counted(

@@ -98,7 +98,7 @@ def _write_all(experiment: Experiment, out: Path, progress: Callable[[str], None
     test = _take(experiment, source.examples("test", seed), data.test_limit, "test")
     written.add(_write(experiment, source, out / TEST, TEST, experiment.modalities, test))
     for modality in sorted(written.unreadable.keys() - written.values.keys()):
-        count, reason = written.unreadable[modality], written.reasons[modality]
+        count, reason = written.unreadable[modality], written.reasons[modality][0]
         raise DataError(f"none of {count} {modality} values of the data set can be read; the first: {reason}")
 
 

@@ -5,17 +5,21 @@
       shard.json       {"site": ..., "classes": [...], "modalities": [...], "licence": ..., "made": {...}}
       image/ audio/    the files
 
-The value of modality m stands under "m_file_name" (a file of the shard) or, for text, under "m" itself. A missing key
-is a missing modality. The names follow the folder-with-metadata convention of Hugging Face `datasets`.
+The value of modality m stands under "m_file_name" (a file of the shard) or, for text, under "m" itself. A missing key,
+null, NaN or a blank text is a missing modality. A shard for prediction has no labels, and may have no classes. The
+names follow the folder-with-metadata convention of Hugging Face `datasets`.
 """
 
 import json
 import logging
+import math
+import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from pydantic import Field, ValidationError
 
@@ -26,6 +30,10 @@ from common.types import Modality
 log = logging.getLogger(__name__)
 
 FILE_KEY = "_file_name"
+UNLABELLED = -1
+"""The class index of an example without a label."""
+LONGEST_NAME = 100
+"""Characters of a file's name that is made of an id."""
 MAX_LISTED = 10
 """How many faults of a file an error message lists unless asked for more."""
 
@@ -80,7 +88,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Record:
-    """One line of metadata.jsonl: where each modality's value is."""
+    """One line of metadata.jsonl: where each modality's value is. label: "" in a shard without labels."""
 
     id: str
     label: str
@@ -103,17 +111,20 @@ class Record:
 
 @dataclass
 class Written:
-    """Values by modality that went into a shard, and those whose source could not be read, with the first reason."""
+    """Values by modality that went into a shard, and those whose source could not be read, with the reasons."""
 
+    examples: int = 0
     values: Counter[Modality] = field(default_factory=Counter)
     unreadable: Counter[Modality] = field(default_factory=Counter)
-    reasons: dict[Modality, str] = field(default_factory=dict)
+    reasons: dict[Modality, list[str]] = field(default_factory=dict)
 
     def add(self, other: "Written") -> None:
         """Count another shard in."""
+        self.examples += other.examples
         self.values += other.values
         self.unreadable += other.unreadable
-        self.reasons = other.reasons | self.reasons
+        for modality, reasons in other.reasons.items():
+            self.reasons.setdefault(modality, []).extend(reasons)
 
 
 class ShardWriter:
@@ -139,7 +150,9 @@ class ShardWriter:
         with (self.folder / "metadata.jsonl").open("w", encoding="utf-8") as lines:
             for example in examples:
                 if values := self._values(example, written):
-                    line = {"id": example.id, "label": example.label, **values}
+                    written.examples += 1
+                    label = {"label": example.label} if example.label else {}
+                    line = {"id": example.id, **label, **values}
                     lines.write(json.dumps(line, ensure_ascii=False) + "\n")
         info = self.info
         if written.unreadable:
@@ -158,15 +171,15 @@ class ShardWriter:
             except (OSError, ValueError) as error:
                 log.warning("%s of example %s is left out: %s", modality, example.id, error)
                 written.unreadable[modality] += 1
-                written.reasons.setdefault(modality, str(error))
+                written.reasons.setdefault(modality, []).append(str(error))
                 continue
             written.values[modality] += 1
             if not media.suffix:
                 values[modality] = content.decode()
                 continue
-            name = f"{modality}/{example.id}{media.suffix}"
+            name = f"{modality}/{file_stem(example.id)}{media.suffix}"
             target = self.folder / name
-            target.parent.mkdir(exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
             values[modality + FILE_KEY] = name
         return values
@@ -174,22 +187,30 @@ class ShardWriter:
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard on disk: its info and its records. Opening it reads the metadata, none of the files."""
+    """A shard on disk: its info and its records. Opening it reads the metadata, none of the files.
+
+    unread: keys of metadata.jsonl that mean nothing, with the number of lines that have them. blank: by modality, how
+    many texts are empty, and so missing.
+    """
 
     folder: Path
     info: ShardInfo
     records: list[Record]
+    unread: Mapping[str, int] = field(default_factory=dict)
+    blank: Mapping[Modality, int] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, folder: Path, listed: int | None = MAX_LISTED) -> "Shard":
+    def open(cls, folder: Path, listed: int | None = MAX_LISTED, labelled: bool = True) -> "Shard":
         """Read shard.json and metadata.jsonl. listed: how many mistakes of the metadata an error names, None for all.
+        labelled: whether every example must have a label.
 
-        Raises ShardError naming the shard: absent or malformed files, unknown labels, repeated ids, file names that
-        leave the shard.
+        Raises ShardError naming the shard: absent or malformed files, missing or unknown labels, repeated ids, file
+        names that leave the shard.
         """
-        info = _read_info(folder)
+        info = _read_info(folder, labelled)
         faults: list[str] = []
-        records = list(_read_records(folder, info, faults))
+        metadata = _Lines(folder.resolve(), info, labelled)
+        records = list(metadata.read(_text_of(folder, "metadata.jsonl"), faults))
         if faults:
             named = faults[:listed]
             lines = "".join(f"\n  - {fault}" for fault in named)
@@ -197,76 +218,118 @@ class Shard:
             raise ShardError(f"shard {folder}: metadata.jsonl has mistakes{lines}{more}")
         if not records:
             raise ShardError(f"shard {folder}: metadata.jsonl has no examples")
-        return cls(folder, info, records)
+        return cls(folder, info, records, metadata.unread, metadata.blank)
 
     def only(self, modalities: Collection[Modality]) -> "Shard":
         """The shard as if it had no other modalities."""
         info = self.info.model_copy(update={"modalities": [m for m in self.info.modalities if m in modalities]})
-        return Shard(self.folder, info, [record.only(modalities) for record in self.records])
+        return replace(self, info=info, records=[record.only(modalities) for record in self.records])
 
     def label_index(self, record: Record) -> int:
-        """The class index of a record."""
-        return self.info.classes.index(record.label)
+        """The class index of a record, UNLABELLED without a label."""
+        return self.info.classes.index(record.label) if record.label else UNLABELLED
 
 
-def _read_info(folder: Path) -> ShardInfo:
+def _read_info(folder: Path, labelled: bool) -> ShardInfo:
     if not folder.is_dir():
         raise ShardError(f"shard {folder}: there is no such folder")
-    path = part(folder, "shard.json")
     try:
-        info = ShardInfo.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ShardError(f"shard {folder}: shard.json cannot be read: {error.strerror}") from None
+        info = ShardInfo.model_validate_json(_text_of(folder, "shard.json"))
     except ValidationError as error:
         found = "; ".join(
             f"{'.'.join(map(str, finding['loc'])) or 'file'}: {finding['msg']}" for finding in error.errors()
         )
         raise ShardError(f"shard {folder}: shard.json is not valid: {found}") from None
     for name, values in (("classes", info.classes), ("modalities", info.modalities)):
-        if not values or len(set(values)) != len(values):
+        if name == "classes" and not values and not labelled:
+            continue
+        if not values:
+            hint = ": it is for prediction only" if name == "classes" else ""
+            raise ShardError(f"shard {folder}: shard.json names no {name}{hint}")
+        if len(set(values)) != len(values):
             raise ShardError(f"shard {folder}: shard.json: {name} must be a list of different names")
     return info
 
 
-def _read_records(folder: Path, info: ShardInfo, faults: list[str]) -> Iterator[Record]:
+def _text_of(folder: Path, name: str) -> str:
+    """The text of a file of every shard, without the mark that some editors put before UTF-8.
+
+    Raises ShardError.
+    """
     try:
-        text = part(folder, "metadata.jsonl").read_text(encoding="utf-8")
+        return part(folder, name).read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise ShardError(f"shard {folder}: metadata.jsonl cannot be read: {error.strerror}") from None
+        raise ShardError(f"shard {folder}: {name} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ShardError(f"shard {folder}: metadata.jsonl is not UTF-8 text") from None
-    root, classes, seen = folder.resolve(), set(info.classes), set[str]()
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = _parse(json.loads(line), root, info)
-            if record.label not in classes:
-                raise ValueError(f"label {record.label!r} is not among the classes of shard.json")
-            if record.id in seen:
-                raise ValueError(f"id {record.id!r} stands there twice")
-        except (ValueError, RecursionError) as error:
-            reason = "not JSON" if isinstance(error, json.JSONDecodeError | RecursionError) else str(error)
-            faults.append(f"line {number}: {reason}")
-            continue
-        seen.add(record.id)
-        yield record
+        raise ShardError(f"shard {folder}: {name} is not UTF-8 text") from None
 
 
-def _parse(line: Any, root: Path, info: ShardInfo) -> Record:
-    if not isinstance(line, dict) or not all(isinstance(line.get(key), str) for key in ("id", "label")):
-        raise ValueError('needs "id" and "label", both text')
-    line["id"].encode()  # raises ValueError for half a surrogate pair, which JSON can write and no file can hold
-    texts, files = {}, {}
-    for modality in info.modalities:
-        if (name := line.get(modality + FILE_KEY)) is not None:
-            files[modality] = inside(root, name)
-        elif (text := line.get(modality)) is not None:
-            if not isinstance(text, str):
-                raise ValueError(f"{modality!r} must be text")
-            text.encode()
-            texts[modality] = text
-    return Record(line["id"], line["label"], texts, files)
+class _Lines:
+    """The lines of metadata.jsonl, checked one after the other."""
+
+    def __init__(self, root: Path, info: ShardInfo, labelled: bool) -> None:
+        self.unread, self.blank = Counter[str](), Counter[Modality]()
+        self._root, self._info, self._labelled = root, info, labelled
+        self._classes, self._seen = set(info.classes), set[str]()
+        self._known = {"id", "label"} | {key for m in info.modalities for key in (m, m + FILE_KEY)}
+
+    def read(self, text: str, faults: list[str]) -> Iterator[Record]:
+        """The records; what is wrong with a line goes to `faults`."""
+        for number, line in enumerate(text.split("\n"), start=1):
+            if not line.strip():
+                continue
+            try:
+                yield self._record(json.loads(line))
+            except (ValueError, RecursionError) as error:
+                reason = "not JSON" if isinstance(error, json.JSONDecodeError | RecursionError) else str(error)
+                faults.append(f"line {number}: {reason}")
+
+    def _record(self, line: Any) -> Record:
+        if not isinstance(line, dict) or not isinstance(line.get("id"), str):
+            raise ValueError('needs "id" and "label", both text')
+        name, label = line["id"], self._label(line)
+        name.encode()  # raises ValueError for half a surrogate pair, which JSON can write and no file can hold
+        texts, files = {}, {}
+        for modality in self._info.modalities:
+            if not _is_absent(given := line.get(modality + FILE_KEY)):
+                files[modality] = inside(self._root, given)
+            elif not _is_absent(text := line.get(modality)):
+                if not isinstance(text, str):
+                    raise ValueError(f"{modality!r} must be text, not {text!r}; leave the key out where there is none")
+                text.encode()
+                if text.strip():
+                    texts[modality] = text
+                else:
+                    self.blank[modality] += 1
+        if name in self._seen:
+            raise ValueError(f"id {name!r} stands there twice")
+        self._seen.add(name)
+        self.unread.update(key for key in line if key not in self._known)
+        return Record(name, label, texts, files)
+
+    def _label(self, line: dict[str, Any]) -> str:
+        label = line.get("label")
+        if _is_absent(label) and not self._labelled:
+            return ""
+        if not isinstance(label, str):
+            raise ValueError('needs "id" and "label", both text')
+        if label not in self._classes and (self._labelled or self._classes):
+            raise ValueError(f"label {label!r} is not among the classes of shard.json")
+        return label if self._classes else ""
+
+
+def _is_absent(value: Any) -> bool:
+    """JSON's null, and the NaN that programs for tables write for an empty cell."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def file_stem(name: str) -> str:
+    """The name of an example's files, without modality and ending: its id, if that may be a place inside a folder."""
+    parts = name.split("/")
+    plain = all(0 < len(part) <= LONGEST_NAME and part.strip(". ") == part for part in parts)
+    if plain and name.isprintable() and not set(name) & set('\\:*?"<>|'):
+        return name
+    return quote(name, safe=" ").strip(". ")[:LONGEST_NAME] + f"-{zlib.crc32(name.encode()):08x}"
 
 
 def part(folder: Path, name: str) -> Path:

@@ -61,7 +61,7 @@ def _command(options: argparse.Namespace) -> None:
         raise ConfigError("inspect", mistakes)
     quiet_libraries()  # and unreadable files are counted below
     experiment = experiment_of(options) if options.config else None
-    shard = Shard.open(options.shard, listed=None)
+    shard = Shard.open(options.shard, listed=None, labelled=False)
     found = _survey(options, _sample(shard, options.sample), experiment)
     why = refusal(found, experiment.data.max_unreadable) if experiment else None
     if options.json:
@@ -86,7 +86,7 @@ def _survey(options: argparse.Namespace, shard: "Shard", experiment: "Experiment
         model = build_model(experiment, len(shard.info.classes))
         encoders = {m: model.encoder(m) for m in model.modalities}
     if options.test:
-        other = Shard.open(options.test)
+        other = Shard.open(options.test, labelled=False)
     if options.out:
         return _with_page(shard, options.out, encoders, other)
     return survey(shard, None, encoders, other)

@@ -1,19 +1,21 @@
 """`fedmosaic predict`: what a trained model says of files, or of a shard."""
 
 import argparse
+import io
 import json
 import logging
 import os.path
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from common.predictor import Prediction, Predictor
+    from common.predictor import Predictor
+    from deploy.prediction import Row
 
 MOST_PROBABLE = 5
 """Classes of one example that the table shows."""
@@ -25,7 +27,8 @@ def add_parser(commands: Any) -> None:
         "predict",
         help="predict with a trained model, from any of its modalities",
         description="Predict with the model of a run, or of a folder that `fedmosaic export` wrote.",
-        epilog='example: fedmosaic predict runs/demo --input image=7.png audio=7.wav     (or text="a small bird")',
+        epilog='example: fedmosaic predict runs/demo --input image=7.png audio=7.wav     (or text="a small bird")     '
+        "fedmosaic predict runs/demo --folder image=new --out predictions.csv",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder, or an exported one")
     what = parser.add_mutually_exclusive_group(required=True)
@@ -35,17 +38,26 @@ def add_parser(commands: Any) -> None:
         metavar="FILE",
         help="the files of one example, as MODALITY=FILE where the kind of file does not tell; a text as MODALITY=TEXT",
     )
-    what.add_argument("--shard", type=Path, metavar="SHARD", help="all examples of a shard")
+    what.add_argument("--shard", type=Path, metavar="SHARD", help="all examples of a shard, with or without labels")
+    what.add_argument(
+        "--folder",
+        nargs="+",
+        metavar="MODALITY=DIR",
+        help="all files of folders, and of folders in them; files of one example are called alike",
+    )
     parser.add_argument(
         "--modalities", nargs="+", metavar="NAME", help="with --shard: only these, as if the others were missing"
     )
-    parser.add_argument("--json", action="store_true", help="a line of JSON an example")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="a line of JSON an example")
+    form.add_argument("--csv", action="store_true", help="with --shard or --folder: a table for spreadsheets")
+    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="with --shard or --folder: that table in a file")
     parser.set_defaults(command=_command)
 
 
 def _command(options: argparse.Namespace) -> None:
-    if options.modalities and not options.shard:
-        raise ConfigError("predict", ["--modalities is for --shard; of --input, leave out what is not to be used"])
+    if mistakes := _mistakes(options):
+        raise ConfigError("predict", mistakes)
     logging.basicConfig(level=logging.ERROR)  # unreadable files of a shard are counted below
     from deploy.progress import working
 
@@ -55,16 +67,38 @@ def _command(options: argparse.Namespace) -> None:
 
         deterministic()
         predictor = load_model(options.run)
-    if options.shard:
-        _predict_shard(predictor, options)
-    else:
+    if options.input:
         _predict_one(predictor, options)
+    else:
+        _predict_many(predictor, options)
+
+
+def _mistakes(options: argparse.Namespace) -> list[str]:
+    """Options that do not go together, and paths that are not there, before anything large is loaded."""
+    mistakes = []
+    if options.modalities and not options.shard:
+        mistakes.append("--modalities is for --shard; of other inputs, leave out what is not to be used")
+    if options.input and (options.csv or options.out):
+        mistakes.append("--csv and --out are for --shard and --folder")
+    if not options.run.is_dir():
+        mistakes.append(f"RUN: there is no folder {options.run}")
+    if options.out and not options.out.parent.is_dir():
+        mistakes.append(f"--out: there is no folder {options.out.parent}")
+    for given in options.folder or ():
+        name, equals, folder = given.partition("=")
+        if not equals or not name:
+            mistakes.append(f"--folder: {given!r} is not MODALITY=DIR")
+        elif not Path(folder).is_dir():
+            mistakes.append(f"--folder: there is no folder {folder}")
+    return mistakes
 
 
 def _predict_one(predictor: "Predictor", options: argparse.Namespace) -> None:
+    from deploy.prediction import as_json
+
     prediction = predictor.predict([read_input(predictor, options.input)])[0]
     if options.json:
-        print(json.dumps(_line(prediction)))
+        print(json.dumps(as_json(prediction)))
         return
     print(f"{prediction.label}     (from {' and '.join(prediction.modalities)})")
     ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[:MOST_PROBABLE]
@@ -105,60 +139,77 @@ def _told_by(predictor: "Predictor", path: Path) -> str:
         raise DataError(f"--input {path}: {error}") from None
 
 
-@dataclass(frozen=True)
-class _Row:
-    """An example of a shard with its prediction."""
-
-    id: str
-    label: str
-    prediction: "Prediction"
-
-
-def _predict_shard(predictor: "Predictor", options: argparse.Namespace) -> None:
-    from common.data.loader import load
-    from common.data.shard import Shard
+def _predict_many(predictor: "Predictor", options: argparse.Namespace) -> None:
+    from deploy.prediction import check_readable
     from deploy.progress import working
 
-    shard = Shard.open(options.shard)
-    chosen = shard.only(options.modalities) if options.modalities else shard
-    with working(f"reading {options.shard}"):
-        loaded = load(chosen, {m: predictor.model.encoder(m) for m in predictor.modalities})
-        predictions = predictor.predict_batch(loaded.examples)
-    labels = {record.id: record.label for record in shard.records}
-    rows = [_Row(name, labels[name], made) for name, made in zip(loaded.ids, predictions, strict=True)]
-    for modality, count in loaded.unreadable.items():
-        print(f"{count} unreadable {modality} values were treated as missing", file=sys.stderr)
-    if loaded.unusable:
-        print(f"{loaded.unusable} examples without any modality to predict from were left out", file=sys.stderr)
+    with working(f"reading {options.shard or ' '.join(options.folder)}"):
+        rows, notes = _rows(predictor, options)
+    check_readable(rows)
+    for note in notes:
+        print(note, file=sys.stderr)
     if options.json:
         for row in rows:
-            print(json.dumps({"id": row.id, "label": row.label, **_line(row.prediction)}))
+            print(json.dumps(row.to_json()))
+    elif options.csv:
+        _write_csv(rows, predictor, options)
+    elif options.out:
+        _write_csv(rows, predictor, options)
+        done = sum(row.prediction is not None for row in rows)
+        print(f"{options.out}: {done} predictions of {len(rows)} examples; {_right(rows, predictor.classes)}")
+    else:
+        _show(("example", "label", "prediction", "probability", "from"), map(_cells, rows))
+        print(_right(rows, predictor.classes))
+
+
+def _rows(predictor: "Predictor", options: argparse.Namespace) -> tuple[list["Row"], list[str]]:
+    """The predictions, and what is to be said beside them."""
+    from common.data.shard import Shard
+    from deploy.prediction import predict_folders, predict_shard
+
+    if options.folder:
+        pairs = (given.partition("=") for given in options.folder)
+        rows, notes = predict_folders(predictor, {name: Path(folder) for name, _, folder in pairs})
+    else:
+        shard = Shard.open(options.shard, labelled=False)
+        rows, notes = predict_shard(predictor, shard.only(options.modalities) if options.modalities else shard), []
+    problems = Counter(modality for row in rows for modality in row.problems)
+    notes += [f"{count} unreadable {modality} values were treated as missing" for modality, count in problems.items()]
+    if lost := sum(row.prediction is None for row in rows):
+        notes.append(f"{lost} examples have nothing to predict from")
+    return rows, notes
+
+
+def _write_csv(rows: Sequence["Row"], predictor: "Predictor", options: argparse.Namespace) -> None:
+    from common.files import write_whole
+    from deploy.prediction import write_csv
+
+    text = io.StringIO(newline="")
+    write_csv(rows, predictor.classes, text)
+    if not options.out:
+        print(text.getvalue(), end="")
         return
-    _show(("example", "label", "prediction", "probability", "from"), map(_cells, rows))
-    print(_right(rows, predictor.classes))
+    try:
+        write_whole(options.out, text.getvalue().encode())
+    except OSError as error:
+        raise ConfigError("predict", [f"--out: {options.out} cannot be written: {error.strerror}"]) from None
 
 
-def _cells(row: _Row) -> tuple[str, ...]:
+def _cells(row: "Row") -> tuple[str, ...]:
     said = row.prediction
+    if said is None:
+        return row.id, row.label, "", "", row.in_words
     return row.id, row.label, said.label, f"{said.probabilities[said.label]:.1%}", "+".join(said.modalities)
 
 
-def _right(rows: Sequence[_Row], classes: Sequence[str]) -> str:
-    known = [row for row in rows if row.label in classes]
-    others = len(rows) - len(known)
+def _right(rows: Sequence["Row"], classes: Sequence[str]) -> str:
+    predicted = [(row.label, row.prediction.label) for row in rows if row.prediction]
+    known = [(label, said) for label, said in predicted if label in classes]
+    others = sum(label not in classes and label != "" for label, _ in predicted)
     note = f"; {others} more have labels that are no classes of the model" if others else ""
     if not known:
-        return f"no label is a class of the model{note}"
-    share = sum(row.label == row.prediction.label for row in known) / len(known)
-    return f"{share:.1%} of {len(known)} right{note}"
-
-
-def _line(prediction: "Prediction") -> dict[str, Any]:
-    return {
-        "prediction": prediction.label,
-        "probabilities": dict(prediction.probabilities),
-        "modalities": list(prediction.modalities),
-    }
+        return f"no label is a class of the model{note}" if others else "there are no labels to compare with"
+    return f"{sum(label == said for label, said in known) / len(known):.1%} of {len(known)} right{note}"
 
 
 def _show(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
