@@ -1,10 +1,15 @@
 """What several tests need."""
 
 import copy
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Workers of pytest share the cores: a BLAS that starts a thread a core only makes each of them wait for the other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 import yaml
 
