@@ -12,11 +12,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 import yaml
+from hypothesis import HealthCheck, settings
 
 from common.build import deterministic
 from common.config import Experiment, parse
 from common.data.make import make_shards
 from common.types import Batch, Modality, Origin
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
