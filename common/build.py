@@ -61,4 +61,5 @@ def _kept(experiment: str, classes: int) -> _Kept:
 def deterministic() -> None:
     """Make torch give the same numbers in every process: one thread, deterministic kernels only."""
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    # What use_deterministic_algorithms does, without loading torch's compiler to tell it as well: that takes seconds.
+    torch.set_deterministic_debug_mode("error")

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from scipy.special import log_ndtr, ndtri
 from torch import Tensor
 
 from common.blocks import Params
@@ -50,6 +49,8 @@ def noise(update: Mapping[str, Tensor], std: float, secret: bytes, *purpose: str
 
 def _normal(like: Tensor, secret: bytes, *purpose: str | int) -> Tensor:
     """Standard normal values in the shape of a tensor, by the inverse of the distribution function."""
+    from scipy.special import ndtri  # no run without noise waits for it
+
     label = "\x1f".join(map(str, purpose)).encode()
     stream = hashlib.shake_256(secret + label).digest(8 * like.numel())
     uniform = ((np.frombuffer(stream, dtype="<u8") >> 11) + 0.5) * 2.0**-53  # inside (0, 1)
@@ -76,4 +77,6 @@ def epsilon(releases: int, multiplier: float, delta: float) -> float:
 
 def _delta(eps: float, mu: float) -> float:
     """The least delta at which a release that is mu-Gaussian private is (eps, delta) private."""
+    from scipy.special import log_ndtr
+
     return math.exp(log_ndtr(mu / 2 - eps / mu)) - math.exp(eps + log_ndtr(-mu / 2 - eps / mu))

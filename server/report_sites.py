@@ -4,11 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import networkx as nx
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
-from sklearn.manifold import smacof
 
 from server.report_drawing import (
     FULL,
@@ -79,6 +77,9 @@ class Likeness:
         distances; equal models are held a little apart. The start is the spectral layout of CKA, which has groups apart
         already: nothing is left to chance.
         """
+        import networkx as nx  # with scikit-learn it takes longer to import than the other plots to draw
+        from sklearn.manifold import smacof
+
         if len(self.sites) < 3:
             return [(float(site), 0.0) for site in range(len(self.sites))]
         likeness = np.array(self.matrix).clip(0, 1)

@@ -39,6 +39,7 @@ def linear_cka(representations: Tensor, block_bytes: int = BLOCK_BYTES) -> Tenso
     for part in torch.split(rows, height, dim=1):
         grams = (part @ rows.transpose(1, 2)).flatten(1)
         products += grams @ grams.T
+    products = (products + products.T) / 2  # a kernel may sum <K_i, K_j> and <K_j, K_i> in different orders
     norms = products.diagonal().sqrt().clamp(min=1e-12)
     return (products / (norms[:, None] * norms)).clamp(0, 1).fill_diagonal_(1)
 

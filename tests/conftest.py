@@ -1,17 +1,26 @@
 """What several tests need."""
 
 import copy
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Workers of pytest share the cores: a BLAS that starts a thread a core only makes each of them wait for the other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 import yaml
+from hypothesis import HealthCheck, settings
 
 from common.build import deterministic
 from common.config import Experiment, parse
 from common.data.make import make_shards
 from common.types import Batch, Modality, Origin
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"

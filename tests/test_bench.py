@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, experiment, make_batch
+from running import running
 
 from client.site import Site
 from common.encoders.image import ImageEncoder
@@ -38,7 +39,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished smoke benchmark."""
     work = tmp_path_factory.mktemp("bench") / "smoke"
     with pytest.raises(SystemExit) as ended:
-        main(["bench", str(SMOKE), "--work", str(work)])
+        main(["bench", str(SMOKE), "--workers", "2", "--work", str(work)])
     assert ended.value.code == 0
     return work
 
@@ -66,7 +67,7 @@ def test_a_benchmark_leaves_a_table_for_each_setting(smoke: Path) -> None:
 def test_the_smoke_version_of_fedmvp_completes_what_its_rows_ask_for(tmp_path: Path) -> None:
     suite = ROOT / "configs" / "bench" / "fedmvp-smoke.yaml"
     with pytest.raises(SystemExit) as ended:
-        main(["bench", str(suite), "--work", str(tmp_path)])
+        main(["bench", str(suite), "--workers", "1", "--work", str(tmp_path)])
     assert ended.value.code == 0
     content = json.loads((tmp_path / "fedmvp-smoke-birds.json").read_text())
     assert list(content["rows"]) == ["linear-pairs", "linear-zero", "fedmvp"]
@@ -99,14 +100,17 @@ def test_a_killed_benchmark_leaves_no_worker_and_goes_on(smoke: Path, tmp_path: 
     shutil.copytree(smoke, tmp_path / "work")
     shutil.rmtree(tmp_path / "work" / "runs" / "half-unimodal")
     mark = f"BENCH_TEST={tmp_path}"
-    arguments = [sys.executable, "-m", "deploy.cli", "bench", str(SMOKE), "--work", str(tmp_path / "work")]
+    arguments = ["bench", str(SMOKE), "--workers", "2", "--work", str(tmp_path / "work")]
     environment = dict([mark.split("=")], **os.environ)
-    with subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as bench:
-        wait_until(lambda: len(marked(mark)) >= 3, 60)  # itself and its workers
+    command = [sys.executable, "-m", "deploy.cli", *arguments]
+    with running(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as bench:
+        wait_until(lambda: len(marked(mark)) >= 3, 200)  # itself and its workers
         bench.kill()
-    wait_until(lambda: not marked(mark), 30)
-    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+        bench.wait()
+        wait_until(lambda: not marked(mark), 200)
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 0
 
 
 def marked(mark: str) -> list[str]:

@@ -15,6 +15,7 @@ from test_cli import call
 from test_report import Page
 
 from common.data.completed import folder_of
+from common.data.media import Raw, Value
 from common.data.shard import Shard
 from deploy.inspection.drawing import LETTERS, encoded, thumbnail
 from deploy.inspection.gallery import MOST_PER_CLASS, MOST_VALUES, choose
@@ -236,7 +237,9 @@ def test_the_choice_of_examples_is_seeded_few_and_varied(tmp_path: Path) -> None
     assert len(choose(opened)) == MOST_VALUES // 2
 
 
-def test_a_large_shard_has_a_page_below_2_mb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_large_shard_is_read_once_and_gives_a_page_below_2_mb(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "shard"
     (folder / "m").mkdir(parents=True)
     noise = np.random.default_rng(1)
@@ -254,7 +257,15 @@ def test_a_large_shard_has_a_page_below_2_mb(tmp_path: Path, capsys: pytest.Capt
         for number in range(4_500)
     ]
     write_shard(folder, lines, classes=[f"class {number}" for number in range(40)])
+    read, reads = Value.read, list[Value]()
+
+    def noted(value: Value) -> Raw:
+        reads.append(value)
+        return read(value)
+
+    monkeypatch.setattr(Value, "read", noted)
     found = inspected(folder, capsys, "--out", tmp_path / "page.html")
+    assert len(reads) == 3 * 4_500
     assert len(found["broken"]) == 225
     assert (tmp_path / "page.html").stat().st_size < 2_000_000
     assert "and 25 more" in Page((tmp_path / "page.html").read_text()).text

@@ -13,13 +13,15 @@ import pytest
 import torch
 import yaml
 from conftest import RAW, ROOT, SHARED_DATA
+from running import running
 from safetensors.torch import load_file
+from test_cli import call
 
 from deploy.engines import ENVIRONMENT, FlowerCommand, Link, executable
 from deploy.processes import MARK, Processes, free_ports, wait_for_port
 
 TAG = "FEDMOSAIC_TEST"
-pytestmark = [pytest.mark.network, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.network, pytest.mark.timeout(1500)]
 
 
 def config(folder: Path, **changes: object) -> Path:
@@ -30,7 +32,7 @@ def config(folder: Path, **changes: object) -> Path:
 
 def fedmosaic(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [executable("fedmosaic"), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=1000)
 
 
 @pytest.fixture(autouse=True)
@@ -70,38 +72,42 @@ def clients_of_port(port: int) -> set[str]:
     return {program for program in programs if "supernode" in program}
 
 
-@pytest.mark.slow
-def test_processes_and_simulation_give_the_same_parameters_over_the_grpc_fleet_port(tmp_path: Path) -> None:
+def test_processes_give_the_same_parameters_over_the_grpc_fleet_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As one process does; tests/test_inprocess_engine.py has the same of the simulation."""
+    monkeypatch.chdir(tmp_path)
     chosen, before = config(tmp_path), launched()
     first = tmp_path / "runs" / "tiny"
     command = [executable("fedmosaic"), "run", str(chosen), "--engine", "processes"]
-    with (tmp_path / "output").open("w") as output:
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=subprocess.STDOUT)
+    with (
+        (tmp_path / "output").open("w") as output,
+        running(command, cwd=tmp_path, stdout=output, stderr=subprocess.STDOUT) as process,
+    ):
         while not (first / "metrics.jsonl").exists() and process.poll() is None:
             time.sleep(0.1)
         fleet = int((first / "logs" / "fleet-port").read_text())
         nodes = clients_of_port(fleet)
         with grpc.insecure_channel(f"127.0.0.1:{fleet}") as channel:
-            grpc.channel_ready_future(channel).result(timeout=20)  # speaks HTTP/2; the other ports do not
-        assert process.wait(timeout=200) == 0, (tmp_path / "output").read_text()
+            grpc.channel_ready_future(channel).result(timeout=200)  # speaks HTTP/2; the other ports do not
+        assert process.wait(timeout=1000) == 0, (tmp_path / "output").read_text()
     assert len(nodes) == 2
     for index in range(2):
         log = (first / "logs" / f"supernode-{index}.log").read_text()
         assert f"channel to 127.0.0.1:{fleet}" in log
         assert log.count("Receiving: train message") == 2
 
-    done = fedmosaic("run", chosen, "--engine", "simulation", cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert call("run", chosen, "--engine", "inprocess") == 0
     second = tmp_path / "runs" / "tiny-2"
     models = [load_file(folder / "model.safetensors") for folder in (first, second)]
     assert models[0].keys() == models[1].keys()
     assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
 
-    for folder, engine in ((first, "processes"), (second, "simulation")):
+    for folder, engine in ((first, "processes"), (second, "inprocess")):
         summary = json.loads((folder / "summary.json").read_text())
         assert (summary["status"], summary["rounds"], summary["engine"]) == ("completed", 2, engine)
         assert (folder / "report.html").stat().st_size > 10_000
-    assert "report:" in done.stdout
+    assert "report:" in capsys.readouterr().out
     assert launched() <= before
 
 
@@ -125,26 +131,33 @@ def test_nothing_outlives_the_command_that_started_it(number: int, tmp_path: Pat
     before = launched()
     chosen = config(tmp_path, federation={"rounds": 500})
     command = [executable("fedmosaic"), "run", str(chosen), "--engine", "processes"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     metrics = tmp_path / "runs" / "tiny" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not metrics.exists() and time.monotonic() < deadline:
-        assert process.poll() is None
-        time.sleep(0.2)
-    assert len(launched() - before) >= 4
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    if number != signal.SIGKILL:
-        assert process.returncode == 130
-        assert "interrupted" in errors
-    while launched() - before and time.monotonic() < deadline + 60:
+    deadline = time.monotonic() + 600
+    with running(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        while not metrics.exists() and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.2)
+        assert len(launched() - before) >= 4
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=300)
+        if number != signal.SIGKILL:
+            assert process.returncode == 130
+            assert "interrupted" in errors
+    while launched() - before and time.monotonic() < deadline + 300:
         assert number == signal.SIGKILL
         time.sleep(0.5)
     assert launched() <= before
 
 
-@pytest.mark.parametrize("engine", ["processes", pytest.param("simulation", marks=pytest.mark.slow)])
-def test_real_digits_train_end_to_end(engine: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "engine",
+    [
+        "inprocess",
+        pytest.param("processes", marks=pytest.mark.slow),
+        pytest.param("simulation", marks=pytest.mark.slow),
+    ],
+)
+def test_real_digits_train_end_to_end(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not (SHARED_DATA / "fsdd").is_dir():
         pytest.skip("the recordings and images of av-digits are not on this machine")
     data = {
@@ -152,8 +165,8 @@ def test_real_digits_train_end_to_end(engine: str, tmp_path: Path) -> None:
         "clients": 2,
         "limit": 200,
     }
-    done = fedmosaic("run", config(tmp_path, data=data), "--engine", engine, cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
+    monkeypatch.chdir(tmp_path)
+    assert call("run", config(tmp_path, data=data), "--engine", engine) == 0
     summary = json.loads((tmp_path / "runs" / "tiny" / "summary.json").read_text())
     assert summary["dataset"] == "av-digits"
     assert sum(site["num_examples"] for site in summary["sites"].values()) == 200
@@ -192,7 +205,7 @@ def test_a_running_superlink_serves_fedmosaic_run_and_flwr_run(tiny_shards: Path
         settings = {"experiment": str(config(tmp_path)), "test-shard": "", "run-dir": str(tmp_path / "by-flwr")}
         (tmp_path / "run.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
         run_id = flower.submit(ROOT, "", "--run-config", str(tmp_path / "run.toml"))
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not (status := flower.status(run_id)[0]).startswith("finished") and time.monotonic() < deadline:
             time.sleep(1)
         assert status == "finished:completed", processes.log("superlink").read_text()[-3000:]

@@ -74,12 +74,12 @@ def test_a_reply_whose_parts_never_come_ends_with_the_round(monkeypatch: pytest.
         asked.append(part)
         raise ObjectUnavailableError(part)
 
-    for seconds in (0.5, 0.2):  # every round has its own limit
+    for seconds in (0.6, 0.4):  # every round has its own limit
         limit_parts(grid, seconds)
         asked.clear()
         with pytest.raises(ObjectPullError, match="timeout"):
             module.pull_objects(["part"], never)
-        assert len(asked) >= 3
+        assert len(asked) >= 2  # by its own rule Flower would ask again after 1 s
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

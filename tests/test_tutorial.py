@@ -1,15 +1,13 @@
 """docs/tutorial.md does what it says: its commands, in their order, in an empty folder."""
 
-import contextlib
 import json
 import os
 import re
-import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from running import running
 
 from deploy.engines import executable
 
@@ -18,22 +16,19 @@ CHANCE = 0.1
 
 @pytest.mark.slow
 @pytest.mark.network
-@pytest.mark.timeout(280)
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_a_reader_of_the_tutorial_gets_from_folders_of_files_to_a_trained_model(tmp_path: Path) -> None:
     blocks = re.findall(r"^```sh\n(.*?)^```$", (ROOT / "docs" / "tutorial.md").read_text(), re.DOTALL | re.MULTILINE)
     script = "\n".join(["set -euo pipefail", *blocks])
     path = os.pathsep.join([str(Path(executable("fedmosaic")).parent), os.environ["PATH"]])
     env = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
     output = tmp_path / "output"
-    with output.open("w") as file:
-        process = subprocess.Popen(
-            ["bash", "-c", script], cwd=tmp_path, env=env, stdout=file, stderr=file, start_new_session=True
-        )
-        try:
-            status = process.wait(timeout=260)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # what it started ends with it
+    with (
+        output.open("w") as file,
+        running(["bash", "-c", script], cwd=tmp_path, env=env, stdout=file, stderr=file) as process,
+    ):
+        status = process.wait(timeout=1400)
     said = output.read_text()
     assert status == 0, said
 

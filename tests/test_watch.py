@@ -189,7 +189,7 @@ def test_the_server_answers_while_a_page_is_rendered(run: RunFolder, monkeypatch
 
     def slow(*_: Any) -> str:
         begun.set()
-        assert go_on.wait(20)
+        assert go_on.wait(200)
         return "rendered"
 
     monkeypatch.setattr(server.report, "page", slow)
@@ -198,7 +198,7 @@ def test_the_server_answers_while_a_page_is_rendered(run: RunFolder, monkeypatch
         transport = httpx.ASGITransport(application(run.folder))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             page = asyncio.create_task(client.get("/"))
-            await asyncio.to_thread(begun.wait, 20)
+            await asyncio.to_thread(begun.wait, 200)
             meanwhile = await client.get("/watch.js")
             go_on.set()
             return (await page).text, meanwhile.status_code

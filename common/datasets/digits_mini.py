@@ -15,7 +15,6 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 from pydantic import Field
-from sklearn.datasets import load_digits
 
 from common.data.degrade import noisy_image, noisy_sound
 from common.data.media import encode_image, encode_sound
@@ -74,14 +73,20 @@ def _read(name: str) -> bytes:
 
 
 @cache
+def _digits() -> Any:
+    from sklearn.datasets import load_digits  # a site that only reads the experiment does not wait for it
+
+    return load_digits()
+
+
 def load_pixels() -> NDArray[np.float64]:
     """[1797, 8, 8] in 0..16."""
-    return np.asarray(load_digits().images)
+    return np.asarray(_digits().images)
 
 
 def _images(part: str) -> list[tuple[str, Any]]:
     """Every fifth image of a digit is a test image."""
-    labels = load_digits().target
+    labels = _digits().target
     chosen = []
     for digit in range(10):
         for rank, index in enumerate(np.flatnonzero(labels == digit).tolist()):

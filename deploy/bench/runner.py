@@ -8,8 +8,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,11 @@ class Runner:
         cells = [(setting, method) for setting in settings for method in self.suite.rows_of(setting)]
         places = sorted({self.suite.tuning_place(*cell) for cell in cells})
         tuning = self.suite.tuning
-        tried = self._results(jobs(self.suite, places, tuning.seeds, dict.fromkeys(places, tuning.values)))
-        best = {place: best_value(tried[place]) for place in places}
-        values = {cell: [best[self.suite.tuning_place(*cell)]] for cell in cells}
-        return self._results(jobs(self.suite, cells, list(seeds), values))
+        with self._workers() as pool:
+            tried = self._results(pool, jobs(self.suite, places, tuning.seeds, dict.fromkeys(places, tuning.values)))
+            best = {place: best_value(tried[place]) for place in places}
+            values = {cell: [best[self.suite.tuning_place(*cell)]] for cell in cells}
+            return self._results(pool, jobs(self.suite, cells, list(seeds), values))
 
     def tuned(self, cell: Cell) -> list[Figures]:
         """The tuning runs that decided for a cell, from the files of an earlier `run`."""
@@ -53,41 +55,46 @@ class Runner:
         found = jobs(self.suite, [place], tuning.seeds, {place: tuning.values})
         return [json.loads(self._file(job).read_text()) for job in found]
 
-    def _results(self, wanted: Iterable[Job]) -> dict[Cell, list[Figures]]:
+    @contextmanager
+    def _workers(self) -> Iterator[ProcessPoolExecutor]:
+        """Processes for all stages, each started when there is work for it; an error or Ctrl-C ends them."""
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(self.workers, context, _start_worker, (os.getpid(),)) as pool:
+            try:
+                yield pool
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in multiprocessing.active_children():
+                    process.terminate()
+                raise
+
+    def _results(self, pool: ProcessPoolExecutor, wanted: Iterable[Job]) -> dict[Cell, list[Figures]]:
         todo = list(wanted)
-        self._perform([job for job in todo if not self._file(job).exists()], len(todo))
+        self._perform(pool, [job for job in todo if not self._file(job).exists()], len(todo))
         results: dict[Cell, list[Figures]] = {}
         for job in todo:
             figures = json.loads(self._file(job).read_text())
             results.setdefault((job.setting, job.method), []).append(figures)
         return results
 
-    def _perform(self, missing: list[Job], total: int) -> None:
+    def _perform(self, pool: ProcessPoolExecutor, missing: list[Job], total: int) -> None:
         done = total - len(missing)
         missing.sort(key=lambda job: (job.setting, job.seed))  # neighbours share shards
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(self.workers, context, _start_worker, (os.getpid(),)) as pool:
-            try:
-                distinct = {shards_of(job.data, self.work): job.data for job in missing}
-                users = {place: [job.experiment for job in missing if shards_of(job.data, self.work) == place]
-                         for place in distinct}  # fmt: skip
-                preparing = [pool.submit(prepare, data, users[place], self.work) for place, data in distinct.items()]
-                for number, made in enumerate(as_completed(preparing), start=1):
-                    made.result()
-                    self.progress(number, len(preparing), "shards ready")
-                running = {pool.submit(perform, job, self.work): job for job in missing}
-                for future in as_completed(running):
-                    job, figures = running[future], future.result()
-                    if figures["status"] == "failed":
-                        raise RunError(f"{job.setting}, {job.method}, seed {job.seed}: {figures['reason']}")
-                    self._save(job, figures)
-                    done += 1
-                    self.progress(done, total, _said(figures))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                for process in multiprocessing.active_children():
-                    process.terminate()
-                raise
+        distinct = {shards_of(job.data, self.work): job.data for job in missing}
+        users = {place: [job.experiment for job in missing if shards_of(job.data, self.work) == place]
+                 for place in distinct}  # fmt: skip
+        preparing = [pool.submit(prepare, data, users[place], self.work) for place, data in distinct.items()]
+        for number, made in enumerate(as_completed(preparing), start=1):
+            made.result()
+            self.progress(number, len(preparing), "shards ready")
+        running = {pool.submit(perform, job, self.work): job for job in missing}
+        for future in as_completed(running):
+            job, figures = running[future], future.result()
+            if figures["status"] == "failed":
+                raise RunError(f"{job.setting}, {job.method}, seed {job.seed}: {figures['reason']}")
+            self._save(job, figures)
+            done += 1
+            self.progress(done, total, _said(figures))
 
     def _file(self, job: Job) -> Path:
         """Named by what the job is, and by a digest of everything that its figures depend on."""
