@@ -14,7 +14,6 @@ from deploy.engines import executable
 CHANCE = 0.1
 
 
-@pytest.mark.slow
 @pytest.mark.network
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
