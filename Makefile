@@ -6,7 +6,7 @@ METHOD ?= fedcmi
 DEMO_fedcmi := configs/digits-mini-fedcmi.yaml
 DEMO_fedmvp := configs/birds-mini-fedmvp.yaml
 
-.PHONY: install demo test test-slow docs lint format clean
+.PHONY: install demo test test-slow test-containers docs lint format clean
 
 install: $(VENV)/.installed
 
@@ -26,6 +26,11 @@ test: install
 # Faults of real processes, and hosts as network namespaces: a quarter of an hour, as root for all of it.
 test-slow: install
 	$(BIN)/pytest -m slow
+
+# The image is built, the compose files' services run as containers: as root, with Debian's buildah, podman, runc,
+# catatonit and debootstrap; skipped without. A quarter of an hour.
+test-containers: install
+	$(BIN)/pytest -m containers -s
 
 # The site in site/; a test builds it as well.
 docs: install

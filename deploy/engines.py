@@ -215,12 +215,7 @@ def launch(
         work = Path(name)
         watched = plan.run_folder if watch else None
         logs = watched / "logs" if watched else work / "logs"
-        bin_folder = str(Path(sys.executable).parent)
-        env = ENVIRONMENT | {
-            "PATH": f"{bin_folder}:{os.environ.get('PATH', '')}",
-            "FLWR_HOME": str(work / "home"),
-        }
-        processes = Processes(logs, env)
+        processes = Processes(logs, ENVIRONMENT | {"FLWR_HOME": str(work / "home")})
         try:
             if link is None:
                 say("starting a SuperLink")

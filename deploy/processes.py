@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from common.errors import RunError
+from deploy.environment import surroundings
 
 MARK = "FEDMOSAIC_LAUNCH"
 """Environment variable by which the descendants of a launch are found, wherever they moved themselves."""
@@ -25,7 +26,7 @@ class Processes:
         logs.mkdir(parents=True, exist_ok=True)
         self.logs = logs
         self.mark = uuid.uuid4().hex
-        self.env = {**os.environ, **env, MARK: self.mark}
+        self.env = {**surroundings(), **env, MARK: self.mark}
         self._guard = _start_guard(self.mark)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._vital: dict[str, str] = {}

@@ -11,17 +11,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
 
 from deploy.certs import others_may_read
+from deploy.environment import surroundings
 
 NIST_CURVES = {"secp256r1", "secp384r1", "secp521r1"}
 """What Flower takes for a node's key."""
 
 
 def environment(first_on_path: Sequence[Path]) -> dict[str, str]:
-    """Ours, with Flower's settings, and with folders and this Python's commands first on PATH."""
+    """Ours, as `surroundings` has it, with Flower's settings."""
     from deploy.engines import ENVIRONMENT
 
-    folders = [*map(str, first_on_path), str(Path(sys.executable).parent)]
-    return {**os.environ, **ENVIRONMENT, "PATH": os.pathsep.join([*folders, os.environ.get("PATH", os.defpath)])}
+    return {**surroundings(first_on_path), **ENVIRONMENT}
 
 
 def become(command: Sequence[str], env: Mapping[str, str], folder: Path | None = None) -> NoReturn:

@@ -1,6 +1,7 @@
 """`fedmosaic init`: an experiment to start from, and shards to try it with."""
 
 import argparse
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,11 @@ Then your own files, a shard for each site, and one called test if the server ma
 and in experiment.yaml the number of sites, the modalities and what `fedmosaic inspect` says of their lengths:
   fedmosaic run {folder}/experiment.yaml --shards {folder}/shards --engine processes"""
 
+NEXT_FITTED = """\
+That is {folder}/experiment.yaml. See whether every value can be used, and train:
+  fedmosaic inspect {shards}/client-0 --with {folder}/experiment.yaml
+  fedmosaic run {folder}/experiment.yaml --shards {shards} --engine inprocess"""
+
 
 def add_parser(commands: Any) -> None:
     """The command line of `fedmosaic init`."""
@@ -30,32 +36,45 @@ def add_parser(commands: Any) -> None:
         "init",
         help="write an experiment to start from, and example shards",
         description="Write an experiment file with every option explained, and small shards of three modalities to "
-        "try it with.",
-        epilog="example: fedmosaic init my-experiment",
+        "try it with. Or one that fits shards of your own: their modalities, sizes, lengths and rates.",
+        epilog="examples: fedmosaic init my-experiment     fedmosaic init birds --shards shards/birds",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="a new folder")
+    parser.add_argument(
+        "--shards", type=Path, metavar="SHARDS", help="write an experiment that fits these shards: a folder of shards"
+    )
     parser.set_defaults(command=_command)
 
 
 def _command(options: argparse.Namespace) -> None:
-    write(options.folder)
-    print(NEXT.format(folder=options.folder))
+    if not is_free(options.folder):
+        raise ConfigError("init", [f"{options.folder} exists and is not empty: choose another folder"])
+    try:
+        with whole_folder(options.folder) as unfinished:
+            said = _fit(unfinished, options) if options.shards else _start(unfinished, options)
+    except OSError as error:
+        raise ConfigError("init", [f"{options.folder} cannot be written: {error.strerror}"]) from None
+    print(said)
 
 
-def write(folder: Path) -> None:
-    """Write the experiment and the shards; the folder appears whole or not at all.
-
-    Raises ConfigError when it exists and is not empty, or cannot be written.
-    """
+def _start(folder: Path, options: argparse.Namespace) -> str:
+    """Every option with its default, and shards to try it with; what can be done next."""
     from deploy.example_shards import write_example_shards
     from deploy.progress import working
 
-    if not is_free(folder):
-        raise ConfigError("init", [f"{folder} exists and is not empty: choose another folder"])
-    try:
-        with whole_folder(folder) as unfinished:
-            shutil.copyfile(STARTING, unfinished / EXPERIMENT)
-            with working("writing example shards"):
-                write_example_shards(unfinished / EXAMPLE)
-    except OSError as error:
-        raise ConfigError("init", [f"{folder} cannot be written: {error.strerror}"]) from None
+    shutil.copyfile(STARTING, folder / EXPERIMENT)
+    with working("writing example shards"):
+        write_example_shards(folder / EXAMPLE)
+    return NEXT.format(folder=options.folder)
+
+
+def _fit(folder: Path, options: argparse.Namespace) -> str:
+    """An experiment for the user's own shards; what can be done next."""
+    from common.config import read
+    from deploy.fitting import find_shards, fitted
+
+    name = re.sub(r"[^a-z0-9-]+", "-", options.folder.resolve().name.lower()).strip("-") or "experiment"
+    text = fitted(find_shards(options.shards), name, options.shards)
+    (folder / EXPERIMENT).write_text(text, encoding="utf-8")
+    read(folder / EXPERIMENT)
+    return f"{text}\n{NEXT_FITTED.format(folder=options.folder, shards=options.shards)}"

@@ -1,7 +1,6 @@
 """`fedmosaic register`: the SuperLink is told which sites' keys may connect."""
 
 import argparse
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from common.errors import ConfigError
 from deploy.address import Address
 from deploy.certs import is_site_name
+from deploy.environment import surroundings
 from deploy.handshake import insist
 from deploy.start import missing_file, public_key
 
@@ -38,7 +38,7 @@ def _command(options: argparse.Namespace) -> None:
     insist(Address.parse(options.address), options.root_certificates, wait=False)
     with tempfile.TemporaryDirectory(prefix="fedmosaic-") as home:
         link = Link(options.address, str(options.root_certificates.resolve()))
-        flower = FlowerCommand(Path(home), link, {**os.environ, **ENVIRONMENT})
+        flower = FlowerCommand(Path(home), link, {**surroundings(), **ENVIRONMENT})
         for key in options.keys:
             is_new = flower.register(key.resolve(), key.stem)
             print(f"{key.stem}: registered" if is_new else f"{key.stem}: this key is known already, nothing changed")
