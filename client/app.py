@@ -7,10 +7,14 @@ server as Flower's error reply.
 
 import logging
 import sys
+import time
 from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+
+from client.words import in_words
+from common.node_log import say
 
 log = logging.getLogger(__name__)
 app = ClientApp()
@@ -41,7 +45,11 @@ def _reply(message: Message, context: Context) -> Message:
         return Message(refusal(name or "a site without a name", reason), reply_to=message)
     # a process that has torch, such as the simulation's, gains nothing from another
     resident = "shard" in context.node_config and "torch" not in sys.modules
-    return Message(content=_answer(message, shard, name, policy, resident), reply_to=message)
+    started = time.perf_counter()
+    reply = _answer(message, shard, name, policy, resident)
+    if "shard" in context.node_config:  # a node of its own, not one of a simulation's
+        say(in_words(message.content, reply, time.perf_counter() - started))
+    return Message(content=reply, reply_to=message)
 
 
 def _answer(message: Message, shard: Path, name: str, policy: Path | None, resident: bool) -> RecordDict:

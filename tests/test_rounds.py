@@ -215,7 +215,7 @@ def test_a_site_whose_process_dies_at_every_question_is_asked_three_times(
 
     monkeypatch.setattr(grid, "_answer", answer_or_die)
     with caplog.at_level(logging.WARNING), pytest.raises(RunError, match="stopped responding"):
-        federation(grid, tiny_shards, tmp_path).run()
+        federation(grid, tiny_shards, tmp_path, federation__wait_seconds=100.0).run()
     assert asked.count(11) == 3
 
 

@@ -73,7 +73,8 @@ class Site:
         if asked.get("do") == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         if asked.get("do") == "train long":
-            time.sleep(100)
+            print("training long", flush=True)
+            time.sleep(1000)
         self.answers += 1
         said = {"worker": os.getpid(), "answers": self.answers, "given": self.given, "code": CODE,
                 "models": os.environ.get("FEDMOSAIC_MODELS"), "kind": message.metadata.message_type}
@@ -290,9 +291,8 @@ def test_the_end_of_another_process_is_noticed(system_helps: bool, monkeypatch: 
 
 def test_a_message_that_nobody_waits_for_is_given_up(node: Node) -> None:
     asking = node.start("train long")
-    node.wait_until(lambda: len(node.workers()) == 1)
+    node.wait_until(lambda: "training long" in node.log)
     (old,) = node.workers()
-    time.sleep(1)
     asking.kill()
     asking.wait()
     node.wait_until(lambda: not node.workers())

@@ -43,7 +43,8 @@ def make_shards(experiment: Experiment, out: Path, progress: Callable[[str], Non
 
 
 def check_made(experiment: Experiment, shards: Path) -> None:
-    """Compare shards that `make_shards` wrote earlier with what it would write now; others are taken as they are.
+    """Compare shards that `make_shards` wrote earlier with what it would write now; others are taken as they are, and
+    all are where the experiment names no data set.
 
     Raises ShardError naming the options that differ.
     """
@@ -53,6 +54,8 @@ def check_made(experiment: Experiment, shards: Path) -> None:
         return
     except (OSError, ValueError) as error:
         raise ShardError(f"{shards / MADE} cannot be read: {error}") from None
+    if experiment.data.set is None:
+        return
     wanted = recipe(experiment)
     if differ := [f"{key}: {made.get(key)!r}, now {wanted[key]!r}" for key in wanted if made.get(key) != wanted[key]]:
         listed = "".join(f"\n  - {line}" for line in differ)
@@ -61,7 +64,7 @@ def check_made(experiment: Experiment, shards: Path) -> None:
 
 def recipe(experiment: Experiment) -> dict[str, Any]:
     """All that the bytes of the shards depend on: not where the source files lie."""
-    data = experiment.data.model_dump(mode="json", exclude={"validation", "complete_only"})
+    data = experiment.data.model_dump(mode="json", exclude={"validation", "complete_only", "max_unreadable"})
     return {"seed": experiment.seed, "modalities": experiment.modalities, **data, "set": _set_made(experiment)}
 
 

@@ -24,7 +24,7 @@ def add_parser(commands: Any) -> None:
         "each class. Pictures, recordings, texts (.txt) and arrays (.npy: signals, frames of videos) are known. Every "
         "file is read; files are copied, texts go into the metadata. What has no counterpart or cannot be read is left "
         "out and named.",
-        epilog="examples: fedmosaic import image=photographs --out shards/client-0     (a folder for each class)     "
+        epilog="example: fedmosaic import image=photographs --out shards/client-0     (a folder for each class)     "
         "fedmosaic import image=pictures audio=sounds --labels labels.csv --out shards/client-0     "
         "fedmosaic import --labels notes.csv --file-columns image=photo --text-columns text=note --out shards/client-0",
     )

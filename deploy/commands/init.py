@@ -37,7 +37,7 @@ def add_parser(commands: Any) -> None:
         help="write an experiment to start from, and example shards",
         description="Write an experiment file with every option explained, and small shards of three modalities to "
         "try it with. Or one that fits shards of your own: their modalities, sizes, lengths and rates.",
-        epilog="examples: fedmosaic init my-experiment     fedmosaic init birds --shards shards/birds",
+        epilog="example: fedmosaic init my-experiment     fedmosaic init birds --shards shards/birds",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="a new folder")
     parser.add_argument(

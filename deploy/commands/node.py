@@ -41,6 +41,12 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help=f"on the loopback interface, another for each node of a host (default: {RUNTIME_PORT})",
     )
+    parser.add_argument(
+        "--flower-log",
+        type=Path,
+        metavar="FILE",
+        help="for Flower's own lines (default: in this user's folder for temporary files; - for none)",
+    )
     parser.set_defaults(command=_command)
 
 
@@ -53,8 +59,25 @@ def _command(options: argparse.Namespace) -> None:
     if not options.insecure:
         insist(Address.parse(options.superlink), options.root_certificates, wait=True)
     commands = commands_folder()
-    explain_what_follows()
+    log = _flowers_log(options)
+    print(
+        f"connecting {options.shard} to {options.superlink}; Flower's own log: {log or 'among these lines'}", flush=True
+    )
+    explain_what_follows(log)
     become([str(commands / SUPERNODE), *arguments(options)], environment([commands]))
+
+
+def _flowers_log(options: argparse.Namespace) -> Path | None:
+    """The file for Flower's own lines: the one that was named, else one in this user's folder for a session; none where
+    there can be none, or the named one is "-"."""
+    from client.resident import NoWorkerError, private_folder
+
+    if options.flower_log is not None:
+        return None if str(options.flower_log) == "-" else Path(options.flower_log).resolve()
+    try:
+        return private_folder() / f"flower-{options.port}.log"
+    except NoWorkerError:
+        return None
 
 
 def _say_policy(file: Path | None) -> None:
@@ -98,6 +121,8 @@ def _mistakes(options: argparse.Namespace) -> list[str]:
         mistakes.append(f"--port: {options.port} is no port")
     if options.policy:
         mistakes += missing_file("--policy", options.policy)
+    if options.flower_log and not options.flower_log.resolve().parent.is_dir():
+        mistakes.append(f"--flower-log: there is no folder {options.flower_log.resolve().parent}")
     mistakes += [  # Flower's notation has no way to write these
         f"--{key}: {value!r} holds a quotation mark or a control character"
         for key, value in _settings(options).items()
