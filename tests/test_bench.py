@@ -62,6 +62,7 @@ def test_a_benchmark_leaves_a_table_for_each_setting(smoke: Path) -> None:
     assert "bytes" in table or "seeds" in table
 
 
+@pytest.mark.slow
 def test_the_smoke_version_of_fedmvp_completes_what_its_rows_ask_for(tmp_path: Path) -> None:
     suite = ROOT / "configs" / "bench" / "fedmvp-smoke.yaml"
     with pytest.raises(SystemExit) as ended:
