@@ -102,9 +102,7 @@ def test_a_killed_benchmark_leaves_no_worker_and_goes_on(smoke: Path, tmp_path: 
     environment = dict([mark.split("=")], **os.environ)
     command = [sys.executable, "-m", "deploy.cli", *arguments]
     with running(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as bench:
-        wait_until(
-            lambda: len(marked(mark)) >= 3, 200
-        )  # itself, its worker, the tracker of resources
+        wait_until(lambda: len(marked(mark)) >= 3, 200)  # itself, its worker, the tracker of resources
         bench.kill()
         bench.wait()
         wait_until(lambda: not marked(mark), 200)

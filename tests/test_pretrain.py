@@ -1,6 +1,5 @@
 """Pre-training from nothing: a few steps, and the folders are what the loaders read."""
 
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from common.datasets.birds.species import APART, distance, public_bird, species
 from common.datasets.birds_mini import BirdsMini
 from common.errors import ConfigError
 from common.seeding import rng
-from deploy.pretrain import command
 from deploy.pretrain.command import pretrain
 from deploy.pretrain.corpus import make_corpus, said_of
 from deploy.pretrain.tokenizer import UNKNOWN, make_tokenizer
@@ -83,7 +81,6 @@ def test_birds_mini_is_the_same_every_time_and_its_parts_share_no_picture() -> N
 
 def test_a_few_steps_give_folders_that_the_loaders_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDMOSAIC_MODELS", str(tmp_path))
-    monkeypatch.setattr(command, "make_corpus", cache(make_corpus))  # the three are trained on the same one
     threads = torch.get_num_threads()
     pretrain("birds-coca", tmp_path / "coca", 1, 0.0001)
     encoder = build("encoder", {"name": "open-clip-image", "model": "coca"}).build()
