@@ -20,12 +20,14 @@ demo: install
 	$(BIN)/fedmosaic run $(or $(DEMO_$(METHOD)),$(error METHOD is fedcmi or fedmvp)) --engine processes
 
 # A file's tests stay together, on as many workers as there are cores; the longest files begin.
-test: install
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
-# Faults of real processes, and hosts as network namespaces: a quarter of an hour, as root for all of it.
+test: install
+	$(PYTEST) --maxprocesses 4
+
+# Runs, faults and hosts (network namespaces, as root) of real processes.
 test-slow: install
-	$(BIN)/pytest -m slow
+	$(PYTEST) --maxprocesses 2 -m slow
 
 # The image is built, the compose files' services run as containers: as root, with Debian's buildah, podman, runc,
 # catatonit and debootstrap; skipped without. A quarter of an hour.

@@ -14,7 +14,6 @@ from common.config import Experiment, parse, read
 from common.errors import ConfigError, FedmosaicError, RunError
 from server.federation import Federation
 from server.record import RunFolder, free_folder, unfinished_folder
-from server.report import write_report
 
 log = logging.getLogger(__name__)
 app = ServerApp()
@@ -61,6 +60,8 @@ def _folder(settings: dict[str, str], experiment: Experiment) -> Path:
 
 def _conclude(run: RunFolder, summary: dict[str, Any]) -> None:
     """Write what tells people how the run ended. What cannot be written must not hide why it ended."""
+    from server.report import write_report  # no round waits until what draws it is loaded
+
     try:
         run.summary(summary)
         write_report(run.folder)

@@ -39,7 +39,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished smoke benchmark."""
     work = tmp_path_factory.mktemp("bench") / "smoke"
     with pytest.raises(SystemExit) as ended:
-        main(["bench", str(SMOKE), "--workers", "2", "--work", str(work)])
+        main(["bench", str(SMOKE), "--workers", "1", "--work", str(work)])
     assert ended.value.code == 0
     return work
 
@@ -92,7 +92,8 @@ def test_a_benchmark_takes_up_where_it_stopped(smoke: Path) -> None:
     assert said[0] == "shards ready"
     assert len(said) == 2 and "half-unimodal  fedcmi  seed 2" in said[1]
     again = json.loads(lost.read_text())
-    assert {**again, "seconds": 0} == {**before, "seconds": 0}
+    varying = {"seconds": 0, "commit": ""}
+    assert again | varying == before | varying
 
 
 @pytest.mark.slow
@@ -100,11 +101,11 @@ def test_a_killed_benchmark_leaves_no_worker_and_goes_on(smoke: Path, tmp_path: 
     shutil.copytree(smoke, tmp_path / "work")
     shutil.rmtree(tmp_path / "work" / "runs" / "half-unimodal")
     mark = f"BENCH_TEST={tmp_path}"
-    arguments = ["bench", str(SMOKE), "--workers", "2", "--work", str(tmp_path / "work")]
+    arguments = ["bench", str(SMOKE), "--workers", "1", "--work", str(tmp_path / "work")]
     environment = dict([mark.split("=")], **os.environ)
     command = [sys.executable, "-m", "deploy.cli", *arguments]
     with running(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as bench:
-        wait_until(lambda: len(marked(mark)) >= 3, 200)  # itself and its workers
+        wait_until(lambda: len(marked(mark)) >= 3, 200)  # itself, its worker, the tracker of resources
         bench.kill()
         bench.wait()
         wait_until(lambda: not marked(mark), 200)

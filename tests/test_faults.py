@@ -27,7 +27,7 @@ from common.data.make import make_shards
 from deploy.engines import executable
 from deploy.processes import Processes, free_ports, wait_for_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(1500)]
 SITES = ["a", "b", "c"]
 ROUNDS = 4
 

@@ -244,7 +244,7 @@ def test_a_large_shard_is_read_once_and_gives_a_page_below_2_mb(
     (folder / "m").mkdir(parents=True)
     noise = np.random.default_rng(1)
     for number in range(100):
-        Image.fromarray(noise.integers(0, 255, (200, 200, 3), dtype=np.uint8)).save(folder / "m" / f"{number}.jpg")
+        Image.fromarray(noise.integers(0, 255, (100, 100, 3), dtype=np.uint8)).save(folder / "m" / f"{number}.jpg")
         soundfile.write(folder / "m" / f"{number}.wav", noise.uniform(-1, 1, 8000), 8000)
     lines = [
         {

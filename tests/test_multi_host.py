@@ -21,6 +21,7 @@ from deploy.processes import Processes
 
 WHY_NOT = why_not()
 pytestmark = [
+    pytest.mark.network,
     pytest.mark.slow,
     pytest.mark.timeout(1500),
     pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT),

@@ -17,7 +17,8 @@ from deploy.pretrain.corpus import make_corpus
 from deploy.pretrain.diffusion import train_autoencoder, train_diffusion
 from deploy.pretrain.vit import train_vit
 
-CORPUS = 30_000
+CORPUS, FEWEST = 30_000, 160
+"""Birds, and how many are drawn for the least effort: a batch."""
 STEPS = {"birds-coca": (1800, 1500), "birds-diffusion": (2000, 3000), "birds-vit": (2500,)}
 """Of the vision tower and of the whole; of the autoencoder and of the diffusion; of the vision transformer."""
 SAY_EVERY = 100
@@ -32,8 +33,9 @@ def pretrain(model: str, out: Path, seed: int, effort: float) -> None:
         raise ConfigError("--out", [f"{out} exists: a training never overwrites another"])
     torch.set_num_threads(1)  # the same numbers on every machine of a kind
     console = Console()
-    console.print(f"drawing {max(1000, round(CORPUS * effort))} birds")
-    corpus = make_corpus(max(1000, round(CORPUS * effort)), seed)
+    birds = max(FEWEST, round(CORPUS * effort))
+    console.print(f"drawing {birds} birds")
+    corpus = make_corpus(birds, seed)
     steps = [max(2, round(effort * usual)) for usual in STEPS[model]]
     with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(model, total=sum(steps))
