@@ -33,7 +33,7 @@ LARGEST, SMALLEST = 64, 16
 LONGEST_TEXT, MOST_FRAMES = 256, 8
 TEMPLATE = """\
 # Made by `fedmosaic init --shards`: an experiment that fits the shards in {folder}.
-# All other options have their defaults; docs/configuration.md explains every one, `fedmosaic init` writes them all out.
+# All other options have their defaults; `fedmosaic init` without shards writes them all out, with their meaning.
 # It is a start: AdamW at this rate learned on each of six data sets (docs/data-sets.md has the figures).
 name: {name}
 seed: 1

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import Files
+from mkdocs.structure.pages import Page
 
 from deploy.cli import parser
 
@@ -17,13 +18,12 @@ failed, 2 for a mistake in what was asked for, 130 when it was interrupted.
 WIDTH = 80
 
 
-def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the page."""
-    files.append(File.generated(config, "commands.md", content=page()))
-    return files
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str | None:
+    """Put the reference in the place of what stands there in the repository."""
+    return reference() if page.file.src_uri == "commands.md" else None
 
 
-def page() -> str:
+def reference() -> str:
     """The page in Markdown."""
     return "\n".join([INTRO, *(described(name, parser) for name, parser in sorted(parsers()))])
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import Files
+from mkdocs.structure.pages import Page
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
@@ -50,13 +51,12 @@ BOUNDS = {
 }
 
 
-def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the page."""
-    files.append(File.generated(config, "configuration.md", content=page()))
-    return files
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str | None:
+    """Put the reference in the place of what stands there in the repository."""
+    return reference() if page.file.src_uri == "configuration.md" else None
 
 
-def page() -> str:
+def reference() -> str:
     """The page in Markdown."""
     parts = [INTRO, *sections("", schema_of(Experiment))]
     for family in FAMILIES:
