@@ -19,9 +19,9 @@ from common.data.make import TEST
 from common.data.media import Raw, Value
 from common.data.shard import Record, Shard
 from common.errors import ShardError
+from common.modality import Modality
 from common.open_clip_models import OpenClip, load_open_clip
 from common.seeding import derive
-from common.types import Modality
 
 
 @dataclass

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.types import Batch, Modality
+from common.modality import Modality
+from common.types import Batch
 
 
 def unimodal_loss(logits: Mapping[Modality, Tensor], batch: Batch) -> Tensor:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from common.data.loader import batches
+from common.modality import Modality
 from common.models.base import MultimodalModel
-from common.types import Batch, Modality
+from common.types import Batch
 
 
 @dataclass(frozen=True)

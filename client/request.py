@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from common import wire
 from common.config import Experiment, from_json
 from common.errors import WireError
-from common.types import Modality
+from common.modality import Modality
 
 
 class _Asked(BaseModel):

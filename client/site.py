@@ -22,9 +22,10 @@ from common.encoders.base import Encoder
 from common.errors import FedmosaicError, ShardError, TrainingError
 from common.findings import too_many_unreadable
 from common.metrics import evaluate
+from common.modality import Modality
 from common.models.base import MultimodalModel
 from common.seeding import derive
-from common.types import Batch, Modality
+from common.types import Batch
 
 LONGEST = 4000
 """Characters of a reason."""

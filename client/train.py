@@ -11,9 +11,10 @@ from common.blocks import all_finite
 from common.config import Experiment, Train
 from common.data.loader import batches
 from common.errors import DIVERGED, TrainingError
+from common.modality import Modality
 from common.models.base import MultimodalModel
 from common.seeding import seeded, torch_rng
-from common.types import Batch, Modality
+from common.types import Batch
 
 log = logging.getLogger(__name__)
 

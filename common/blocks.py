@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from common.modality import Modality
 from common.models.base import MultimodalModel
-from common.types import Modality
 
 SHARED = "shared"  # no modality may have this name
 """The block of everything that belongs to no modality, e.g. the fusion layer. Every client holds it."""

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from common.component import Component, Options, Reference, build, find, names, unknown
 from common.errors import ConfigError
-from common.types import Modality
+from common.modality import Modality
 from common.yaml_file import read_yaml
 
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from common.data.loader import batches
 from common.errors import TrainingError
+from common.modality import subset_name, subsets
 from common.models.base import MultimodalModel
-from common.types import Batch, subset_name, subsets
+from common.types import Batch
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from torch import Tensor
 from common.data.loader import batches
 from common.data.media import Raw, checked, read
 from common.errors import DataError, ModelError
+from common.modality import Modality
 from common.models.base import MultimodalModel
 from common.saved_model import read_model
-from common.types import Batch, Modality, Origin
+from common.types import Batch, Origin
 
 CHUNK = 256
 """Examples that are looked at together."""

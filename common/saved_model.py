@@ -20,9 +20,9 @@ from common.config import Model
 from common.encoders.base import FrozenEncoder
 from common.errors import ConfigError, ModelError
 from common.files import write_whole
+from common.modality import Modality
 from common.models.base import MultimodalModel
 from common.seeding import seeded
-from common.types import Modality
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 

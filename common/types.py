@@ -3,16 +3,13 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import combinations
 
 import torch
 from torch import Tensor
 
 from common.findings import Findings
+from common.modality import Modality
 from common.rows import Rows
-
-Modality = str
-"""A key such as "audio". What it means is the business of its encoder."""
 
 
 class Origin(IntEnum):
@@ -21,17 +18,6 @@ class Origin(IntEnum):
     MISSING = 0
     GENERATED = 1
     OBSERVED = 2
-
-
-def subsets(modalities: Iterable[Modality]) -> list[tuple[Modality, ...]]:
-    """Every non-empty subset, smallest first, each in alphabetical order."""
-    names = sorted(modalities)
-    return [chosen for size in range(1, len(names) + 1) for chosen in combinations(names, size)]
-
-
-def subset_name(modalities: Iterable[Modality]) -> str:
-    """The name of a set of modalities in metrics and reports, e.g. "audio+image"."""
-    return "+".join(sorted(modalities))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from common.data.media import Raw, encode_image
 from common.data.shard import Example, Media, Shard, ShardInfo, ShardWriter
 from common.errors import ConfigError
 from common.files import whole_folder
-from common.types import Modality
+from common.modality import Modality
 from deploy.progress import counted
 from server.strategies.base import StrategyOptions
 

@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from common.config import Experiment
+from common.modality import subset_name
 from common.printable import printable
-from common.types import subset_name
 from common.units import human
 from server.attention import concerns, findings_of
 from server.record import read_rounds, read_status

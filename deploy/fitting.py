@@ -16,8 +16,8 @@ from common.data.shard import Record, Shard
 from common.data.sounds import Sound
 from common.encoders.text import tokens
 from common.errors import ShardError
+from common.modality import Modality
 from common.seeding import rng
-from common.types import Modality
 from deploy.inspection.survey import survey
 from server.attention import unlike
 

@@ -11,8 +11,8 @@ from common.data.loader import load
 from common.data.media import Value
 from common.data.shard import Record, Shard, ShardInfo
 from common.errors import ConfigError, ShardError
+from common.modality import Modality
 from common.predictor import Prediction, Predictor
-from common.types import Modality
 from deploy.own_files.folders import Files, unlabelled
 
 

@@ -28,9 +28,10 @@ from common.data.make import TEST, client_name
 from common.data.media import Value
 from common.data.shard import Shard
 from common.errors import ConfigError
+from common.modality import Modality
 from common.open_clip_models import OpenClip, load_open_clip
 from common.seeding import rng
-from common.types import Modality, Origin
+from common.types import Origin
 
 CHUNK = 64
 

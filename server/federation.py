@@ -17,7 +17,7 @@ from common.build import build_model
 from common.config import Experiment
 from common.errors import RunError
 from common.metrics import Tallies, Tally, figures
-from common.types import subset_name
+from common.modality import subset_name
 from server.checkpoint import Checkpoint, save_checkpoint
 from server.evaluate import TestSet
 from server.exchange import exchange

@@ -11,7 +11,8 @@ from common.data.shard import Shard
 from common.encoders.base import Encoder
 from common.errors import ShardError
 from common.findings import too_many_unreadable
-from common.types import Batch, Modality
+from common.modality import Modality
+from common.types import Batch
 
 
 class OwnShard:

@@ -10,7 +10,8 @@ from pydantic import ValidationError as Invalid
 from common.errors import FedmosaicError, WireError
 from common.findings import Findings
 from common.metrics import Tally
-from common.types import Modality, Site, subset_name, subsets
+from common.modality import Modality, subset_name, subsets
+from common.types import Site
 
 MOST = 1e12
 """No honest count or time is larger; sums over sites stay finite."""

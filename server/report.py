@@ -7,8 +7,8 @@ from string import Template
 from typing import Any
 
 from common.files import write_whole
+from common.modality import subset_name
 from common.printable import printable
-from common.types import subset_name
 from common.units import human
 from server.attention import concerns, findings_of
 from server.report_drawing import Key, Plot

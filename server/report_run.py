@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from common.types import subset_name
+from common.modality import subset_name
 from server.record import METRICS, SUMMARY, is_written
 from server.report_drawing import FULL, MIXED, SINGLES
 

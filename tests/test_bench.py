@@ -16,6 +16,7 @@ import torch
 import yaml
 from conftest import ROOT, experiment, make_batch
 from running import running
+from test_cli import call
 
 from client.site import Site
 from common.encoders.image import ImageEncoder
@@ -235,11 +236,14 @@ def test_mistakes_of_a_suite_are_named(change: dict[str, Any], expected: str, tm
         read_suite(path, {})
 
 
-def test_unknown_suites_and_settings_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_suites_and_settings_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(ROOT)
-    for name, settings, expected in (("smok", None, "did you mean 'smoke'"), ("smoke", ["x"], "unknown setting 'x'")):
-        with pytest.raises(ConfigError, match=expected):
-            command.run(name, {}, None, settings, None, 1, tmp_path, None)
+    assert call("bench", "smok", "--work", tmp_path) == 2
+    assert "did you mean 'smoke'" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="unknown setting 'x'"):
+        command.run(SMOKE, {}, None, ["x"], None, 1, tmp_path, None)
 
 
 @pytest.mark.parametrize("path", sorted(SMOKE.parent.glob("*.yaml")), ids=lambda path: path.stem)

@@ -195,3 +195,38 @@ def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1] in ("0", "141")
+
+
+WRONG = [
+    "run nope.yaml",
+    "shard nope.yaml --out x",
+    "inspect nope",
+    "inspect nope --with nope.yaml",
+    "predict nope --input x.png",
+    "watch nope",
+    "compare nope",
+    "complete nope --with nope.yaml",
+    "quality nope --with nope.yaml",
+    "probe nope --with nope.yaml --out x",
+    "bench nope.yaml",
+    "tensorboard nope --out x",
+    "init x --shards nope",
+    "import image=nope --out x",
+    "run --no-such-option",
+]
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_a_wrong_path_or_option_is_answered_before_anything_large_is_loaded(words: str, tmp_path: Path) -> None:
+    """By what is loaded, not by the time that it takes."""
+    code = f"""
+import sys
+from deploy.cli import main
+try:
+    main({shlex.split(words)!r})
+except SystemExit as end:
+    print(end.code, *(set(sys.modules) & {{"torch", "flwr", "matplotlib", "transformers", "scipy", "sklearn"}}))
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert done.stdout.splitlines()[-1] == "2", done.stdout + done.stderr

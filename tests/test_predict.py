@@ -28,8 +28,9 @@ from common.data.media import Sound, read
 from common.data.shard import Shard
 from common.encoders.image import picture_tensor
 from common.errors import DataError, ModelError
+from common.modality import subset_name, subsets
 from common.predictor import Predictor, load_model
-from common.types import Batch, Origin, subset_name, subsets
+from common.types import Batch, Origin
 from server.record import RunFolder
 
 EMBEDDED = ROOT / "deploy" / "pretrain" / "weights"

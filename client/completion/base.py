@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from common.component import Component
 from common.data.media import Raw
-from common.types import Modality
+from common.modality import Modality
 
 
 @dataclass(frozen=True)

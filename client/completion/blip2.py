@@ -18,8 +18,8 @@ from transformers import AutoProcessor, Blip2ForConditionalGeneration
 from client.completion.base import CompleterOptions, Generator, Request, subject
 from common.data.media import Raw
 from common.errors import ModelError
+from common.modality import Modality
 from common.pretrained import fingerprint, locate
-from common.types import Modality
 
 
 class Blip2Generator(Generator):

@@ -15,8 +15,8 @@ from torch import Tensor
 from client.completion.base import CompleterOptions, Generator, Request, subject
 from common.data.media import Raw
 from common.errors import ModelError
+from common.modality import Modality
 from common.open_clip_models import OpenClip, load_open_clip
-from common.types import Modality
 
 
 class CoCaGenerator(Generator):

@@ -15,8 +15,8 @@ from pydantic import Field
 from client.completion.base import CompleterOptions, Generator, Request, subject
 from common.data.media import Raw
 from common.errors import ModelError
+from common.modality import Modality
 from common.pretrained import fingerprint, locate
-from common.types import Modality
 
 
 class DiffusionGenerator(Generator):

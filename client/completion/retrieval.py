@@ -19,9 +19,9 @@ from common.component import build, names
 from common.data.media import Raw, Value
 from common.data.shard import Example, Shard
 from common.errors import ShardError
+from common.modality import Modality
 from common.open_clip_models import OpenClip, load_open_clip
 from common.pretrained import fingerprint, locate
-from common.types import Modality
 
 CHUNK = 64
 

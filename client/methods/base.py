@@ -17,8 +17,9 @@ from typing import ClassVar, Generic, TypeVar
 from torch import Tensor
 
 from common.component import Component
+from common.modality import Modality
 from common.models.base import MultimodalModel
-from common.types import Batch, Modality
+from common.types import Batch
 
 M = TypeVar("M", bound=MultimodalModel)
 C = TypeVar("C")

@@ -23,8 +23,9 @@ from client.losses import true_class_confidence, unimodal_loss
 from client.methods.base import Method, Round
 from client.proximal import Anchor, anchor, proximal
 from common.data.loader import batches
+from common.modality import Modality
 from common.models.two_projector import Features, TwoProjectorModel
-from common.types import Batch, Modality
+from common.types import Batch
 
 TINY = 1e-12
 """Smallest confidence that a ratio is formed from."""

@@ -23,8 +23,9 @@ from torch.nn import functional as F
 
 from client.losses import unimodal_loss
 from client.methods.base import Method, Round
+from common.modality import Modality
 from common.models.unimodal_heads import UnimodalHeadsModel
-from common.types import Batch, Modality
+from common.types import Batch
 
 SMOOTHING = 0.1
 """Added to the count of each class, so that an absent one has a finite log prior."""

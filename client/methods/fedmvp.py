@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from client.methods.base import Method, Round
+from common.modality import Modality
 from common.models.joint import Joined, JointModel
-from common.types import Batch, Modality
+from common.types import Batch
 
 
 class FedMVP(Method[JointModel, None]):

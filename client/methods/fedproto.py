@@ -19,8 +19,9 @@ from torch.nn import functional as F
 
 from client.methods.base import Method, Round
 from client.prototypes import class_sums
+from common.modality import Modality
 from common.models.prototype_fusion import PrototypeFusionModel
-from common.types import Batch, Modality
+from common.types import Batch
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from torch.nn import functional as F
 
 from client.losses import true_class_confidence
 from client.methods.base import Method, Round
+from common.modality import Modality
 from common.models.late_fusion import LateFusionModel
-from common.types import Batch, Modality
+from common.types import Batch
 
 Coefficients = dict[Modality, float]
 """k_m of the batch that was last seen."""

@@ -19,8 +19,9 @@ from torch.nn import functional as F
 from client.losses import true_class_confidence
 from client.methods.base import Method, Round
 from client.prototypes import class_sums
+from common.modality import Modality
 from common.models.late_fusion import LateFusionModel
-from common.types import Batch, Modality
+from common.types import Batch
 
 Prototypes = Mapping[Modality, Tensor]
 """Class means [K, D] by modality, NaN for absent classes."""

@@ -16,7 +16,7 @@ from typing import Any
 from common.component import Reference
 from common.data.shard import Record, Shard, inside, part
 from common.errors import ShardError
-from common.types import Modality
+from common.modality import Modality
 
 COMPLETED = "completed"
 LINES = "completed.jsonl"

@@ -26,7 +26,7 @@ from common.data.media import Value
 from common.data.shard import Shard, part
 from common.encoders.base import FrozenEncoder
 from common.findings import Findings
-from common.types import Modality
+from common.modality import Modality
 
 log = logging.getLogger(__name__)
 CACHE = "cache"

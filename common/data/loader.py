@@ -16,9 +16,10 @@ from common.data.shard import Record, Shard
 from common.encoders.base import Encoder, FrozenEncoder
 from common.errors import ShardError
 from common.findings import Findings, unreadable_in_words
+from common.modality import Modality
 from common.rows import BLANK, Rows
 from common.seeding import derive
-from common.types import Batch, Modality, Origin
+from common.types import Batch, Origin
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from common.config import Missing
+from common.modality import Modality
 from common.seeding import rng
-from common.types import Modality
 
 
 def unimodal_clients(clients: int, modalities: Sequence[Modality], missing: Missing, seed: int) -> dict[int, Modality]:

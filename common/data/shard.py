@@ -25,7 +25,7 @@ from pydantic import Field, ValidationError
 
 from common.component import Options
 from common.errors import ShardError
-from common.types import Modality
+from common.modality import Modality
 
 log = logging.getLogger(__name__)
 

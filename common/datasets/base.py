@@ -10,8 +10,8 @@ from typing import ClassVar, TypeVar
 from common.component import Component
 from common.data.shard import Example
 from common.errors import DataError
+from common.modality import Modality
 from common.seeding import rng
-from common.types import Modality
 
 log = logging.getLogger(__name__)
 

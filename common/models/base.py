@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from common.component import Component
 from common.encoders.base import Encoder
-from common.types import Batch, Modality
+from common.modality import Modality
+from common.types import Batch
 
 
 class MultimodalModel(nn.Module, ABC):

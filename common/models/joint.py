@@ -20,8 +20,9 @@ from torch.nn import functional as F
 
 from common.attention import AttentionLayer, positions
 from common.encoders.base import Encoder
+from common.modality import Modality
 from common.models.base import ModelOptions, MultimodalModel
-from common.types import Batch, Modality
+from common.types import Batch
 
 
 class Branch(nn.Module):

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from common.encoders.base import Encoder
+from common.modality import Modality
 from common.models.base import ModelOptions, MultimodalModel
-from common.types import Batch, Modality
+from common.types import Batch
 
 
 class LateFusionModel(MultimodalModel):

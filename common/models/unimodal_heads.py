@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from common.encoders.base import Encoder
+from common.modality import Modality
 from common.models.base import ModelOptions
 from common.models.late_fusion import LateFusionModel
-from common.types import Batch, Modality
+from common.types import Batch
 
 
 class UnimodalHeadsModel(LateFusionModel):

@@ -10,7 +10,8 @@ from client.site import Opened, Site
 from common.config import Experiment
 from common.data.loader import Loaded
 from common.encoders.base import Encoder
-from common.types import Batch, Modality, Origin
+from common.modality import Modality
+from common.types import Batch, Origin
 from deploy.bench.suite import Arrangement
 
 

@@ -14,11 +14,9 @@ from deploy.bench.suite import Suite, read_suite
 from deploy.bench.tables import Results, write
 from deploy.progress import counted
 
-SUITES = Path("configs/bench")
-
 
 def run(
-    name: str,
+    file: Path,
     changes: dict[str, Any],
     data: Path | None,
     settings: list[str] | None,
@@ -31,7 +29,7 @@ def run(
 
     Raises ConfigError, DataError, RunError.
     """
-    suite = read_suite(_file(name), changes, data)
+    suite = read_suite(file, changes, data)
     chosen = _settings(suite, settings)
     work = work or Path("bench") / suite.name
     console = Console()
@@ -50,16 +48,6 @@ def run(
         modalities = suite.experiment_of(setting, suite.reference, suite.seeds[0], suite.tuning.values[0]).modalities
         for path in write(Results(suite, setting, modalities, runs, tuning, machine(workers)), out or work):
             console.print(str(path), highlight=False, soft_wrap=True)
-
-
-def _file(name: str) -> Path:
-    """A file as given, or the suite of that name."""
-    beside = SUITES / f"{name}.yaml"
-    if Path(name).suffix in (".yaml", ".yml") or not SUITES.is_dir():
-        return Path(name)
-    if not beside.exists():
-        raise ConfigError("bench", [unknown("suite", name, sorted(path.stem for path in SUITES.glob("*.yaml")))])
-    return beside
 
 
 def _settings(suite: Suite, wanted: list[str] | None) -> list[str]:

@@ -14,8 +14,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from common.data.loader import batches
+from common.modality import Modality
 from common.models.base import MultimodalModel
-from common.types import Batch, Modality
+from common.types import Batch
 
 BATCH = 256
 

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from common.component import Options, find, names
 from common.config import Experiment, messages, override, parse
 from common.errors import ConfigError
-from common.types import Modality
+from common.modality import Modality
 
 Arrangement = Literal["federated", "centralised", "local", "unimodal"]
 """Who trains with whom: federated; one site that has everybody's data; every client on its own; a federation of the

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from common.types import subset_name, subsets
+from common.modality import subset_name, subsets
 from deploy.bench.origin import command
 from deploy.bench.plots import draw
 from deploy.bench.runner import validation_score

@@ -16,8 +16,8 @@ from common.config import Experiment
 from common.data.make import PROBE, client_name, make_shards, recipe
 from common.data.shard import Shard
 from common.errors import FedmosaicError, TrainingError
+from common.modality import Modality, subset_name
 from common.seeding import derive
-from common.types import Modality, subset_name
 from deploy.bench.arrangements import federations
 from deploy.bench.origin import commit
 from deploy.bench.probe import probe

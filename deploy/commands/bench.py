@@ -6,8 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+from common.errors import ConfigError
 from deploy.commands.experiment import add_overrides, overrides
+from deploy.commands.given import readable
 
+SUITES = Path("configs/bench")
 SPEED = "speed"
 """The suite that is no file: it compares programs, not methods."""
 
@@ -39,16 +42,17 @@ def add_parser(commands: Any) -> None:
 
 
 def _command(options: argparse.Namespace) -> None:
+    file = None if options.suite == SPEED else _file(options.suite)
     from deploy.bench import command
 
     logging.basicConfig(level=logging.ERROR)
-    if options.suite == SPEED:
+    if file is None:
         from deploy.bench.speed.command import run
 
         run(options.only, options.repeats, options.json)
         return
     command.run(
-        options.suite,
+        file,
         overrides(options),
         options.data,
         options.setting,
@@ -57,3 +61,19 @@ def _command(options: argparse.Namespace) -> None:
         options.work,
         options.out,
     )
+
+
+def _file(name: str) -> Path:
+    """A file as given, or the suite of that name.
+
+    Raises ConfigError.
+    """
+    beside = SUITES / f"{name}.yaml"
+    if Path(name).suffix in (".yaml", ".yml") or not SUITES.is_dir():
+        readable(Path(name))
+        return Path(name)
+    if not beside.exists():
+        from common.component import unknown
+
+        raise ConfigError("bench", [unknown("suite", name, sorted(path.stem for path in SUITES.glob("*.yaml")))])
+    return beside

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
+from deploy.commands.given import runs_there
 
 
 def add_parser(commands: Any) -> None:
@@ -29,6 +30,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _command(options: argparse.Namespace) -> None:
+    runs_there("compare", options.runs)
     from deploy.comparison.rows import compare
 
     comparison = compare(options.runs, options.by)

@@ -6,6 +6,7 @@ from typing import Any
 
 from deploy.commands.experiment import add_completing, experiment_of
 from deploy.commands.frozen import add_device, quiet_libraries
+from deploy.commands.given import readable, shards_there
 
 
 def add_parser(commands: Any) -> None:
@@ -22,6 +23,8 @@ def add_parser(commands: Any) -> None:
 
 
 def _command(options: argparse.Namespace) -> None:
+    readable(options.config)
+    shards_there(options.shards)
     quiet_libraries()
     from deploy.complete import best_device, complete_shards
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from common.errors import ConfigError
 from common.files import is_free, whole_folder
+from deploy.commands.given import shards_there
 
 STARTING = Path(__file__).with_name("starting_experiment.yaml")
 EXPERIMENT, EXAMPLE = "experiment.yaml", "example"
@@ -47,6 +48,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _command(options: argparse.Namespace) -> None:
+    shards_there([options.shards])
     if not is_free(options.folder):
         raise ConfigError("init", [f"{options.folder} exists and is not empty: choose another folder"])
     try:

@@ -12,6 +12,7 @@ from rich.text import Text
 from common.errors import ConfigError, RefusedError
 from deploy.commands.experiment import add_overrides, experiment_of
 from deploy.commands.frozen import quiet_libraries
+from deploy.commands.given import readable, shards_there
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from common.config import Experiment
     from common.data.shard import Shard
     from common.encoders.base import Encoder
-    from common.types import Modality
+    from common.modality import Modality
     from deploy.inspection.survey import Survey
 
 MOST_ROWS = 30
@@ -54,6 +55,9 @@ def add_parser(commands: Any) -> None:
 
 
 def _command(options: argparse.Namespace) -> None:
+    shards_there([options.shard, options.test])
+    if options.config:
+        readable(options.config)
     from common.data.shard import Shard
     from deploy.inspection.attention import attention, refusal
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from deploy.commands.experiment import add_completing, experiment_of
 from deploy.commands.frozen import quiet_libraries
+from deploy.commands.given import readable, shards_there
 
 
 def add_parser(commands: Any) -> None:
@@ -24,6 +25,8 @@ def add_parser(commands: Any) -> None:
 
 
 def _command(options: argparse.Namespace) -> None:
+    readable(options.config)
+    shards_there([options.shards])
     quiet_libraries()
     from deploy import quality
     from deploy.progress import working

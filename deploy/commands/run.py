@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from common.errors import ConfigError
 from deploy.commands.experiment import add_config, experiment_of
 from deploy.commands.frozen import quiet_libraries
+from deploy.commands.given import readable, shards_there
 
 if TYPE_CHECKING:
     from common.config import Experiment
@@ -61,6 +62,8 @@ def add_parser(commands: Any) -> None:
 
 
 def _command(options: argparse.Namespace) -> None:
+    readable(options.config)
+    shards_there([options.test_shard, options.probe_shard] if options.engine != "superlink" else [])
     from deploy.display import show
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")

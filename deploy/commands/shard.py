@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.commands.experiment import add_config, experiment_of
+from deploy.commands.given import readable
 
 
 def add_parser(commands: Any) -> None:
@@ -20,6 +21,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _command(options: argparse.Namespace) -> None:
+    readable(options.config)
     from common.data.make import make_shards
 
     folders = make_shards(experiment_of(options), options.out, lambda name: print(f"writing {options.out / name}"))

@@ -8,8 +8,8 @@ from PIL.Image import Image
 
 from common.data.media import Raw
 from common.data.shard import Record, Shard
+from common.modality import Modality, subset_name
 from common.seeding import rng
-from common.types import Modality, subset_name
 from deploy.inspection.drawing import draw
 
 MOST_VALUES, MOST_PER_CLASS = 96, 3

@@ -9,7 +9,7 @@ from common.component import Reference
 from common.data.completed import COMPLETED, RECIPE, line_value, read_lines
 from common.data.shard import Shard, part
 from common.errors import ShardError
-from common.types import Modality
+from common.modality import Modality
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from string import Template
 
 from PIL.Image import Image
 
-from common.types import Modality
+from common.modality import Modality
 from deploy.inspection.attention import attention
 from deploy.inspection.drawing import SMALL, encoded
 from deploy.inspection.gallery import Shown

@@ -14,7 +14,7 @@ from common.data.media import Raw, Value
 from common.data.shard import Record, Shard
 from common.encoders.base import Encoder
 from common.findings import Findings
-from common.types import Modality, subset_name, subsets
+from common.modality import Modality, subset_name, subsets
 from deploy.inspection.generated import Generated, read_generated
 from deploy.progress import tracked
 

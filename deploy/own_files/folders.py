@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.data.media import KNOWN
-from common.types import Modality
+from common.modality import Modality
 from deploy.own_files.names import keys_of, nfc
 
 LeftOut = dict[str, list[str]]

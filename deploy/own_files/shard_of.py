@@ -14,7 +14,7 @@ from common.data.media import KNOWN, TEXTS, read
 from common.data.shard import Example, Media, ShardInfo, ShardWriter, Written
 from common.errors import ConfigError, ShardError
 from common.files import is_free, whole_folder
-from common.types import Modality
+from common.modality import Modality
 from deploy.certs import is_site_name
 from deploy.own_files import folders
 from deploy.own_files.folders import Files, LeftOut

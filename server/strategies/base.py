@@ -21,8 +21,9 @@ from common.component import Component
 from common.config import Experiment
 from common.errors import DIVERGED, RunError, WireError
 from common.metrics import Tallies, merge
+from common.modality import Modality
 from common.seeding import rng
-from common.types import Modality, Site, Update
+from common.types import Site, Update
 from server.aggregation import BlockMean
 from server.checks import check_norm
 from server.optimizer import ServerOptimizer
