@@ -35,7 +35,8 @@ def prepare(server: Host, sites: list[Host], shards: Path) -> None:
     """Each site's shard, the server's test shard and experiment, and the keys that the operator makes and hands out."""
     make_shards(experiment(data__clients=3), shards)
     shutil.copytree(shards / "test", server.folder / "data" / "test")
-    raw = {**RAW, "data": {**RAW["data"], "clients": 3}}
+    patient = {**RAW["federation"], "wait_seconds": 600}
+    raw = {**RAW, "data": {**RAW["data"], "clients": 3}, "federation": patient}
     (server.folder / "tiny.yaml").write_text(yaml.safe_dump(raw))
     wanted = ["--server", NAME, server.address, "--site", *SITES]
     status, said = server.run(executable("fedmosaic"), "certs", "--out", "certs", *wanted)
@@ -100,7 +101,7 @@ def test_a_federation_of_four_hosts_trains_over_tls_with_node_keys(hosts: list[H
     server.wait_for(processes, 9092)
     server.wait_for(processes, 8000)
 
-    status, said = sites[0].run(*node(0), seconds=200)
+    status, said = sites[0].run(*node(0))
     assert status == 1
     assert "the SuperLink refuses this node's key. It is not registered there" in said
 
@@ -139,7 +140,7 @@ def test_a_network_that_is_cut_and_heals_costs_time_only(hosts: list[Host], proc
         "--set",
         "federation.round_seconds=45",
         "--set",
-        "federation.wait_seconds=200",
+        "federation.wait_seconds=600",
     ]
     processes.start(
         "run",
@@ -148,12 +149,12 @@ def test_a_network_that_is_cut_and_heals_costs_time_only(hosts: list[Host], proc
         vital=False,
     )
     lines = server.folder / "runs" / "tiny" / "metrics.jsonl"
-    wait_until(lambda: lines.exists() and len(lines.read_text().splitlines()) >= 2, 200)
+    wait_until(lambda: lines.exists() and len(lines.read_text().splitlines()) >= 2, 600)
     sites[1].cut()
     time.sleep(50)
     sites[1].heal()
     summary = server.folder / "runs" / "tiny" / "summary.json"
-    wait_until(summary.exists, 300)
+    wait_until(summary.exists, 900)
     ended = json.loads(summary.read_text())
     assert (ended["status"], ended["rounds"], ended["missing"]) == ("completed", 4, {}), ended
     rounds = [json.loads(line) for line in lines.read_text().splitlines()][1:]
