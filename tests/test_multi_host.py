@@ -1,6 +1,7 @@
 """A server and three sites as hosts of their own: network namespaces, TLS, node keys, docs/deploy.md's commands."""
 
 import json
+import re
 import shutil
 import sys
 import time
@@ -179,7 +180,8 @@ def start(service: Service, host: Host, processes: Processes, name: str) -> None
         make = f"mkdir -p {volume.target}" if source.is_dir() else f"install -D /dev/null {volume.target}"
         script += [make if not volume.within(service.volumes) else ":", f"mount --bind {source} {volume.target}"]
         script += [f"mount -o remount,bind,ro {volume.target}"] if volume.read_only else []
-    variables = [f"{key}={value}" for key, value in service.environment.items()]
+    (path,) = re.findall(r"^ENV PATH=(\S+)", (ROOT / "deploy" / "Dockerfile").read_text(), re.MULTILINE)
+    variables = [f"{key}={value}" for key, value in {"PATH": path, **service.environment}.items()]
     script.append('exec env "$@"')
     host.start(processes, name, "sh", "-c", "\n".join(script), "sh", *variables, *service.command)
 
