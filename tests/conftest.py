@@ -49,10 +49,14 @@ federation: {rounds: 2, wait_seconds: 60}
 )
 
 
+LONG = ["faults", "bench", "network", "worker", "pretrain", "report", "fuzz", "inprocess_engine", "bench_speed"]
+"""The files that take longest, longest first."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with real processes come first: they take longest, and so parallel workers end together."""
-    first = {item.path for item in items if item.get_closest_marker("network")}
-    items.sort(key=lambda item: item.path not in first)
+    """The longest files come first, so that parallel workers end together."""
+    place = {f"test_{name}.py": number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONG)))
 
 
 def experiment(**changes: Any) -> Experiment:

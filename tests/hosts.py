@@ -27,7 +27,7 @@ class Host:
         own = [f"HOME={self.folder}", f"FLWR_HOME={self.folder / 'flower'}"]
         return ["ip", "netns", "exec", self.namespace, "env", *own, *map(str, command)]
 
-    def run(self, *command: str | Path, seconds: float = 400) -> tuple[int, str]:
+    def run(self, *command: str | Path, seconds: float = 900) -> tuple[int, str]:
         """Run a command in the host's folder to its end: its status and its output.
 
         The output goes through a file: a SuperNode's child holds a pipe open until the SuperNode has been waited for.
@@ -49,7 +49,7 @@ class Host:
             ["ip", "netns", "exec", self.namespace, "ss", "-Htn", *which], capture_output=True, text=True, check=True
         ).stdout.splitlines()
 
-    def wait_for(self, processes: Processes, port: int, seconds: float = 60) -> None:
+    def wait_for(self, processes: Processes, port: int, seconds: float = 300) -> None:
         """Until something listens on a port of the host."""
         deadline = time.monotonic() + seconds
         while not self.sockets("-l", f"sport = :{port}"):

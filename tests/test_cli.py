@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -133,16 +134,20 @@ def test_ports_are_free_and_different() -> None:
     assert len(set(free_ports(20))) == 20
 
 
-def test_a_process_that_ends_early_is_reported_with_its_last_words(tmp_path: Path) -> None:
-    processes = Processes(tmp_path / "logs", {})
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    made = Processes(tmp_path / "logs", {})
+    yield made
+    made.stop()
+
+
+def test_a_process_that_ends_early_is_reported_with_its_last_words(processes: Processes, tmp_path: Path) -> None:
     processes.start("talker", ["sh", "-c", "echo the port is taken; exit 3"], tmp_path)
     with pytest.raises(RunError, match=r"talker ended with status 3:\nthe port is taken"):
-        wait_for_port(free_ports(1)[0], processes, 10)
-    processes.stop()
+        wait_for_port(free_ports(1)[0], processes, 200)
 
 
-def test_stop_ends_grandchildren_in_sessions_of_their_own(tmp_path: Path) -> None:
-    processes = Processes(tmp_path / "logs", {})
+def test_stop_ends_grandchildren_in_sessions_of_their_own(processes: Processes, tmp_path: Path) -> None:
     script = (
         "import subprocess, time\n"
         "print(subprocess.Popen(['sleep', '300'], start_new_session=True).pid, flush=True)\n"

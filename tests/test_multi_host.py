@@ -1,6 +1,7 @@
 """A server and three sites as hosts of their own: network namespaces, TLS, node keys, docs/deploy.md's commands."""
 
 import json
+import re
 import shutil
 import sys
 import time
@@ -35,7 +36,8 @@ def prepare(server: Host, sites: list[Host], shards: Path) -> None:
     """Each site's shard, the server's test shard and experiment, and the keys that the operator makes and hands out."""
     make_shards(experiment(data__clients=3), shards)
     shutil.copytree(shards / "test", server.folder / "data" / "test")
-    raw = {**RAW, "data": {**RAW["data"], "clients": 3}}
+    patient = {**RAW["federation"], "wait_seconds": 600}
+    raw = {**RAW, "data": {**RAW["data"], "clients": 3}, "federation": patient}
     (server.folder / "tiny.yaml").write_text(yaml.safe_dump(raw))
     wanted = ["--server", NAME, server.address, "--site", *SITES]
     status, said = server.run(executable("fedmosaic"), "certs", "--out", "certs", *wanted)
@@ -100,7 +102,7 @@ def test_a_federation_of_four_hosts_trains_over_tls_with_node_keys(hosts: list[H
     server.wait_for(processes, 9092)
     server.wait_for(processes, 8000)
 
-    status, said = sites[0].run(*node(0), seconds=200)
+    status, said = sites[0].run(*node(0))
     assert status == 1
     assert "the SuperLink refuses this node's key. It is not registered there" in said
 
@@ -139,7 +141,7 @@ def test_a_network_that_is_cut_and_heals_costs_time_only(hosts: list[Host], proc
         "--set",
         "federation.round_seconds=45",
         "--set",
-        "federation.wait_seconds=200",
+        "federation.wait_seconds=600",
     ]
     processes.start(
         "run",
@@ -148,12 +150,12 @@ def test_a_network_that_is_cut_and_heals_costs_time_only(hosts: list[Host], proc
         vital=False,
     )
     lines = server.folder / "runs" / "tiny" / "metrics.jsonl"
-    wait_until(lambda: lines.exists() and len(lines.read_text().splitlines()) >= 2, 200)
+    wait_until(lambda: lines.exists() and len(lines.read_text().splitlines()) >= 2, 600)
     sites[1].cut()
     time.sleep(50)
     sites[1].heal()
     summary = server.folder / "runs" / "tiny" / "summary.json"
-    wait_until(summary.exists, 300)
+    wait_until(summary.exists, 900)
     ended = json.loads(summary.read_text())
     assert (ended["status"], ended["rounds"], ended["missing"]) == ("completed", 4, {}), ended
     rounds = [json.loads(line) for line in lines.read_text().splitlines()][1:]
@@ -178,7 +180,8 @@ def start(service: Service, host: Host, processes: Processes, name: str) -> None
         make = f"mkdir -p {volume.target}" if source.is_dir() else f"install -D /dev/null {volume.target}"
         script += [make if not volume.within(service.volumes) else ":", f"mount --bind {source} {volume.target}"]
         script += [f"mount -o remount,bind,ro {volume.target}"] if volume.read_only else []
-    variables = [f"{key}={value}" for key, value in service.environment.items()]
+    (path,) = re.findall(r"^ENV PATH=(\S+)", (ROOT / "deploy" / "Dockerfile").read_text(), re.MULTILINE)
+    variables = [f"{key}={value}" for key, value in {"PATH": path, **service.environment}.items()]
     script.append('exec env "$@"')
     host.start(processes, name, "sh", "-c", "\n".join(script), "sh", *variables, *service.command)
 

@@ -26,7 +26,8 @@ pytestmark = [pytest.mark.network, pytest.mark.timeout(1500)]
 
 def config(folder: Path, **changes: object) -> Path:
     path = folder / "experiment.yaml"
-    path.write_text(yaml.safe_dump({**RAW, **changes}))
+    patient = {**RAW["federation"], "wait_seconds": 600}  # for nodes on a machine that is busy
+    path.write_text(yaml.safe_dump({**RAW, "federation": patient, **changes}))
     return path
 
 

@@ -92,6 +92,7 @@ class Node:
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     settings: dict[str, str] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, do: str = "", before: list[str] | None = None, **more: Any) -> subprocess.Popen[bytes]:
         node = {"shard": str(self.shard), **self.settings}
@@ -100,7 +101,8 @@ class Node:
         env = {**os.environ, **ours, **self.env}
         command = [*(before or []), sys.executable, "-c", CLIENT, json.dumps(told)]
         with (self.folder / "log").open("ab") as log:
-            return subprocess.Popen([*command, str(self.folder)], cwd=self.folder, env=env, stderr=log)
+            self.started.append(subprocess.Popen([*command, str(self.folder)], cwd=self.folder, env=env, stderr=log))
+        return self.started[-1]
 
     def result(self, process: subprocess.Popen[bytes]) -> dict[str, Any]:
         assert process.wait(timeout=300) == 0, self.log
@@ -150,6 +152,8 @@ def node(tmp_path: Path) -> Iterator[Node]:
         made = Node(Path(folder), small_code(tmp_path / "code", "first"), shard)
         yield made
         kill_marked(made.mark)
+        for process in made.started:
+            process.wait()
 
 
 def test_with_and_without_a_worker_the_site_says_the_same(node: Node, tiny_shards: Path) -> None:

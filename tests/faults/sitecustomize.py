@@ -51,7 +51,7 @@ def spoil(site: Any) -> None:
         if fault == "client killed":
             kill_client()
         if fault == "slow":
-            time.sleep(30)
+            time.sleep(60)
         reply = honest(self, message)
         if fault in SPOILED:
             params = wire.unpack(reply.array_records["params"])
@@ -71,7 +71,7 @@ def kill_client() -> None:
                 os.kill(int(entry.name), signal.SIGKILL)
         except OSError:
             continue
-    time.sleep(30)  # or the answer would be there before the end is noticed
+    time.sleep(60)  # or the answer would be there before the end is noticed
 
 
 SPOILED: dict[str, Any] = {
