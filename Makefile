@@ -30,7 +30,7 @@ test-slow: install
 	$(PYTEST) --maxprocesses 2 -m slow
 
 # The image is built, the compose files' services run as containers: as root, with Debian's buildah, podman, runc,
-# catatonit and debootstrap; skipped without. A quarter of an hour.
+# catatonit, debootstrap and iptables; skipped without. A quarter of an hour.
 test-containers: install
 	$(BIN)/pytest -m containers -s
 

@@ -6,6 +6,7 @@ conditions of `depends_on` it does not know. Everything it stores lies in a fold
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import time
@@ -18,7 +19,7 @@ from compose import Service, Volume, services
 
 BASE, IMAGE = "docker.io/library/python:3.11-slim", "fedmosaic:latest"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-PROGRAMS = ("buildah", "podman", "runc", "catatonit", "debootstrap", "tar")
+PROGRAMS = ("buildah", "podman", "runc", "catatonit", "debootstrap", "iptables", "tar")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 PIP_FILES = (Path("/etc/pip.conf"), Path("/etc/xdg/pip"), Path("/root/.config/pip"))
 HEALTH_SECONDS, DONE_SECONDS = 180, 300
@@ -88,6 +89,13 @@ class Store:
         ignored = project / "deploy" / "Dockerfile.dockerignore"
         files = ["-f", str(project / "deploy" / "Dockerfile"), "--ignorefile", str(ignored)]
         self.buildah("bud", *how, *files, "-t", IMAGE, str(project))
+
+
+def limits() -> list[str]:
+    """The limits of this process, said one by one: podman's own, and its word for the host's, may be above them, and
+    without the capability SYS_RESOURCE nobody can go there."""
+    kinds = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC}
+    return [f"--ulimit={name}={':'.join(map(str, resource.getrlimit(kind)))}" for name, kind in kinds.items()]
 
 
 def _run(command: Sequence[str], check: bool, **more: Any) -> subprocess.CompletedProcess[str]:
@@ -224,7 +232,7 @@ class Project:
     def _options(self, name: str) -> list[str]:
         service = self.services[name]
         raw = service.raw
-        options = ["--ulimit", "host", "--restart", str(raw.get("restart", "no"))]
+        options = [*limits(), "--restart", str(raw.get("restart", "no"))]
         options += ["--init", "--init-path", shutil.which("catatonit") or ""] if raw.get("init") else []
         options += ["--read-only"] if raw.get("read_only") else []
         options += [f"--tmpfs={one}" for one in raw.get("tmpfs", [])]

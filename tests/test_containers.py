@@ -1,6 +1,6 @@
 """Containers that are really built and run: the demo of deploy/compose.yaml; server and sites on their own networks.
 
-    make test-containers        (as root, with Debian's buildah, podman, runc, catatonit and debootstrap)
+    make test-containers        (as root, with Debian's buildah, podman, runc, catatonit, debootstrap, iptables)
 
 FEDMOSAIC_CONTAINERS names a folder where images are kept for the next time; without it everything is taken away.
 """
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT
-from containers import IMAGE, Project, Store, why_not
+from containers import IMAGE, Project, Store, limits, why_not
 from test_cli import call
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(3600)]
@@ -68,7 +68,7 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
 def test_the_image_has_no_more_than_it_needs(store: Store) -> None:
     about = json.loads(store.podman("image", "inspect", IMAGE).stdout)[0]
     assert about["Config"]["User"] == "10001:10001"
-    alone = ["run", "--rm", "--read-only", "--network=none", "--ulimit", "host", IMAGE]
+    alone = ["run", "--rm", "--read-only", "--network=none", *limits(), IMAGE]
     assert "Multimodal federated learning" in store.podman(*alone, "fedmosaic", "--help").stdout
     assert "Traceback" not in store.podman(*alone, "fedmosaic", "doctor", check=False).stderr
 
