@@ -120,7 +120,7 @@ def test_a_model_that_is_used_again_keeps_nothing_of_the_client_before(tiny_shar
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_the_simulation_gives_the_same_bits(here: Path, tiny_shards: Path) -> None:
-    chosen = config(here)
+    chosen = config(here, federation={**RAW["federation"], "wait_seconds": 600})
     for engine in ("inprocess", "simulation"):
         run = ["run", chosen, "--engine", engine, "--shards", tiny_shards, "--run-dir", here / engine]
         assert call(*run) == 0

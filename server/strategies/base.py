@@ -31,8 +31,9 @@ from server.replies import SiteChangedError, read_training_reply
 from server.roster import Roster, listed
 
 log = logging.getLogger(__name__)
-TTL_MARGIN = 2.0
-"""Seconds by which a message outlives its round, so that it is the round that ends and not the message that is lost."""
+TTL_MARGIN = 10.0
+"""Seconds by which a message outlives its round, so that it is the round that ends and not the message that is lost,
+also on a machine that is too busy to look for seconds."""
 FIGURES = ("num_examples", "losses", "validation", "unreadable", "seconds")
 """What of a client's reply goes into the report of the round."""
 
