@@ -239,7 +239,13 @@ class Federation:
             "sites": self._sites(),
             "refused": self.roster.refused,
             "missing": self.roster.lost,
+            "failed": self._failed_at_the_end(),
         }
+
+    def _failed_at_the_end(self) -> dict[str, str]:
+        """Why sites failed in a round that did not end, of which metrics.jsonl has no line."""
+        unfinished = self.strategy.round > self.progress.rounds
+        return dict(self.strategy.report.failed) if unfinished else {}
 
     def _sites(self) -> dict[str, Any]:
         return {

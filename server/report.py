@@ -324,6 +324,8 @@ def trouble_table(run: Run) -> str:
     for line in run.rounds:
         for site, reason in mapping(line.get("failed")).items():
             failed.setdefault((site, str(reason)), []).append(int(amount(line.get("round"))))
+    for site, reason in mapping(run.summary.get("failed")).items():
+        failed.setdefault((site, str(reason)), []).append(int(amount(run.summary.get("rounds"))) + 1)
     gone = {"refused": "refused", "missing": "missing now" if run.live else "missing at the end"}
     rows = [
         (text(site), happened, escape(str(reason)))

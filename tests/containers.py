@@ -22,7 +22,8 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROGRAMS = ("buildah", "podman", "runc", "catatonit", "debootstrap", "iptables", "tar")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 PIP_FILES = (Path("/etc/pip.conf"), Path("/etc/xdg/pip"), Path("/root/.config/pip"))
-HEALTH_SECONDS, DONE_SECONDS = 180, 300
+DONE_SECONDS = 300
+PROCESSES = 30_000
 
 
 def why_not() -> str:
@@ -92,10 +93,11 @@ class Store:
 
 
 def limits() -> list[str]:
-    """The limits of this process, said one by one: podman's own, and its word for the host's, may be above them, and
-    without the capability SYS_RESOURCE nobody can go there."""
-    kinds = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC}
-    return [f"--ulimit={name}={':'.join(map(str, resource.getrlimit(kind)))}" for name, kind in kinds.items()]
+    """Limits that this process may hand on: podman's own, and its word for the host's, may be above ours, and without
+    the capability SYS_RESOURCE nobody can go there."""
+    files, processes = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC))
+    most = PROCESSES if processes < 0 else min(processes, PROCESSES)
+    return [f"--ulimit=nofile={files}:{files}", f"--ulimit=nproc={most}:{most}"]
 
 
 def _run(command: Sequence[str], check: bool, **more: Any) -> subprocess.CompletedProcess[str]:

@@ -111,6 +111,11 @@ class MultimodalStrategy(Strategy):
             self._optimizer.restore(state)
 
     @property
+    def round(self) -> int:
+        """The number of the round that was begun last."""
+        return self._round
+
+    @property
     def sites(self) -> dict[int, Site]:
         """The sites that can be sampled, by node."""
         return self.roster.free
