@@ -34,7 +34,7 @@ LONGEST_TEXT, MOST_FRAMES = 256, 8
 TEMPLATE = """\
 # Made by `fedmosaic init --shards`: an experiment that fits the shards in {folder}.
 # All other options have their defaults; `fedmosaic init` without shards writes them all out, with their meaning.
-# It is a start: AdamW at this rate learned on each of six data sets (docs/data-sets.md has the figures).
+# It is a start: try other rates on your own data.
 name: {name}
 seed: 1
 data:
