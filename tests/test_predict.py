@@ -415,6 +415,9 @@ def as_documented(run: Path, tiny_shards: Path, tmp_path: Path, monkeypatch: pyt
     shutil.copytree(tiny_shards / "test", tmp_path / "shards" / "demo" / "test")
     for path in Shard.open(tiny_shards / "test").records[0].files.values():
         shutil.copy(path, tmp_path / f"7{path.suffix}")
+        new = tmp_path / "new" / ("pictures" if path.suffix == ".png" else "sounds")
+        new.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, new / f"1{path.suffix}")
     for method in ("fedavg", "fedcmi"):
         for seed in (1, 2, 3):
             write_run(tmp_path / "runs" / f"{method}-{seed}", 0.8, seed, method=method)
