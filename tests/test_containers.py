@@ -21,6 +21,8 @@ from test_cli import call
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(3600)]
 SITES = ("north", "south")
+ROUNDS = 60
+"""So many that the run goes on while containers are killed and come back, and when the SuperLink is restarted."""
 NODE_BACK_SECONDS = 200
 """A SuperLink lets a killed node's key in again after a minute; podman starts it again and again until then."""
 
@@ -122,7 +124,7 @@ def experiment(clients: int) -> dict[str, Any]:
     """Rounds enough for something to happen in between."""
     chosen: dict[str, Any] = yaml.safe_load((ROOT / "configs" / "digits-mini-fedcmi.yaml").read_text())
     chosen["data"]["clients"] = clients
-    chosen["federation"] = {"rounds": 12, "wait_seconds": 400}
+    chosen["federation"] = {"rounds": ROUNDS, "wait_seconds": 400}
     chosen["train"]["epochs"] = 4
     return chosen
 
@@ -187,7 +189,7 @@ def test_server_and_sites_survive_what_happens(federation: tuple[Project, dict[s
         server.wait("superlink", "service_healthy")
         operator(server, "--resume")
     summary = json.loads((run / "summary.json").read_text())
-    assert (summary["status"], summary["rounds"]) == ("completed", 12)
+    assert (summary["status"], summary["rounds"]) == ("completed", ROUNDS)
     assert summary["resumed"] and set(summary["sites"]) == set(SITES)
     assert summary["accuracy"]["audio+image"] > 0.5
 
