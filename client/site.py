@@ -106,7 +106,7 @@ class Site:
         self._permit(request.experiment)
         here = self.open(request.experiment)
         if why := too_many_unreadable(here.loaded.findings, request.experiment.data.max_unreadable):
-            raise ShardError(f"{why} (data.max_unreadable is {request.experiment.data.max_unreadable:g})")
+            raise ShardError(why)
         self._policy.check_examples(len(self._split(request.experiment, here)[0]))
         return {
             "site": self._name or here.shard.info.site,

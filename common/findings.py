@@ -36,8 +36,8 @@ class Findings(BaseModel):
 
 def too_many_unreadable(findings: Mapping[str, Findings], most: float) -> str | None:
     """Why a shard is refused of which more than a share of a modality cannot be read; None where it is not."""
-    bad = {m: found for m, found in findings.items() if found.share_unreadable > most}
-    return "; ".join(unreadable_in_words(m, found) for m, found in sorted(bad.items())) or None
+    bad = [unreadable_in_words(m, found) for m, found in sorted(findings.items()) if found.share_unreadable > most]
+    return f"{'; '.join(bad)} (data.max_unreadable is {most:g})" if bad else None
 
 
 def unreadable_in_words(modality: str, findings: Findings) -> str:

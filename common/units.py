@@ -1,4 +1,6 @@
-"""Numbers for people."""
+"""Numbers and lists for people."""
+
+from collections.abc import Sequence
 
 
 def human(size: float) -> str:
@@ -8,3 +10,9 @@ def human(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} GB"
+
+
+def few(names: Sequence[str], most: int) -> str:
+    """The first of many names, and how many more there are, e.g. "a, b and 3 more"."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -17,8 +17,7 @@ from common.data.sounds import Sound
 from common.encoders.text import tokens
 from common.errors import ShardError
 from common.modality import Modality
-from common.seeding import rng
-from deploy.inspection.survey import survey
+from deploy.inspection.survey import sampled, survey
 from server.attention import unlike
 
 LOOKED_AT = 300
@@ -170,7 +169,7 @@ def fitted(shards: Sequence[Shard], name: str, folder: Path) -> str:
     """
     profile = Profile()
     for shard in shards:
-        survey(_sample(shard), profile)
+        survey(sampled(shard, LOOKED_AT), profile)
     lines = []
     for modality, seen in sorted(profile.seen.items()):
         try:
@@ -182,13 +181,6 @@ def fitted(shards: Sequence[Shard], name: str, folder: Path) -> str:
         folder=folder, name=name, clients=len(shards), encoders="\n".join(lines),
         lr=LR, epochs=EPOCHS, batch_size=BATCH_SIZE, rounds=ROUNDS,
     )  # fmt: skip
-
-
-def _sample(shard: Shard) -> Shard:
-    from dataclasses import replace
-
-    chosen = sorted(rng(0, "fit", shard.info.site).permutation(len(shard.records))[:LOOKED_AT])
-    return replace(shard, records=[shard.records[index] for index in chosen])
 
 
 def _usual(values: Sequence[int]) -> int:

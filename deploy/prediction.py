@@ -10,7 +10,7 @@ from typing import Any, TextIO
 from common.data.loader import load
 from common.data.media import Value
 from common.data.shard import Record, Shard, ShardInfo
-from common.errors import ConfigError, ShardError
+from common.errors import ConfigError
 from common.modality import Modality
 from common.predictor import Prediction, Predictor
 from deploy.own_files.folders import Files, unlabelled
@@ -126,9 +126,3 @@ def _cells(said: Prediction | None) -> list[str]:
 
 def _probabilities(said: Prediction | None, classes: Sequence[str]) -> Iterator[str]:
     return (f"{said.probabilities[name]:.6f}" if said else "" for name in classes)
-
-
-def check_readable(rows: Sequence[Row]) -> None:
-    """Raises ShardError when there is no prediction at all."""
-    if not any(row.prediction for row in rows):
-        raise ShardError("no example has a value that can be read")

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from common.findings import Findings, unreadable_in_words
+from common.units import few
 
 LISTED = 5
 """Names of classes that a sentence holds at most of a kind."""
@@ -81,10 +82,7 @@ def unlike(given: Sequence[str], wanted: Sequence[str]) -> str:
 
 
 def _counted(word: str, names: Sequence[str]) -> list[str]:
-    if not names:
-        return []
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return [f"{word} {', '.join(map(repr, names[:LISTED]))}{more}"]
+    return [f"{word} {few(list(map(repr, names)), LISTED)}"] if names else []
 
 
 def folded(name: str) -> str:

@@ -33,7 +33,7 @@ class OwnShard:
 
     def _readable(self, loaded: Loaded, most: float) -> Batch:
         if why := too_many_unreadable(loaded.findings, most):
-            raise ShardError(f"shard {self.folder}: {why} (data.max_unreadable is {most:g})")
+            raise ShardError(f"shard {self.folder}: {why}")
         return loaded.examples
 
     def _ways(self) -> list[dict[Modality, Encoder]]:

@@ -44,6 +44,7 @@ class RunFolder:
             raise ConfigError("run folder", [f"{folder} has a run already, and a run never overwrites another"])
         self.folder = folder
         self.checkpoint: Checkpoint | None = None
+        self._said: tuple[str, float | None] | None = None
         self._reserve = folder / ".reserve"
         write_whole(self._reserve, bytes(RESERVED_BYTES))
         self._claim(PATIENCE_SECONDS if resume else 0)
@@ -57,7 +58,11 @@ class RunFolder:
 
     def status(self, text: str, until: float | None = None) -> None:
         """Say what goes on, for whoever follows the run. until: the time (seconds since 1970) up to which is waited.
-        It is gone with a crash, which does no harm, so it need not be on the disk."""
+        It is gone with a crash, which does no harm, so it need not be on the disk. What was said last is not said
+        again."""
+        if (text, until) == self._said:
+            return
+        self._said = text, until
         partial = self.folder / f".{STATUS}.partial"
         with contextlib.suppress(OSError):  # a full disk is told by what must be kept
             partial.write_text(json.dumps({"text": text, "until": until}))

@@ -22,6 +22,7 @@ from common.config import Experiment
 from common.errors import WireError
 from common.findings import Findings
 from common.types import Site
+from common.units import few
 from server.attention import unlike
 from server.exchange import POLL_SECONDS
 from server.replies import Refusal, read_introduction
@@ -74,8 +75,7 @@ class Roster:
     def in_words(self, count: int) -> str:
         """Who is there, of `count` sites, and what is known of the others."""
         names = sorted(site.name for site in self.free.values())
-        shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
-        said = [f"{len(names)} of {count} sites are ready{': ' if names else ''}{shown}"]
+        said = [f"{len(names)} of {count} sites are ready{': ' if names else ''}{few(names, NAMED)}"]
         if self._asked:
             said.append(f"{len(self._asked)} connected and reading their shards")
         if absent := count - len(self._online):

@@ -7,6 +7,7 @@ from flwr.app import Message
 
 from common.config import Experiment
 from common.types import Site
+from common.units import few
 from server.record import RunFolder
 
 EVERY_SECONDS = 0.5
@@ -41,6 +42,5 @@ class Waiting:
         self._said = time.monotonic()
         there = f"{self._asked - len(self._names)} of {self._asked} sites have replied"
         names = sorted(self._names.values())
-        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        missing = f"; waiting for {', '.join(names[:NAMED])}{more}" if names else ""
+        missing = f"; waiting for {few(names, NAMED)}" if names else ""
         self._run.status(f"round {self._number} of {self._rounds}: {there}{missing}", self._until)

@@ -21,7 +21,7 @@ BASE, IMAGE = "docker.io/library/python:3.11-slim", "fedmosaic:latest"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROGRAMS = ("buildah", "podman", "runc", "catatonit", "debootstrap", "iptables", "tar")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-PIP_FILES = (Path("/etc/pip.conf"), Path("/etc/xdg/pip"), Path("/root/.config/pip"))
+PIP_FILES = (Path("/etc/pip.conf"), Path("/etc/xdg/pip"), Path.home() / ".config" / "pip")
 DONE_SECONDS = 300
 PROCESSES = 30_000
 
@@ -117,14 +117,13 @@ def _mirror() -> list[str]:
 
 
 def _local_indexes() -> Iterator[Path]:
-    """Folders of wheels that this machine's pip looks into."""
-    told = " ".join([path.read_text() for path in PIP_FILES if path.is_file()] + [os.environ.get("PIP_FIND_LINKS", "")])
-    for path in [path for folder in PIP_FILES if folder.is_dir() for path in folder.glob("*.conf")]:
-        told += " " + path.read_text()
+    """Folders of this machine that its pip looks into, each with what an index refers to beside it."""
+    files = [file for path in PIP_FILES for file in ([path] if path.is_file() else path.glob("*.conf"))]
+    told = " ".join([*(file.read_text() for file in files), os.environ.get("PIP_FIND_LINKS", "")])
     for word in dict.fromkeys(told.split()):
-        folder = Path("/".join(word.removeprefix("file://").split("/")[:3]))
-        if folder.is_absolute() and len(folder.parts) == 3 and folder.is_dir() and folder.parts[1] == "opt":
-            yield folder
+        folder = Path(word.removeprefix("file://"))
+        if folder.is_absolute() and folder.is_dir():
+            yield folder.parent if folder.name == "simple" else folder
 
 
 @dataclass
@@ -162,6 +161,10 @@ class Project:
         done = self.store.podman("run", "--rm", *options, *given, check=False)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
         return done.stdout
+
+    def submit(self, name: str, *command: str) -> None:
+        """Run a command in a service's place that goes on by itself."""
+        self.store.podman("run", "--detach", "--rm", *self._options(name), IMAGE, *command)
 
     def wait(self, name: str, condition: str) -> None:
         """Wait for one of the conditions of `depends_on`."""

@@ -21,6 +21,21 @@ from test_cli import call
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(3600)]
 SITES = ("north", "south")
+RUN = [
+    "fedmosaic",
+    "run",
+    "configs/experiment.yaml",
+    "--engine",
+    "superlink",
+    "--address",
+    "superlink:8000",
+    "--root-certificates",
+    "/srv/certs/ca.crt",
+    "--test-shard",
+    "/srv/data/test",
+    "--run-dir",
+    "/srv/runs/one",
+]
 ROUNDS = 60
 """So many that the run goes on while containers are killed and come back, and when the SuperLink is restarted."""
 NODE_BACK_SECONDS = 200
@@ -155,12 +170,6 @@ def rounds_of(run: Path) -> int:
     return len(lines.read_text().splitlines()) - 1 if lines.exists() else -1
 
 
-def operator(server: Project, *more: str) -> str:
-    ask = ["fedmosaic", "run", "configs/experiment.yaml", "--engine", "superlink", "--address", "superlink:8000"]
-    where = ["--root-certificates", "/srv/certs/ca.crt", "--test-shard", "/srv/data/test", "--run-dir", "/srv/runs/one"]
-    return server.run("operator", *ask, *where, *more)
-
-
 def test_server_and_sites_survive_what_happens(federation: tuple[Project, dict[str, Project]]) -> None:
     server, sites = federation
     with timed("server up"):
@@ -170,11 +179,10 @@ def test_server_and_sites_survive_what_happens(federation: tuple[Project, dict[s
     with timed("sites up"):
         for project in sites.values():
             project.up()
-    submitted = server.store.folder / "operator.log"
     run = server.folder / "runs" / "one"
     north, south = (sites[site] for site in SITES)
-    with submitted.open("w") as output, timed("run with a killed SuperNode and killed ClientApps"):
-        output.write(operator_detached(server))
+    with timed("run with a killed SuperNode and killed ClientApps"):
+        server.submit("operator", *RUN)
         wait_until(lambda: rounds_of(run) >= 2, 300, server.log("serverapps"))
         before = north.state("supernode")["State"]["Pid"]
         north.kill("supernode")
@@ -187,17 +195,8 @@ def test_server_and_sites_survive_what_happens(federation: tuple[Project, dict[s
     with timed("SuperLink restarted, run resumed"):
         server.store.podman("restart", "--time", "60", server.container("superlink"))
         server.wait("superlink", "service_healthy")
-        operator(server, "--resume")
+        server.run("operator", *RUN, "--resume")
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["status"], summary["rounds"]) == ("completed", ROUNDS)
     assert summary["resumed"] and set(summary["sites"]) == set(SITES)
     assert summary["accuracy"]["audio+image"] > 0.5
-
-
-def operator_detached(server: Project) -> str:
-    """Submit the run in a container that goes on by itself."""
-    ask = ["fedmosaic", "run", "configs/experiment.yaml", "--engine", "superlink", "--address", "superlink:8000"]
-    where = ["--root-certificates", "/srv/certs/ca.crt", "--test-shard", "/srv/data/test", "--run-dir", "/srv/runs/one"]
-    options = server._options("operator")
-    done = server.store.podman("run", "--detach", "--rm", "--name", "server-submitting", *options, IMAGE, *ask, *where)
-    return done.stdout

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 30
 """Classes and broken files that the terminal shows."""
-SAMPLE_SEED = 1
 
 
 def add_parser(commands: Any) -> None:
@@ -60,13 +59,14 @@ def _command(options: argparse.Namespace) -> None:
         readable(options.config)
     from common.data.shard import Shard
     from deploy.inspection.attention import attention, refusal
+    from deploy.inspection.survey import sampled
 
     if mistakes := _mistakes(options):
         raise ConfigError("inspect", mistakes)
     quiet_libraries()  # and unreadable files are counted below
     experiment = experiment_of(options) if options.config else None
     shard = Shard.open(options.shard, listed=None, labelled=False)
-    found = _survey(options, _sample(shard, options.sample), experiment)
+    found = _survey(options, sampled(shard, options.sample) if options.sample else shard, experiment)
     why = refusal(found, experiment.data.max_unreadable) if experiment else None
     if options.json:
         print(json.dumps(found.to_json() | {"attention": attention(found), "refused": why}, indent=1))
@@ -94,18 +94,6 @@ def _survey(options: argparse.Namespace, shard: "Shard", experiment: "Experiment
     if options.out:
         return _with_page(shard, options.out, encoders, other)
     return survey(shard, None, encoders, other)
-
-
-def _sample(shard: "Shard", count: int | None) -> "Shard":
-    """The shard with so many of its examples, the same ones each time."""
-    from dataclasses import replace
-
-    from common.seeding import rng
-
-    if count is None or count >= len(shard.records):
-        return shard
-    chosen = sorted(rng(SAMPLE_SEED, "sample").permutation(len(shard.records))[:count])
-    return replace(shard, records=[shard.records[index] for index in chosen])
 
 
 def _mistakes(options: argparse.Namespace) -> list[str]:

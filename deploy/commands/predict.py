@@ -140,12 +140,10 @@ def _told_by(predictor: "Predictor", path: Path) -> str:
 
 
 def _predict_many(predictor: "Predictor", options: argparse.Namespace) -> None:
-    from deploy.prediction import check_readable
     from deploy.progress import working
 
     with working(f"reading {options.shard or ' '.join(options.folder)}"):
         rows, notes = _rows(predictor, options)
-    check_readable(rows)
     for note in notes:
         print(note, file=sys.stderr)
     if options.json:

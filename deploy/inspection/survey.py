@@ -5,7 +5,7 @@ import os
 import statistics
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -15,9 +15,11 @@ from common.data.shard import Record, Shard
 from common.encoders.base import Encoder
 from common.findings import Findings
 from common.modality import Modality, subset_name, subsets
+from common.seeding import rng
 from deploy.inspection.generated import Generated, read_generated
 from deploy.progress import tracked
 
+SAMPLE_SEED = 1
 METADATA = "metadata.jsonl"
 NOTHING = "nothing"
 """The name of the pattern of an example without any readable value."""
@@ -207,6 +209,14 @@ def survey(
             same = found.modalities[modality].finder.digests & theirs[modality].finder.digests
             found.duplicates |= {modality: len(same)} if same else {}
     return found
+
+
+def sampled(shard: Shard, count: int) -> Shard:
+    """The shard with so many of its examples, the same ones each time; the whole of a smaller one."""
+    if count >= len(shard.records):
+        return shard
+    chosen = sorted(rng(SAMPLE_SEED, "sample").permutation(len(shard.records))[:count])
+    return replace(shard, records=[shard.records[index] for index in chosen])
 
 
 def _survey(shard: Shard, looker: Looker | None, encoders: Mapping[Modality, Encoder]) -> Survey:
