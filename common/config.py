@@ -176,6 +176,9 @@ class Federation(Options):
 
     rounds: int = Field(ge=1)
     """How many rounds."""
+    sites: list[str] | None = Field(None, min_length=1)
+    """Names of the sites that take part: who waits is told which of them are missing, and others are refused (None:
+    `data.clients` sites, whatever their names)."""
     sample: int | None = Field(None, ge=1)
     """Clients trained a round, drawn from all that have introduced themselves (None: all)."""
     min_replies: int | None = Field(None, ge=1)
@@ -263,6 +266,8 @@ class Experiment(Options):
         settings, clients = self.federation, self.data.clients
         if settings.sample is not None and settings.sample > clients:
             yield f"federation.sample is {settings.sample}, but data.clients is {clients}"
+        if settings.sites is not None and len(set(settings.sites)) != clients:
+            yield f"federation.sites names {len(set(settings.sites))} sites, but data.clients is {clients}"
         trained = settings.sample or clients
         if (settings.min_replies or 0) > trained:
             yield f"federation.min_replies is {settings.min_replies}, but a round trains {trained} clients"

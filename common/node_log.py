@@ -3,10 +3,12 @@
 import sys
 import time
 
+from common.printable import printable
+
 MARK = "fedmosaic: "
 """How they begin among Flower's: `fedmosaic node` shows these, and keeps the others in a file."""
 
 
 def say(text: str) -> None:
-    """Write a line."""
-    print(f"{MARK}{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+    """Write a line; what a server sent may be part of it."""
+    print(f"{MARK}{time.strftime('%H:%M:%S')} {printable(text)}", file=sys.stderr, flush=True)

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from common.printable import printable
 from common.units import human
 from server.attention import concerns, findings_of
 from server.record import read_rounds, read_status
+from server.standing import TAKES_PART, Standing, changes, standings
 
 POLL_SECONDS = 0.2
 LONG_SECONDS = 8.0
@@ -61,7 +63,7 @@ def follow(launched: Followed, experiment: Experiment) -> None:
     Raises RunError when the run failed.
     """
     console = Console()
-    shown = 0
+    shown: list[dict[str, Any]] = []
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -73,13 +75,12 @@ def follow(launched: Followed, experiment: Experiment) -> None:
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task("waiting for the server to start", total=experiment.federation.rounds)
         goings_on = GoingsOn(console, progress, task)
-        for _ in launched.wait():
-            for line in _rounds(launched)[shown:]:
-                shown += 1
+        for _ in chain(launched.wait(), [None]):  # and once after the end
+            for line in _rounds(launched)[len(shown) :]:
                 _show_round(console, progress, task, experiment, line)
+                _say(console, changes(shown[-1] if shown else {}, line))
+                shown.append(line)
             goings_on.show(launched.run_folder)
-        for line in _rounds(launched)[shown:]:
-            _show_round(console, progress, task, experiment, line)
 
 
 class GoingsOn:
@@ -119,8 +120,7 @@ def _show_round(
     if not number:
         show_sites(console, line)
     console.print(text, highlight=False, soft_wrap=True)
-    for site, reason in line["failed"].items():
-        console.print(f"  {site}: {reason}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    _say(console, [f"  {site}: {reason}" for site, reason in line["failed"].items()])
     complete = (line["test"] or line["validation"]).get(subset_name(experiment.modalities))
     doing = f"{complete['accuracy']:.1%} correct, {moved}" if complete else moved
     progress.update(task, completed=number, description=doing)
@@ -143,9 +143,12 @@ def show_sites(console: Console, line: dict[str, Any]) -> None:
 
 def show_concerns(console: Console, sites: dict[str, Any], classes: Sequence[str]) -> None:
     """What is to be looked at in the sites' data, a line each."""
-    for one in concerns(sites, classes):
-        said = f"{one.site}: {one.what}" if one.site else one.what
-        console.print(Text(printable(said), style="yellow"), soft_wrap=True)
+    _say(console, [f"{one.site}: {one.what}" if one.site else one.what for one in concerns(sites, classes)])
+
+
+def _say(console: Console, sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        console.print(Text(printable(sentence), style="yellow"), soft_wrap=True)
 
 
 def _accuracies(figures: dict[str, Any]) -> str:
@@ -173,8 +176,16 @@ def show(folder: Path | None) -> None:
         highlight=False,
     )
     show_concerns(console, summary["sites"], summary["classes"])
-    for site, reason in summary["refused"].items():
-        console.print(f"refused {site}: {reason}", style="yellow", highlight=False, markup=False)
-    for site, reason in summary["missing"].items():
-        console.print(f"missing {site}: {reason}", style="yellow", highlight=False, markup=False)
+    show_standings(console, standings(read_rounds(folder), summary["sites"], summary["refused"], summary["missing"]))
     console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def show_standings(console: Console, found: dict[str, Standing]) -> None:
+    """Where the sites stand, unless all of them took part from the beginning to the end."""
+    if all(standing.state == TAKES_PART for standing in found.values()):
+        return
+    table = Table("site", "status", "reason")
+    for site, standing in sorted(found.items()):
+        cells = (site, standing.state, standing.why)
+        table.add_row(*(Text(printable(cell), overflow="fold") for cell in cells))
+    console.print(table)

@@ -24,6 +24,7 @@ from common.data.make import client_name
 from common.errors import RunError
 from deploy.app_folder import make_app_folder
 from deploy.clientapp import SUPERNODE, commands_folder
+from deploy.explain import FLOWER_LOG
 from deploy.processes import Processes, free_ports, wait_for_port
 
 Engine = Literal["inprocess", "simulation", "processes", "superlink"]
@@ -277,4 +278,5 @@ def _start_nodes(processes: Processes, work: Path, shards: Path, clients: int, v
             f"shard={json.dumps(str(shard))}",
         ]
         remedy = f"with federation.min_replies (now {clients}, all) a run goes on without some of its nodes"
-        processes.start(f"supernode-{index}", command, work, remedy if vital else None, env)
+        own = {FLOWER_LOG: str(processes.log(f"supernode-{index}-flower").resolve())}
+        processes.start(f"supernode-{index}", command, work, remedy if vital else None, {**env, **own})

@@ -7,18 +7,28 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import BinaryIO
 
 from common.node_log import MARK
 
+FLOWER_LOG = "FEDMOSAIC_FLOWER_LOG"
+"""Environment variable of a SuperNode: the file for Flower's own lines, "-" for none. Without it, nothing is hidden."""
+REFUSED = "2004"
+"""Flower's code for a node that it does not let in."""
+REFUSED_KEY = (
+    "the SuperLink refuses this node's key. It is not registered there: give NAME.pub to the operator, for "
+    "`fedmosaic register NAME.pub`. Or a node with this key was killed less than a minute ago, or still runs."
+)
+TRIES_AGAIN = "the SuperLink cannot be reached, or does not let this node in; the node tries again and again"
 REASONS = {
-    "[code: 2004] Failed to activate SuperNode": (
-        "error: the SuperLink refuses this node's key. It is not registered there: give NAME.pub to the operator, for "
-        "`fedmosaic register NAME.pub`. Or a node with this key was killed, or still runs: start again in a minute."
-    ),
-    "Connection to the SuperLink is unavailable": "the SuperLink does not answer; the node goes on trying",
-    "Connection attempt failed, retrying": "the SuperLink does not answer; the node goes on trying",
+    f"[code: {REFUSED}] Failed to activate SuperNode": f"error: {REFUSED_KEY}",
+    "Connection to the SuperLink is unavailable": TRIES_AGAIN,
+    "Connection attempt failed, retrying": TRIES_AGAIN,
+    "Connection successful after": "the SuperLink has answered",
+    "Heartbeat failed unexpectedly": "error: the SuperLink no longer knows this node: start it again",
+    "SSL/TLS handshake error": "error: the SuperLink's certificate is not trusted here; `fedmosaic doctor` says why",
 }
 LOUD = ("ERROR", "CRITICAL", "Traceback", "Error:", "error:")
 """What a line holds that is shown, though it is not ours: a node must not die without a word."""
@@ -47,16 +57,26 @@ def main() -> None:
 
 
 def _copy(flowers_log: BinaryIO | None) -> None:
+    said = b""
     for line in sys.stdin.buffer:
-        ours = MARK.encode() in line
-        if flowers_log is not None and not ours:
-            flowers_log.write(line)
-        if flowers_log is None or ours or any(word.encode() in line for word in LOUD):
-            sys.stdout.buffer.write(line[line.index(MARK.encode()) + len(MARK) :] if ours else line)
-        for code, reason in REASONS.items():
-            if code.encode() in line:
-                sys.stdout.buffer.write(reason.encode() + b"\n")
+        shown = _shown(line, flowers_log)
+        reason = next((words for code, words in REASONS.items() if code.encode() in line), "").encode()
+        if reason and reason != said:  # once, however often Flower tries
+            shown += time.strftime("%H:%M:%S ").encode() + reason + b"\n"
+        said = reason or (TRIES_AGAIN.encode() if REFUSED_KEY.encode() in line else said)
+        sys.stdout.buffer.write(shown)
         sys.stdout.buffer.flush()
+
+
+def _shown(line: bytes, flowers_log: BinaryIO | None) -> bytes:
+    """What of a line is for people; the rest goes into the file."""
+    _, ours, words = line.partition(MARK.encode())
+    if ours:
+        return words
+    if flowers_log is None:
+        return line
+    flowers_log.write(line)
+    return line if any(word.encode() in line for word in LOUD) else b""
 
 
 if __name__ == "__main__":

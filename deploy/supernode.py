@@ -1,4 +1,5 @@
-"""Flower's SuperNode with its fixed waits narrowed, as far as Flower is the version these were found in.
+"""Flower's SuperNode with its fixed waits narrowed, as far as Flower is the version these were found in, and with
+words for its log.
 
 Flower 1.39 waits, by hand-written sleeps without a setting, in `flwr/supernode/start_client_internal.py`:
 
@@ -8,42 +9,67 @@ Flower 1.39 waits, by hand-written sleeps without a setting, in `flwr/supernode/
 - 0.5 s between looks for the ClientApp's reply, which lies in this very process. Here: 0.02 s.
 - 1 s, then 2, 4, 8 and 10 s, for a part of a message that the server has announced and not yet sent, which is the rule
   for a node that asks often. Here: 0.05 s, growing to 0.2 s.
+
+Flower ends a node whose key the SuperLink refuses, and a SuperLink refuses a key for a minute after a node that had it
+was killed. Here a refused node tries a little longer than that: one that is started again at once is let in, and a run
+that waits for it goes on.
 """
 
 import ast
 import importlib
 import inspect
+import os
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from common.flower_parts import PARTS
+from common.node_log import say
+from deploy.explain import FLOWER_LOG, REFUSED, REFUSED_KEY, explain_what_follows
 
 NOTHING, REPLY = 3, 0.5
 """Seconds that Flower waits when there is no message, and for a reply or a part of one."""
 FLOWERS = [f"time.sleep({seconds})" for seconds in (REPLY, REPLY, NOTHING)]
 SHARE, SHORTEST = 0.1, 0.1
 REPLY_SECONDS = 0.02
+QUIET_SECONDS = 600.0
+"""After how long without a message the log says so."""
+REFUSED_SECONDS = 75.0
+"""How long a refused node goes on trying: a SuperLink counts on a node that was killed for 60 s."""
 
 
 class Waits:
     """In place of the module `time` in a module that only sleeps."""
 
     def __init__(self) -> None:
-        self._busy = time.monotonic()
+        self._busy, self._quiet = time.monotonic(), False
 
     def sleep(self, seconds: float) -> None:
         """What Flower means by so many seconds, but shorter."""
         if seconds == REPLY:
-            self._busy = time.monotonic()
+            self._busy, self._quiet = time.monotonic(), False
             time.sleep(REPLY_SECONDS)
         else:
-            time.sleep(min(seconds, max(SHORTEST, SHARE * (time.monotonic() - self._busy))))
+            idle = time.monotonic() - self._busy
+            self._tell(idle)
+            time.sleep(min(seconds, max(SHORTEST, SHARE * idle)))
+
+    def _tell(self, idle: float) -> None:
+        """Say once that nothing was asked for long."""
+        if idle > QUIET_SECONDS and not self._quiet:
+            self._quiet = True
+            minutes = f"{idle / 60:.0f} minutes"
+            say(f"connected, and not asked for anything for {minutes}: no run is on, or none needs this site")
 
 
 def main() -> None:
     """`flower-supernode`, with the options of Flower's."""
+    if file := os.environ.get(FLOWER_LOG):
+        explain_what_follows(None if file == "-" else Path(file))
     command = importlib.import_module("flwr.supernode.cli.flower_supernode")
     flower = importlib.import_module("flwr.supernode.start_client_internal")
     if mistake := unlike(flower):
@@ -55,9 +81,41 @@ def main() -> None:
 
 def narrow(flower: ModuleType) -> None:
     """Replace what the module waits with."""
-    replaced = {"time": Waits(), "pull_objects": partial(vars(flower)["pull_objects"], **PARTS)}
+    replaced = {
+        "time": Waits(),
+        "pull_objects": partial(vars(flower)["pull_objects"], **PARTS),
+        "_make_fleet_connection_retry_invoker": patient(vars(flower)["_make_fleet_connection_retry_invoker"]),
+    }
     for name, ours in replaced.items():
         setattr(flower, name, ours)
+
+
+def patient(make: Callable[..., Any]) -> Callable[..., Any]:
+    """What makes the rules by which Flower tries again, so that they do for a while when the node's key is refused."""
+
+    def made(**options: Any) -> Any:
+        rules, refused = make(**options), Refusals()
+        gives_up = rules.should_giveup
+        rules.should_giveup = lambda error: not refused.bears(error) and gives_up(error)
+        return rules
+
+    return made
+
+
+class Refusals:
+    """Those of a node's key, from the first on."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+
+    def bears(self, error: Any) -> bool:
+        """Whether an error of gRPC is one that may pass."""
+        if f'"code": {REFUSED}' not in str(error.details()):
+            return False
+        if not self._until:
+            self._until = time.monotonic() + REFUSED_SECONDS
+            say(f"{REFUSED_KEY} This node tries again for {REFUSED_SECONDS:.0f} s.")
+        return time.monotonic() < self._until
 
 
 def unlike(flower: ModuleType) -> str:
@@ -69,5 +127,7 @@ def unlike(flower: ModuleType) -> str:
         return f"it waits by {', '.join(waits) or 'other means'}"
     if sum(isinstance(node, ast.Name) and node.id == "time" for node in ast.walk(tree)) != len(calls):
         return "it uses the time for more than to sleep"
+    if not hasattr(flower, "_make_fleet_connection_retry_invoker"):
+        return "it tries again by other rules"
     taken = inspect.signature(flower.pull_objects).parameters if hasattr(flower, "pull_objects") else {}
     return "it pulls the parts of messages in another way" if PARTS.keys() - set(taken) else ""

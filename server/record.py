@@ -141,7 +141,7 @@ def read_status(folder: Path) -> tuple[str, float | None]:
     """What goes on in a run, and up to when is waited; "" while nothing is known."""
     try:
         said = json.loads((folder / STATUS).read_text(encoding="utf-8"))
-        return str(said["text"]), said["until"]
+        return str(said["text"]), None if said["until"] is None else float(said["until"])
     except (OSError, ValueError, KeyError, TypeError):
         return "", None
 

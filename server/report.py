@@ -15,9 +15,9 @@ from server.report_drawing import Key, Plot
 from server.report_plots import plots
 from server.report_run import Run, amount, mapping, number, read_run
 from server.stalled import Stalled, alarms
+from server.standing import TAKES_PART, Standing, spans, standings
 
 NONE = "–"
-SPANS_AT_MOST = 8
 
 
 def write_report(run_dir: Path) -> Path:
@@ -282,15 +282,17 @@ def natural(name: str) -> tuple[int, str]:
 
 
 def site_table(run: Run) -> str:
-    """What each site holds and how well the model did there."""
-    rows = [site_row(run, name) for name in site_names(run)]
+    """Where each site stands, what it holds and how well the model did there."""
+    told = (mapping(run.told(what)) for what in ("refused", "missing"))
+    found = standings(run.rounds, site_names(run), *told)
+    rows = [site_row(run, name, found[name]) for name in sorted(found, key=natural)]
     if not rows:
         return f'<p class="empty">No site {"takes part yet" if run.live else "took part"}.</p>'
-    head = ["Site", "Modalities", "Examples", "Unreadable", "Validation accuracy", "Rounds"]
-    return table([*head, "Sent", "Received"], rows, range(2, 8))
+    head = ["Site", "Status", "Modalities", "Examples", "Unreadable", "Validation accuracy", "Rounds"]
+    return table([*head, "Sent", "Received"], rows, range(3, 9))
 
 
-def site_row(run: Run, name: str) -> list[str]:
+def site_row(run: Run, name: str, standing: Standing) -> list[str]:
     """The row of one site."""
     lines = [mapping(mapping(line.get("clients")).get(name)) for line in run.trained]
     joined = [line for line in lines if line]
@@ -299,6 +301,7 @@ def site_row(run: Run, name: str) -> list[str]:
     measured = mapping(last_validation(joined).get(subset_name(own))).get("accuracy")
     return [
         text(name),
+        status(standing, about),
         " ".join(modality_chip(run, modality) for modality in own) or NONE,
         f"{amount(about.get('num_examples')):,.0f}",
         unreadable(about),
@@ -307,6 +310,13 @@ def site_row(run: Run, name: str) -> list[str]:
         human(sum(amount(line.get("bytes_up")) for line in joined)),
         human(sum(amount(line.get("bytes_down")) for line in joined)),
     ]
+
+
+def status(standing: Standing, about: Mapping[str, Any]) -> str:
+    """Whether a site takes part, and whether its policy adds noise; the reason is in the table below."""
+    state = text(standing.state)
+    shown = state if standing.state == TAKES_PART else f'<b title="{text(standing.why)}">{state}</b>'
+    return f"{shown}, adds noise" if about.get("local_dp") else shown
 
 
 def unreadable(about: Mapping[str, Any]) -> str:
@@ -338,20 +348,6 @@ def trouble_table(run: Run) -> str:
     if not rows:
         return '<p class="fine">No site was refused, and none failed in a round.</p>'
     return table(("Site", "What happened", "Reason"), rows)
-
-
-def spans(rounds: Sequence[int]) -> str:
-    """Rounds in short, e.g. "rounds 3, 5–7", or where that is long "43 rounds, the last 297"."""
-    runs: list[list[int]] = []
-    for made in rounds:
-        if runs and made == runs[-1][-1] + 1:
-            runs[-1].append(made)
-        else:
-            runs.append([made])
-    if len(runs) > SPANS_AT_MOST:
-        return f"{len(rounds)} rounds, the last {rounds[-1]}"
-    short = ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
-    return f"round{'s' * (len(rounds) > 1)} {short}"
 
 
 DOCUMENT = Template("""<!DOCTYPE html>

@@ -45,7 +45,7 @@ class Roster:
 
     def __init__(self, experiment: Experiment) -> None:
         self.free: dict[int, Site] = {}
-        self.lost: dict[str, str] = {}
+        self.lost: dict[str, str] = dict.fromkeys(experiment.federation.sites or (), "it has not come yet")
         self.refused: dict[str, str] = {}
         self.known: dict[str, Site] = {}
         self.keys: dict[str, str] = {}
@@ -179,6 +179,8 @@ class Roster:
         self._answered[node] = None
         if site.classes != classes:
             self._refuse(site.name, f"its classes are not the federation's: {unlike(site.classes, classes)}")
+        elif (expected := self._experiment.federation.sites) is not None and site.name not in expected:
+            self._refuse(site.name, "it is none of federation.sites")
         elif not site.modalities <= set(self._experiment.modalities):
             self._refuse(site.name, f"it holds {sorted(site.modalities)}, unknown to the experiment")
         elif self.keys.get(site.name, key) != key or self._registered.get(site.name, node) != node:

@@ -62,14 +62,11 @@ class Lab:
         for port in self.ports[:2]:
             wait_for_port(port, self.processes, 300)
 
-    def start_node(self, site: str, key: str = "", again: bool = False) -> None:
-        """again: as systemd does, try until it is let in."""
+    def start_node(self, site: str, key: str = "") -> None:
         port = free_ports(1)[0]
         told = ["--superlink", f"127.0.0.1:{self.ports[1]}", "--root-certificates", "certs/ca.crt"]
         told += ["--key", f"certs/{key or site}.key", "--site", site, "--port", str(port)]
         command = [executable("fedmosaic"), "node", "--shard", str(self.shard_of[site]), *told]
-        if again:
-            command = ["sh", "-c", 'until "$@"; do sleep 2; done', "sh", *command]
         self.nodes += 1
         self.processes.start(f"node-{self.nodes}-{key or site}", command, self.folder, remedy=None)
 
@@ -234,7 +231,7 @@ def test_a_killed_supernode_that_is_restarted_with_its_key_goes_on(lab: Lab, smo
     running = lab.start_run("node-killed")
     lab.wait_for_round("node-killed", 1)
     lab.kill("flower-supernode", "certs/b.key")
-    lab.start_node("b", again=True)
+    lab.start_node("b")
     said, _ = running.communicate(timeout=600)
     assert running.returncode == 0, said
     assert_same(lab.model("node-killed"), smooth)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -94,9 +95,13 @@ def test_processes_give_the_same_parameters_over_the_grpc_fleet_port(
         assert process.wait(timeout=1000) == 0, (tmp_path / "output").read_text()
     assert len(nodes) == 2
     for index in range(2):
-        log = (first / "logs" / f"supernode-{index}.log").read_text()
-        assert f"channel to 127.0.0.1:{fleet}" in log
-        assert log.count("Receiving: train message") == 2
+        words, flowers = ((first / "logs" / f"supernode-{index}{kind}.log").read_text() for kind in ("", "-flower"))
+        assert f"channel to 127.0.0.1:{fleet}" in flowers
+        assert flowers.count("Receiving: train message") == 2
+        assert re.findall(r"\d\d:\d\d:\d\d (a run of tiny begins|round . of 2):", words) == [
+            "a run of tiny begins", "round 1 of 2", "round 2 of 2",
+        ]  # fmt: skip
+        assert "Receiving" not in words
 
     assert call("run", chosen, "--engine", "inprocess") == 0
     second = tmp_path / "runs" / "tiny-2"

@@ -42,7 +42,6 @@ def became(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         raise SystemExit(0)
 
     monkeypatch.setattr(os, "execve", execve)
-    monkeypatch.setattr("deploy.commands.node.explain_what_follows", lambda log: None)
     return caught
 
 

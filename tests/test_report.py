@@ -73,6 +73,28 @@ def test_a_whole_run_has_every_plot_and_figure(tmp_path: Path) -> None:
         assert shown in page.text
 
 
+def test_the_table_of_sites_says_who_is_missing_since_when(tmp_path: Path) -> None:
+    write_run(tmp_path, sites=("north", "south", "east"), refused={"west": "other classes"}, missing={"south": "gone"})
+    lines = [json.loads(entry) for entry in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    for number, missing in ((1, ["east"]), (2, ["south"]), (3, ["south"])):
+        lines[number]["missing"] = dict.fromkeys(missing, "its node is not connected")
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in lines))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    summary["sites"]["north"]["local_dp"] = "noise 0.5"
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    write_report(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    table = page[page.index('<section id="sites">') : page.index('<section id="troubles">')]
+    rows = [re.sub("<[^>]*>", " ", row).split() for row in table.split("<tr>")[2:]]
+    assert {row[0]: row[1 : row.index("audio") if "audio" in row else 2] for row in rows} == {
+        "north": ["takes", "part,", "adds", "noise"],
+        "south": ["missing", "since", "round", "2"],
+        "east": ["takes", "part", "again"],
+        "west": ["refused"],
+    }
+    assert 'title="was missing in round 1"' in table
+
+
 def test_ten_classes_and_more_and_twenty_clients(tmp_path: Path) -> None:
     sites = tuple(f"client-{i}" for i in range(20))
     page = a_run(tmp_path, sites=sites, classes=tuple(f"class {i}" for i in range(60)))

@@ -125,6 +125,17 @@ def test_too_few_replies_end_the_run_with_the_names_of_the_missing(tiny_shards: 
     assert run.summary()["rounds"] == 1
 
 
+def test_expected_sites_are_named_while_they_are_missing(tiny_shards: Path, tmp_path: Path) -> None:
+    grid = UnreliableGrid(tiny_shards / "client-0", tiny_shards / "client-1")
+    run = federation(grid, tiny_shards, tmp_path, federation__sites=["client-0", "south"], federation__wait_seconds=1.0)
+    with pytest.raises(RunError, match=r"south: it has not come yet"):
+        run.run()
+    assert run.summary()["refused"] == {"client-1": "it is none of federation.sites"}
+    assert "1 of 2 sites are ready: client-0; missing: south" in run.roster.in_words(2)
+    with pytest.raises(ConfigError, match=r"federation.sites names 1 sites, but data.clients is 2"):
+        experiment(federation__sites=["north", "north"])
+
+
 def test_waiting_for_nodes_has_an_end(tiny_shards: Path, tmp_path: Path) -> None:
     grid = UnreliableGrid(tiny_shards / "client-0")
     with pytest.raises(RunError, match=r"1 more clients to ask within 0.5 s, 2 needed"):

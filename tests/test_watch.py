@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,6 +122,22 @@ def test_before_the_first_round_the_page_says_what_is_waited_for(run: RunFolder)
     text = Client(run.folder).get("/").text
     for shown in ("clinic-z", "77", "clinic-y", "another key", "yes"):
         assert shown in text
+
+
+def test_what_a_run_waits_for_is_said_without_drawing_the_page_anew(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import server.report
+
+    rendered, page = [], server.report.page
+    monkeypatch.setattr(server.report, "page", lambda *given: rendered.append(1) or page(*given))
+    client = Client(run.folder)
+    tag = client.get("/").headers["etag"]
+    until = time.mktime((2026, 5, 4, 14, 3, 2, 0, 0, -1))
+    run.status("round 3 of 8: 1 of 2 sites have replied; waiting for <south>", until)
+    changed = client.get("/", headers={"If-None-Match": tag})
+    assert "1 of 2 sites have replied; waiting for &lt;south&gt; – until 14:03:02</p>" in changed.text
+    assert len(rendered) == 1
 
 
 def test_a_half_written_round_waits_for_its_other_half(run: RunFolder) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from common.errors import ConfigError
 from deploy.address import Address
-from deploy.explain import explain_what_follows
+from deploy.explain import FLOWER_LOG
 from deploy.handshake import insist
 from deploy.start import become, environment, missing_file, node_key
 
@@ -63,8 +63,8 @@ def _command(options: argparse.Namespace) -> None:
     print(
         f"connecting {options.shard} to {options.superlink}; Flower's own log: {log or 'among these lines'}", flush=True
     )
-    explain_what_follows(log)
-    become([str(commands / SUPERNODE), *arguments(options)], environment([commands]))
+    filtered = {FLOWER_LOG: str(log or "-")}
+    become([str(commands / SUPERNODE), *arguments(options)], {**environment([commands]), **filtered})
 
 
 def _flowers_log(options: argparse.Namespace) -> Path | None:

@@ -17,6 +17,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from common.errors import ConfigError
+from common.printable import printable
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -24,8 +25,12 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from uvicorn import Server
 
+    from server.report_run import Run
+
 HOST = "127.0.0.1"
 FILES = ("experiment.yaml", "metrics.jsonl", "summary.json")
+NOTE = '<p id="live"></p>'
+"""Stands in a rendered page for its first line, which changes more often than the plots."""
 SCRIPT = Path(__file__).with_name("watch.js")
 HEAD = '<link rel="icon" href="data:,"><script src="/watch.js" defer></script>'
 
@@ -94,10 +99,12 @@ def application(folder: Path) -> "Starlette":
 
 @dataclass(frozen=True)
 class State:
-    """What the page would be made of: (time, size) of the run folder's files, and whether a process writes to it."""
+    """What the page would be made of: (time, size) of the run folder's files, whether a process writes to it, and what
+    it says that it waits for, with the time up to which (seconds since 1970)."""
 
     stats: tuple[tuple[int, int] | None, ...]
     live: bool
+    goings_on: tuple[str, float | None]
 
     @classmethod
     def of(cls, folder: Path) -> "State":
@@ -105,11 +112,12 @@ class State:
 
         Raises OSError when it cannot be read.
         """
-        from server.record import is_written
+        from server.record import is_written, read_status
 
         there = {path.name: path.stat() for path in folder.iterdir() if path.name in FILES}
         stats = (there.get(name) for name in FILES)
-        return cls(tuple((stat.st_mtime_ns, stat.st_size) if stat else None for stat in stats), is_written(folder))
+        sizes = tuple((stat.st_mtime_ns, stat.st_size) if stat else None for stat in stats)
+        return cls(sizes, is_written(folder), read_status(folder))
 
     @property
     def tag(self) -> str:
@@ -120,11 +128,22 @@ class State:
     def changed(self) -> str:
         """When a file last changed, in this machine's time."""
         last = max((stat[0] for stat in self.stats if stat), default=0)
-        return f"{datetime.fromtimestamp(last / 1e9):%H:%M:%S}"
+        return clock(last / 1e9)
+
+    @property
+    def waiting(self) -> str:
+        """What goes on, and up to when it may; "" while nothing is known."""
+        text, until = self.goings_on
+        return " – ".join([*text.splitlines()[:1], *([f"until {clock(until)}"] if until else [])])
+
+
+def clock(seconds: float) -> str:
+    """A time (seconds since 1970) of this machine's day."""
+    return f"{datetime.fromtimestamp(seconds):%H:%M:%S}"
 
 
 class LivePage:
-    """The page of a run folder, rendered anew when a file of it has changed."""
+    """The page of a run folder: rendered anew when a file of it has changed, but for its first line."""
 
     def __init__(self, folder: Path) -> None:
         from server.record import METRICS
@@ -133,7 +152,7 @@ class LivePage:
         self._folder = folder
         self._lines = Lines(folder / METRICS)
         self._lock = Lock()
-        self._rendered: tuple[State, str] | None = None
+        self._rendered: tuple[tuple[Any, ...], str, Run] | None = None
 
     def latest(self) -> tuple[str, str]:
         """The page's ETag and its HTML.
@@ -142,21 +161,28 @@ class LivePage:
         """
         with self._lock:
             state = State.of(self._folder)
-            if self._rendered is None or self._rendered[0] != state:
-                self._rendered = state, self._render(state)
-            return state.tag, self._rendered[1]
+            of = state.stats, state.live
+            if self._rendered is None or self._rendered[0] != of:
+                self._rendered = of, *self._render()
+            _, html, run = self._rendered
+            return state.tag, html.replace(NOTE, first_line(run, state), 1)
 
-    def _render(self, state: State) -> str:
+    def _render(self) -> tuple[str, "Run"]:
         from server.report import page
         from server.report_run import read_run
 
         run = read_run(self._folder, self._lines)
-        kind, line = ("live", f"live, round {len(run.trained)} of {run.about['planned']}, updated {state.changed}")
-        if run.summary:
-            kind, line = "ended", f"ended at {state.changed}"
-        elif not state.live:
-            kind, line = "stopped", "stopped: no process writes to the run's folder; `fedmosaic run --resume` goes on"
-        return page(run, self._folder.name, HEAD, _note(kind, line))
+        return page(run, self._folder.name, HEAD, NOTE), run
+
+
+def first_line(run: "Run", state: State) -> str:
+    """Whether the run goes on, how far it is and what it waits for, as HTML."""
+    if run.summary:
+        return _note("ended", f"ended at {state.changed}")
+    if not state.live:
+        return _note("stopped", "stopped: no process writes to the run's folder; `fedmosaic run --resume` goes on")
+    done = f"live, round {len(run.trained)} of {run.about['planned']}, updated {state.changed}"
+    return _note("live", " · ".join(filter(None, [done, printable(state.waiting)])))
 
 
 def headers() -> dict[str, str]:
