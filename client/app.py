@@ -14,6 +14,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.words import in_words
+from common.files import keep_private
 from common.node_log import say
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ def train(message: Message, context: Context) -> Message:
 def _reply(message: Message, context: Context) -> Message:
     from common.errors import FedmosaicError
 
+    keep_private()
     name = str(context.node_config.get("site", ""))
     try:
         shard, policy = shard_folder(context), policy_file(context)

@@ -6,14 +6,16 @@ enforced: `client/site.py`.
 
 import json
 import logging
+import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
 
-from client.update_count import UpdateCount
-from common.blocks import Params
+from client.site_state import SiteState
+from common.blocks import Params, is_variance
 from common.component import Options
 from common.config import ModalityName, messages
 from common.data.shard import Shard
@@ -28,7 +30,9 @@ METRICS = ("losses", "unreadable", "findings", "unusable", "seconds")
 LABEL_COUNTS = ("validation",)
 """Tallies are counts by class."""
 HARMLESS = (PolicyError, WireError, ConfigError)
-"""Errors whose words are about the policy or about what the server sent, not about the site's examples."""
+"""Errors that, before an example is touched, are about the policy or about what the server sent."""
+KEPT = "the site's log says why; its policy keeps the reason (metrics)"
+"""The one text of all refusals that may depend on an example: their kind, too, would tell of it."""
 
 
 class LocalDP(Options):
@@ -57,9 +61,18 @@ class Policy(Options):
     min_examples: int = Field(1, ge=1)
     """An update of fewer training examples does not leave."""
     max_updates: int | None = Field(None, ge=0)
-    """How many updates may leave, ever, over all runs. None: no limit."""
+    """How many training messages may reach the examples, ever, over all runs. None: no limit."""
+    max_introductions: int | None = Field(200, ge=0)
+    """How many introductions may reach the examples in a day (UTC), over all runs. None: no limit."""
     state: Path | None = None
-    """The file in which they are counted, relative to the policy's folder. None: <policy>.state.json."""
+    """The file in which both are counted, relative to the policy's folder. None: <policy>.state.json. It holds as well
+    the secret that the site's split into training and validation examples is keyed with."""
+    models: list[str] | None = None
+    """Names of the frozen models that may be used. None: all that lie in the site's folder of models, and those that
+    come with the release."""
+    reply_seconds: float | None = Field(None, gt=0, le=86_400)
+    """Replies leave at multiples of so many seconds after a message came, so that the time they took tells less of the
+    examples; every message then costs up to so many seconds more. None: at once."""
     local_dp: LocalDP | None = None
     """Noise that each update gets. None: updates leave as they are."""
 
@@ -86,6 +99,10 @@ class Policy(Options):
             said.append(f"no update of fewer than {self.min_examples} training examples leaves")
         if self.max_updates is not None:
             said.append(f"at most {self.max_updates} updates leave, ever")
+        if self.models is not None:
+            said.append(f"no frozen models are used but {', '.join(self.models) or 'none'}")
+        if self.reply_seconds is not None:
+            said.append(f"replies leave every {self.reply_seconds:g} s")
         if self.local_dp is None:
             return [*said, "updates leave as they are, without noise"]
         return [*said, f"updates are blurred before they leave ({self.local_dp}), which costs accuracy"]
@@ -101,17 +118,44 @@ class Policy(Options):
             raise PolicyError(f"method {name} sends counts by class, which this site's policy forbids (label_counts)")
 
     def check_updates(self) -> None:
-        """Raises PolicyError when no more updates may leave."""
+        """Raises PolicyError when no more training messages may be answered."""
         if self.max_updates is not None:
-            self._count().check(self.max_updates)
+            self._state().check_updates(self.max_updates)
 
     def count_update(self) -> None:
-        """Count an update that is about to leave.
+        """Count a training message before it reaches an example.
 
         Raises PolicyError when it may not.
         """
-        if self.max_updates is not None:
-            self._count().add(self.max_updates)
+        if self.state is not None:
+            self._state().count_update(self.max_updates)
+
+    def count_introduction(self) -> None:
+        """Count an introduction before it reaches an example.
+
+        Raises PolicyError when there may be no more today.
+        """
+        if self.state is not None:
+            self._state().count_introduction(self.max_introductions)
+
+    @property
+    def secret(self) -> str:
+        """What the site's split is keyed with; "" without a policy's file, where a run is repeated by its seed alone.
+
+        Raises PolicyError when it cannot be kept.
+        """
+        return self._state().secret() if self.state is not None else ""
+
+    @property
+    def validates(self) -> bool:
+        """Whether validation figures may leave; else nothing is validated, as what cannot be would tell of examples."""
+        return self.metrics and self.label_counts
+
+    def hold(self, since: float) -> None:
+        """Wait until a reply may leave. since: when the message came, of time.monotonic()."""
+        if self.reply_seconds is not None:
+            taken = time.monotonic() - since
+            time.sleep(math.ceil(taken / self.reply_seconds) * self.reply_seconds - taken)
 
     def figures(self, said: Mapping[str, Any]) -> dict[str, Any]:
         """Of what the site would say, what may leave."""
@@ -131,18 +175,20 @@ class Policy(Options):
         difference = {name: trained[name].double() - received[name].double() for name in trained}
         cut = clip(difference, self.local_dp.clip)
         noisy = noise(cut, self.local_dp.clip * self.local_dp.noise, new_secret(), "update")
-        return {name: (received[name].double() + noisy[name]).to(trained[name].dtype) for name in trained}
+        blurred = {name: (received[name].double() + noisy[name]).to(trained[name].dtype) for name in trained}
+        return {name: value.clamp_min(0) if is_variance(name) else value for name, value in blurred.items()}
 
-    def reason(self, error: Exception) -> str:
-        """What may leave of an error's words; all of them stand in the node's log."""
-        if self.metrics or isinstance(error, HARMLESS):
+    def reason(self, error: Exception, touched: bool) -> str:
+        """What may leave of an error's words; all of them stand in the node's log. touched: whether the message may
+        have reached an example."""
+        if self.metrics or (isinstance(error, HARMLESS) and not touched):
             return f"{type(error).__name__}: {error}"
         log.error("kept from the server: %s", error, exc_info=not isinstance(error, FedmosaicError))
-        return f"{type(error).__name__}: the site's log says why; its policy keeps the reason (metrics)"
+        return f"{PolicyError.__name__}: {KEPT}"
 
-    def _count(self) -> UpdateCount:
+    def _state(self) -> SiteState:
         assert self.state is not None
-        return UpdateCount(self.state)
+        return SiteState(self.state)
 
 
 def read_policy(path: Path | None) -> Policy:

@@ -1,6 +1,7 @@
 """A site: what it does with a message. Everything that touches its examples starts here, and everything that leaves
 passes `Site._leave`, where the site's own policy is applied."""
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -24,8 +25,11 @@ from common.findings import too_many_unreadable
 from common.metrics import evaluate
 from common.modality import Modality
 from common.models.base import MultimodalModel
+from common.pretrained import only
 from common.seeding import derive
 from common.types import Batch
+
+log = logging.getLogger(__name__)
 
 LONGEST = 4000
 """Characters of a reason."""
@@ -64,39 +68,43 @@ class Site:
     def __init__(self, folder: Path, name: str = "", policy: Path | None = None) -> None:
         self.folder, self._name, self._policy_file = folder, name, policy
         self._policy = Policy()
+        self._touched = False
         self._read: tuple[object, Shard] | None = None
         self._prepared: dict[str, Loaded] = {}
 
     def answer(self, message: Message) -> RecordDict:
         """The reply to a query or a training message. A mistake that is this project's own is answered with its reason,
         so that the server can name the site; anything else is raised, unless the policy keeps such reasons."""
+        came = time.monotonic()
+        reply = self._answered(message)
+        self._policy.hold(came)
+        return reply
+
+    def _answered(self, message: Message) -> RecordDict:
+        self._touched = False
         try:
             self._policy = read_policy(self._policy_file)
-            if message.metadata.message_type == MessageType.QUERY:
-                return self._leave(self.introduce(read_request(message, training=False)))
-            request = read_request(message, training=True)
-            return self._leave(*self.train_round(request, message))
+            with only(self._policy.models):
+                if message.metadata.message_type == MessageType.QUERY:
+                    return self._leave(self.introduce(read_request(message, training=False)))
+                request = read_request(message, training=True)
+                return self._leave(*self.train_round(request, message))
         except ChangedError as error:
             return refusal(self._name or self.folder.name, str(error), introduce=True)
         except Exception as error:
             if isinstance(error, FedmosaicError) or not self._policy.metrics:
-                return refusal(self._name or self.folder.name, self._policy.reason(error))
+                return refusal(self._name or self.folder.name, self._policy.reason(error, self._touched))
             raise
 
     def _leave(self, said: Mapping[str, Any], trained: Trained | None = None) -> RecordDict:
-        """The reply, as far as the policy lets it go: the one place that anything leaves the site from.
-
-        Raises PolicyError when no more updates may leave.
-        """
+        """The reply, as far as the policy lets it go: the one place that anything leaves the site from."""
         figures = self._policy.figures(said)
         if trained is None:
             return wire.record(figures)
         params = self._policy.update(trained.received, trained.now)
         if trained.wire.delta:
             params = {name: value - trained.received[name] for name, value in params.items()}
-        packed = wire.pack(params, trained.wire.dtype)
-        self._policy.count_update()
-        return wire.record(figures, packed)
+        return wire.record(figures, wire.pack(params, trained.wire.dtype))
 
     def introduce(self, request: Request) -> dict[str, Any]:
         """Who the site is. Its files are read here, so that a shard without usable examples is refused at the start.
@@ -104,6 +112,7 @@ class Site:
         Raises ShardError, PolicyError.
         """
         self._permit(request.experiment)
+        self._policy.count_introduction()
         here = self.open(request.experiment)
         if why := too_many_unreadable(here.loaded.findings, request.experiment.data.max_unreadable):
             raise ShardError(why)
@@ -127,6 +136,7 @@ class Site:
         started = time.perf_counter()
         experiment = request.experiment
         self._permit(experiment)
+        self._policy.count_update()
         here = self.open(experiment)
         model, held = here.model, here.loaded.examples.modalities
         if held != request.modalities:
@@ -134,12 +144,15 @@ class Site:
         training, validation = self._split(experiment, here)
         self._policy.check_examples(len(training))
         received = wire.read_params(message, select(learned(model), held), experiment.wire.dtype)
+        wire.check_variances(received)
         set_params(model, received)
         prepared = time.perf_counter()
-        tallies = evaluate(model, validation.observed(), experiment.train.batch_size)
+        size, tallies = experiment.train.batch_size, {}
+        if self._policy.validates:
+            tallies = evaluate(model, validation.observed(), size)
         evaluated = time.perf_counter()
         site = self._name or here.shard.info.site
-        losses = train(model, training, experiment, request.round, site)
+        losses = self._train(model, training, request, site, received)
         said = {
             "site": site,
             "round": request.round,
@@ -156,6 +169,25 @@ class Site:
         }
         return said, Trained(received, select(learned(model), held), experiment.wire)
 
+    def _train(
+        self, model: MultimodalModel, training: Batch, request: Request, site: str, received: Params
+    ) -> dict[str, float]:
+        """Train the model in place; the losses.
+
+        Under local differential privacy, training that fails leaves the model as it was received: a refusal, which has
+        no noise, would tell that of the examples.
+
+        Raises TrainingError.
+        """
+        try:
+            return train(model, training, request.experiment, request.round, site)
+        except TrainingError as error:
+            if self._policy.local_dp is None:
+                raise
+            log.error("round %d: %s; the update that leaves is noise alone", request.round, error)
+            set_params(model, received)
+            return {}
+
     def _permit(self, experiment: Experiment) -> None:
         """Raises PolicyError when the policy forbids what is asked for, before any example is read."""
         method = experiment.component("method")
@@ -167,7 +199,7 @@ class Site:
 
         Raises TrainingError when there is nothing to train on.
         """
-        training, validation = here.loaded.split(experiment.data.validation, experiment.seed)
+        training, validation = here.loaded.split(experiment.data.validation, experiment.seed, self._policy.secret)
         if experiment.data.complete_only:
             training = training.complete(experiment.modalities)
             if not len(training):
@@ -187,6 +219,7 @@ class Site:
         Raises ShardError, PolicyError.
         """
         allowed = self._policy.modalities
+        self._touched = True
         shard = self._metadata()
         model = reused_model(experiment, len(shard.info.classes))
         encoders = {

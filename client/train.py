@@ -7,7 +7,7 @@ from collections import defaultdict
 import torch
 
 from client.methods.base import Method, Round
-from common.blocks import all_finite
+from common.blocks import all_finite, learned
 from common.config import Experiment, Train
 from common.data.loader import batches
 from common.errors import DIVERGED, TrainingError
@@ -44,7 +44,7 @@ def train(model: MultimodalModel, examples: Batch, experiment: Experiment, numbe
             losses = _epoch(model, method, context, optimizer, examples, settings.batch_size, order)
             log.info("round %d, epoch %d: %s", number, epoch + 1, losses)
     method.end_round(model, examples, context)
-    if not all_finite(model.parameters()):
+    if not all_finite(learned(model).values()):
         raise TrainingError(f"{DIVERGED}: parameters are not finite; a lower train.lr may help")
     return losses
 

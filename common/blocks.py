@@ -52,6 +52,11 @@ def learned(model: MultimodalModel) -> Params:
     return params
 
 
+def is_variance(name: str) -> bool:
+    """Whether a tensor of this name is a running variance. It is never negative: batch normalisation takes its root."""
+    return name.endswith("running_var")
+
+
 def all_finite(values: Iterable[Tensor]) -> bool:
     """Whether no value is infinite or not a number. Small tensors are looked at together: most of a model's are."""
     large: list[Tensor] = []

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from common.component import build
 from common.config import Experiment, Model, from_json
 from common.models.base import MultimodalModel
+from common.pretrained import permitted
 from common.seeding import seeded
 
 
@@ -30,7 +31,7 @@ def assemble(section: Model, classes: int) -> MultimodalModel:
 def reused_model(experiment: Experiment, classes: int) -> MultimodalModel:
     """The model as `build_model` makes it, in one object that this process keeps: who has got it before must be done
     with it. Building anew costs more than a small client's training."""
-    kept = _kept(experiment.to_json(), classes)
+    kept = _kept(experiment.to_json(), classes, permitted())
     with torch.no_grad():
         for value, initial in zip(kept.values, kept.initial, strict=True):
             value.copy_(initial)
@@ -51,7 +52,7 @@ class _Kept:
 
 
 @lru_cache(maxsize=1)
-def _kept(experiment: str, classes: int) -> _Kept:
+def _kept(experiment: str, classes: int, models: frozenset[str] | None) -> _Kept:
     model = build_model(from_json(experiment), classes)
     values = list(model.state_dict().values())
     learned = {parameter: parameter.requires_grad for parameter in model.parameters()}

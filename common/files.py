@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, also after a crash of the machine."""
+"""Files that are there whole or not at all, also after a crash of the machine, and that are their owner's alone."""
 
 import contextlib
 import os
@@ -10,16 +10,24 @@ from pathlib import Path
 UNFINISHED = ".partial"
 """The folder inside of another one, or the end of a name, of what is not finished."""
 LEFTOVERS = {UNFINISHED, "lost+found"}
+PRIVATE = 0o077
+"""What a umask takes away, so that files are 0600 and folders 0700: shards, features, models and figures tell of
+examples."""
+
+
+def keep_private() -> None:
+    """From now on, what this process and those that it starts write is for their user alone."""
+    os.umask(PRIVATE)
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file under another name, force it to the disk, and give it its name.
+    """Write a file under another name, force it to the disk, and give it its name; it is its owner's alone.
 
     Raises OSError when that is not possible, e.g. because the disk is full; what was there before is untouched.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as file:
+        with open(partial, "wb", opener=_private) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -29,6 +37,10 @@ def write_whole(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def is_free(folder: Path) -> bool:

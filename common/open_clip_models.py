@@ -6,7 +6,6 @@ open_clip itself takes seconds to import, so that is left to whoever really load
 cached does not.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,14 +14,11 @@ from typing import Any
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor
 
 from common.data.media import Raw
-from common.errors import ModelError
+from common.model_door import open_clip_model
 from common.pretrained import fingerprint, locate
-
-CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -87,27 +83,4 @@ def load_open_clip(name: str, device: str = "cpu") -> OpenClip:
 
 @lru_cache(maxsize=4)
 def _load(folder: Path, content: str, device: str) -> OpenClip:
-    import open_clip
-
-    read_config(folder)
-    if not (folder / WEIGHTS).is_file():
-        raise ModelError(f"{folder}: there is no {WEIGHTS}")
-    where = f"local-dir:{folder}"
-    try:
-        model, _, preprocess = open_clip.create_model_and_transforms(where, device=device)
-        tokenizer = open_clip.get_tokenizer(where)
-    except (RuntimeError, ValueError, TypeError, KeyError, OSError, SafetensorError) as error:
-        raise ModelError(f"{folder}: not a model that open_clip can load: {str(error).splitlines()[0]}") from error
-    return OpenClip(folder, model.eval().requires_grad_(False), preprocess, tokenizer)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The section `model_cfg` of open_clip_config.json.
-
-    Raises ModelError.
-    """
-    try:
-        config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["model_cfg"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder}: {CONFIG} cannot be read: {error}") from None
-    return config
+    return OpenClip(folder, *open_clip_model(folder, device))

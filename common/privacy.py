@@ -19,13 +19,23 @@ SECRET_BYTES = 32
 
 
 def norm(update: Mapping[str, Tensor]) -> float:
-    """The L2 norm of all values of an update together, whatever the order of its parameters."""
-    return math.sqrt(math.fsum(float(value.to(torch.float64).square().sum()) for value in update.values()))
+    """The L2 norm of all values of an update together, whatever the order of its parameters; infinite where a value is
+    not finite."""
+    largest = max((float(value.abs().max()) for value in update.values() if value.numel()), default=0.0)
+    if not math.isfinite(largest):
+        return math.inf
+    # Squares of values beyond 1e154 or below 1e-154 do not fit: of those, the norm of multiples.
+    unit = largest if largest and not 1e-100 < largest < 1e100 else 1.0
+    squares = (float((value.to(torch.float64) / unit).square().sum()) for value in update.values())
+    return unit * math.sqrt(math.fsum(squares))
 
 
 def clip(update: Mapping[str, Tensor], bound: float) -> Params:
-    """The update, in float64, scaled down to an L2 norm of `bound` where it is longer."""
+    """The update, in float64, scaled down to an L2 norm of `bound` where it is longer. One with a value that is not
+    finite has no direction: all of it becomes zero, so that the result is never longer, whatever came."""
     length = norm(update)
+    if not math.isfinite(length):
+        return {name: torch.zeros_like(value, dtype=torch.float64) for name, value in update.items()}
     scale = min(1.0, bound / length) if length else 1.0
     return {name: value.to(torch.float64) * scale for name, value in update.items()}
 

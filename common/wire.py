@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from common.blocks import Params, all_finite
+from common.blocks import Params, all_finite, is_variance
 from common.errors import WireError
 
 PARAMS = "params"
@@ -126,6 +126,13 @@ def read_params(message: Message, expected: Mapping[str, Tensor], dtype: str) ->
         name = next(name for name, value in params.items() if not value.isfinite().all())
         raise WireError(f"{name} has values that are not finite")
     return {name: value.to(torch.float32) for name, value in params.items()}
+
+
+def check_variances(params: Mapping[str, Tensor]) -> None:
+    """Raises WireError when a running variance is negative."""
+    for name, value in params.items():
+        if is_variance(name) and bool((value < 0).any()):
+            raise WireError(f"{name} is a variance, and negative")
 
 
 def _check_size(given: int, expected: Mapping[str, Tensor], dtype: str) -> None:

@@ -8,6 +8,7 @@ import sys
 from typing import NoReturn
 
 from common.errors import ConfigError, DataError, FedmosaicError, ModelError
+from common.files import keep_private
 from deploy.commands import (
     bench,
     certs,
@@ -19,6 +20,7 @@ from deploy.commands import (
     import_files,
     init,
     inspect,
+    models,
     node,
     predict,
     pretrain,
@@ -35,6 +37,7 @@ from deploy.commands import (
 COMMANDS = (
     *(init, import_files, inspect, shard, complete, probe, quality, run, watch),
     *(predict, export, compare, tensorboard, bench, pretrain),
+    models,
     *(certs, superlink, register, node, doctor, completion),
 )
 """In the order of `fedmosaic --help`: a user's data and runs, what comes of them, several hosts."""
@@ -49,6 +52,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             stream.reconfigure(errors="replace")  # a sign that the terminal does not have is no reason to fail
     for number in (signal.SIGTERM, signal.SIGINT):  # the latter is ignored in jobs that a script starts with &
         signal.signal(number, _interrupt)
+    keep_private()
     os.environ.setdefault("TQDM_DISABLE", "1")  # the bars of flwr-datasets; ours say what matters
     options = parser().parse_args(arguments)
     try:

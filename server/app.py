@@ -12,6 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 from common.build import deterministic
 from common.config import Experiment, parse, read
 from common.errors import ConfigError, FedmosaicError, RunError
+from common.files import keep_private
 from server.federation import Federation
 from server.record import RunFolder, free_folder, unfinished_folder
 
@@ -26,6 +27,7 @@ def main(grid: Grid, context: Context) -> None:
     A run that fails leaves a summary with the reason and raises, so that Flower's status says failed.
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    keep_private()
     deterministic()
     settings = {key: str(value) for key, value in context.run_config.items()}
     experiment = read_experiment(settings["experiment"])

@@ -27,7 +27,7 @@ from safetensors.torch import save
 
 from client.policy import read_policy
 from client.request import read_request
-from client.update_count import UpdateCount
+from client.site_state import SiteState
 from common import wire
 from common.config import from_json, override, parse
 from common.data.completed import LINES, find_completed, folder_of
@@ -346,10 +346,10 @@ def test_policies(folder: Path, seed: int) -> None:
 
 @inputs(200)
 def test_counts_of_updates(folder: Path, seed: int) -> None:
-    count = UpdateCount(folder / "count.json")
+    count = SiteState(folder / "count.json")
     count.path.write_bytes(damaged(b'{"updates": 3}\n', Random(seed)))
     with suppress(FedmosaicError):
-        count.add(10**9)
+        count.count_update(10**9)
 
 
 def archive() -> bytes:

@@ -21,7 +21,7 @@ from flwr.cli.build import build_fab_from_disk
 from client.app import query
 from client.policy import Policy, read_policy
 from client.site import Site
-from client.update_count import UpdateCount
+from client.site_state import SiteState
 from common import wire
 from common.blocks import Params, get_params, select
 from common.build import build_model
@@ -108,7 +108,10 @@ class TestModalities:
         for picture in (restricted / "image").iterdir():
             picture.write_bytes(b"whoever reads this counts it as unreadable")
         one = Site(restricted, policy=policy(tmp_path, modalities=["audio"]))
-        other = Site(without_images(both, tmp_path / "without"))
+        SiteState(tmp_path / "site.state.json").secret()  # the same for both, as is the split that is keyed with it
+        (tmp_path / "other").mkdir()
+        shutil.copy(tmp_path / "site.state.json", tmp_path / "other")
+        other = Site(without_images(both, tmp_path / "without"), policy=policy(tmp_path / "other"))
         assert one.answer(query_message(chosen)) == other.answer(query_message(chosen))
         replies = [site.answer(train_message(chosen, ["audio"])) for site in (one, other)]
         assert packed(replies[0]) == packed(replies[1])
@@ -218,12 +221,11 @@ class TestFigures:
         assert "diverged" in text(Site(both).answer(diverging))["error"]
         site = Site(both, policy=policy(tmp_path, metrics=False))
         kept = "the site's log says why; its policy keeps the reason (metrics)"
-        assert text(site.answer(diverging))["error"] == f"TrainingError: {kept}"
+        assert text(site.answer(diverging))["error"] == f"PolicyError: {kept}"
         assert "diverged" in caplog.text
         monkeypatch.setattr("client.site.train", lambda *_: 1 / 0)
-        assert (
-            text(site.answer(train_message(experiment(), ["audio", "image"])))["error"] == f"ZeroDivisionError: {kept}"
-        )
+        message = train_message(experiment(), ["audio", "image"])
+        assert text(site.answer(message))["error"] == f"PolicyError: {kept}"
         with pytest.raises(ZeroDivisionError):
             Site(both).answer(train_message(experiment(), ["audio", "image"]))
 
@@ -242,12 +244,12 @@ class TestNumbers:
             else:
                 with pytest.raises(RunError, match=r"client-1: PolicyError: 3 updates have left this site"):
                     federation.run()
-            assert json.loads((tmp_path / "site.state.json").read_text()) == {"updates": left}
+            assert SiteState(tmp_path / "site.state.json").read().updates == left
         again = Site(tiny_shards / "client-1", policy=limited).answer(query_message(experiment()))
         assert "its policy allows 3" in text(again)["error"]
 
-    def test_an_update_that_fails_is_not_counted_and_one_that_cannot_be_counted_does_not_leave(
-        self, both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    def test_what_reaches_the_examples_is_counted_before_and_not_at_all_where_it_cannot_be(
+        self, both: Path, tmp_path: Path
     ) -> None:
         site = Site(both, policy=policy(tmp_path, max_updates=3, state="here/count.json"))
         message = train_message(experiment(), ["audio", "image"])
@@ -255,37 +257,39 @@ class TestNumbers:
         assert "cannot be kept: No such file" in text(reply)["error"] and "params" not in reply
         (tmp_path / "here").mkdir()
         site.answer(train_message(experiment(train__lr=1e12, train__epochs=5), ["audio", "image"]))
-        assert not (tmp_path / "here" / "count.json").exists()
+        assert SiteState(tmp_path / "here" / "count.json").read().updates == 1  # an update that failed told something
         assert "params" in site.answer(message)
         (tmp_path / "here" / "count.json").write_text("{}")
         reply = site.answer(message)
         assert "cannot be read" in text(reply)["error"] and "params" not in reply
 
     @pytest.mark.parametrize(
-        "content", ["", "3", "[]", '{"updates": -1}', '{"updates": true}', '{"updates": 1.5}', "[" * 9999]
+        "content", ["", "3", "[]", "{}", '{"updates": -1}', '{"updates": true}', '{"updates": 1.5}', "[" * 9999]
     )
     def test_a_count_that_is_lost_does_not_begin_again(self, content: str, tmp_path: Path) -> None:
-        count = UpdateCount(tmp_path / "count.json")
-        assert count.read() == 0
+        count = SiteState(tmp_path / "count.json")
+        assert count.read().updates == 0
         count.path.write_text(content)
-        with pytest.raises(PolicyError, match=r"count of updates in count\.json"):
-            count.add(5)
+        for change in (lambda: count.count_update(5), lambda: count.count_introduction(5), count.secret):
+            with pytest.raises(PolicyError, match=r"counts in count\.json"):
+                change()
 
     def test_counting_at_the_same_time_lets_no_more_pass(self, tmp_path: Path) -> None:
         def passes(_: int) -> bool:
             try:
-                UpdateCount(tmp_path / "count.json").add(7)
+                SiteState(tmp_path / "count.json").count_update(7)
             except PolicyError:
                 return False
             return True
 
         with ThreadPoolExecutor(8) as pool:
             assert sum(pool.map(passes, range(40))) == 7
-        assert UpdateCount(tmp_path / "count.json").read() == 7
+        assert SiteState(tmp_path / "count.json").read().updates == 7
 
     def test_an_update_of_too_few_examples_does_not_leave(self, both: Path, tmp_path: Path) -> None:
         chosen = experiment()
-        count = text(Site(both).answer(train_message(chosen, ["audio", "image"])))["num_examples"]
+        site = Site(both, policy=policy(tmp_path))
+        count = text(site.answer(train_message(chosen, ["audio", "image"])))["num_examples"]
         enough = Site(both, policy=policy(tmp_path, min_examples=count))
         assert "params" in enough.answer(train_message(chosen, ["audio", "image"]))
         few = Site(both, policy=policy(tmp_path, min_examples=count + 1))
@@ -305,7 +309,7 @@ class TestLocalDP:
         return torch.cat([(params[name].double() - before[name].double()).flatten() for name in before])
 
     def test_the_difference_is_cut_to_the_norm(self, both: Path, tmp_path: Path) -> None:
-        plain = self.difference(Site(both), experiment())
+        plain = self.difference(Site(both, policy=policy(tmp_path)), experiment())
         clip = float(plain.norm()) / 7
         cut = self.difference(Site(both, policy=policy(tmp_path, local_dp={"clip": clip, "noise": 1e-6})), experiment())
         assert float(cut.norm()) == pytest.approx(clip, rel=1e-3)

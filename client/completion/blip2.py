@@ -13,11 +13,10 @@ import torch
 from PIL import Image
 from pydantic import Field
 from torch import Tensor
-from transformers import AutoProcessor, Blip2ForConditionalGeneration
 
 from client.completion.base import CompleterOptions, Generator, Request, subject
+from common import model_door
 from common.data.media import Raw
-from common.errors import ModelError
 from common.modality import Modality
 from common.pretrained import fingerprint, locate
 
@@ -88,11 +87,6 @@ def _after(prompts: Tensor, ids: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _load(folder: Path, content: str, device: str) -> tuple[Any, Any]:
-    dtype = torch.float16 if device.startswith("cuda") else torch.float32
-    try:
-        model = Blip2ForConditionalGeneration.from_pretrained(folder, dtype=dtype, use_safetensors=True)
-        processor = AutoProcessor.from_pretrained(folder)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder}: not a BLIP-2 model: {str(error).splitlines()[0]}") from error
+    model, processor = model_door.blip2(folder, device)
     processor.tokenizer.padding_side = "left"
-    return model.to(device).eval().requires_grad_(False), processor
+    return model, processor

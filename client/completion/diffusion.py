@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from diffusers import DiffusionPipeline
 from pydantic import Field
 
 from client.completion.base import CompleterOptions, Generator, Request, subject
+from common import model_door
 from common.data.media import Raw
-from common.errors import ModelError
 from common.modality import Modality
 from common.pretrained import fingerprint, locate
 
@@ -64,10 +63,4 @@ class Diffusion(CompleterOptions):
 
 @lru_cache(maxsize=1)
 def _load(folder: Path, content: str, device: str) -> Any:
-    dtype = torch.float16 if device.startswith("cuda") else torch.float32
-    try:
-        pipeline = DiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True, low_cpu_mem_usage=False)
-    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, TypeError) as error:
-        raise ModelError(f"{folder}: not a pipeline of diffusers: {str(error).splitlines()[0]}") from error
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device)
+    return model_door.pipeline(folder, device)

@@ -35,24 +35,27 @@ class Loaded:
     ids: list[str]
     findings: Mapping[Modality, Findings]
     unusable: int
-    _split: dict[tuple[float, int], tuple[Batch, Batch]] = field(default_factory=dict, repr=False, compare=False)
+    _split: dict[tuple[float, int, str], tuple[Batch, Batch]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def unreadable(self) -> dict[Modality, int]:
         """By modality, how many values could not be read, where any."""
         return {m: found.unreadable for m, found in self.findings.items() if found.unreadable}
 
-    def split(self, share: float, seed: int) -> tuple[Batch, Batch]:
+    def split(self, share: float, seed: int, secret: str = "") -> tuple[Batch, Batch]:
         """The parts of `divide`; the last ones asked for are kept."""
-        if (share, seed) not in self._split:
+        if (share, seed, secret) not in self._split:
             self._split.clear()
-            self._split[share, seed] = self.divide(share, seed)
-        return self._split[share, seed]
+            self._split[share, seed, secret] = self.divide(share, seed, secret)
+        return self._split[share, seed, secret]
 
-    def divide(self, share: float, seed: int) -> tuple[Batch, Batch]:
-        """Training and validation part. Which part an example is in depends on its id and the seed alone, so it stays
-        there when others come or go. With at least one example left to train on, `share` is met on average."""
-        held_out = torch.tensor([derive(seed, "validation", name) < share * 2**63 for name in self.ids])
+    def divide(self, share: float, seed: int, secret: str = "") -> tuple[Batch, Batch]:
+        """Training and validation part. Which part an example is in depends on its id, the seed and the site's secret
+        alone, so it stays there when others come or go; who does not know the secret cannot tell from the sizes of the
+        parts whether the site has an example of some id. With at least one example left to train on, `share` is met on
+        average."""
+        purpose = ("validation", secret) if secret else ("validation",)
+        held_out = torch.tensor([derive(seed, *purpose, name) < share * 2**63 for name in self.ids])
         if held_out.all():
             held_out[0] = False
         return self.examples.rows(~held_out), self.examples.rows(held_out)

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from common.data.media import Raw
 from common.encoders.base import EncoderOptions, FrozenEncoder, Tower
 from common.errors import ModelError
-from common.open_clip_models import OpenClip, load_open_clip, read_config
+from common.model_door import open_clip_config
+from common.open_clip_models import OpenClip, load_open_clip
 from common.pretrained import fingerprint, locate
 
 
@@ -41,7 +42,7 @@ class OpenClipImageEncoder(FrozenEncoder):
 
     def __init__(self, options: "OpenClipImage") -> None:
         self.folder = locate(options.model)
-        config = read_config(self.folder)
+        config = open_clip_config(self.folder)
         try:
             width = max(config["embed_dim"], config["vision_cfg"]["width"])
         except (KeyError, TypeError):

@@ -6,7 +6,8 @@ from torch.nn import functional as F
 from common.data.media import Raw
 from common.encoders.base import EncoderOptions, FrozenEncoder, Tower
 from common.errors import ModelError
-from common.open_clip_models import OpenClip, load_open_clip, read_config
+from common.model_door import open_clip_config
+from common.open_clip_models import OpenClip, load_open_clip
 from common.pretrained import fingerprint, locate
 
 PADDING = 0
@@ -18,7 +19,7 @@ class OpenClipTextTower(Tower):
 
     def __init__(self, loaded: OpenClip, width: int) -> None:
         self.loaded, self.width = loaded, width
-        self.padding = read_config(loaded.folder)["text_cfg"].get("pad_id", PADDING)
+        self.padding = open_clip_config(loaded.folder)["text_cfg"].get("pad_id", PADDING)
 
     def inputs(self, raw: Raw) -> Tensor:
         """[context length] token ids."""
@@ -41,7 +42,7 @@ class OpenClipTextEncoder(FrozenEncoder):
 
     def __init__(self, options: "OpenClipText") -> None:
         self.folder = locate(options.model)
-        config = read_config(self.folder)
+        config = open_clip_config(self.folder)
         try:
             text = config["text_cfg"]
             width, length = max(config["embed_dim"], text["width"]), text.get("context_length", 77)

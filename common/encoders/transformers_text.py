@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from common.data.media import Raw
 from common.encoders.base import EncoderOptions, FrozenEncoder, Tower
 from common.errors import ModelError
+from common.model_door import text_model
 from common.pretrained import fingerprint, locate
 
 
@@ -85,11 +86,4 @@ def _width(folder: Path) -> int:
 
 @lru_cache(maxsize=2)
 def _load(folder: Path, content: str, length: int) -> TransformersTextTower:
-    from transformers import AutoModel, AutoTokenizer
-
-    try:
-        model = AutoModel.from_pretrained(folder, use_safetensors=True).eval().requires_grad_(False)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelError(f"{folder}: not a text encoder of transformers: {str(error).splitlines()[0]}") from error
-    return TransformersTextTower(model, tokenizer, length)
+    return TransformersTextTower(*text_model(folder), length)

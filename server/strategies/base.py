@@ -15,7 +15,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from common import wire
-from common.blocks import Params, block_of, select
+from common.blocks import Params, block_of, is_variance, select
 from common.build import build_model
 from common.component import Component
 from common.config import Experiment
@@ -260,6 +260,9 @@ class MultimodalStrategy(Strategy):
         if settings.delta:  # to the model as it is here, so that what rounding took on the way down is not lost
             start = select(self._received, site.modalities)
             params = {name: start[name] + value for name, value in params.items()}
+            # What rounding did to the difference may have made a variance negative.
+            params = {name: value.clamp_min(0) if is_variance(name) else value for name, value in params.items()}
+        wire.check_variances(params)
         update = Update(site.name, site.modalities, params, said.num_examples)
         check_norm(update, start, self.experiment.federation.max_update_norm)
         figures = {name: getattr(said, name) for name in FIGURES}

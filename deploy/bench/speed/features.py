@@ -19,7 +19,7 @@ from common.data.loader import load
 from common.data.make import client_name, make_shards
 from common.data.shard import Shard
 from common.encoders.base import Encoder
-from common.open_clip_models import CONFIG, WEIGHTS
+from common.model_door import CONFIG, WEIGHTS
 from common.pretrained import VARIABLE
 from common.seeding import seeded
 from deploy.bench.speed.measurement import Goal, Measurement, Sample
