@@ -7,10 +7,11 @@ method "fedcmi", and the one `Component` class defined in that file is what a co
 import difflib
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from common.errors import ConfigError
 
@@ -26,11 +27,33 @@ FAMILIES = {
 needs no import of the client's or the server's code."""
 
 
+MOST, LONGEST = 10**12, 100_000
+"""Magnitude of a number, and characters of a text."""
+
+
 class Options(BaseModel):
     """Frozen options; unknown names and wrong types are mistakes. The text below a field is its description, which
     the configuration reference shows."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _within_bounds(cls, given: Any) -> Any:
+        """What comes from elsewhere fits into the machine's own numbers, so that nothing breaks on it later."""
+        for name, value in given.items() if isinstance(given, dict) else ():
+            for part in (value, *_parts(value)):
+                if isinstance(part, int | float) and abs(part) > MOST:
+                    raise ValueError(f"{name}: a number is larger than {MOST:g}")
+                if isinstance(part, str) and len(part) > LONGEST:
+                    raise ValueError(f"{name}: a text is longer than {LONGEST} characters")
+        return given
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 class Component(Options):

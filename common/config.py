@@ -80,7 +80,7 @@ class Data(Options):
     set: Reference | None = None
     """The data set that shards are made from. None: every site brings its own, and then only `clients`, `validation`,
     `max_unreadable` and `complete_only` count."""
-    clients: int = Field(ge=1)
+    clients: int = Field(ge=1, le=1_000_000)
     """How many clients there are."""
     partition: Partition = Iid(name="iid")
     """How the examples are divided among the clients."""
@@ -121,9 +121,9 @@ class Train(Options):
     """The optimizer of each client."""
     schedule: Literal["constant", "cosine"] = "constant"
     """`cosine` lets `lr` fall over the epochs of all rounds, from its full value to nearly 0."""
-    epochs: int = Field(1, ge=1)
+    epochs: int = Field(1, ge=1, le=100_000)
     """Passes over a client's examples in a round."""
-    batch_size: int = Field(32, ge=2)
+    batch_size: int = Field(32, ge=2, le=1_000_000)
     """Examples of a step."""
     lr: float = Field(gt=0)
     """Learning rate."""
@@ -174,7 +174,7 @@ ServerOptimizer = FedAvgM | FedAdam | FedYogi
 class Federation(Options):
     """Rounds and who takes part."""
 
-    rounds: int = Field(ge=1)
+    rounds: int = Field(ge=1, le=1_000_000)
     """How many rounds."""
     sites: list[str] | None = Field(None, min_length=1)
     """Names of the sites that take part: who waits is told which of them are missing, and others are refused (None:
@@ -185,11 +185,11 @@ class Federation(Options):
     """Usable replies that make a round (None: as many as are sampled)."""
     min_holders: dict[Modality, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     """By modality, how many of the usable replies must be of clients that hold it."""
-    retries: int = Field(2, ge=0)
+    retries: int = Field(2, ge=0, le=1000)
     """How often a round asks again, others or those that gave no reply, before too few replies end the run."""
-    wait_seconds: float = Field(120, gt=0)
+    wait_seconds: float = Field(120, gt=0, le=10_000_000)
     """How long to wait for clients to connect, at the start and when a round lacks some."""
-    round_seconds: float = Field(1800, gt=0)
+    round_seconds: float = Field(1800, gt=0, le=10_000_000)
     """How long the sampled clients have to reply."""
     max_update_norm: float | None = Field(None, gt=0)
     """An update is refused when the L2 norm of all its parameters minus those received is larger (None: any finite

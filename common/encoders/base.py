@@ -143,13 +143,13 @@ class EncoderOptions(Component):
 class PictureOptions(EncoderOptions):
     """Of encoders that put square pictures through a backbone."""
 
-    size: int = Field(28, ge=8)
+    size: int = Field(28, ge=8, le=1024)
     """Pixels a side."""
     backbone: Backbone = "cnn"
     """The network."""
-    filters: int = Field(16, ge=8, multiple_of=8)
+    filters: int = Field(16, ge=8, multiple_of=8, le=1024)
     """Of the first convolution of the cnn backbone."""
-    width: int = Field(64, ge=1)
+    width: int = Field(64, ge=1, le=16_384)
     """Features D."""
 
     @model_validator(mode="after")

@@ -76,10 +76,10 @@ def _hint(values: NDArray[Any]) -> str:
 class Frames(PictureOptions):
     """Frames of a video through a backbone that is trained from scratch, their features averaged."""
 
-    frames: int = Field(3, ge=1)
+    frames: int = Field(3, ge=1, le=256)
     """How many, T."""
 
-    fps: float | None = Field(None, gt=0)
+    fps: float | None = Field(None, gt=0, le=1000)
     """Frames per second that are taken from the beginning; the shard must say how many a video has (`rates` of
     shard.json). None: as `longer` says."""
     longer: Literal["first", "spread"] = "first"

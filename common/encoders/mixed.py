@@ -68,7 +68,7 @@ class Mixed(EncoderOptions):
     """Several frozen encoders, of which a site uses the one that its name and the seed decide; the server looks at its
     own examples through each."""
 
-    members: list[Reference] = Field(min_length=2)
+    members: list[Reference] = Field(min_length=2, max_length=16)
     """Frozen encoders, each a name with its options."""
 
     @field_validator("members")

@@ -65,7 +65,7 @@ class OpenClipImage(EncoderOptions):
 
     model: str = "birds-coca"
     """A name, see `common.pretrained`."""
-    grid: int = Field(4, ge=1)
+    grid: int = Field(4, ge=1, le=64)
     """The tokens are means over grid x grid cells of the picture."""
 
     def build(self) -> OpenClipImageEncoder:

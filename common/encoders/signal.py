@@ -73,11 +73,11 @@ class SignalEncoder(Encoder):
 class Signal(EncoderOptions):
     """Windows of a signal through a network that is trained from scratch."""
 
-    channels: int = Field(3, ge=1)
+    channels: int = Field(3, ge=1, le=4096)
     """C."""
-    length: int = Field(50, ge=8)
+    length: int = Field(50, ge=8, le=1_000_000)
     """Samples T of a window."""
-    rate: float | None = Field(None, gt=0)
+    rate: float | None = Field(None, gt=0, le=1_000_000)
     """Samples per second that values are resampled to; the shard must say their own (`rates` of shard.json). None: as
     they are."""
     other_lengths: Literal["refuse", "cut-and-pad"] = "refuse"
@@ -86,7 +86,7 @@ class Signal(EncoderOptions):
     the last is repeated."""
     scale: float = Field(1.0, gt=0)
     """What values are divided by, in their own unit, so that usual ones are near 1 (9.81 for m/s², 1 for rad/s)."""
-    width: int = Field(64, ge=1)
+    width: int = Field(64, ge=1, le=16_384)
     """Features D."""
 
     def build(self) -> SignalEncoder:

@@ -68,21 +68,21 @@ class SpectrogramEncoder(Encoder):
 class Spectrogram(EncoderOptions):
     """Recordings as spectrograms through a backbone that is trained from scratch."""
 
-    rate: int = Field(8000, ge=1000)
+    rate: int = Field(8000, ge=1000, le=768_000)
     """Hz after resampling."""
-    seconds: float = Field(1.0, gt=0)
+    seconds: float = Field(1.0, gt=0, le=3600)
     """Length of a clip."""
-    n_fft: int = Field(256, ge=16)
+    n_fft: int = Field(256, ge=16, le=65_536)
     """Window in samples."""
-    hop: int = Field(128, ge=1)
+    hop: int = Field(128, ge=1, le=65_536)
     """Step in samples."""
-    n_mels: int | None = Field(None, ge=8)
+    n_mels: int | None = Field(None, ge=8, le=4096)
     """Mel bands instead of the n_fft / 2 + 1 linear frequencies."""
     backbone: Backbone = "cnn"
     """The network."""
-    filters: int = Field(16, ge=8, multiple_of=8)
+    filters: int = Field(16, ge=8, multiple_of=8, le=1024)
     """Of the first convolution of the cnn backbone."""
-    width: int = Field(64, ge=1)
+    width: int = Field(64, ge=1, le=16_384)
     """Features D."""
 
     @model_validator(mode="after")

@@ -62,13 +62,13 @@ class TextEncoder(Encoder):
 class Text(EncoderOptions):
     """Short texts as the mean of their hashed tokens' embeddings."""
 
-    buckets: int = Field(2048, ge=1)
+    buckets: int = Field(2048, ge=1, le=1_000_000)
     """Different ids; tokens that share one are not told apart."""
-    length: int = Field(16, ge=1)
+    length: int = Field(16, ge=1, le=65_536)
     """Tokens kept, the rest is cut off."""
-    ngram: int | None = Field(None, ge=1)
+    ngram: int | None = Field(None, ge=1, le=8)
     """Characters of the n-grams that words are cut into, which misspelt words share. None: whole words."""
-    width: int = Field(64, ge=1)
+    width: int = Field(64, ge=1, le=16_384)
     """Features D, and the width of the embedding."""
 
     def build(self) -> TextEncoder:

@@ -68,7 +68,7 @@ class TransformersText(EncoderOptions):
 
     model: str
     """A name, see `common.pretrained`."""
-    length: int = Field(64, ge=4)
+    length: int = Field(64, ge=4, le=8192)
     """Tokens that are kept of a text."""
 
     def build(self) -> TransformersTextEncoder:

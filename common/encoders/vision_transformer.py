@@ -78,9 +78,9 @@ class VisionTransformer(EncoderOptions):
 
     model: str
     """A name, see `common.pretrained`."""
-    heads: int = Field(12, ge=1)
+    heads: int = Field(12, ge=1, le=256)
     """Of its attention, 12 for ViT-B."""
-    grid: int = Field(4, ge=1)
+    grid: int = Field(4, ge=1, le=64)
     """The tokens are means over grid x grid cells of the picture."""
 
     def build(self) -> VisionTransformerEncoder:

@@ -191,13 +191,13 @@ def _padded(slot: Slot, length: int) -> Slot:
 class Joint(ModelOptions):
     """Tokens of all modalities attend to each other."""
 
-    width: int = Field(256, ge=2, multiple_of=2)
+    width: int = Field(256, ge=2, multiple_of=2, le=16_384)
     """Of a modality's tokens."""
-    heads: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1, le=256)
     """Of a modality's attention."""
-    joint_heads: int = Field(8, ge=1)
+    joint_heads: int = Field(8, ge=1, le=256)
     """Of the joint layers' attention."""
-    depth: int = Field(3, ge=1)
+    depth: int = Field(3, ge=1, le=64)
     """How many joint layers."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Before the classifier."""

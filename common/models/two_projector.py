@@ -115,9 +115,9 @@ class TwoProjectorModel(MultimodalModel):
 class TwoProjector(ModelOptions):
     """Two projectors and a classifier for each modality."""
 
-    width: int | None = Field(None, ge=1)
+    width: int | None = Field(None, ge=1, le=16_384)
     """D of the projected features. None: the first encoder's."""
-    depth: int = Field(1, ge=1)
+    depth: int = Field(1, ge=1, le=64)
     """Linear layers of a projector."""
     infiltration_projector: bool = True
     """False makes P_m the same as S_m (ablation)."""
