@@ -24,8 +24,9 @@ from common.findings import Findings
 from common.types import Site
 from common.units import few
 from server.attention import unlike
-from server.exchange import POLL_SECONDS
+from server.exchange import POLL_SECONDS, why
 from server.replies import Refusal, read_introduction
+from server.uploads import uploads
 
 log = logging.getLogger(__name__)
 NAMED = 8
@@ -144,20 +145,20 @@ class Roster:
         claims = [(node, site) for node, site in self._answered.items() if site and not self._taken(site.name, node)]
         for node, _ in claims:
             del self._answered[node]
-        replies = grid.pull_messages(list(self._asked)) if self._asked else []
-        for message in replies:
-            node = self._asked.pop(message.metadata.reply_to_message_id)
+        replies = uploads(grid).pull(list(self._asked)) if self._asked else []
+        for name, message in replies:
+            node = self._asked.pop(name)
             if site := self._introduced(node, message):
                 claims.append((node, site))
         return claims
 
-    def _introduced(self, node: int, message: Message) -> Site | None:
+    def _introduced(self, node: int, message: Message | str) -> Site | None:
         """The site that a reply introduces; None when it does not."""
-        if message.has_error():
+        if isinstance(message, str) or message.has_error():
             self._failures[node] += 1
             if self._failures[node] >= INTRODUCTIONS:
                 self._answered[node] = None
-            self._refuse(self._called(node), message.error.reason or f"Flower error code {message.error.code}")
+            self._refuse(self._called(node), message if isinstance(message, str) else why(message))
             return None
         self._failures.pop(node, None)
         try:

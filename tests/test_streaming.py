@@ -1,7 +1,9 @@
 """Replies are folded in as they come: any order gives the same bits, and few are held at a time."""
 
-import importlib
 import json
+import sys
+import time
+from collections import Counter
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -9,20 +11,27 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import experiment
-from flwr.app import Message
-from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectUnavailableError
+from flwr.app import Error, Message, RecordDict
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPullError,
+    ObjectUnavailableError,
+    inflate_object_from_contents,
+    pull_objects,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from client.site import Site
 from common import wire
-from deploy.in_process import InProcessGrid
+from deploy.in_process import InProcessGrid, claim_identity
 from server.aggregation import BlockMean
-from server.exchange import AT_ONCE, exchange, limit_parts
+from server.exchange import AT_ONCE, exchange
 from server.federation import Federation
 from server.record import RunFolder
 from server.strategies.fedcmi import FedCMIStrategy
+from server.uploads import UNSENT
 
 VALUES = st.floats(-(2.0**99), 2.0**99, width=32, allow_subnormal=False)
 
@@ -64,22 +73,56 @@ def test_few_replies_are_fetched_at_a_time(tiny_shards: Path) -> None:
     assert grid.asked == [AT_ONCE, AT_ONCE, 1]
 
 
-def test_a_reply_whose_parts_never_come_ends_with_the_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("flwr.superlink.grid.http_grid")
-    monkeypatch.setattr(module, "pull_objects", module.pull_objects)  # put back at the end
-    grid = object.__new__(module.HttpGrid)
-    asked = []
+class AnnouncingGrid:
+    """As Flower's grid pulls: the replies of a call one after the other, through its module's `pull_objects`."""
 
-    def never(part: str) -> bytes:
-        asked.append(part)
-        raise ObjectUnavailableError(part)
+    def __init__(self, replies: dict[str, RecordDict], missing: dict[str, int]) -> None:
+        self.replies, self.missing, self.asked = replies, missing, Counter[str]()
 
-    for seconds in (0.6, 0.4):  # every round has its own limit
-        limit_parts(grid, seconds)
-        asked.clear()
-        with pytest.raises(ObjectPullError, match="timeout"):
-            module.pull_objects(["part"], never)
-        assert len(asked) >= 2  # by its own rule Flower would ask again after 1 s
+    def push_messages(self, messages: list[Message]) -> list[str]:
+        self.messages = {message.metadata.group_id: message for message in messages}
+        return list(self.messages)
+
+    def pull_messages(self, names: Iterable[str]) -> list[Message]:
+        came = []
+        for name in [name for name in names if name in self.messages]:
+            asked = self.messages.pop(name)
+            asked.metadata.__dict__["_message_id"] = name
+            reply = Message(self.replies[name], reply_to=asked)
+            parts = get_all_nested_objects(reply)
+            contents = {part: value.deflate() for part, value in parts.items()}
+
+            def pull(part: str, name: str = name, contents: dict[str, bytes] = contents) -> bytes:
+                self.asked[name] += 1
+                if self.missing.get(name, 0) and self.asked[name] <= self.missing[name]:
+                    raise ObjectUnavailableError(part)
+                return contents[part]
+
+            try:
+                found = pull_objects(list(parts), pull)
+            except ObjectPullError as error:
+                came.append(Message(Error(code=17, reason=f"unavailable: {error}"), reply_to=asked))
+            else:
+                came.append(inflate_object_from_contents(list(parts)[-1], found))
+        return came
+
+
+def test_a_reply_that_is_announced_and_never_sent_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules[__name__]
+    monkeypatch.setattr(module, "pull_objects", pull_objects)  # put back at the end
+    claim_identity()
+    replies = {name: wire.record({"from": name}) for name in ("stalled", "honest", "slow")}
+    grid = AnnouncingGrid(replies, {"stalled": 10**9, "slow": 24})
+    messages = [Message(wire.record({}), dst_node_id=node, message_type="query", group_id=name)
+                for node, name in enumerate(replies)]  # fmt: skip
+    started, came = time.monotonic(), {}
+    for reply in exchange(grid, messages, 20.0):  # type: ignore[arg-type]
+        came[reply.node] = reply, time.monotonic() - started
+    assert wire.read_body(came[1][0].message) == {"from": "honest"}  # type: ignore[arg-type]
+    assert came[1][1] < came[2][1] < came[0][1]
+    assert wire.read_body(came[2][0].message) == {"from": "slow"}  # type: ignore[arg-type]
+    assert came[0][0].message is None and came[0][0].error in (UNSENT, "no reply within 20 s")
+    assert came[0][1] < 60  # Flower alone would wait for two hours
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
