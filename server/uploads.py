@@ -36,7 +36,11 @@ class Uploads:
         self._late: dict[str, Upload] = {}
         self._begun: dict[str, Upload] = {}
         module = sys.modules[type(grid).__module__]
-        self._flowers: Callable[..., dict[str, bytes]] | None = getattr(module, "pull_objects", None)
+        there = getattr(module, "pull_objects", None)
+        before = getattr(there, "__self__", None)  # of another grid of this process
+        self._flowers: Callable[..., dict[str, bytes]] | None = (
+            before._flowers if isinstance(before, Uploads) else there
+        )
         if self._flowers is not None:  # a grid without network has none
             setattr(module, "pull_objects", self._pull_objects)  # noqa: B010 - mypy knows no such name
 
