@@ -78,8 +78,11 @@ class Data(Options):
     """A data set, how it is divided among clients, and what goes missing."""
 
     set: Reference | None = None
-    """The data set that shards are made from. None: every site brings its own, and then only `clients`, `validation`,
-    `max_unreadable` and `complete_only` count."""
+    """The data set that shards are made from. None: every site brings its own, and then only `classes`, `clients`,
+    `validation`, `max_unreadable` and `complete_only` count."""
+    classes: list[str] | None = Field(None, min_length=1)
+    """The names of the classes, in the order of the shards; a site with others is refused (None: those of the server's
+    test shard, or without one those that most sites have)."""
     clients: int = Field(ge=1, le=1_000_000)
     """How many clients there are."""
     partition: Partition = Iid(name="iid")
@@ -182,7 +185,8 @@ class Federation(Options):
     sample: int | None = Field(None, ge=1)
     """Clients trained a round, drawn from all that have introduced themselves (None: all)."""
     min_replies: int | None = Field(None, ge=1)
-    """Usable replies that make a round (None: as many as are sampled)."""
+    """Usable replies that make a round (None: two thirds of those that are sampled, rounded up, so that no single one
+    of three sites or more can end the run)."""
     min_holders: dict[Modality, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     """By modality, how many of the usable replies must be of clients that hold it."""
     retries: int = Field(2, ge=0, le=1000)
@@ -192,10 +196,24 @@ class Federation(Options):
     round_seconds: float = Field(1800, gt=0, le=10_000_000)
     """How long the sampled clients have to reply."""
     max_update_norm: float | None = Field(None, gt=0)
-    """An update is refused when the L2 norm of all its parameters minus those received is larger (None: any finite
-    update is taken)."""
+    """An update is refused when the L2 norm of all its parameters minus those received is larger (None: there is no
+    such bound)."""
+    max_update_ratio: float | None = Field(10, gt=1)
+    """An update is refused as well when that norm is so many times larger than both the norm of what the site received
+    and the median norm of the updates of the round before (None: there is no such bound)."""
+    max_weight: float | None = Field(10, ge=1)
+    """A site counts for no more examples than so many times the median of the sites that are there, however many it
+    says it has (None: for as many as it says)."""
+    collapse: float | None = Field(0.5, gt=0, lt=1)
+    """A round's mean is not taken, and the run goes on from the model before, when its accuracy with all modalities is
+    below this share of that model's, and clearly so (None: every mean is taken). Measured on the test shard, else on
+    the validation examples of the same sites."""
     optimizer: Annotated[ServerOptimizer, Field(discriminator="name")] | None = None
     """Of the server, on top of the strategy's mean (None: the mean is the new model)."""
+
+    def needed(self, sampled: int) -> int:
+        """How many usable replies make a round of so many sampled clients."""
+        return self.min_replies or -(-2 * sampled // 3)
 
 
 class Wire(Options):

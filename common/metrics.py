@@ -28,6 +28,11 @@ class Tally:
     predicted: list[NonNegativeInt]
     confidence: list[FiniteFloat]
 
+    @property
+    def accuracy(self) -> float:
+        """Hits of all classes over all examples; 0 where there are none."""
+        return sum(self.correct) / self.examples if self.examples else 0.0
+
     @classmethod
     def of(cls, logits: Tensor, labels: Tensor) -> "Tally":
         """Count logits [B, K] against labels [B]."""

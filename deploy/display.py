@@ -121,6 +121,7 @@ def _show_round(
         show_sites(console, line)
     console.print(text, highlight=False, soft_wrap=True)
     _say(console, [f"  {site}: {reason}" for site, reason in line["failed"].items()])
+    _say(console, [f"  {line['collapsed']}"] if line.get("collapsed") else [])
     complete = (line["test"] or line["validation"]).get(subset_name(experiment.modalities))
     doing = f"{complete['accuracy']:.1%} correct, {moved}" if complete else moved
     progress.update(task, completed=number, description=doing)

@@ -225,7 +225,7 @@ def launch(
             make_app_folder(work / "app", plan.settings())
             clients = plan.experiment.data.clients
             if plan.engine == "processes":
-                vital = plan.experiment.federation.min_replies is None
+                vital = plan.experiment.federation.needed(clients) == clients
                 say(f"starting {clients} SuperNodes")
                 _start_nodes(processes, work, plan.shards, clients, vital)
             workers = "client-resources-num-cpus=1 client-resources-num-gpus=0.0"
@@ -277,6 +277,6 @@ def _start_nodes(processes: Processes, work: Path, shards: Path, clients: int, v
             "--node-config",
             f"shard={json.dumps(str(shard))}",
         ]
-        remedy = f"with federation.min_replies (now {clients}, all) a run goes on without some of its nodes"
+        remedy = f"with federation.min_replies below {clients}, which is all, a run goes on without some of its nodes"
         own = {FLOWER_LOG: str(processes.log(f"supernode-{index}-flower").resolve())}
         processes.start(f"supernode-{index}", command, work, remedy if vital else None, {**env, **own})

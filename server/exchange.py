@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from common.printable import of_others
 from server.uploads import uploads
 
 POLL_SECONDS = 0.1
+LONGEST = 2000
+"""Characters of a reason."""
 AT_ONCE = 4
 """Replies that are fetched, and so held in memory, at a time."""
 
@@ -64,5 +67,5 @@ def _reply(node: int, message: Message | str) -> Reply:
 
 
 def why(message: Message) -> str:
-    """What Flower says of an error reply."""
-    return message.error.reason or f"Flower error code {message.error.code}"
+    """What Flower says of an error reply, which may be the words of an exception at the site."""
+    return of_others(message.error.reason or f"Flower error code {message.error.code}", LONGEST)

@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from common import wire
 from common.blocks import Params, get_params
 from common.build import build_model
 from common.config import Experiment
-from common.errors import RunError
+from common.errors import RunError, ShardError
 from common.metrics import Tallies, Tally, figures
 from common.modality import subset_name
+from server.attention import unlike
 from server.checkpoint import Checkpoint, save_checkpoint
+from server.collapse import LastGood
 from server.evaluate import TestSet
 from server.exchange import exchange
 from server.record import RunFolder
@@ -28,6 +30,8 @@ from server.waiting import Waiting
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.2
+GOOD = "good/"
+"""Begins the names of the last good model's tensors in a checkpoint."""
 
 
 @dataclass
@@ -45,6 +49,17 @@ class Progress:
     validation: Tallies | None = None
 
 
+@dataclass(frozen=True)
+class Kept:
+    """The model that a run goes on with after a round, its test figures, and why it is not the round's mean; seconds:
+    how long it took to find out."""
+
+    params: Params
+    test: Tallies
+    why: str
+    seconds: float
+
+
 class Federation:
     """A run of one experiment over the nodes of a grid, from its beginning or from the run folder's checkpoint."""
 
@@ -60,8 +75,9 @@ class Federation:
         self.strategy: MultimodalStrategy = experiment.component("strategy").build(experiment, probe_shard)
         self.roster = self.strategy.roster
         self.test = TestSet(experiment, test_shard) if test_shard else None
-        self.roster.classes = self.test.classes if self.test else None
+        self.roster.classes = self._given_classes()
         self.progress = Progress()
+        self.good = LastGood(experiment.federation.collapse)
         if run.checkpoint:
             self._restore(run.checkpoint)
 
@@ -69,6 +85,19 @@ class Federation:
     def classes(self) -> tuple[str, ...]:
         """The classes of the federation, none while they are not known."""
         return self.roster.classes or ()
+
+    def _given_classes(self) -> tuple[str, ...] | None:
+        """Those of the experiment and of the test shard, which must be the same; None where there are neither.
+
+        Raises ShardError.
+        """
+        named = self.experiment.data.classes
+        if self.test is None:
+            return tuple(named) if named is not None else None
+        if named is not None and self.test.classes != tuple(named):
+            differs = unlike(self.test.classes, named)
+            raise ShardError(f"shard {self.test.folder}: its classes are not those of data.classes: {differs}")
+        return self.test.classes
 
     def run(self) -> Params:
         """All rounds that are left; the last global parameters.
@@ -81,11 +110,11 @@ class Federation:
             self._gather()
         if params is None:
             params = get_params(build_model(self.experiment, len(self.classes)))
-            self._record(0, params, {}, time.perf_counter(), 0.0, 0.0)
+            self._record(0, self._judged(params, params), {}, (time.perf_counter(), 0.0, 0.0))
         else:
             self.run_folder.model(params, self.experiment, self.classes)
         for number in range(done + 1, self.experiment.federation.rounds + 1):
-            params = self._round(number, params)
+            params = self._round_from(number, params)
             # The checkpoint first: what a model has given away of privacy is counted before the model is published.
             save_checkpoint(self.run_folder.folder, self._checkpoint(number, params))
             self.run_folder.model(params, self.experiment, self.classes)
@@ -101,12 +130,21 @@ class Federation:
             "bytes_down": self.progress.bytes_down,
             "resumed": self.progress.resumed,
             "validation": {name: asdict(tally) for name, tally in tallies.items()},
+            "usual_norm": self.strategy.usual_norm,
+            "good": {"accuracy": self.good.accuracy, "measured": self.good.measured},
         }
-        return Checkpoint(number, params, self.strategy.state(), about)
+        # With a test shard the last good model is the one that is saved.
+        good = {} if self.test else {f"{GOOD}{name}": value for name, value in self.good.params.items()}
+        return Checkpoint(number, params, {**self.strategy.state(), **good}, about)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         about = checkpoint.about
-        self.strategy.restore(checkpoint.strategy)
+        state = {name: value for name, value in checkpoint.strategy.items() if not name.startswith(GOOD)}
+        good = {k.removeprefix(GOOD): v for k, v in checkpoint.strategy.items() if k.startswith(GOOD)}
+        self.strategy.restore(state)
+        self.strategy.usual_norm = about["usual_norm"]
+        self.good.params = checkpoint.params if self.test else good
+        self.good.accuracy, self.good.measured = about["good"]["accuracy"], tuple(about["good"]["measured"])
         self.roster.restore(about["roster"])
         self.roster.classes = tuple(about["classes"])
         validation = {name: Tally(**counts) for name, counts in about["validation"].items()}
@@ -125,6 +163,7 @@ class Federation:
         until = time.time() + settings.wait_seconds
         said = partial(self.run_folder.status, until=until)
         self.roster.gather(self.grid, clients, settings.wait_seconds, said)
+        self.roster.settle()
         if not self.strategy.can_satisfy():
             raise RunError(self.strategy.too_few(f"within {settings.wait_seconds:g} s"))
 
@@ -144,7 +183,23 @@ class Federation:
             time.sleep(LOOK_SECONDS)
             roster.look(self.grid)
 
-    def _round(self, number: int, params: Params) -> Params:
+    def _round_from(self, number: int, params: Params) -> Params:
+        """The model after a round. Where sites reply and cannot train the model they are sent, which no test shard has
+        judged, the round is held again with the last good one.
+
+        Raises RunError.
+        """
+        try:
+            return self._round(number, params)
+        except RunError as error:
+            before = self.good.params
+            if not self.strategy.report.rejected or not before or before is params:
+                raise
+            log.warning("%s", error)
+            undone = f"the model of round {number - 1} could not be trained; the run went on from the model before"
+            return self._round(number, before, undone)
+
+    def _round(self, number: int, params: Params, undone: str = "") -> Params:
         started = time.perf_counter()
         packed = wire.pack(params)
         self.strategy.begin_round(number, packed)
@@ -164,10 +219,27 @@ class Federation:
         self.run_folder.status(f"round {number}: aggregating and evaluating")
         arrays, _ = self.strategy.aggregate_train(number, [])
         assert arrays is not None
-        params = wire.unpack(arrays)
         aggregated = time.perf_counter()
-        self._record(number, params, self._client_lines(), started, exchanged - started, aggregated - exchanged)
-        return params
+        kept = self._judged(wire.unpack(arrays), params)
+        kept = replace(kept, why=kept.why or undone)
+        self._record(number, kept, self._client_lines(), (started, exchanged - started, aggregated - exchanged))
+        return kept.params
+
+    def _judged(self, params: Params, received: Params) -> "Kept":
+        """The model that the run goes on with after a round: its mean, unless with it much is forgotten.
+
+        received: what the clients were sent in the round, and validated.
+        """
+        before, full = time.perf_counter(), subset_name(self.experiment.modalities)
+        if self.test:
+            test = self.test.evaluate(params)
+            if why := self.good.judge(params, test.get(full), ("test",)):
+                params, test = self.good.params, self.progress.test or {}
+            return Kept(params, test, why, time.perf_counter() - before)
+        report = self.strategy.report
+        sites = tuple(sorted(site for site, line in report.clients.items() if line["validation"]))
+        why = self.good.judge(received, report.validation.get(full), sites)
+        return Kept(self.good.params if why else params, {}, why, time.perf_counter() - before)
 
     def _client_lines(self) -> dict[str, Any]:
         return {
@@ -178,15 +250,12 @@ class Federation:
     def _record(
         self,
         number: int,
-        params: Params,
+        kept: "Kept",
         clients: dict[str, Any],
-        started: float,
-        exchange: float,
-        aggregate: float,
+        times: tuple[float, float, float],
     ) -> None:
-        """Evaluate the model after a round and write the round's line."""
-        before = time.perf_counter()
-        test = self.test.evaluate(params) if self.test else {}
+        """Write the round's line. times: when it began, and how long exchange and aggregation took."""
+        (started, exchange, aggregate), test = times, kept.test
         now, report = time.perf_counter(), self.strategy.report
         # Who takes part and what the classes are called is said once, for whoever follows the run.
         about = {} if number else {"classes": self.classes, "sites": self._sites()}
@@ -198,6 +267,7 @@ class Federation:
                 "validation": figures(report.validation),
                 "losses": report.losses,
                 "aggregation": report.aggregation,
+                "collapsed": kept.why,
                 "clients": clients,
                 "failed": report.failed,
                 "refused": self.roster.refused,
@@ -209,7 +279,7 @@ class Federation:
                 "seconds": {
                     "exchange": exchange,
                     "aggregate": aggregate,
-                    "evaluate": now - before,
+                    "evaluate": kept.seconds,
                     "total": now - started,
                     "ended": time.time(),
                 },
@@ -219,6 +289,8 @@ class Federation:
         self.progress.bytes_up += report.bytes_up
         self.progress.bytes_down += report.bytes_down
         self.progress.test, self.progress.validation = test or None, report.validation or None
+        if kept.why:
+            log.warning("round %d: %s", number, kept.why)
         log.info("round %d: %s", number, {name: round(t["accuracy"], 4) for name, t in figures(test).items()})
 
     def summary(self) -> dict[str, Any]:

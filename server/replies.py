@@ -4,20 +4,33 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+)
 from pydantic import ValidationError as Invalid
 
 from common.errors import FedmosaicError, WireError
 from common.findings import Findings
 from common.metrics import Tally
 from common.modality import Modality, subset_name, subsets
+from common.printable import of_others
 from common.types import Site
 
 MOST = 1e12
 """No honest count or time is larger; sums over sites stay finite."""
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 """Without control characters: it is shown on terminals."""
-Reason = Annotated[str, Field(max_length=10_000)]
+SOME, MANY = 200, 100_000
+"""Entries of a mapping of figures, and of a list of classes."""
+Reason = Annotated[str, BeforeValidator(lambda said: of_others(said, 2000) if isinstance(said, str) else said)]
+"""Cut rather than refused: what a site says of its trouble is worth something however long it is."""
 Count = Annotated[NonNegativeInt, Field(le=int(MOST))]
 Examples = Annotated[PositiveInt, Field(le=int(MOST))]
 Loss = Annotated[FiniteFloat, Field(ge=-1e30, le=1e30)]
@@ -51,10 +64,10 @@ class Introduction(_Reply):
     """The answer to the query before the first round."""
 
     site: Name
-    modalities: list[Modality]
-    classes: list[str]
+    modalities: Annotated[list[Annotated[Modality, Field(max_length=200)]], Field(max_length=SOME)]
+    classes: Annotated[list[Name], Field(max_length=MANY)]
     num_examples: Examples
-    findings: dict[Modality, Findings] = Field(default_factory=dict)
+    findings: dict[Modality, Findings] = Field(default_factory=dict, max_length=SOME)
     local_dp: Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
 
 
@@ -63,10 +76,10 @@ class TrainingReply(_Reply):
 
     round: int
     num_examples: Examples
-    losses: dict[Name, Loss] = Field(default_factory=dict)
-    validation: dict[Name, Tally] = Field(default_factory=dict)
-    unreadable: dict[Modality, Count] = Field(default_factory=dict)
-    seconds: dict[Name, Seconds] = Field(default_factory=dict)
+    losses: dict[Name, Loss] = Field(default_factory=dict, max_length=SOME)
+    validation: dict[Name, Tally] = Field(default_factory=dict, max_length=SOME)
+    unreadable: dict[Modality, Count] = Field(default_factory=dict, max_length=SOME)
+    seconds: dict[Name, Seconds] = Field(default_factory=dict, max_length=SOME)
 
 
 def read_introduction(content: Mapping[str, Any]) -> Site | Refusal:
@@ -126,5 +139,5 @@ def _read(kind: type[R], content: Mapping[str, Any]) -> R:
         raise WireError("malformed reply: nested too deeply") from None
     except Invalid as error:
         found = error.errors(include_url=False)[0]
-        where = ".".join(map(str, found["loc"]))
-        raise WireError(f"malformed reply: {where}: {found['msg']}") from None
+        where = of_others(".".join(map(str, found["loc"])), 100)
+        raise WireError(f"malformed reply: {where}: {of_others(found['msg'], 300)}") from None

@@ -13,7 +13,7 @@ from common.units import human
 from server.attention import concerns, findings_of
 from server.report_drawing import Key, Plot
 from server.report_plots import plots
-from server.report_run import Run, amount, mapping, number, read_run
+from server.report_run import Run, amount, mapping, number, read_run, round_of
 from server.stalled import Stalled, alarms
 from server.standing import TAKES_PART, Standing, spans, standings
 
@@ -344,6 +344,11 @@ def trouble_table(run: Run) -> str:
     ]
     rows += [
         (text(site), f"failed in {spans(rounds)}", escape(reason)) for (site, reason), rounds in sorted(failed.items())
+    ]
+    rows += [
+        ("all", f"round {round_of(line)} not taken", escape(str(line["collapsed"])))
+        for line in run.rounds
+        if line.get("collapsed")
     ]
     if not rows:
         return '<p class="fine">No site was refused, and none failed in a round.</p>'

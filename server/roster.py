@@ -41,7 +41,7 @@ class Roster:
     free: by node, those that can be sampled. lost: by name, why a site that took part cannot be sampled now.
     refused: by name, why a site does not take part. known: by name, every site that was ever free.
     keys: by name, the public key (hexadecimal) of the node that has the name; none for nodes without keys.
-    classes: what the class lists of the sites must equal; None: the list of the first accepted one.
+    classes: what the class lists of the sites must equal; None: not settled yet.
     """
 
     def __init__(self, experiment: Experiment) -> None:
@@ -72,6 +72,18 @@ class Roster:
             if len(self.free) >= count or not self.expecting(count) or time.monotonic() >= deadline:
                 return
             time.sleep(2 * POLL_SECONDS)
+
+    def settle(self) -> None:
+        """Where neither the experiment nor a test shard names the classes, those that most of the free sites have hold
+        (of several, the first in alphabetical order); sites with others are refused."""
+        if self.classes is None and self.free:
+            counted = Counter(site.classes for site in self.free.values())
+            self.classes = min(counted, key=lambda classes: (-counted[classes], classes))
+        for node, site in list(self.free.items()):
+            if site.classes != self.classes:
+                del self.free[node], self.known[site.name]
+                self._answered[node] = None
+                self._refuse(site.name, self._other_classes(site))
 
     def in_words(self, count: int) -> str:
         """Who is there, of `count` sites, and what is known of the others."""
@@ -176,10 +188,10 @@ class Roster:
         return next((name for name, holder in self._node_of.items() if holder == node), f"node {node}")
 
     def _accept(self, node: int, site: Site) -> None:
-        key, classes = self._online[node], self.classes or site.classes
+        key = self._online[node]
         self._answered[node] = None
-        if site.classes != classes:
-            self._refuse(site.name, f"its classes are not the federation's: {unlike(site.classes, classes)}")
+        if self.classes is not None and site.classes != self.classes:
+            self._refuse(site.name, self._other_classes(site))
         elif (expected := self._experiment.federation.sites) is not None and site.name not in expected:
             self._refuse(site.name, "it is none of federation.sites")
         elif not site.modalities <= set(self._experiment.modalities):
@@ -190,12 +202,15 @@ class Roster:
             self._answered[node] = site
             self._refuse(f"{site.name} (node {node})", "another site has this name")
         else:
-            self._welcome(node, site, classes)
+            self._welcome(node, site)
 
-    def _welcome(self, node: int, site: Site, classes: tuple[str, ...]) -> None:
+    def _other_classes(self, site: Site) -> str:
+        return f"its classes are not the federation's: {unlike(site.classes, self.classes or ())}"
+
+    def _welcome(self, node: int, site: Site) -> None:
         del self._answered[node]
         self.free[node] = self.known[site.name] = site
-        self._node_of[site.name], self.classes = node, classes
+        self._node_of[site.name] = node
         if key := self._online[node]:
             self.keys[site.name] = key
         self.lost.pop(site.name, None)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from client.site import Site
 from common import types, wire
-from common.errors import ConfigError, RunError
+from common.errors import ConfigError, RunError, ShardError
 from deploy.in_process import InProcessGrid
 from server import federation as federation_module
 from server.federation import Federation
@@ -134,6 +134,28 @@ def test_expected_sites_are_named_while_they_are_missing(tiny_shards: Path, tmp_
     assert "1 of 2 sites are ready: client-0; missing: south" in run.roster.in_words(2)
     with pytest.raises(ConfigError, match=r"federation.sites names 1 sites, but data.clients is 2"):
         experiment(federation__sites=["north", "north"])
+
+
+def test_the_first_site_to_come_does_not_name_the_classes_for_all(tiny_shards: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "odd"
+    shutil.copytree(tiny_shards / "client-0", odd)
+    info = json.loads((odd / "shard.json").read_text())
+    (odd / "shard.json").write_text(json.dumps(info | {"classes": [f"other {name}" for name in info["classes"]]}))
+    lines_of = [json.loads(line) for line in (odd / "metadata.jsonl").read_text().splitlines()]
+    said = "".join(json.dumps(one | {"label": f"other {one['label']}"}) + "\n" for one in lines_of)
+    (odd / "metadata.jsonl").write_text(said)
+    grid = UnreliableGrid(tiny_shards / "client-0", tiny_shards / "client-1")
+    grid.sites = {9: Site(odd, "a-first"), 10: Site(tiny_shards / "client-0"), 11: Site(tiny_shards / "client-1")}
+    chosen = experiment(data__clients=3, federation__wait_seconds=5.0)
+    run = Federation(chosen, grid, None, RunFolder(tmp_path / "run", chosen))
+    run.run()
+    assert "its classes are not the federation's" in run.summary()["refused"]["a-first"]
+    assert set(run.summary()["sites"]) == {"client-0", "client-1"}
+    named = experiment(data__classes=["x", "y"], federation__wait_seconds=1.0)
+    with pytest.raises(RunError, match="its classes are not the federation's"):
+        Federation(named, grid, None, RunFolder(tmp_path / "named", named)).run()
+    with pytest.raises(ShardError, match=r"not those of data\.classes"):
+        Federation(named, grid, tiny_shards / "test", RunFolder(tmp_path / "tested", named))
 
 
 def test_waiting_for_nodes_has_an_end(tiny_shards: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,8 @@ class TestContract:
         assert all(torch.allclose(got[key], start[key]) for key in start)
         assert reason in made.report.failed["site-1"]
         with pytest.raises(RunError, match="site-1"):
-            one_round(strategy(name, HELD), start, updates, [1, 1, 1], [0, 1, 2])
+            strict = strategy(name, HELD, federation__min_replies=3, data__clients=3)
+            one_round(strict, start, updates, [1, 1, 1], [0, 1, 2])
 
 
 @pytest.mark.parametrize(
@@ -170,6 +172,11 @@ class TestContract:
         ({"validation": {"audio": counts([0, 2], [3, 3], [5, 1])}}, "more hits"),
         ({"validation": {"audio": counts([0, 1], [3, 3], [5, 1], [0.1, 3.5])}}, "more confidence"),
         ({"error": "no more"}, "no more"),
+        ({"losses": {f"loss {i}": 0.0 for i in range(20_000)}}, "losses: Dictionary should have at most 200 items"),
+        ({"seconds": dict.fromkeys(map(str, range(201)), 1.0)}, "seconds: Dictionary"),
+        ({"losses": {"x" * 201: 0.0}}, "losses"),
+        ({"error": "x" * 10**6}, "x" * 2000 + " ..."),
+        ({"error": "red \x1b[31m\u202e\x9b"}, "red ·[31m··"),
     ],
 )
 def test_a_malformed_reply_is_refused_with_its_reason(said: dict[str, Any], reason: str) -> None:
@@ -183,6 +190,59 @@ def test_a_malformed_reply_is_refused_with_its_reason(said: dict[str, Any], reas
     made.aggregate_train(1, [reply(messages[0], made, select(start, HELD[0]), 3), bad])
     assert reason in made.report.failed["site-1"]
     assert set(made.report.clients) == {"site-0"}
+
+
+@pytest.mark.parametrize(
+    "losses", [{"x" * 10**6: 0.0}, {f"\x1b{'y' * 10**5}": 0.0}, dict.fromkeys(map(str, range(9**5)), 0)]
+)
+def test_what_is_said_of_a_bad_reply_is_short_however_long_the_reply(losses: dict[str, float]) -> None:
+    made = strategy("fedcmi", HELD[:2], federation__min_replies=1, data__clients=2)
+    start = params(0)
+    messages = list(made.configure_train(1, wire.pack(start), ConfigRecord(), NoGrid()))  # type: ignore[arg-type]
+    bad = reply(messages[1], made, select(start, HELD[1]), 3)
+    body = {"round": 1, "num_examples": 3, "losses": losses}
+    bad.content["body"] = ConfigRecord({"json": json.dumps(body)})
+    made.aggregate_train(1, [reply(messages[0], made, select(start, HELD[0]), 3), bad])
+    said = made.report.failed["site-1"]
+    assert len(said) < 500 and said.isprintable()
+
+
+@pytest.mark.parametrize(("asked", "needed"), [(1, 1), (2, 2), (3, 2), (4, 3), (6, 4), (10, 7)])
+def test_a_round_does_without_a_third_of_its_sites(asked: int, needed: int) -> None:
+    made = strategy("fedavg", [{"audio"}] * max(2, asked), data__clients=max(2, asked), federation__sample=asked)
+    assert made.needed == needed
+
+
+def test_a_site_that_says_it_has_more_examples_than_all_others_does_not_decide_alone() -> None:
+    start, held = params(0), [{"audio"}] * 5
+    updates = [select(params(i + 1), one) for i, one in enumerate(held)]
+    means = {}
+    for cap in (10, None):
+        made = strategy("fedavg", held, data__clients=5, federation__max_weight=cap, federation__max_update_ratio=None)
+        for node, site in list(made.sites.items()):
+            made.sites[node] = replace(site, num_examples=10**12 if site.name == "site-4" else 20)
+        means[cap] = one_round(made, start, updates, [20, 20, 20, 20, 10**12], list(range(5)))["fusion.weight"]
+    weights = torch.tensor([20.0, 20, 20, 20, 200])
+    whole = torch.stack([update["fusion.weight"] for update in updates])
+    assert torch.allclose(means[10], (weights[:, None, None] * whole).sum(0) / weights.sum(), atol=1e-6)
+    assert torch.allclose(means[None], whole[4], atol=1e-6)
+
+
+def test_an_update_that_is_out_of_all_proportion_is_refused_though_it_is_finite() -> None:
+    start = params(0)
+    updates = [select(start, held) for held in HELD]
+    for size in (3e38, 1e10):
+        made = strategy("fedavg", HELD, data__clients=3)
+        spoiled = [updates[0], {key: torch.full_like(value, size) for key, value in updates[1].items()}, updates[2]]
+        got = one_round(made, start, spoiled, [1, 1, 1], [0, 1, 2])
+        assert "max_update_ratio" in made.report.failed["site-1"]
+        assert all(torch.allclose(got[key], start[key]) for key in start)
+    # Once it is known how far updates go, one may go as far as the usual one, however small the model is.
+    made = strategy("fedavg", HELD, data__clients=3)
+    made.usual_norm = 1e6
+    large = [{key: value + 1e5 for key, value in update.items()} for update in updates]
+    one_round(made, start, large, [1, 1, 1], [0, 1, 2])
+    assert not made.report.failed and made.usual_norm == pytest.approx(1e5 * 10**0.5, rel=1)
 
 
 def test_a_client_that_does_not_reply_is_named() -> None:

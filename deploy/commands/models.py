@@ -15,7 +15,7 @@ def add_parser(commands: Any) -> None:
         help="fetch and list frozen models",
         description="The frozen models of this machine: those in $FEDMOSAIC_MODELS and those that come with the "
         "project. No run fetches any; this command does.",
-        epilog="example: FEDMOSAIC_MODELS=/srv/models fedmosaic models fetch google-bert/bert-base-uncased",
+        epilog="example: fedmosaic models fetch google-bert/bert-base-uncased",
     )
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     fetch = actions.add_parser("fetch", help="fetch a model from the Hugging Face hub and pin what was fetched")

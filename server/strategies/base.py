@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any, ClassVar
 
 import torch
@@ -27,7 +28,7 @@ from common.types import Site, Update
 from server.aggregation import BlockMean
 from server.checks import check_norm
 from server.optimizer import ServerOptimizer
-from server.replies import SiteChangedError, read_training_reply
+from server.replies import MOST, SiteChangedError, read_training_reply
 from server.roster import Roster, listed
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,10 @@ class MultimodalStrategy(Strategy):
         self._sent: dict[frozenset[Modality], Params] = {}
         self._mean = BlockMean()
         self._usable: dict[str, dict[str, Any]] = {}
+        self._norms: list[float] = []
+        self._most_examples = int(MOST)
+        self.usual_norm = 0.0
+        """The median norm of the updates of the last round."""
         optimizer = experiment.federation.optimizer
         self._optimizer = ServerOptimizer(optimizer) if optimizer else None
 
@@ -123,7 +128,7 @@ class MultimodalStrategy(Strategy):
     @property
     def needed(self) -> int:
         """How many usable replies make a round."""
-        return self.experiment.federation.min_replies or self.wanted
+        return self.experiment.federation.needed(self.wanted)
 
     def shortage(self) -> dict[Modality, int]:
         """How many usable replies of its holders each modality lacks; those that lack none are left out."""
@@ -167,7 +172,10 @@ class MultimodalStrategy(Strategy):
         """Forget the round before. arrays: the global parameters."""
         self._round, self._received = server_round, wire.unpack(arrays)
         self.report, self._mean, self._usable, self._sent = RoundReport(), BlockMean(), {}, {}
+        self._norms = []
         settings = self.experiment
+        if self.sites and (ratio := settings.federation.max_weight) is not None:
+            self._most_examples = max(1, int(ratio * median(site.num_examples for site in self.sites.values())))
         self.wanted = settings.federation.sample or max(settings.data.clients, len(self.sites))
 
     def configure_train(
@@ -263,8 +271,8 @@ class MultimodalStrategy(Strategy):
             # What rounding did to the difference may have made a variance negative.
             params = {name: value.clamp_min(0) if is_variance(name) else value for name, value in params.items()}
         wire.check_variances(params)
-        update = Update(site.name, site.modalities, params, said.num_examples)
-        check_norm(update, start, self.experiment.federation.max_update_norm)
+        update = Update(site.name, site.modalities, params, min(said.num_examples, self._most_examples))
+        self._norms.append(check_norm(update, start, self.experiment.federation, self.usual_norm))
         figures = {name: getattr(said, name) for name in FIGURES}
         return update, figures | {"modalities": sorted(site.modalities), "bytes_up": wire.size(message.content)}
 
@@ -288,6 +296,7 @@ class MultimodalStrategy(Strategy):
         self.report.aggregation = self.finish(self._mean)
         params = self._mean.result(self._received)
         self._mean = BlockMean()
+        self.usual_norm, self._norms = median(self._norms) if self._norms else self.usual_norm, []
         if self._optimizer is not None:
             params = self._optimizer.step(server_round, self._received, params, self._learned())
         return wire.pack(params), MetricRecord(dict(self.report.losses))
