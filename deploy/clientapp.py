@@ -36,6 +36,8 @@ COMMANDS = ("agentapp", "clientapp", "connector", "model", "serverapp", "simulat
 """All that Flower may start for a task, by the kind of the task, which the server chooses."""
 SUPERNODE = "flower-supernode"
 """Flower's, with shorter waits: `deploy/supernode.py`."""
+SUPEREXEC = "flower-superexec"
+"""Flower's, with tokens out of sight: `deploy/superexec.py`."""
 
 
 def main() -> None:
@@ -88,7 +90,7 @@ def commands_folder() -> Path:
     Raises RunError when a command in it cannot be started: the next one on the PATH would be, which is Flower's.
     """
     folder = Path(__file__).resolve().parent / "bin"
-    for command in (*(f"flwr-{task}" for task in COMMANDS), SUPERNODE):
+    for command in (*(f"flwr-{task}" for task in COMMANDS), SUPERNODE, SUPEREXEC):
         if not os.access(folder / command, os.X_OK):
             raise RunError(f"{folder}/{command} is not executable: chmod 755 {folder}/*")
     return folder

@@ -26,6 +26,7 @@ from deploy.app_folder import make_app_folder
 from deploy.clientapp import SUPERNODE, commands_folder
 from deploy.explain import FLOWER_LOG
 from deploy.processes import Processes, free_ports, wait_for_port
+from deploy.superexec import VARIABLE, isolated
 
 Engine = Literal["inprocess", "simulation", "processes", "superlink"]
 CONNECTION = "fedmosaic"
@@ -278,5 +279,10 @@ def _start_nodes(processes: Processes, work: Path, shards: Path, clients: int, v
             f"shard={json.dumps(str(shard))}",
         ]
         remedy = f"with federation.min_replies below {clients}, which is all, a run goes on without some of its nodes"
-        own = {FLOWER_LOG: str(processes.log(f"supernode-{index}-flower").resolve())}
-        processes.start(f"supernode-{index}", command, work, remedy if vital else None, {**env, **own})
+        secret = work / f"superexec-{index}.secret"
+        closed, superexec_options = isolated(f"127.0.0.1:{port}", secret, ["--insecure"])
+        own = {
+            FLOWER_LOG: str(processes.log(f"supernode-{index}-flower").resolve()),
+            VARIABLE: "\n".join(superexec_options),
+        }
+        processes.start(f"supernode-{index}", [*command, *closed], work, remedy if vital else None, {**env, **own})

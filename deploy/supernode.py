@@ -29,6 +29,7 @@ from typing import Any
 
 from common.flower_parts import PARTS
 from common.node_log import say
+from deploy import superexec
 from deploy.explain import FLOWER_LOG, REFUSED, REFUSED_KEY, explain_what_follows
 
 NOTHING, REPLY = 3, 0.5
@@ -70,6 +71,8 @@ def main() -> None:
     """`flower-supernode`, with the options of Flower's."""
     if file := os.environ.get(FLOWER_LOG):
         explain_what_follows(None if file == "-" else Path(file))
+    if options := os.environ.get(superexec.VARIABLE):
+        superexec.start(options.split("\n"))
     command = importlib.import_module("flwr.supernode.cli.flower_supernode")
     flower = importlib.import_module("flwr.supernode.start_client_internal")
     if mistake := unlike(flower):

@@ -42,6 +42,10 @@ def became(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         raise SystemExit(0)
 
     monkeypatch.setattr(os, "execve", execve)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(
+        "deploy.commands.superlink.start", lambda told, folder: caught.update(superexec=told, at=folder)
+    )
     return caught
 
 
@@ -65,6 +69,11 @@ def test_a_node_is_told_its_shard_site_policy_and_key(
         "shard": str(tiny_shards / "client-0"), "site": 'clinic "a"', "policy": str(policy),
     }  # fmt: skip
     assert (read.superlink, read.host, read.port, read.insecure) == (arguments[2], "127.0.0.1", 9123, False)
+    assert read.isolation == "process"
+    secret = Path(read.superexec_auth_secret_file)
+    assert secret.stat().st_mode & 0o777 == 0o600 and len(secret.read_bytes()) == 32
+    own = became["env"]["FEDMOSAIC_SUPEREXEC"].split("\n")
+    assert own == ["--runtime-api-address", "127.0.0.1:9123", "--superexec-auth-secret-file", str(secret), "--insecure"]
     assert read.root_certificates == str(certs / "ca.crt")
     assert _try_setup_client_authentication(read) is not None
     assert became["env"].items() >= ENVIRONMENT.items()
@@ -155,6 +164,12 @@ def test_a_superlink_has_tls_keys_and_a_database(certs: Path, tmp_path: Path, be
     assert (read.enable_supernode_auth, read.insecure, read.runtime_dependency_install) == (True, False, False)
     assert (read.host, read.port, read.fleet_api_address) == ("127.0.0.1", 8000, "0.0.0.0:9092")
     assert read.database == str(tmp_path / "state" / "state.db")
+    secret = tmp_path / "state" / "superexec.secret"
+    assert (read.isolation, read.superexec_auth_secret_file) == ("process", str(secret))
+    assert secret.stat().st_mode & 0o777 == 0o600
+    assert became["superexec"][:2] == ["--runtime-api-address", "127.0.0.1:8000"]
+    assert became["superexec"][4:] == ["--root-certificates", str(certs / "ca.crt")]
+    assert became["at"] == tmp_path / "state"
     assert became["folder"] == tmp_path / "state"  # where ServerApps write runs/
     assert became["env"]["FLWR_HOME"] == os.environ.get("FLWR_HOME", str(tmp_path / "state" / "flower"))
     assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700

@@ -15,6 +15,7 @@ from deploy.address import Address
 from deploy.explain import FLOWER_LOG
 from deploy.handshake import insist
 from deploy.start import become, environment, missing_file, node_key
+from deploy.superexec import VARIABLE, isolated
 
 RUNTIME_PORT = 9094
 
@@ -63,8 +64,22 @@ def _command(options: argparse.Namespace) -> None:
     print(
         f"connecting {options.shard} to {options.superlink}; Flower's own log: {log or 'among these lines'}", flush=True
     )
-    filtered = {FLOWER_LOG: str(log or "-")}
-    become([str(commands / SUPERNODE), *arguments(options)], {**environment([commands]), **filtered})
+    closed, superexec_options = isolated(f"127.0.0.1:{options.port}", _secret(options.port), ["--insecure"])
+    own = {FLOWER_LOG: str(log or "-"), VARIABLE: "\n".join(superexec_options)}
+    become([str(commands / SUPERNODE), *arguments(options), *closed], {**environment([commands]), **own})
+
+
+def _secret(port: int) -> Path:
+    """The file of the secret between SuperNode and SuperExec.
+
+    Raises ConfigError when there is no place that is this user's alone.
+    """
+    from client.resident import NoWorkerError, private_folder
+
+    try:
+        return private_folder() / f"superexec-{port}.secret"
+    except NoWorkerError as error:
+        raise ConfigError("node", [f"there is no place for what only this user may read: {error}"]) from None
 
 
 def _flowers_log(options: argparse.Namespace) -> Path | None:

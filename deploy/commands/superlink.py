@@ -8,13 +8,15 @@ STATE holds state.db (registered nodes, runs, messages), flower/ (apps) and runs
 """
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
 from deploy.address import Address
-from deploy.certs import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY
+from deploy.certs import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, SUPEREXEC_SECRET
 from deploy.start import become, environment, missing_file, private_file
+from deploy.superexec import isolated, start
 
 CONTROL_PORT, FLEET_PORT = 8000, 9092
 
@@ -53,7 +55,23 @@ def _command(options: argparse.Namespace) -> None:
     state: Path = options.state.resolve()
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     env = {"FLWR_HOME": str(state / "flower"), **environment([])}
-    become([executable("flower-superlink"), *arguments(options)], env, state)
+    closed, superexec_options = isolated(
+        f"{_reached(options.host)}:{options.port}", state / SUPEREXEC_SECRET, _trust(options)
+    )
+    os.environ.update(env)
+    start(superexec_options, state)
+    become([executable("flower-superlink"), *arguments(options), *closed], env, state)
+
+
+def _reached(host: str) -> str:
+    """Where this host itself reaches an interface."""
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]", "[::]": "[::1]"}.get(host, host)
+
+
+def _trust(options: argparse.Namespace) -> list[str]:
+    if options.insecure:
+        return ["--insecure"]
+    return ["--root-certificates", str(options.certs.resolve() / CA_CERTIFICATE)]
 
 
 def arguments(options: argparse.Namespace) -> list[str]:
