@@ -17,6 +17,7 @@ from deploy.commands import (
     completion,
     doctor,
     export,
+    flwr,
     import_files,
     init,
     inspect,
@@ -38,7 +39,7 @@ COMMANDS = (
     *(init, import_files, inspect, shard, complete, probe, quality, run, watch),
     *(predict, export, compare, tensorboard, bench, pretrain),
     models,
-    *(certs, superlink, register, node, doctor, completion),
+    *(certs, superlink, register, node, doctor, flwr, completion),
 )
 """In the order of `fedmosaic --help`: a user's data and runs, what comes of them, several hosts."""
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_PIPE = 1, 2, 130, 128 + signal.SIGPIPE

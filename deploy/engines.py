@@ -22,6 +22,7 @@ from typing import Any, Literal
 from common.config import Experiment
 from common.data.make import client_name
 from common.errors import RunError
+from deploy import control
 from deploy.app_folder import make_app_folder
 from deploy.clientapp import SUPERNODE, commands_folder
 from deploy.explain import FLOWER_LOG
@@ -48,10 +49,12 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Link:
-    """A SuperLink to run on: its address, and how it proves who it is ("" for an unencrypted connection)."""
+    """A SuperLink to run on: its address, how it proves who it is ("" for an unencrypted connection), and the file of
+    the operator's token ("": that of the environment, if any)."""
 
     address: str
     root_certificates: str = ""
+    token: str = ""
 
 
 @dataclass
@@ -113,7 +116,7 @@ class FlowerCommand:
             trust if link.root_certificates else "insecure = true",
         ]
         (home / "config.toml").write_text("\n".join(lines) + "\n")
-        self.env = {**env, "FLWR_HOME": str(home)}
+        self.env = {**env, "FLWR_HOME": str(home), **({control.VARIABLE: link.token} if link.token else {})}
 
     def submit(self, app: Path, federation: str, *more: str) -> str:
         """Start a run of an app's folder and return its id; `more` are options of `flwr run`.
@@ -150,7 +153,7 @@ class FlowerCommand:
 
     def _call(self, *arguments: str) -> dict[str, Any]:
         done = subprocess.run(
-            [executable("flwr"), *arguments],
+            [sys.executable, "-P", "-m", "deploy.control", "client", *arguments],
             env=self.env,
             capture_output=True,
             text=True,

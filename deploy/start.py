@@ -1,5 +1,6 @@
 """What `fedmosaic superlink` and `fedmosaic node` share: checking what they were given, becoming a Flower command."""
 
+import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
 
 from deploy.certs import others_may_read
+from deploy.control import TOKEN_FILE, VARIABLE
 from deploy.environment import surroundings
 
 NIST_CURVES = {"secp256r1", "secp384r1", "secp521r1"}
@@ -58,6 +60,26 @@ def node_key(option: str, path: Path) -> list[str]:
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name not in NIST_CURVES:
         return [f"{option}: {path} is no ECDSA key of a NIST curve; see `fedmosaic certs`"]
     return []
+
+
+def add_operator_token(parser: argparse._ActionsContainer) -> None:
+    """--operator-token."""
+    parser.add_argument(
+        "--operator-token",
+        type=Path,
+        metavar="FILE",
+        help=f"{TOKEN_FILE} in the SuperLink's --state (default: the file that ${VARIABLE} names)",
+    )
+
+
+def operator_token(options: argparse.Namespace) -> str:
+    """The token's file, "" for that of the environment."""
+    return str(options.operator_token.resolve()) if options.operator_token else ""
+
+
+def operator_token_mistakes(options: argparse.Namespace) -> list[str]:
+    """Those of --operator-token."""
+    return private_file("--operator-token", options.operator_token) if options.operator_token else []
 
 
 def public_key(path: Path) -> list[str]:

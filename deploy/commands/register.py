@@ -10,7 +10,13 @@ from deploy.address import Address
 from deploy.certs import is_site_name
 from deploy.environment import surroundings
 from deploy.handshake import insist
-from deploy.start import missing_file, public_key
+from deploy.start import (
+    add_operator_token,
+    missing_file,
+    operator_token,
+    operator_token_mistakes,
+    public_key,
+)
 
 
 def add_parser(commands: Any) -> None:
@@ -27,6 +33,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--root-certificates", type=Path, required=True, metavar="FILE", help="CA certificate of the SuperLink"
     )
+    add_operator_token(parser)
     parser.set_defaults(command=_command)
 
 
@@ -37,7 +44,7 @@ def _command(options: argparse.Namespace) -> None:
         raise ConfigError("register", mistakes)
     insist(Address.parse(options.address), options.root_certificates, wait=False)
     with tempfile.TemporaryDirectory(prefix="fedmosaic-") as home:
-        link = Link(options.address, str(options.root_certificates.resolve()))
+        link = Link(options.address, str(options.root_certificates.resolve()), operator_token(options))
         flower = FlowerCommand(Path(home), link, {**surroundings(), **ENVIRONMENT})
         for key in options.keys:
             is_new = flower.register(key.resolve(), key.stem)
@@ -46,6 +53,7 @@ def _command(options: argparse.Namespace) -> None:
 
 def _mistakes(options: argparse.Namespace) -> list[str]:
     mistakes = missing_file("--root-certificates", options.root_certificates)
+    mistakes += operator_token_mistakes(options)
     try:
         Address.parse(options.address)
     except ValueError as error:

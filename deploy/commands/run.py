@@ -14,6 +14,7 @@ from common.errors import ConfigError
 from deploy.commands.experiment import add_config, experiment_of
 from deploy.commands.frozen import quiet_libraries
 from deploy.commands.given import readable, shards_there
+from deploy.start import add_operator_token, operator_token, operator_token_mistakes
 
 if TYPE_CHECKING:
     from common.config import Experiment
@@ -58,6 +59,7 @@ def add_parser(commands: Any) -> None:
     link.add_argument("--address", metavar="HOST:PORT", help="of the SuperLink's control API")
     link.add_argument("--root-certificates", type=Path, metavar="FILE", help="CA certificate of the SuperLink")
     link.add_argument("--insecure", action="store_true", help="connect without encryption")
+    add_operator_token(link)
     parser.set_defaults(command=_command)
 
 
@@ -175,8 +177,9 @@ def _link(options: argparse.Namespace) -> Any:
 
     mistakes = []
     if options.engine != "superlink":
-        if options.address or options.root_certificates or options.insecure:
-            mistakes.append("--address, --root-certificates and --insecure are for --engine superlink")
+        if options.address or options.root_certificates or options.insecure or options.operator_token:
+            given = "--address, --root-certificates, --operator-token and --insecure"
+            mistakes.append(f"{given} are for --engine superlink")
     elif not options.address:
         mistakes.append("--engine superlink needs --address HOST:PORT")
     elif bool(options.root_certificates) == options.insecure:
@@ -185,11 +188,13 @@ def _link(options: argparse.Namespace) -> Any:
         mistakes.append(f"--root-certificates: there is no file {options.root_certificates}")
     elif options.json and not _is_local(options):
         mistakes.append("--json: the summary will be on the SuperLink's host")
+    mistakes += operator_token_mistakes(options)
     if mistakes:
         raise ConfigError("command line", mistakes)
     if options.engine != "superlink":
         return None
-    return Link(options.address, str(options.root_certificates.resolve()) if options.root_certificates else "")
+    trust = str(options.root_certificates.resolve()) if options.root_certificates else ""
+    return Link(options.address, trust, operator_token(options))
 
 
 def _is_local(options: argparse.Namespace) -> bool:

@@ -1,20 +1,22 @@
 """`fedmosaic superlink`: the meeting point of a federation, as Flower's SuperLink with TLS, node keys and a database.
 
     :9092  gRPC, for the sites' SuperNodes; a node needs a registered key
-    :8000  HTTPS, for operators (`fedmosaic run`, `fedmosaic register`); whoever reaches it may start runs, so that it
-           is open to this host only unless --host says otherwise
+    :8000  HTTPS, for operators (`fedmosaic run`, `fedmosaic register`, `fedmosaic flwr`), who show the token in
+           STATE/operator.token; open to this host only unless --host says otherwise
 
-STATE holds state.db (registered nodes, runs, messages), flower/ (apps) and runs/ (results, checkpoints).
+STATE holds state.db (registered nodes, runs, messages), flower/ (apps), runs/ (results, checkpoints), and two secrets.
 """
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
 from deploy.address import Address
 from deploy.certs import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, SUPEREXEC_SECRET
+from deploy.control import TOKEN_FILE, VARIABLE, make_token
 from deploy.start import become, environment, missing_file, private_file
 from deploy.superexec import isolated, start
 
@@ -34,7 +36,7 @@ def add_parser(commands: Any) -> None:
         "--host",
         default="127.0.0.1",
         metavar="ADDRESS",
-        help="interface of the control API; whoever reaches it may start runs (default: 127.0.0.1)",
+        help="interface of the control API (default: 127.0.0.1)",
     )
     parser.add_argument("--port", type=int, default=CONTROL_PORT, metavar="N", help="of the control API")
     parser.add_argument(
@@ -43,7 +45,7 @@ def add_parser(commands: Any) -> None:
         metavar="ADDRESS:PORT",
         help=f"where nodes connect (default: 0.0.0.0:{FLEET_PORT}; [::]:{FLEET_PORT} for IPv6, too)",
     )
-    parser.add_argument("--insecure", action="store_true", help="no TLS and no node keys: for trials on one machine")
+    parser.add_argument("--insecure", action="store_true", help="no TLS, no node keys, no operator's token: for trials")
     parser.set_defaults(command=_command)
 
 
@@ -60,7 +62,11 @@ def _command(options: argparse.Namespace) -> None:
     )
     os.environ.update(env)
     start(superexec_options, state)
-    become([executable("flower-superlink"), *arguments(options), *closed], env, state)
+    if options.insecure:
+        become([executable("flower-superlink"), *arguments(options), *closed], env, state)
+    make_token(state / TOKEN_FILE)
+    command = [sys.executable, "-P", "-m", "deploy.control", "superlink", *arguments(options), *closed]
+    become(command, {**env, VARIABLE: str(state / TOKEN_FILE)}, state)
 
 
 def _reached(host: str) -> str:
