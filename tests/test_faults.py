@@ -25,6 +25,7 @@ from conftest import RAW, ROOT, experiment
 from safetensors.torch import load_file
 
 from common.data.make import make_shards
+from deploy.control import TOKEN_FILE
 from deploy.engines import executable
 from deploy.processes import Processes, free_ports, wait_for_port
 
@@ -52,7 +53,8 @@ class Lab:
 
     @property
     def trust(self) -> list[str | Path]:
-        return ["--address", f"127.0.0.1:{self.ports[0]}", "--root-certificates", self.folder / "certs" / "ca.crt"]
+        ca, token = self.folder / "certs" / "ca.crt", self.folder / "state" / TOKEN_FILE
+        return ["--address", f"127.0.0.1:{self.ports[0]}", "--root-certificates", ca, "--operator-token", token]
 
     def start_superlink(self) -> None:
         where = ["--port", self.ports[0], "--fleet-address", f"127.0.0.1:{self.ports[1]}"]

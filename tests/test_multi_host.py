@@ -17,6 +17,7 @@ from hosts import Host, network, why_not
 
 from common.data.make import make_shards
 from deploy.clientapp import commands_folder
+from deploy.control import TOKEN_FILE
 from deploy.engines import executable
 from deploy.processes import Processes
 
@@ -57,9 +58,16 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
     started.stop()
 
 
+def trust_of(server: Host) -> list[str]:
+    """What an operator on the server's host shows and asks for. The SuperLink of the compose files has no token: only
+    the containers of its network reach it."""
+    token = server.folder / "state" / TOKEN_FILE
+    return ["--root-certificates", "certs/ca.crt", *(["--operator-token", str(token)] if token.exists() else [])]
+
+
 def register(server: Host, *names: str, address: str) -> str:
     keys = [f"certs/{name}.pub" for name in names]
-    trust = ["--address", address, "--root-certificates", "certs/ca.crt"]
+    trust = ["--address", address, *trust_of(server)]
     status, said = server.run(executable("fedmosaic"), "register", *keys, *trust)
     assert status == 0, said
     return said
@@ -72,7 +80,7 @@ def node(index: int, *more: str) -> list[str]:
 
 
 def run(server: Host, address: str, *more: str) -> str:
-    trust = ["--engine", "superlink", "--address", address, "--root-certificates", "certs/ca.crt"]
+    trust = ["--engine", "superlink", "--address", address, *trust_of(server)]
     status, said = server.run(executable("fedmosaic"), "run", "tiny.yaml", *trust, *more)
     assert status == 0, said
     return said
@@ -134,7 +142,7 @@ def test_a_network_that_is_cut_and_heals_costs_time_only(hosts: list[Host], proc
     register(server, *SITES, address="127.0.0.1:8000")
     for index, site in enumerate(sites):
         site.start(processes, SITES[index], *node(index))
-    trust = ["--engine", "superlink", "--address", "127.0.0.1:8000", "--root-certificates", "certs/ca.crt"]
+    trust = ["--engine", "superlink", "--address", "127.0.0.1:8000", *trust_of(server)]
     patient = [
         "--set",
         "federation.rounds=4",
