@@ -219,7 +219,12 @@ def test_a_client_with_random_weights_counts_least(
 ) -> None:
     changes: dict[str, Any] = {"model__architecture": {**JOINT, "width": 16}} if method == "fedmvp" else {}
     chosen = experiment(
-        method=method, strategy={"name": "cka", "importance": importance}, train__epochs=2, **FOUR, **changes
+        method=method,
+        strategy={"name": "cka", "importance": importance},
+        train__epochs=2,
+        federation__max_update_ratio=None,  # or random weights would not be let in at all
+        **FOUR,
+        **changes,
     )
     sites = [Site(four_shards / f"client-{i}") for i in range(4)]
     run = RunFolder(tmp_path / "run", chosen)

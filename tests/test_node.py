@@ -156,8 +156,10 @@ def test_a_superlink_has_tls_keys_and_a_database(certs: Path, tmp_path: Path, be
         assert call("superlink", "--certs", certs, "--state", tmp_path / "state") == 0
     finally:
         os.chdir(here)
-    read = _parse_args_run_superlink().parse_args(became["told"])
-    assert became["program"] == "flower-superlink"
+    assert became["told"][:4] == ["-P", "-m", "deploy.control", "superlink"]
+    read = _parse_args_run_superlink().parse_args(became["told"][4:])
+    token = tmp_path / "state" / "operator.token"
+    assert became["env"]["FEDMOSAIC_OPERATOR_TOKEN"] == str(token) and token.stat().st_mode & 0o777 == 0o600
     assert (read.ssl_ca_certfile, read.ssl_certfile, read.ssl_keyfile) == tuple(
         str(certs / name) for name in ("ca.crt", "server.crt", "server.key")
     )

@@ -510,7 +510,7 @@ class TestCode:
     def test_every_command_that_flower_may_start_is_ours(self) -> None:
         from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
 
-        names = {"flower-supernode", *TASK_TYPE_TO_COMMAND.values()}
+        names = {"flower-supernode", "flower-superexec", *TASK_TYPE_TO_COMMAND.values()}
         assert {path.name for path in commands_folder().iterdir()} == names
         for name in set(TASK_TYPE_TO_COMMAND.values()) - {"flwr-clientapp"}:
             assert os.system(f"{commands_folder()}/{name} 2>/dev/null") == 1 << 8

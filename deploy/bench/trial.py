@@ -57,6 +57,10 @@ def _sites(folder: Path, clients: int) -> list[Site]:
     return [Site(folder / client_name(index)) for index in range(clients)]
 
 
+UNGUARDED = {"collapse": None, "max_update_ratio": None, "max_weight": None}
+"""What protects a federation from its sites would hide what a method does, and here no site is anybody else's."""
+
+
 def perform(job: Job, work: Path) -> Figures:
     """Run a job and return its figures.
 
@@ -87,7 +91,7 @@ def _federation(experiment: Experiment, sites: list[Site], shards: Path, probed:
     settings = experiment.federation
     sample = min(settings.sample, len(sites)) if settings.sample else None
     experiment = experiment.model_copy(
-        update={"data": raw, "federation": settings.model_copy(update={"sample": sample})}
+        update={"data": raw, "federation": settings.model_copy(update={"sample": sample, **UNGUARDED})}
     )
     with tempfile.TemporaryDirectory(prefix="fedmosaic-bench-") as folder:
         run, probe_set = RunFolder(Path(folder), experiment), shards / PROBE
