@@ -21,6 +21,7 @@ from common.errors import ConfigError
 from common.files import whole_folder
 from common.modality import Modality
 from deploy.progress import counted
+from deploy.terminal import terminal
 from server.strategies.base import StrategyOptions
 
 PROBE_PER_CLASS = 2
@@ -44,7 +45,7 @@ def complete_shards(experiment: Experiment, folders: Sequence[Path], device: str
     """
     if not experiment.completion:
         raise ConfigError("completion", ["the experiment says of no modality how it is completed"])
-    console = Console(quiet=quiet)
+    console = terminal(quiet=quiet)
     for folder in folders:
         shard = Shard.open(folder)
         with _bar(console, shard.info.site) as progress:

@@ -18,6 +18,7 @@ from common.config import Experiment
 from common.modality import subset_name
 from common.printable import printable
 from common.units import human
+from deploy.terminal import description, terminal
 from server.attention import concerns, findings_of
 from server.record import read_rounds, read_status
 from server.standing import TAKES_PART, Standing, changes, standings
@@ -62,10 +63,10 @@ def follow(launched: Followed, experiment: Experiment) -> None:
 
     Raises RunError when the run failed.
     """
-    console = Console()
+    console = terminal()
     shown: list[dict[str, Any]] = []
     columns = (
-        TextColumn("{task.description}"),
+        description(),
         BarColumn(),
         TextColumn("{task.completed:.0f}/{task.total:.0f} rounds"),
         TimeElapsedColumn(),
@@ -158,7 +159,7 @@ def _accuracies(figures: dict[str, Any]) -> str:
 
 def show(folder: Path | None) -> None:
     """The table of a finished run and where its report is."""
-    console = Console()
+    console = terminal()
     if folder is None or not (folder / "summary.json").exists():
         console.print("finished; the results are in the folder runs/ of the SuperLink's host")
         return

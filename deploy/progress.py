@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,13 +14,15 @@ from rich.progress import (
 )
 from rich.status import Status
 
+from deploy.terminal import description, terminal
+
 Item = TypeVar("Item")
 
 
 def counted() -> tuple[ProgressColumn, ...]:
     """What is done, a bar, how many of how many, the time it took and the time that is left."""
     return (
-        TextColumn("{task.description}"),
+        description(),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -32,11 +33,11 @@ def counted() -> tuple[ProgressColumn, ...]:
 
 def working(doing: str) -> Status:
     """What goes on meanwhile, for `with`; shown where standard error is a terminal."""
-    return Console(stderr=True).status(doing)
+    return terminal(stderr=True).status(doing)
 
 
 def tracked(items: Sequence[Item], doing: str) -> Iterator[Item]:
     """The items one after the other, counted by a bar where standard error is a terminal."""
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     with Progress(*counted(), console=console, disable=not console.is_terminal, transient=True) as progress:
         yield from progress.track(items, description=doing)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -32,6 +31,7 @@ from common.modality import Modality
 from common.open_clip_models import OpenClip, load_open_clip
 from common.seeding import rng
 from common.types import Origin
+from deploy.terminal import terminal
 
 CHUNK = 64
 
@@ -102,7 +102,7 @@ def show(found: Mapping[Modality, Quality]) -> None:
     }
     for name, cells in rows.items():
         table.add_row(name, *cells)
-    Console().print(table)
+    terminal().print(table)
 
 
 def _generated_pairs(

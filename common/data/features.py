@@ -7,10 +7,12 @@ A file is named by all that its content depends on: the encoder with its weights
 the column. Whatever of that changes, another file is made. The folder may be deleted at any time.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from common.data.finder import Finder
 from common.data.media import Value
 from common.data.shard import Shard, part
 from common.encoders.base import FrozenEncoder
+from common.errors import ShardError
 from common.findings import Findings
 from common.modality import Modality
 
@@ -32,6 +35,10 @@ log = logging.getLogger(__name__)
 CACHE = "cache"
 CHUNK = 64
 """Values that are encoded at a time."""
+GIGABYTES_VARIABLE, GIGABYTES = "FEDMOSAIC_CACHE_GB", 10.0
+"""Most that the folder of a shard may hold: a server chooses what encoders are asked for, and how often others."""
+LEFT_FREE = 1 << 30
+"""Bytes of the disk that features never take."""
 
 
 def frozen_column(shard: Shard, modality: Modality, encoder: FrozenEncoder, values: Sequence[Value | None]) -> Column:
@@ -43,9 +50,41 @@ def frozen_column(shard: Shard, modality: Modality, encoder: FrozenEncoder, valu
     kept = _read(path)
     if kept is None:
         kept = _compute(shard, modality, encoder, values)
-        _write(path, kept)
-        kept = _read(path) or kept
+        if _make_room(path, kept):
+            _write(path, kept)
+            kept = _read(path) or kept
     return kept
+
+
+def _make_room(path: Path, kept: Column) -> bool:
+    """Take away what was used longest ago, as far as the limit of the folder asks for it. Whether there is room then,
+    for this limit and on the disk; else the features are computed again next time."""
+    size, most = kept.values.nbytes, _most_bytes()
+    try:
+        free = shutil.disk_usage(path.parent if path.parent.exists() else path.parent.parent).free
+    except OSError:
+        return False
+    if size > most or size + LEFT_FREE > free:
+        log.warning("features of %d bytes are not kept: the limit is %d, and %d are free", size, most, free)
+        return False
+    found = sorted(((one, one.stat()) for one in path.parent.glob("*.safetensors")), key=lambda one: one[1].st_mtime)
+    total = size + sum(about.st_size for _, about in found)
+    for oldest, about in found:
+        if total <= most:
+            break
+        log.warning("%s is removed: %s allows %g GB", oldest, GIGABYTES_VARIABLE, most / 1e9)
+        oldest.unlink(missing_ok=True)
+        total -= about.st_size
+    return True
+
+
+def _most_bytes() -> int:
+    """Raises ShardError when the environment says something else than a number."""
+    given = os.environ.get(GIGABYTES_VARIABLE, str(GIGABYTES))
+    try:
+        return int(float(given) * 1e9)
+    except (ValueError, OverflowError):
+        raise ShardError(f"{GIGABYTES_VARIABLE}={given!r} is no number of gigabytes") from None
 
 
 def _key(shard: Shard, encoder: FrozenEncoder, values: Sequence[Value | None]) -> str:
@@ -60,6 +99,8 @@ def _read(path: Path) -> Column | None:
         with safe_open(path, framework="pt") as file:
             said = (file.metadata() or {}).get("findings", "")
         kept = load_file(path)  # maps it; only its header is read here
+        with contextlib.suppress(OSError):
+            os.utime(path)  # was used now
         return Column(kept["rows"].tolist(), kept["features"], Findings.model_validate_json(said))
     except (OSError, SafetensorError, KeyError, ValidationError) as error:
         log.warning("%s is made anew: %s", path, error)

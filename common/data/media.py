@@ -3,6 +3,7 @@
 import codecs
 import io
 import os
+import struct
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 
 from common.data.contents import ARRAY, PICTURE, RECORDING, actual
 from common.data.pictures import plain, read_picture
-from common.data.series import Series, real_array
+from common.data.series import Series, read_array, real_array
 from common.data.sounds import Sound, read_sound
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif"}
@@ -74,7 +75,10 @@ def read(path: Path) -> Raw:
     kind = path.suffix.lower()
     try:
         return _decoded(path, kind)
-    except (OSError, ValueError, EOFError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
+    except (
+        *(OSError, ValueError, EOFError, SyntaxError, RuntimeError),
+        *(MemoryError, OverflowError, struct.error, Image.DecompressionBombError),
+    ) as error:
         said = str(error).replace(str(path), path.name)
         reason = said if isinstance(error, OSError) and error.errno else _reason(path, said)
         raise ValueError(f"{path.name}: {reason}") from error
@@ -98,7 +102,7 @@ def _decoded(path: Path, kind: str) -> Raw:
     if kind in IMAGES:
         return read_picture(path)
     if kind in ARRAYS:
-        return real_array(np.load(path, allow_pickle=False))
+        return real_array(read_array(path))
     if kind in TEXTS:
         return _text(_characters(path.read_bytes()))
     raise ValueError(f"files ending in {kind or 'nothing'} are not known")

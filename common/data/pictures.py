@@ -4,8 +4,12 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
+PLUGINS = BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+"""Being imported makes Pillow know their formats."""
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "GIF")
+"""Pillow's names of the formats whose endings are read. It knows fifty more, some of which start other programs."""
 MOST_BYTES = 280_000_000
 """Of a decoded picture in memory, 70 million pixels in colour or 280 million in grey; a larger one is refused."""
 LARGEST_SIDE = 4096
@@ -27,7 +31,7 @@ def read_picture(path: Path) -> Image.Image:
         warnings.simplefilter(
             "ignore"
         )  # about sizes, which are checked here, and about damaged notes beside the pixels
-        with Image.open(path) as picture:
+        with Image.open(path, formats=FORMATS) as picture:
             if picture.format == "JPEG":
                 picture.draft(None, (LARGEST_SIDE, LARGEST_SIDE))  # decodes at 1/2, 1/4 or 1/8 of the size, not below
             _check_size(picture)

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import Progress
 
 from common.component import unknown
@@ -13,6 +12,7 @@ from deploy.bench.runner import Runner
 from deploy.bench.suite import Suite, read_suite
 from deploy.bench.tables import Results, write
 from deploy.progress import counted
+from deploy.terminal import terminal
 
 
 def run(
@@ -32,7 +32,7 @@ def run(
     suite = read_suite(file, changes, data)
     chosen = _settings(suite, settings)
     work = work or Path("bench") / suite.name
-    console = Console()
+    console = terminal()
     with Progress(*counted(), console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task(suite.name)
 

@@ -57,11 +57,10 @@ def _write(out: Path, comparison: Any) -> None:
 
 
 def _show(comparison: Any, out: Path | None) -> None:
-    from rich.console import Console
-
     from deploy.comparison.table import legend, table
+    from deploy.terminal import terminal
 
-    console = Console()
+    console = terminal()
     console.print(table(comparison))
     for line in (legend(comparison), *comparison.notes(), *([f"page: {out}"] if out else [])):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -20,7 +20,6 @@ from typing import Any
 
 from cryptography import x509
 from packaging.requirements import Requirement
-from rich.console import Console
 from rich.text import Text
 
 from common.errors import PolicyError, RunError, ShardError
@@ -28,6 +27,7 @@ from common.units import human
 from deploy.address import Address
 from deploy.handshake import CONNECT_SECONDS, connect, described, remedy, shake_hands
 from deploy.start import missing_file, node_key
+from deploy.terminal import terminal
 
 EXPIRY_DAYS, DISK_LOW, DISK_FULL = 30, 10 * 10**9, 10**9
 """When to warn of a certificate's end; free bytes at which to warn, and at which a run cannot be kept."""
@@ -74,7 +74,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _command(options: argparse.Namespace) -> None:
-    console, failed = Console(), 0
+    console, failed = terminal(), 0
     for result in examine(options):
         console.print(_line(result), soft_wrap=True)
         failed += result.state is State.FAILED

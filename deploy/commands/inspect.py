@@ -13,6 +13,7 @@ from common.errors import ConfigError, RefusedError
 from deploy.commands.experiment import add_overrides, experiment_of
 from deploy.commands.frozen import quiet_libraries
 from deploy.commands.given import readable, shards_there
+from deploy.terminal import terminal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,7 +72,7 @@ def _command(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(found.to_json() | {"attention": attention(found), "refused": why}, indent=1))
     else:
-        _show(Console(), found)
+        _show(terminal(), found)
         if options.out:
             print(f"page with examples, to stay at the site: {options.out}")
         if experiment and not why:

@@ -211,13 +211,14 @@ def _right(rows: Sequence["Row"], classes: Sequence[str]) -> str:
 
 
 def _show(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from deploy.terminal import terminal
 
     table = Table()
     for name in head:
         table.add_column(name, justify="right" if name == "probability" else "left")
     for row in rows:
         table.add_row(*map(Text, row))
-    Console().print(table)
+    terminal().print(table)

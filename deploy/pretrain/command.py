@@ -8,7 +8,6 @@ fedmosaic pretrain birds-vit --out DIR         about ten minutes on one core
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.progress import Progress
 
 from common.errors import ConfigError
@@ -16,6 +15,7 @@ from deploy.pretrain.coca import train_coca
 from deploy.pretrain.corpus import make_corpus
 from deploy.pretrain.diffusion import train_autoencoder, train_diffusion
 from deploy.pretrain.vit import train_vit
+from deploy.terminal import terminal
 
 CORPUS, FEWEST = 30_000, 160
 """Birds, and how many are drawn for the least effort: a batch."""
@@ -32,7 +32,7 @@ def pretrain(model: str, out: Path, seed: int, effort: float) -> None:
     if out.exists():
         raise ConfigError("--out", [f"{out} exists: a training never overwrites another"])
     torch.set_num_threads(1)  # the same numbers on every machine of a kind
-    console = Console()
+    console = terminal()
     birds = max(FEWEST, round(CORPUS * effort))
     console.print(f"drawing {birds} birds")
     corpus = make_corpus(birds, seed)

@@ -6,8 +6,8 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from common.build import deterministic
 from common.component import unknown
@@ -19,6 +19,7 @@ from deploy.bench.speed.features import Features
 from deploy.bench.speed.measurement import Measurement, Row, row
 from deploy.bench.speed.memory import Memory
 from deploy.bench.speed.rounds import EmptyRound, LargeRound
+from deploy.terminal import terminal
 
 MEASUREMENTS: tuple[type[Measurement], ...] = (EmptyRound, LargeRound, Memory, Features, CKA, Clients, Bytes)
 
@@ -34,7 +35,7 @@ def run(only: list[str] | None, repeats: int, out: Path | None) -> list[Row]:
     if repeats < 1:
         raise ConfigError("bench speed", [f"--repeats must be at least 1, not {repeats}"])
     deterministic()
-    console, rows = Console(), []
+    console, rows = terminal(), []
     for kind in MEASUREMENTS:
         if only is None or kind.name in only:
             console.print(f"measuring {kind.name}: {kind.what}", highlight=False)
@@ -61,7 +62,7 @@ def table(rows: Iterable[Row]) -> Table:
         figures = [line.stock, line.bare, line.ours, line.ratio, line.spread]
         numbers = ["" if value is None else f"{value:.3g}" for value in figures]
         goal = f"{line.ratio_of} {line.goal}"
-        shown.add_row(line.what, line.unit, *numbers, goal, "yes" if line.met else "[red]no[/red]")
+        shown.add_row(line.what, line.unit, *numbers, goal, "yes" if line.met else Text("no", style="red"))
     return shown
 
 
