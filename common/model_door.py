@@ -81,7 +81,7 @@ def pipeline(folder: Path, device: str) -> Any:
     Raises ModelError.
     """
     check(folder)
-    _check_pipeline(folder)
+    check_pipeline(folder)
     from diffusers import DiffusionPipeline
 
     options = {"dtype": _dtype(device), "use_safetensors": True, "low_cpu_mem_usage": False, "local_files_only": True}
@@ -104,7 +104,7 @@ def open_clip_model(folder: Path, device: str) -> tuple[Any, Any, Any]:
         raise ModelError(f"{folder}: there is no {WEIGHTS}")
     import open_clip
 
-    _check_open_clip(folder, config)
+    check_open_clip(folder, config)
     where = f"local-dir:{folder}"
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(where, device=device)
@@ -171,7 +171,7 @@ def _settings(path: Path) -> Iterator[tuple[str, Any]]:
             left += value.values() if isinstance(value, dict) else value
 
 
-def _check_open_clip(folder: Path, config: Mapping[str, Any]) -> None:
+def check_open_clip(folder: Path, config: Mapping[str, Any]) -> None:
     """Raises ModelError for settings that open_clip's own architectures do not have, or that name files."""
     from open_clip.coca_model import MultimodalCfg
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg
@@ -184,14 +184,17 @@ def _check_open_clip(folder: Path, config: Mapping[str, Any]) -> None:
             raise ModelError(f"{folder / CONFIG}: {section} is no mapping")
         if unknown := sorted(given.keys() - fields):
             raise ModelError(f"{folder / CONFIG}: {section}: unknown settings {unknown}")
-        if unknown := sorted((given.get("tokenizer_kwargs") or {}).keys() - TOKENIZER):
+        options = given.get("tokenizer_kwargs") or {}
+        if not isinstance(options, dict):
+            raise ModelError(f"{folder / CONFIG}: {section}.tokenizer_kwargs is no mapping")
+        if unknown := sorted(options.keys() - TOKENIZER):
             raise ModelError(f"{folder / CONFIG}: {section}.tokenizer_kwargs: {unknown} may not be set by a model")
         name = given.get("timm_model_name")
         if name and not (isinstance(name, str) and TIMM_NAME.fullmatch(name)):
             raise ModelError(f"{folder / CONFIG}: {section}.timm_model_name {name!r} is no name of an architecture")
 
 
-def _check_pipeline(folder: Path) -> None:
+def check_pipeline(folder: Path) -> None:
     """Raises ModelError for a pipeline that is not made of classes of the two libraries."""
     path = folder / "model_index.json"
     try:
@@ -202,7 +205,7 @@ def _check_pipeline(folder: Path) -> None:
     if not isinstance(kind, str) or not kind.isidentifier():
         raise ModelError(f"{path}: _class_name {kind!r} is no pipeline of diffusers")
     for part in named:
-        if part and part[0] is not None and part[0] not in PARTS:
+        if part and part[0] is not None and not (isinstance(part[0], str) and part[0] in PARTS):
             raise ModelError(f"{path}: {part[0]!r} is not a library that parts of a pipeline come from")
 
 

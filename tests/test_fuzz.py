@@ -1,12 +1,15 @@
 """Whatever a file or a message holds is accepted or refused with an error of our own, and nothing else.
 
-Inputs are valid ones that were damaged, so that they get past the first check. 12,200 of them.
+Inputs are valid ones that were damaged, so that they get past the first check. 14,500 of them; as many times more as
+$FEDMOSAIC_FUZZ says: `make fuzz` tries 58,000.
 """
 
 import copy
 import io
 import json
+import os
 import re
+import resource
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -17,12 +20,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
 from conftest import RAW, ROOT, experiment
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors.torch import save
 
 from client.policy import read_policy
@@ -31,9 +36,12 @@ from client.site_state import SiteState
 from common import wire
 from common.config import from_json, override, parse
 from common.data.completed import LINES, find_completed, folder_of
+from common.data.media import encode_array, read
 from common.data.shard import Shard
 from common.errors import FedmosaicError, PolicyError
 from common.metrics import figures, merge
+from common.model_door import check, check_open_clip, check_pipeline, open_clip_config
+from common.model_lock import read_lock
 from common.types import Site
 from common.yaml_file import parse_yaml
 from deploy.clientapp import check_fab
@@ -43,19 +51,29 @@ from server.replies import read_introduction, read_training_reply
 CONFIGS = [path.read_bytes() for path in sorted((ROOT / "configs").glob("*.yaml"))]
 POLICY = (ROOT / "deploy" / "site.yaml").read_bytes()
 SEEDS = st.integers(0, 2**32 - 1)
+TIMES = int(os.environ.get("FEDMOSAIC_FUZZ", "1"))
+MOST_MEMORY = 2_500_000
+"""Kilobytes that the process may ever take, whatever it is given; torch and its kin take a third of it."""
 
 
 def inputs(count: int) -> Callable[[Any], Any]:
     """Run a test on `count` seeds, always the same."""
-    quick = settings(max_examples=count, derandomize=True, deadline=None, database=None,
+    quick = settings(max_examples=count * TIMES, derandomize=True, deadline=None, database=None,
                      suppress_health_check=[HealthCheck.too_slow])  # fmt: skip
     return lambda test: quick(given(SEEDS)(test))
 
 
 def test_there_are_at_least_ten_thousand_inputs() -> None:
     counts = [int(number) for number in re.findall(r"^@inputs\((\d+)\)", Path(__file__).read_text(), re.MULTILINE)]
-    assert sum(counts) == 12_200 >= 10_000
-    assert "12,200" in str(__doc__)
+    assert sum(counts) == 14_500 >= 10_000
+    assert 4 * sum(counts) > 50_000 and "14,500" in str(__doc__) and "58,000" in str(__doc__)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _memory() -> Iterator[None]:
+    """No input makes the process take what it should not."""
+    yield
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < MOST_MEMORY
 
 
 # fmt: off
@@ -368,6 +386,65 @@ def test_apps(seed: int) -> None:
     with suppress(FedmosaicError):
         check_fab(damaged(APP, Random(seed)))
         raise AssertionError("an app without most of its code was accepted")
+
+
+def media() -> dict[str, bytes]:
+    """A small file of each kind that is read."""
+    pixels = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
+    files = {}
+    for ending, kind in (("png", "PNG"), ("jpg", "JPEG"), ("bmp", "BMP"), ("webp", "WEBP"), ("gif", "GIF")):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, format=kind)
+        files[ending] = buffer.getvalue()
+    sound = np.sin(np.arange(400) / 5).astype(np.float32)
+    for ending, kind in (("wav", "WAV"), ("flac", "FLAC"), ("ogg", "OGG"), ("aiff", "AIFF")):
+        buffer = io.BytesIO()
+        soundfile.write(buffer, sound, 8000, format=kind)
+        files[ending] = buffer.getvalue()
+    return {**files, "npy": encode_array(np.ones((5, 3), np.float32)), "txt": b"a blue bird, singing"}
+
+
+MEDIA = media()
+
+
+@inputs(1800)
+def test_media_files(folder: Path, seed: int) -> None:
+    random = Random(seed)
+    ending = random.choice(list(MEDIA))
+    content = damaged(MEDIA[random.choice([ending, ending, ending, *MEDIA])], random)
+    path = folder / f"file.{ending}"
+    path.write_bytes(content)
+    with suppress(ValueError):
+        read(path)
+
+
+MODEL_FILES = {
+    "open_clip_config.json": json.dumps({"model_cfg": {
+        "embed_dim": 12, "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "hf_tokenizer_name": "."}}}),
+    "config.json": json.dumps({"model_type": "bert", "hidden_size": 16, "architectures": ["BertModel"]}),
+    "tokenizer_config.json": json.dumps({"tokenizer_class": "BertTokenizer", "model_max_length": 16}),
+    "model_index.json": json.dumps({"_class_name": "StableDiffusionPipeline", "vae": ["diffusers", "AutoencoderKL"],
+                                    "text_encoder": ["transformers", "CLIPTextModel"]}),
+    "models.lock.json": json.dumps({"m": {"revision": "a" * 40, "fingerprint": "b" * 16}}),
+}  # fmt: skip
+
+
+@inputs(500)
+def test_model_folders(folder: Path, seed: int) -> None:
+    random = Random(seed)
+    spoiled = random.choice(list(MODEL_FILES))
+    for name, text in MODEL_FILES.items():
+        content = json.dumps(changed(json.loads(text), random)) if name == spoiled and seed % 2 else text
+        data = (
+            damaged(content.encode(), random)
+            if name == spoiled and not seed % 2
+            else content.encode("utf-8", "replace")
+        )
+        (folder / name).write_bytes(data)
+    for look in (check, lambda one: check_open_clip(one, open_clip_config(one)), check_pipeline, read_lock):
+        with suppress(FedmosaicError):
+            look(folder)
 
 
 def test_an_alias_that_stands_for_more_than_memory_holds_is_refused_at_once() -> None:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,10 @@ def read_array(path: Path) -> NDArray[Any]:
         version = np.lib.format.read_magic(file)
         if version not in HEADERS:
             raise ValueError(f"a .npy file of version {version}")
-        shape, _, dtype = HEADERS[version](file)
+        try:
+            shape, _, dtype = HEADERS[version](file)
+        except (SyntaxError, TokenError, TypeError, KeyError, RecursionError) as error:  # the header is Python's text
+            raise ValueError(f"its header cannot be read: {error}") from None
         size, there = math.prod(shape) * dtype.itemsize, path.stat().st_size - file.tell()
         if size > there:
             raise ValueError(f"its header promises {size} bytes, and {there} are there")
