@@ -151,6 +151,7 @@ def make_site(store: Store, folder: Path, site: str, index: int, certs: Path) ->
     shutil.copy(certs / "ca.crt", own / "certs")
     shutil.copy(certs / f"{site}.key", own / "certs")
     shutil.copy(ROOT / "deploy" / "site.yaml", own / "site")
+    (own / "certs" / "superexec.secret").write_bytes(os.urandom(32))
     shutil.copytree(folder / "shards" / f"client-{index}", own / "shard")
     variables = {"HOST_USER": "10001:10001", "SITE": site, "SUPERLINK": "superlink:9092"}
     joined = {"outside": "server-default"}  # the networks between hosts

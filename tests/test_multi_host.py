@@ -222,6 +222,7 @@ def test_the_services_of_the_compose_files_make_a_federation(containers: list[Ho
         for folder in ("site", "models"):
             (supernode.folder / folder).mkdir()
         (supernode.folder / "site" / "site.yaml").write_text("{}\n")
+        (supernode.folder / "certs" / "superexec.secret").write_bytes(b"between the two of " + name.encode())
         variables = {"HOST_USER": "0:0", "SITE": name, "SUPERLINK": f"{NAME}:9092"}
         at_site = services(ROOT / "deploy" / "compose.client.yaml", variables)
         start(at_site["supernode"], supernode, processes, f"supernode-{name}")
