@@ -90,11 +90,16 @@ class Site:
                 request = read_request(message, training=True)
                 return self._leave(*self.train_round(request, message))
         except ChangedError as error:
-            return refusal(self._name or self.folder.name, str(error), introduce=True)
+            return refusal(self._called, str(error), introduce=True)
         except Exception as error:
             if isinstance(error, FedmosaicError) or not self._policy.metrics:
-                return refusal(self._name or self.folder.name, self._policy.reason(error, self._touched))
+                return refusal(self._called, self._policy.reason(error, self._touched))
             raise
+
+    @property
+    def _called(self) -> str:
+        """The site's name, as far as it is known: of a shard that cannot be opened, its folder's."""
+        return self._name or (self._read[1].info.site if self._read else self.folder.name)
 
     def _leave(self, said: Mapping[str, Any], trained: Trained | None = None) -> RecordDict:
         """The reply, as far as the policy lets it go: the one place that anything leaves the site from."""

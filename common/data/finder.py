@@ -80,10 +80,19 @@ class Finder:
 
 
 def reason(error: Exception, value: Value) -> str:
-    """Why a value cannot be had, without the name of its file, so that equal reasons are counted together."""
+    """Why a value cannot be had, without the name of its file: equal reasons are counted together, and it leaves the
+    site."""
     kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-    name = value.source.name if isinstance(value.source, Path) else ""
-    return (kind + str(error).removeprefix(f"{name}: "))[:LONGEST]
+    return (kind + _nameless(str(error), value.source))[:LONGEST]
+
+
+def _nameless(said: str, source: str | Path) -> str:
+    if not isinstance(source, Path):
+        return said
+    said = said.removeprefix(f"{source.name}: ").replace(f" file {source.name!r}", " file")
+    for name in (str(source), source.name, source.stem):
+        said = said.replace(repr(name), "the file").replace(name, "the file") if len(name) > 1 else said
+    return said
 
 
 def extent(raw: Raw) -> tuple[float, float]:
