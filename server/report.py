@@ -288,7 +288,7 @@ def site_table(run: Run) -> str:
     rows = [site_row(run, name, found[name]) for name in sorted(found, key=natural)]
     if not rows:
         return f'<p class="empty">No site {"takes part yet" if run.live else "took part"}.</p>'
-    head = ["Site", "Status", "Modalities", "Examples", "Unreadable", "Validation accuracy", "Rounds"]
+    head = ["Site", "Status", "Modalities", "Examples", "Unreadable", "Validation", "Rounds"]
     return table([*head, "Sent", "Received"], rows, range(3, 9))
 
 
@@ -303,8 +303,8 @@ def site_row(run: Run, name: str, standing: Standing) -> list[str]:
         text(name),
         status(standing, about),
         " ".join(modality_chip(run, modality) for modality in own) or NONE,
-        f"{amount(about.get('num_examples')):,.0f}",
-        unreadable(about),
+        f"{amount(about['num_examples']):,.0f}" if "num_examples" in about else NONE,
+        unreadable(about) if about else NONE,
         percent(measured),
         str(len(joined)),
         human(sum(amount(line.get("bytes_up")) for line in joined)),
