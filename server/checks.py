@@ -4,7 +4,7 @@ import torch
 
 from common.blocks import Params
 from common.config import Federation
-from common.errors import WireError
+from common.errors import DIVERGED, WireError
 from common.privacy import norm
 from common.types import Update
 
@@ -24,6 +24,6 @@ def check_norm(update: Update, received: Params, settings: Federation, usual: fl
     if ratio is not None and length > ratio * (reference := max(usual, norm(received))):
         raise WireError(
             f"the update has norm {length:.6g}, more than {ratio:g} times {reference:.6g}, that of the model or of the "
-            "usual update (federation.max_update_ratio)"
+            f"usual update (federation.max_update_ratio): {DIVERGED} there, and a lower train.lr may help, or it is forged"
         )
     return length

@@ -85,8 +85,8 @@ class Lab:
     def run(self, name: str, *more: str, **federation: Any) -> subprocess.CompletedProcess[str]:
         return self.fedmosaic("run", self.config(name, **federation), *self.where, *more)
 
-    def start_run(self, name: str, *more: str) -> subprocess.Popen[str]:
-        command = [executable("fedmosaic"), "run", str(self.config(name)), *map(str, self.where), *more]
+    def start_run(self, name: str, *more: str, **federation: Any) -> subprocess.Popen[str]:
+        command = [executable("fedmosaic"), "run", str(self.config(name, **federation)), *map(str, self.where), *more]
         output: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         self.runs.append(subprocess.Popen(command, cwd=self.folder, **output))
         return self.runs[-1]
@@ -230,7 +230,7 @@ def test_a_straggler_does_not_hold_up_later_rounds(lab: Lab) -> None:
 
 def test_a_killed_supernode_that_is_restarted_with_its_key_goes_on(lab: Lab, smooth: dict[str, torch.Tensor]) -> None:
     lab.order({})
-    running = lab.start_run("node-killed")
+    running = lab.start_run("node-killed", min_replies=3)
     lab.wait_for_round("node-killed", 1)
     lab.kill("flower-supernode", "certs/b.key")
     lab.start_node("b")
@@ -240,11 +240,22 @@ def test_a_killed_supernode_that_is_restarted_with_its_key_goes_on(lab: Lab, smo
     assert lab.summary("node-killed")["missing"] == {}
 
 
+def test_a_killed_supernode_costs_the_others_nothing(lab: Lab) -> None:
+    lab.order({})
+    running = lab.start_run("node-lost")
+    lab.wait_for_round("node-lost", 1)
+    lab.kill("flower-supernode", "certs/b.key")
+    said, _ = running.communicate(timeout=600)
+    assert running.returncode == 0, said
+    assert set(lab.summary("node-lost")["missing"]) == {"b"} and "missing since round" in said
+    lab.start_node("b")
+
+
 def test_a_killed_superlink_is_restarted_and_the_run_resumed(lab: Lab, smooth: dict[str, torch.Tensor]) -> None:
     lab.order({})
     running = lab.start_run("link-killed")
     lab.wait_for_round("link-killed", 2)
-    lab.kill("flower-superlink")
+    lab.kill("deploy.control superlink")
     said, _ = running.communicate(timeout=600)
     assert running.returncode == 1
     assert "--resume" in said and "Traceback" not in said
