@@ -24,6 +24,7 @@ def check_norm(update: Update, received: Params, settings: Federation, usual: fl
     if ratio is not None and length > ratio * (reference := max(usual, norm(received))):
         raise WireError(
             f"the update has norm {length:.6g}, more than {ratio:g} times {reference:.6g}, that of the model or of the "
-            f"usual update (federation.max_update_ratio): {DIVERGED} there, and a lower train.lr may help, or it is forged"
+            f"usual update (federation.max_update_ratio): {DIVERGED} there, where a lower train.lr may help, or it is "
+            "forged"
         )
     return length
