@@ -27,6 +27,10 @@ HEADER = "x-fedmosaic-operator"
 PATHS = "/v1/control/"
 """What Flower's control API begins with; the tasks of runs have another, and tokens of their own."""
 TOKEN_BYTES = 32
+REFUSED = (
+    "the SuperLink asks for the operator's token: --operator-token FILE, or the environment variable "
+    f"{VARIABLE}, names {TOKEN_FILE} of its --state; the given one is missing or another"
+)
 
 
 def make_token(path: Path) -> None:
@@ -61,7 +65,7 @@ class Guard:
             if not hmac.compare_digest(given, self._token):
                 from starlette.responses import PlainTextResponse
 
-                refused = PlainTextResponse("the operator's token is missing or another one", 401)
+                refused = PlainTextResponse(REFUSED, 401)
                 return await refused(scope, receive, send)
         return await self.app(scope, receive, send)
 

@@ -35,6 +35,8 @@ START_SECONDS = 60.0
 STATUS_EVERY_SECONDS = 15.0
 POLL_SECONDS = 0.2
 UNKNOWN, UNANSWERED_AT_MOST = "unknown", 4
+UNAUTHENTICATED = "Authentication failed"
+"""What Flower's command says when it was answered with 401; its advice, to log in, is no help here."""
 KEY_IN_USE = "[code: 23]"
 """How Flower begins its refusal of a public key that is registered already."""
 ENVIRONMENT = {
@@ -159,6 +161,8 @@ class FlowerCommand:
             text=True,
             cwd=self.env["FLWR_HOME"],
         )
+        if UNAUTHENTICATED in done.stdout + done.stderr:
+            return {"error-message": control.REFUSED}
         start = done.stdout.find("{")
         try:
             answer = json.loads(done.stdout[start:]) if start >= 0 else {}

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from common.errors import RunError
 from deploy.certs import make
-from deploy.control import HEADER, TOKEN_FILE, VARIABLE, Guard, make_token, read_token
+from deploy.control import HEADER, REFUSED, TOKEN_FILE, VARIABLE, Guard, make_token, read_token
 from deploy.engines import FlowerCommand, Link, executable
 from deploy.processes import Processes, free_ports, wait_for_port
 
@@ -88,7 +88,7 @@ def test_a_user_without_the_token_neither_starts_nor_sees_runs(superlink: int, t
         refused = FlowerCommand(
             tmp_path / f"w{len(wrong)}", Link(f"127.0.0.1:{superlink}", ca, wrong), dict(os.environ)
         )
-        assert not refused._call("supernode", "list", "fedmosaic", "--format", "json").get("success")
+        assert refused._call("supernode", "list", "fedmosaic", "--format", "json") == {"error-message": REFUSED}
     for path in ("start-run", "list-runs", "register-node"):
         with httpx.Client(verify=False) as client:
             assert client.post(f"https://127.0.0.1:{superlink}/v1/control/{path}", content=b"").status_code == 401
