@@ -7,6 +7,7 @@ enforced: `client/site.py`.
 import json
 import logging
 import math
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from common.blocks import Params, is_variance
 from common.component import Options
 from common.config import ModalityName, messages
 from common.data.shard import Shard
-from common.errors import ConfigError, FedmosaicError, PolicyError, WireError
+from common.errors import ConfigError, FedmosaicError, PolicyError, ShardError, WireError
 from common.yaml_file import read_yaml
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ LABEL_COUNTS = ("validation",)
 """Tallies are counts by class."""
 HARMLESS = (PolicyError, WireError, ConfigError)
 """Errors that, before an example is touched, are about the policy or about what the server sent."""
+LINE = re.compile(r"\s*- line \d+:")
+"""Begins what is said of a line of a shard's metadata."""
 KEPT = "the site's log says why; its policy keeps the reason (metrics)"
 """The one text of all refusals that may depend on an example: their kind, too, would tell of it."""
 
@@ -182,13 +185,21 @@ class Policy(Options):
         """What may leave of an error's words; all of them stand in the node's log. touched: whether the message may
         have reached an example."""
         if self.metrics or (isinstance(error, HARMLESS) and not touched):
-            return f"{type(error).__name__}: {error}"
+            return f"{type(error).__name__}: {without_lines(str(error)) if isinstance(error, ShardError) else error}"
         log.error("kept from the server: %s", error, exc_info=not isinstance(error, FedmosaicError))
         return f"{PolicyError.__name__}: {KEPT}"
 
     def _state(self) -> SiteState:
         assert self.state is not None
         return SiteState(self.state)
+
+
+def without_lines(said: str) -> str:
+    """What is wrong with a shard, without what stands in single lines of it: labels, ids, names of files."""
+    lines = said.splitlines()
+    kept = [line for line in lines if not LINE.match(line)]
+    hidden = len(lines) - len(kept)
+    return "\n".join([*kept, *([f"  - mistakes in {hidden} lines, which the site's log names"] if hidden else [])])
 
 
 def read_policy(path: Path | None) -> Policy:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from typing import Annotated
 
 from flwr.app import Message
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
@@ -16,7 +17,7 @@ class _Asked(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
     experiment: str
-    round: PositiveInt | None = None
+    round: Annotated[PositiveInt, Field(le=10**9)] | None = None
     modalities: list[Modality] = Field(default_factory=list)
 
 

@@ -93,7 +93,9 @@ class Site:
             return refusal(self._called, str(error), introduce=True)
         except Exception as error:
             if isinstance(error, FedmosaicError) or not self._policy.metrics:
-                return refusal(self._called, self._policy.reason(error, self._touched))
+                log.warning("refused: %s", error)
+                said = self._policy.reason(error, self._touched).replace(str(self.folder), self.folder.name)
+                return refusal(self._called, said)
             raise
 
     @property

@@ -5,15 +5,19 @@ from typing import Any
 
 from flwr.app import RecordDict
 
+from common.printable import of_others
 from common.units import human
+
+LONGEST = 100
+"""Characters of what a server sent, in a line."""
 
 
 def in_words(asked: RecordDict, reply: RecordDict, seconds: float) -> str:
     """What was asked, what was answered, and how long that took."""
     wanted, said = _body(asked), _body(reply)
     experiment = _experiment(wanted)
-    name, rounds = experiment.get("name", "?"), experiment.get("federation", {}).get("rounds", "?")
-    number = wanted.get("round")
+    told = (experiment.get("name", "?"), experiment.get("federation", {}).get("rounds", "?"), wanted.get("round"))
+    name, rounds, number = (one if one is None else of_others(str(one), LONGEST) for one in told)
     what = f"round {number} of {rounds}" if number else f"a run of {name} begins"
     if "error" in said:
         return f"{what}: refused: {said['error']}"

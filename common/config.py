@@ -206,8 +206,8 @@ class Federation(Options):
     says it has (None: for as many as it says)."""
     collapse: float | None = Field(0.5, gt=0, lt=1)
     """A round's mean is not taken, and the run goes on from the model before, when its accuracy with all modalities is
-    below this share of that model's, and clearly so (None: every mean is taken). Measured on the test shard, else on
-    the validation examples of the same sites."""
+    below this share of the best so far, and clearly so (None: every mean is taken). Measured on the test shard, else
+    by the sites on their validation examples, of which most must see it."""
     optimizer: Annotated[ServerOptimizer, Field(discriminator="name")] | None = None
     """Of the server, on top of the strategy's mean (None: the mean is the new model)."""
 

@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt
+
+from common.printable import printable
 
 NAMED, LONGEST = 5, 300
 """Different reasons and forms that are told, the most frequent ones, and characters of one."""
 Count = Annotated[NonNegativeInt, Field(le=10**12)]
-Told = Annotated[dict[Annotated[str, Field(max_length=LONGEST)], Count], Field(max_length=NAMED)]
+Words = Annotated[str, Field(max_length=LONGEST), AfterValidator(printable)]
+Told = Annotated[dict[Words, Count], Field(max_length=NAMED)]
 
 
 class Findings(BaseModel):

@@ -12,8 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from common.errors import ModelError
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
@@ -28,8 +26,7 @@ ELSEWHERE = {"base_model_name_or_path", "hf_model_name", "timm_model_pretrained"
 TOKENIZER = {"clean", "strip_sep_token", "language"}
 """Of an open_clip tokenizer's options those that name no file and no code."""
 TIMM_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")
-FAULTS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, SafetensorError)
-"""What libraries raise for a folder that is not what they expect."""
+INDEX, PIPELINE = ".index.json", "model_index.json"
 POOLER = "pooler"
 PARTS = {"diffusers", "transformers"}
 """Libraries that the parts of a pipeline may be classes of."""
@@ -46,7 +43,7 @@ def text_model(folder: Path) -> tuple[Any, Any]:
     try:
         model, found = AutoModel.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **SEALED)
         tokenizer = AutoTokenizer.from_pretrained(folder, **SEALED)
-    except FAULTS as error:
+    except Exception as error:  # nothing but a library's code runs here
         raise _unfit(folder, "a text encoder of transformers", error) from error
     if lacking := {name.split(".")[0] for name in found["missing_keys"]}:
         if lacking != {POOLER}:
@@ -68,7 +65,7 @@ def blip2(folder: Path, device: str) -> tuple[Any, Any]:
             folder, dtype=_dtype(device), use_safetensors=True, output_loading_info=True, **SEALED
         )
         processor = AutoProcessor.from_pretrained(folder, **SEALED)
-    except FAULTS as error:
+    except Exception as error:  # nothing but a library's code runs here
         raise _unfit(folder, "a BLIP-2 model", error) from error
     if found["missing_keys"]:
         raise _incomplete(folder, found["missing_keys"])
@@ -87,8 +84,9 @@ def pipeline(folder: Path, device: str) -> Any:
     options = {"dtype": _dtype(device), "use_safetensors": True, "low_cpu_mem_usage": False, "local_files_only": True}
     try:
         made = DiffusionPipeline.from_pretrained(folder, **options)
-    except FAULTS as error:
+    except Exception as error:  # nothing but a library's code runs here
         raise _unfit(folder, "a pipeline of diffusers", error) from error
+    _check_parts(folder, made.components)
     made.set_progress_bar_config(disable=True)
     return made.to(device)
 
@@ -109,7 +107,7 @@ def open_clip_model(folder: Path, device: str) -> tuple[Any, Any, Any]:
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(where, device=device)
         tokenizer = open_clip.get_tokenizer(where)
-    except FAULTS as error:
+    except Exception as error:  # nothing but a library's code runs here
         raise _unfit(folder, "a model that open_clip can load", error) from error
     return model.eval().requires_grad_(False), preprocess, tokenizer
 
@@ -139,12 +137,29 @@ def check(folder: Path) -> None:
     if (folder / "adapter_config.json").exists():
         raise ModelError(f"{folder}: adapter_config.json: an adapter's weights belong to a model that is not here")
     for path in sorted(folder.rglob("*.json")):
-        if path.name not in VOCABULARIES:
+        if path.name.endswith(INDEX):
+            _check_index(path)
+        elif path.name == PIPELINE and path.parent != folder:
+            raise ModelError(f"{path}: a pipeline inside of a model")
+        elif path.name not in VOCABULARIES:
             for key, value in _settings(path):
                 if value and key in CODE:
                     raise ModelError(f"{path}: {key} names code, and no model's code is run here")
                 if value and key in ELSEWHERE:
                     raise ModelError(f"{path}: {key} names weights that are not in the folder, and nothing is fetched")
+
+
+def _check_index(path: Path) -> None:
+    """Raises ModelError when the parts of a model's weights are anything but safetensors files beside their index: by
+    other endings they would be unpickled, and by other paths read from anywhere."""
+    try:
+        parts = json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()
+        names = {str(name) for name in parts}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from None
+    for name in names:
+        if Path(name).name != name or not name.endswith(".safetensors") or not (path.parent / name).is_file():
+            raise ModelError(f"{path}: {name!r} is no safetensors file beside it")
 
 
 def seal() -> None:
@@ -158,7 +173,7 @@ def seal() -> None:
 def _settings(path: Path) -> Iterator[tuple[str, Any]]:
     """Every key of a JSON file with its value, however deep."""
     if path.stat().st_size > LARGEST:
-        return  # an index or a vocabulary: settings are small
+        raise ModelError(f"{path}: settings of more than {LARGEST >> 20} MiB")
     try:
         left = [json.loads(path.read_text(encoding="utf-8"))]
     except (ValueError, RecursionError) as error:
@@ -192,6 +207,27 @@ def check_open_clip(folder: Path, config: Mapping[str, Any]) -> None:
         name = given.get("timm_model_name")
         if name and not (isinstance(name, str) and TIMM_NAME.fullmatch(name)):
             raise ModelError(f"{folder / CONFIG}: {section}.timm_model_name {name!r} is no name of an architecture")
+
+
+def _check_parts(folder: Path, parts: Mapping[str, Any]) -> None:
+    """Raises ModelError when weights of a pipeline's part are not in its files: they would be random."""
+    from safetensors import safe_open
+
+    for name, part in parts.items():
+        if not hasattr(part, "state_dict") or not (files := list((folder / name).glob("*.safetensors"))):
+            continue
+        there: set[str] = set()
+        for file in files:
+            with safe_open(file, "pt") as opened:
+                there |= set(opened.keys())
+        # Libraries rename what is outside; the last three parts of a name stay.
+        lacking = {key for key in part.state_dict() if _tail(key) not in set(map(_tail, there))}
+        if lacking or len(there) < len({value.data_ptr() for value in part.state_dict().values()}):
+            raise _incomplete(folder / name, lacking or {"one of several of a name"})
+
+
+def _tail(name: str) -> str:
+    return ".".join(name.split(".")[-3:])
 
 
 def check_pipeline(folder: Path) -> None:

@@ -21,7 +21,7 @@ import inspect
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -71,15 +71,23 @@ def main() -> None:
     """`flower-supernode`, with the options of Flower's."""
     if file := os.environ.get(FLOWER_LOG):
         explain_what_follows(None if file == "-" else Path(file))
-    if options := os.environ.get(superexec.VARIABLE):
-        superexec.start(options.split("\n"))
     command = importlib.import_module("flwr.supernode.cli.flower_supernode")
+    if options := os.environ.get(superexec.VARIABLE):
+        start_api = command._start_supernode_http_api
+        command.__dict__["_start_supernode_http_api"] = partial(_with_superexec, start_api, options.split("\n"))
     flower = importlib.import_module("flwr.supernode.start_client_internal")
     if mistake := unlike(flower):
         print(f"fedmosaic: this Flower is another one ({mistake}): its SuperNode's own waits hold", file=sys.stderr)
     else:
         narrow(flower)
     sys.exit(command.flower_supernode())
+
+
+def _with_superexec(start_api: Callable[..., Any], options: Sequence[str], *given: Any) -> Any:
+    """Start the SuperExec when this process has its port: whoever had it before could give it forged tasks."""
+    started = start_api(*given)
+    superexec.start(options)
+    return started
 
 
 def narrow(flower: ModuleType) -> None:

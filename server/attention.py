@@ -67,15 +67,17 @@ def alike(names: Sequence[str]) -> Iterable[str]:
 
 def unlike(given: Sequence[str], wanted: Sequence[str]) -> str:
     """How one list of class names differs from another, e.g. "'Cat' instead of 'cat'"; a few names at most."""
-    lacking = [name for name in wanted if name not in set(given)]
-    besides = [name for name in given if name not in set(wanted)]
+    here, there = set(given), set(wanted)
+    lacking = [name for name in wanted if name not in here]
+    besides = [name for name in given if name not in there]
     if not lacking and not besides:
         return "the same names in another order"
     near = {folded(name): name for name in lacking}
     swapped = [(name, near[folded(name)]) for name in besides if folded(name) in near]
     said = [f"{name!r} instead of {meant!r}" for name, meant in swapped[:LISTED]]
-    left = [name for name in lacking if name not in {meant for _, meant in swapped}]
-    more = [name for name in besides if name not in {name for name, _ in swapped}]
+    found, taken = {name for name, _ in swapped}, {meant for _, meant in swapped}
+    left = [name for name in lacking if name not in taken]
+    more = [name for name in besides if name not in found]
     if len(swapped) > LISTED:
         said.append(f"{len(swapped) - LISTED} more of the kind")
     return ", ".join([*said, *_counted("without", left), *_counted("with", more)])

@@ -30,6 +30,7 @@ from server.waiting import Waiting
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.2
+TEST = "test"
 GOOD = "good/"
 """Begins the names of the last good model's tensors in a checkpoint."""
 
@@ -131,10 +132,10 @@ class Federation:
             "resumed": self.progress.resumed,
             "validation": {name: asdict(tally) for name, tally in tallies.items()},
             "usual_norm": self.strategy.usual_norm,
-            "good": {"accuracy": self.good.accuracy, "measured": self.good.measured},
+            "best": self.good.best,
         }
-        # With a test shard the last good model is the one that is saved.
-        good = {} if self.test else {f"{GOOD}{name}": value for name, value in self.good.params.items()}
+        # Copies: a model that was gone back to is saved twice, and tensors of a file must not share memory.
+        good = {f"{GOOD}{name}": value.clone() for name, value in self.good.instead(params).items()}
         return Checkpoint(number, params, {**self.strategy.state(), **good}, about)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
@@ -143,8 +144,8 @@ class Federation:
         good = {k.removeprefix(GOOD): v for k, v in checkpoint.strategy.items() if k.startswith(GOOD)}
         self.strategy.restore(state)
         self.strategy.usual_norm = about["usual_norm"]
-        self.good.params = checkpoint.params if self.test else good
-        self.good.accuracy, self.good.measured = about["good"]["accuracy"], tuple(about["good"]["measured"])
+        self.good.params, self.good.before = (checkpoint.params, good) if self.test else (good, {})
+        self.good.best = dict(about["best"])
         self.roster.restore(about["roster"])
         self.roster.classes = tuple(about["classes"])
         validation = {name: Tally(**counts) for name, counts in about["validation"].items()}
@@ -184,16 +185,16 @@ class Federation:
             roster.look(self.grid)
 
     def _round_from(self, number: int, params: Params) -> Params:
-        """The model after a round. Where sites reply and cannot train the model they are sent, which no test shard has
-        judged, the round is held again with the last good one.
+        """The model after a round. Where sites reply and cannot train the model they are sent, whatever its accuracy,
+        the round is held again with the good one before.
 
         Raises RunError.
         """
         try:
             return self._round(number, params)
         except RunError as error:
-            before = self.good.params
-            if not self.strategy.report.rejected or not before or before is params:
+            before = self.good.instead(params)
+            if not self.strategy.report.rejected or not before:
                 raise
             log.warning("%s", error)
             undone = f"the model of round {number - 1} could not be trained; the run went on from the model before"
@@ -233,12 +234,11 @@ class Federation:
         before, full = time.perf_counter(), subset_name(self.experiment.modalities)
         if self.test:
             test = self.test.evaluate(params)
-            if why := self.good.judge(params, test.get(full), ("test",)):
+            if why := self.good.judge(params, {TEST: test[full]} if full in test else {}):
                 params, test = self.good.params, self.progress.test or {}
             return Kept(params, test, why, time.perf_counter() - before)
-        report = self.strategy.report
-        sites = tuple(sorted(site for site, line in report.clients.items() if line["validation"]))
-        why = self.good.judge(received, report.validation.get(full), sites)
+        told = self.strategy.report.clients
+        why = self.good.judge(received, {s: d["validation"][full] for s, d in told.items() if full in d["validation"]})
         return Kept(self.good.params if why else params, {}, why, time.perf_counter() - before)
 
     def _client_lines(self) -> dict[str, Any]:

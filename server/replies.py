@@ -19,14 +19,15 @@ from pydantic import ValidationError as Invalid
 from common.errors import FedmosaicError, WireError
 from common.findings import Findings
 from common.metrics import Tally
-from common.modality import Modality, subset_name, subsets
+from common.modality import subset_name, subsets
 from common.printable import of_others
 from common.types import Site
 
 MOST = 1e12
 """No honest count or time is larger; sums over sites stay finite."""
-Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
-"""Without control characters: it is shown on terminals."""
+PLAIN = r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]*$"
+"""Without controls and without marks that turn the direction of writing: it is shown on terminals and pages."""
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN)]
 SOME, MANY = 200, 100_000
 """Entries of a mapping of figures, and of a list of classes."""
 Reason = Annotated[str, BeforeValidator(lambda said: of_others(said, 2000) if isinstance(said, str) else said)]
@@ -64,11 +65,11 @@ class Introduction(_Reply):
     """The answer to the query before the first round."""
 
     site: Name
-    modalities: Annotated[list[Annotated[Modality, Field(max_length=200)]], Field(max_length=SOME)]
+    modalities: Annotated[list[Name], Field(max_length=SOME)]
     classes: Annotated[list[Name], Field(max_length=MANY)]
     num_examples: Examples
-    findings: dict[Modality, Findings] = Field(default_factory=dict, max_length=SOME)
-    local_dp: Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
+    findings: dict[Name, Findings] = Field(default_factory=dict, max_length=SOME)
+    local_dp: Annotated[str, Field(max_length=200, pattern=PLAIN)] = ""
 
 
 class TrainingReply(_Reply):
@@ -78,7 +79,7 @@ class TrainingReply(_Reply):
     num_examples: Examples
     losses: dict[Name, Loss] = Field(default_factory=dict, max_length=SOME)
     validation: dict[Name, Tally] = Field(default_factory=dict, max_length=SOME)
-    unreadable: dict[Modality, Count] = Field(default_factory=dict, max_length=SOME)
+    unreadable: dict[Name, Count] = Field(default_factory=dict, max_length=SOME)
     seconds: dict[Name, Seconds] = Field(default_factory=dict, max_length=SOME)
 
 
@@ -91,6 +92,8 @@ def read_introduction(content: Mapping[str, Any]) -> Site | Refusal:
         return _read(Refusal, content)
     said = _read(Introduction, content)
     modalities, classes = frozenset(said.modalities), tuple(said.classes)
+    if other := said.findings.keys() - modalities:
+        raise WireError(f"malformed reply: findings of {min(other)}, which the site does not hold")
     return Site(said.site, modalities, classes, said.num_examples, said.findings, said.local_dp)
 
 
@@ -110,6 +113,8 @@ def read_training_reply(content: Mapping[str, Any], server_round: int, site: Sit
         raise WireError(
             f"trained on {reply.num_examples} examples, the site introduced itself with {site.num_examples}"
         )
+    if other := reply.unreadable.keys() - site.modalities:
+        raise WireError(f"malformed reply: unreadable values of {min(other)}, which the site does not hold")
     for subset, tally in reply.validation.items():
         if reason := _implausible(subset, tally, site):
             raise WireError(f"validation of {subset}: {reason}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from common.files import write_whole
 from common.modality import subset_name
-from common.printable import printable
+from common.printable import of_others, printable
 from common.units import human
 from server.attention import concerns, findings_of
 from server.report_drawing import Key, Plot
@@ -18,6 +18,8 @@ from server.stalled import Stalled, alarms
 from server.standing import TAKES_PART, Standing, spans, standings
 
 NONE = "–"
+LONGEST = 4000
+"""Characters of a reason."""
 
 
 def write_report(run_dir: Path) -> Path:
@@ -56,6 +58,11 @@ def text(value: Any) -> str:
     return escape(printable(value))
 
 
+def lines(value: Any) -> str:
+    """Lines that somebody else wrote, as HTML text."""
+    return escape(of_others(str(value), LONGEST))
+
+
 def percent(value: Any) -> str:
     """A share for people; a dash where it is unknown."""
     known = number(value)
@@ -74,7 +81,7 @@ def header(run: Run, name: Any) -> str:
     """Name, status, what was run, and the outcome in a sentence."""
     status = "running" if run.live else str(run.summary.get("status") or "unfinished")
     reason = run.summary.get("reason")
-    why = f'<div class="reason"><b>Why it stopped.</b> {escape(str(reason))}</div>' if reason else ""
+    why = f'<div class="reason"><b>Why it stopped.</b> {lines(reason)}</div>' if reason else ""
     done = f"{len(run.trained)} of {run.about['planned']}" if run.live else len(run.trained)
     facts = [
         ("Data set", run.about["dataset"]),
@@ -100,7 +107,7 @@ def attention(run: Run) -> str:
     found = concerns(mapping(run.told("sites")), [str(name) for name in run.classes])
     if not found:
         return ""
-    rows = "".join(f"<li>{f'<b>{text(one.site)}</b>: ' if one.site else ''}{escape(one.what)}</li>" for one in found)
+    rows = "".join(f"<li>{f'<b>{text(one.site)}</b>: ' if one.site else ''}{text(one.what)}</li>" for one in found)
     return f'<div class="reason" role="alert"><b>Look at the data.</b><ul>{rows}</ul></div>'
 
 
@@ -338,15 +345,15 @@ def trouble_table(run: Run) -> str:
         failed.setdefault((site, str(reason)), []).append(int(amount(run.summary.get("rounds"))) + 1)
     gone = {"refused": "refused", "missing": "missing now" if run.live else "missing at the end"}
     rows = [
-        (text(site), happened, escape(str(reason)))
+        (text(site), happened, lines(reason))
         for what, happened in gone.items()
         for site, reason in sorted(mapping(run.told(what)).items())
     ]
     rows += [
-        (text(site), f"failed in {spans(rounds)}", escape(reason)) for (site, reason), rounds in sorted(failed.items())
+        (text(site), f"failed in {spans(rounds)}", lines(reason)) for (site, reason), rounds in sorted(failed.items())
     ]
     rows += [
-        ("all", f"round {round_of(line)} not taken", escape(str(line["collapsed"])))
+        ("all", f"round {round_of(line)} not taken", lines(line["collapsed"]))
         for line in run.rounds
         if line.get("collapsed")
     ]

@@ -31,6 +31,8 @@ from server.uploads import uploads
 log = logging.getLogger(__name__)
 NAMED = 8
 """Sites that a sentence names at most."""
+LISTED = 10_000
+"""Sites that are refused or lost of which it is known why: the last ones, as names cost nothing."""
 INTRODUCTIONS = 3
 """How often in a row a node is asked that cannot answer, e.g. because its process is killed."""
 
@@ -53,7 +55,7 @@ class Roster:
         self.classes: tuple[str, ...] | None = None
         self._experiment = experiment
         self._online: dict[int, str] = {}
-        self._registered: dict[str, int] = {}
+        self._name_of: dict[int, str] = {}  # by node, also one that has left: the name its key was registered with
         self._node_of: dict[str, int] = {}
         self._asked: dict[str, int] = {}
         self._answered: dict[int, Site | None] = {}  # those not accepted; with the site, if only its name is taken
@@ -105,7 +107,7 @@ class Roster:
         """See who came and who left, ask those who came, hear what those who were asked have said. Does not wait."""
         nodes = list(grid.get_nodes())
         self._online = {node.node_id: bytes(node.public_key).hex() for node in nodes}
-        self._registered = {node.name: node.node_id for node in nodes if node.name}
+        self._name_of |= {node.node_id: node.name for node in nodes if node.name}
         self._forget()
         self._ask(grid)
         for node, site in sorted(self._hear(grid), key=lambda answer: (answer[1].name, answer[0])):
@@ -115,6 +117,8 @@ class Roster:
         """A free site cannot be sampled until it has introduced itself again."""
         site = self.free.pop(node)
         self.lost[site.name] = reason
+        while len(self.lost) > LISTED:
+            del self.lost[next(iter(self.lost))]
         log.warning("site %s: %s", site.name, reason)
 
     def state(self) -> dict[str, Any]:
@@ -179,9 +183,15 @@ class Roster:
             answer = Refusal(site=self._called(node), error=str(error))
         if isinstance(answer, Refusal):
             self._answered[node] = None
-            self._refuse(answer.site, answer.error)
+            self._refuse(self._refused_as(node, answer.site), answer.error)
             return None
         return answer
+
+    def _refused_as(self, node: int, name: str) -> str:
+        """How a node that calls itself by a name is listed: by that of another site only with its number."""
+        holder = self._node_of.get(name, node)
+        own = self._name_of.get(node, name)
+        return name if holder == node and own == name else f"{name} (node {node})"
 
     def _called(self, node: int) -> str:
         """The name of a node's site where it is known."""
@@ -196,13 +206,22 @@ class Roster:
             self._refuse(site.name, "it is none of federation.sites")
         elif not site.modalities <= set(self._experiment.modalities):
             self._refuse(site.name, f"it holds {sorted(site.modalities)}, unknown to the experiment")
-        elif self.keys.get(site.name, key) != key or self._registered.get(site.name, node) != node:
+        elif not self._may_be_called(node, key, site.name):
             self._refuse(f"{site.name} (node {node})", "this name belongs to another key")
         elif self._taken(site.name, node):
             self._answered[node] = site
             self._refuse(f"{site.name} (node {node})", "another site has this name")
         else:
             self._welcome(node, site)
+
+    def _may_be_called(self, node: int, key: str, name: str) -> bool:
+        """Whether a name is that of a node's key: the one it was registered with, else the one it first came with,
+        which nobody else's key had before."""
+        if registered := self._name_of.get(node):
+            return registered == name
+        if any(other == name for other in self._name_of.values()):
+            return False
+        return self.keys.get(name, key) == key and all(n == name for n, k in self.keys.items() if key and k == key)
 
     def _other_classes(self, site: Site) -> str:
         return f"its classes are not the federation's: {unlike(site.classes, self.classes or ())}"
@@ -227,6 +246,8 @@ class Roster:
         if self.refused.get(site) != reason:
             log.warning("site %s is refused: %s", site, reason)
         self.refused[site] = reason
+        while len(self.refused) > LISTED:
+            del self.refused[next(iter(self.refused))]
         self.lost.pop(site, None)
 
 

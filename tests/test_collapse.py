@@ -16,21 +16,38 @@ from server.collapse import LastGood
 from server.federation import Federation
 from server.record import RunFolder
 
-TEST = ("test",)
-
 
 def tally(correct: int, examples: int = 200, classes: int = 4) -> Tally:
     hits = [correct, *[0] * (classes - 1)]
     return Tally(hits, [examples, *[0] * (classes - 1)], hits, [0.0] * classes)
 
 
+FIRST, SECOND, THIRD = ({"w": torch.full((1,), float(i))} for i in range(3))
+
+
 def test_a_model_whose_accuracy_falls_far_is_not_taken() -> None:
     good = LastGood(0.5)
-    first, second = {"w": torch.zeros(1)}, {"w": torch.ones(1)}
-    assert good.judge(first, tally(160), TEST) == ""
-    assert "from 80.0% to 35.0%" in good.judge(second, tally(70), TEST)
-    assert good.params is first
-    assert good.judge(second, tally(90), TEST) == "" and good.params is second
+    assert good.judge(FIRST, {"test": tally(160)}) == ""
+    assert "from 80.0% to 35.0%" in good.judge(SECOND, {"test": tally(70)})
+    assert good.params is FIRST and good.instead(SECOND) is FIRST
+    assert good.judge(SECOND, {"test": tally(90)}) == "" and good.params is SECOND
+    assert good.instead(SECOND) is FIRST
+
+
+def test_accuracy_is_held_against_the_best_so_far() -> None:
+    good = LastGood(0.5)
+    said = [bool(good.judge({"w": torch.ones(1)}, {"test": tally(c)})) for c in (160, 120, 85, 70, 55)]
+    assert said == [False, False, False, True, True]  # no step is a fall to less than half of the one before
+
+
+def test_one_site_undoes_no_round_and_hides_no_collapse() -> None:
+    good = LastGood(0.5)
+    liar = tally(10**12, 10**12)
+    good.judge(FIRST, {"a": tally(150), "b": tally(150), "liar": liar})
+    assert good.judge(SECOND, {"a": tally(160), "b": tally(155), "liar": tally(0, 10**12)}) == ""
+    assert good.judge(THIRD, {"a": tally(5), "b": tally(5), "liar": liar}) != ""
+    assert good.judge(THIRD, {"a": tally(5), "b": tally(5)}) != ""  # the liar says nothing this time
+    assert good.params is SECOND
 
 
 @pytest.mark.parametrize(
@@ -44,27 +61,65 @@ def test_a_model_whose_accuracy_falls_far_is_not_taken() -> None:
 )
 def test_what_is_no_collapse(before: Tally, after: Tally | None, share: float | None) -> None:
     good = LastGood(share)
-    good.judge({"w": torch.zeros(1)}, before, TEST)
-    assert good.judge({"w": torch.ones(1)}, after, TEST) == ""
+    good.judge(FIRST, {"test": before})
+    assert good.judge(SECOND, {"test": after} if after else {}) == ""
 
 
 def test_measurements_at_different_sites_are_not_compared() -> None:
     good = LastGood(0.5)
-    good.judge({"w": torch.zeros(1)}, tally(180), ("a", "b"))
-    assert good.judge({"w": torch.ones(1)}, tally(20), ("c",)) == ""
+    good.judge(FIRST, {"a": tally(180), "b": tally(180)})
+    assert good.judge(SECOND, {"c": tally(20)}) == ""
 
 
 class Poisoning(InProcessGrid):
-    """One site's update of round 3 undoes what all have learned."""
+    """One site's update of round 3 undoes what all have learned. spoiled: by name, what its parameters are multiplied
+    by, so that the model can still be trained or cannot."""
+
+    spoiled: dict[str, float] = {"": -4.0}  # noqa: RUF012
 
     def _answer(self, message: Message) -> Message:
         reply = super()._answer(message)
         if message.metadata.dst_node_id == 10 and wire.read_body(message).get("round") == 3:
             received = wire.unpack(message.content.array_records["params"])
-            spoiled = {name: -4 * value for name, value in received.items()}
+            factor = {name: f for name in received for begin, f in self.spoiled.items() if name.startswith(begin)}
+            spoiled = {name: factor.get(name, 1.0) * value for name, value in received.items()}
             content = RecordDict({"body": reply.content["body"], "params": wire.pack(spoiled)})
             return Message(content, reply_to=message)
         return reply
+
+
+class Turning(Poisoning):
+    """The model forgets and can still be trained."""
+
+    spoiled = {"fusion": -3.0}  # noqa: RUF012
+
+
+class Breaking(Poisoning):
+    """What the model says stays, and nobody can train it."""
+
+    def _answer(self, message: Message) -> Message:
+        reply = InProcessGrid._answer(self, message)
+        if message.metadata.dst_node_id == 10 and wire.read_body(message).get("round") == 3:
+            params = wire.unpack(message.content.array_records["params"])
+            hidden = [name for name in params if "projector.0.weight" in name]
+            assert hidden
+            spoiled = params | {name: params[name] + 9.0 for name in hidden}
+            return Message(RecordDict({"body": reply.content["body"], "params": wire.pack(spoiled)}), reply_to=message)
+        return reply
+
+
+@pytest.mark.parametrize("grid", [Turning, Breaking])
+@pytest.mark.parametrize("tested", [True, False])
+def test_no_poison_of_one_round_ends_the_run(
+    tested: bool, grid: type[InProcessGrid], tiny_shards: Path, tmp_path: Path
+) -> None:
+    chosen = experiment(federation__rounds=5, data__validation=0.4, train__epochs=6, data__missing={})
+    sites = [Site(tiny_shards / "client-1", f"s{index}") for index in range(3)]
+    test = tiny_shards / "test" if tested else None
+    chosen = chosen.model_copy(update={"data": chosen.data.model_copy(update={"clients": 3})})
+    Federation(chosen, grid(sites), test, RunFolder(tmp_path / "run", chosen)).run()
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 6
+    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 2
 
 
 @pytest.mark.parametrize("tested", [True, False])

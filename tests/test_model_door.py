@@ -66,6 +66,15 @@ ATTACKS = [
     pytest.param("bert", changed("adapter_config.json", "base_model_name_or_path", value="evil/repo"),
                  "adapter", id="adapter of another model"),
     pytest.param("bert", changed("config.json", "model_type", value="evil"), "not a text encoder", id="unknown type"),
+    pytest.param("bert", changed("model.safetensors.index.json", "weight_map", value={"x": "w.bin"}),
+                 "no safetensors file", id="pickled parts"),
+    pytest.param("bert", changed("model.safetensors.index.json", "weight_map", value={"x": "../w.safetensors"}),
+                 "no safetensors file", id="parts elsewhere"),
+    pytest.param("bert", lambda folder: (folder / "config.json").write_text(" " * (17 << 20)), "more than 16 MiB",
+                 id="settings too large to look into"),
+    pytest.param("bert", changed("config.json", "num_attention_heads", value=0), "not a text encoder", id="no heads"),
+    pytest.param("diffusion", changed("vae/model_index.json", "_class_name", value="X"), "inside of a model",
+                 id="pipeline in a part"),
     pytest.param("diffusion", changed("model_index.json", "vae", value=["os", "system"]),
                  "not a library", id="pipeline of other libraries"),
     pytest.param("diffusion", changed("model_index.json", "_class_name", value=["evil", "Pipeline"]),
@@ -118,6 +127,18 @@ def test_weights_that_lack_something_are_not_filled_up_with_random_ones(tmp_path
     save_file({k: v for k, v in weights.items() if "layer.0" not in k}, folder / "model.safetensors")
     with pytest.raises(ModelError, match=r"lack \d+ tensors of this kind of model, e.g. encoder.layer.0"):
         text_model(folder)
+
+
+def test_a_pipeline_whose_part_lacks_weights_is_refused(tmp_path: Path) -> None:
+    folder = save_diffusion(tmp_path / "model")
+    for part in ("unet", "text_encoder"):
+        (path,) = (folder / part).glob("*.safetensors")
+        weights = load_file(path)
+        save_file({name: weights[name] for name in sorted(weights)[::2]}, path)
+        with pytest.raises(ModelError, match=r"lack|not a pipeline"):
+            pipeline(folder, "cpu")
+        save_file(weights, path)
+    pipeline(folder, "cpu")
 
 
 @pytest.fixture

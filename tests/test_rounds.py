@@ -208,6 +208,45 @@ def test_a_name_belongs_to_the_key_that_was_registered_with_it(tiny_shards: Path
     assert {node for _, node in grid.trained} == {11, 12}
 
 
+def test_a_registered_name_waits_for_its_owner(tiny_shards: Path, tmp_path: Path) -> None:
+    """While the owner's node is away, another key does not get its name, nor a second one for itself."""
+    grid = UnreliableGrid(tiny_shards / "client-0", tiny_shards / "client-1")
+    grid.sites = {10: Site(tiny_shards / "client-0", "a"), 11: Site(tiny_shards / "client-1", "b"),
+                  12: Site(tiny_shards / "client-1", "b")}  # fmt: skip
+    grid.keys, grid.names = {10: b"a", 11: b"b", 12: b"evil"}, {10: "a", 11: "b", 12: "evil"}
+    run = federation(grid, tiny_shards, tmp_path)
+    run.roster.look(grid)
+    run.roster.look(grid)
+    assert {site.name: node for node, site in run.roster.free.items()} == {"a": 10, "b": 11}
+    assert "b (node 12)" in run.roster.refused
+    grid.offline.add(11)
+    grid.sites[13] = Site(tiny_shards / "client-1", "b")
+    grid.keys[13], grid.names[13] = b"evil2", "evil2"
+    for _ in range(3):
+        run.roster.look(grid)
+    grid.offline.clear()
+    for _ in range(3):
+        run.roster.look(grid)
+    assert {site.name: node for node, site in run.roster.free.items()} == {"a": 10, "b": 11}
+
+
+def test_a_key_has_one_name_and_a_refusal_is_nobody_elses(tiny_shards: Path, tmp_path: Path) -> None:
+    grid = UnreliableGrid(tiny_shards / "client-0", tiny_shards / "client-1")
+    grid.keys = {10: b"one", 11: b"two"}
+    run = federation(grid, tiny_shards, tmp_path)
+    run.roster.look(grid)
+    run.roster.look(grid)
+    assert len(run.roster.free) == 2
+    grid.sites[12], grid.keys[12] = Site(tiny_shards / "client-1", "another"), b"two"
+    for _ in range(2):
+        run.roster.look(grid)
+    assert run.roster.refused == {"another (node 12)": "this name belongs to another key"}
+    grid.sites[13] = Site(tmp_path / "no such shard", "client-0")
+    for _ in range(2):
+        run.roster.look(grid)
+    assert "client-0" not in run.roster.refused and "client-0 (node 13)" in run.roster.refused
+
+
 def test_a_site_may_come_back_with_other_modalities(tiny_shards: Path, tmp_path: Path) -> None:
     before, now = tmp_path / "before", full_shard(tiny_shards)
     shutil.copytree(now, before)

@@ -176,6 +176,9 @@ class TestContract:
         ({"seconds": dict.fromkeys(map(str, range(201)), 1.0)}, "seconds: Dictionary"),
         ({"losses": {"x" * 201: 0.0}}, "losses"),
         ({"error": "x" * 10**6}, "x" * 2000 + " ..."),
+        ({"unreadable": {"smell": 1}}, "unreadable values of smell, which the site does not hold"),
+        ({"losses": {"a\u202eb": 0.0}}, "losses"),
+        ({"losses": {"a\x9bb": 0.0}}, "losses"),
         ({"error": "red \x1b[31m\u202e\x9b"}, "red ·[31m··"),
     ],
 )

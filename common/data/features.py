@@ -67,7 +67,7 @@ def _make_room(path: Path, kept: Column) -> bool:
     if size > most or size + LEFT_FREE > free:
         log.warning("features of %d bytes are not kept: the limit is %d, and %d are free", size, most, free)
         return False
-    found = sorted(((one, one.stat()) for one in path.parent.glob("*.safetensors")), key=lambda one: one[1].st_mtime)
+    found = sorted(((one, one.stat()) for one in path.parent.glob("*")), key=lambda one: one[1].st_mtime)
     total = size + sum(about.st_size for _, about in found)
     for oldest, about in found:
         if total <= most:

@@ -340,13 +340,17 @@ class MultimodalStrategy(Strategy):
         return {name for name, _ in model.named_parameters()}
 
     def _merge_figures(self) -> None:
-        """Validation counts added up; losses averaged by examples over the clients that have the term."""
+        """Validation counts added up; losses averaged by examples over the clients that have the term. A site that says
+        it has more examples than it counts for (`max_weight`) decides neither alone."""
         sums: dict[str, tuple[float, int]] = {}
+        most = self._most_examples
         for figures in self.report.clients.values():
-            self.report.validation = merge(self.report.validation, figures["validation"])
+            if all(tally.examples <= most for tally in figures["validation"].values()):
+                self.report.validation = merge(self.report.validation, figures["validation"])
+            weight = min(figures["num_examples"], most)
             for name, value in figures["losses"].items():
                 total, count = sums.get(name, (0.0, 0))
-                sums[name] = (total + value * figures["num_examples"], count + figures["num_examples"])
+                sums[name] = (total + value * weight, count + weight)
         self.report.losses = {name: total / count for name, (total, count) in sorted(sums.items())}
 
     def configure_evaluate(
