@@ -150,6 +150,8 @@ def test_a_network_that_is_cut_and_heals_costs_time_only(hosts: list[Host], proc
         "federation.round_seconds=45",
         "--set",
         "federation.wait_seconds=600",
+        "--set",
+        "federation.min_replies=3",
     ]
     processes.start(
         "run",

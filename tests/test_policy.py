@@ -585,7 +585,7 @@ def test_nodes_run_installed_code_only_and_say_what_differs(
     assert finish(flower, link, tmp_path / "honest") == "finished:completed"
     lines = [json.loads(line) for line in (tmp_path / "run-1" / "metrics.jsonl").read_text().splitlines()]
     assert set(lines[2]["clients"]["hospital-0"]["losses"]) and lines[2]["clients"]["hospital-1"]["losses"] == {}
-    assert json.loads((tmp_path / "site.state.json").read_text()) == {"updates": 2}
+    assert SiteState(tmp_path / "site.state.json").read().updates == 2
 
     make_app_folder(tmp_path / "changed", settings | {"run-dir": str(tmp_path / "run-2")})
     source = tmp_path / "changed" / "client" / "site.py"
