@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,14 @@ FREE = {"name", "federation.wait_seconds", "federation.round_seconds", "federati
 @dataclass(frozen=True)
 class Checkpoint:
     """The state after a round. params: the global model. strategy: what the strategy remembers. about: JSON values, of
-    them `experiment`, `classes` and `keys` (by site, see Roster), and the totals of the summary."""
+    them `experiment`, `classes` and `keys` (by site, see Roster), and the totals of the summary. before: the model of
+    the checkpoint before, where there is one; it is not written again."""
 
     round: int
     params: Params
     strategy: Params = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
+    before: Params = field(default_factory=dict)
 
 
 def save_checkpoint(run_folder: Path, checkpoint: Checkpoint) -> None:
@@ -56,12 +58,14 @@ def save_checkpoint(run_folder: Path, checkpoint: Checkpoint) -> None:
 
 def load_checkpoint(run_folder: Path) -> Checkpoint | None:
     """The newest checkpoint that is whole; each that is not is logged. None when there is none."""
+    found: list[Checkpoint] = []
     for path in _newest_first(run_folder):
         try:
-            return _read(path)
+            found.append(_read(path))
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             log.warning("checkpoint %s is damaged and left out: %s", path.name, error)
-    return None
+    before = found[1].params if len(found) > 1 else {}
+    return replace(found[0], before=before) if found else None
 
 
 def damaged_checkpoints(run_folder: Path) -> list[str]:

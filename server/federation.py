@@ -31,8 +31,6 @@ from server.waiting import Waiting
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.2
 TEST = "test"
-GOOD = "good/"
-"""Begins the names of the last good model's tensors in a checkpoint."""
 
 
 @dataclass
@@ -134,17 +132,15 @@ class Federation:
             "usual_norm": self.strategy.usual_norm,
             "best": self.good.best,
         }
-        # Copies: a model that was gone back to is saved twice, and tensors of a file must not share memory.
-        good = {f"{GOOD}{name}": value.clone() for name, value in self.good.instead(params).items()}
-        return Checkpoint(number, params, {**self.strategy.state(), **good}, about)
+        return Checkpoint(number, params, self.strategy.state(), about)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         about = checkpoint.about
-        state = {name: value for name, value in checkpoint.strategy.items() if not name.startswith(GOOD)}
-        good = {k.removeprefix(GOOD): v for k, v in checkpoint.strategy.items() if k.startswith(GOOD)}
-        self.strategy.restore(state)
+        self.strategy.restore(checkpoint.strategy)
         self.strategy.usual_norm = about["usual_norm"]
-        self.good.params, self.good.before = (checkpoint.params, good) if self.test else (good, {})
+        # Sites judge a model in the round after it was made: the newest one is not judged yet.
+        before = checkpoint.before
+        self.good.params, self.good.before = (checkpoint.params, before) if self.test else (before, {})
         self.good.best = dict(about["best"])
         self.roster.restore(about["roster"])
         self.roster.classes = tuple(about["classes"])
