@@ -237,6 +237,15 @@ class TestDisks:
         answer = text(Site(both, policy=policy(tmp_path)).answer(message))
         assert answer["error"].startswith("ConfigError") and not (tmp_path / "site.state.json").exists()
 
+    def test_memory_that_a_server_asks_for_is_bounded(
+        self, both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        wide = {"name": "spectrogram", "seconds": 3600.0, "hop": 1, "n_fft": 4096}
+        message = query_message(experiment(model__encoders={"audio": wide, "image": {"name": "image"}}))
+        assert "GB of memory" in text(Site(both).answer(message))["error"]
+        monkeypatch.setenv("FEDMOSAIC_PREPARED_GB", "0.0001")
+        assert "FEDMOSAIC_PREPARED_GB" in text(Site(both).answer(query_message(experiment())))["error"]
+
     def test_what_is_written_is_its_users_alone(self, tmp_path: Path) -> None:
         from common.files import whole_folder, write_whole
 

@@ -1,5 +1,6 @@
 """A shard in memory: every usable example prepared by the encoders, column by column."""
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,9 @@ from common.modality import Modality
 from common.rows import BLANK, Rows
 from common.seeding import derive
 from common.types import Batch, Origin
+
+GIGABYTES_VARIABLE, GIGABYTES = "FEDMOSAIC_PREPARED_GB", 16.0
+"""Most memory that the prepared values of one modality may take."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ def _column(shard: Shard, modality: Modality, encoder: Encoder, values: list[Val
     """The prepared values; without those that are missing or, counted and logged, unreadable."""
     if isinstance(encoder, FrozenEncoder):
         return frozen_column(shard, modality, encoder, values)
+    _check_memory(modality, encoder, sum(value is not None for value in values))
     finder, rows, prepared = Finder(modality), [], []
     for i, value in enumerate(values):
         if value is None:
@@ -113,6 +118,23 @@ def _column(shard: Shard, modality: Modality, encoder: Encoder, values: list[Val
             prepared.append(tensor)
             rows.append(i)
     return Column(rows, torch.stack(prepared) if prepared else encoder.blank().unsqueeze(0)[:0], finder.found())
+
+
+def _check_memory(modality: Modality, encoder: Encoder, count: int) -> None:
+    """Raises ShardError when the prepared values would take more memory than a site allows: the sizes of an experiment
+    are bounded one by one, and their product with the examples is not."""
+    with torch.device("meta"):  # its shape, without its memory
+        blank = encoder.blank()
+    needed, given = count * blank.numel() * blank.element_size(), os.environ.get(GIGABYTES_VARIABLE, str(GIGABYTES))
+    try:
+        most = float(given) * 1e9
+    except ValueError:
+        raise ShardError(f"{GIGABYTES_VARIABLE}={given!r} is no number of gigabytes") from None
+    if needed > most:
+        raise ShardError(
+            f"{modality}: {count} prepared values would take {needed / 1e9:.1f} GB of memory, {GIGABYTES_VARIABLE} "
+            f"allows {given}: choose smaller sizes in the encoder, or allow more"
+        )
 
 
 def _origin(value: Value | None, readable: bool) -> Origin:
