@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from client.site_state import SiteState
-from common.blocks import Params, is_variance
+from common.blocks import Params, valid
 from common.component import Options
 from common.config import ModalityName, messages
 from common.data.shard import Shard
@@ -179,7 +179,7 @@ class Policy(Options):
         cut = clip(difference, self.local_dp.clip)
         noisy = noise(cut, self.local_dp.clip * self.local_dp.noise, new_secret(), "update")
         blurred = {name: (received[name].double() + noisy[name]).to(trained[name].dtype) for name in trained}
-        return {name: value.clamp_min(0) if is_variance(name) else value for name, value in blurred.items()}
+        return {name: valid(name, value) for name, value in blurred.items()}
 
     def reason(self, error: Exception, touched: bool) -> str:
         """What may leave of an error's words; all of them stand in the node's log. touched: whether the message may

@@ -57,6 +57,11 @@ def is_variance(name: str) -> bool:
     return name.endswith("running_var")
 
 
+def valid(name: str, value: Tensor) -> Tensor:
+    """A tensor after noise or rounding: a running variance that became negative is zero."""
+    return value.clamp_min(0) if is_variance(name) else value
+
+
 def all_finite(values: Iterable[Tensor]) -> bool:
     """Whether no value is infinite or not a number. Small tensors are looked at together: most of a model's are."""
     large: list[Tensor] = []

@@ -221,7 +221,8 @@ def _check_parts(folder: Path, parts: Mapping[str, Any]) -> None:
             with safe_open(file, "pt") as opened:
                 there |= set(opened.keys())
         # Libraries rename what is outside; the last three parts of a name stay.
-        lacking = {key for key in part.state_dict() if _tail(key) not in set(map(_tail, there))}
+        tails = set(map(_tail, there))
+        lacking = {key for key in part.state_dict() if _tail(key) not in tails}
         if lacking or len(there) < len({value.data_ptr() for value in part.state_dict().values()}):
             raise _incomplete(folder / name, lacking or {"one of several of a name"})
 

@@ -21,7 +21,8 @@ def check_norm(update: Update, received: Params, settings: Federation, usual: fl
     bound, ratio = settings.max_update_norm, settings.max_update_ratio
     if bound is not None and length > bound:
         raise WireError(f"the update has norm {length:.6g}, federation.max_update_norm is {bound:g}")
-    if ratio is not None and length > ratio * (reference := max(usual, norm(received))):
+    # The norm of what was received costs a pass over it, and seldom decides.
+    if ratio is not None and length > ratio * usual and length > ratio * (reference := max(usual, norm(received))):
         raise WireError(
             f"the update has norm {length:.6g}, more than {ratio:g} times {reference:.6g}, that of the model or of the "
             f"usual update (federation.max_update_ratio): {DIVERGED} there, where a lower train.lr may help, or it is "

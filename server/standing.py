@@ -30,8 +30,10 @@ def standings(
 def changes(before: Mapping[str, Any], line: Mapping[str, Any]) -> list[str]:
     """Who was lost and who came back between two lines of metrics.jsonl, in words. Those that failed in the round are
     named with it."""
-    was, now = _missing(before), _missing(line)
-    lost = [f"{site} is missing: {why}" for site, why in sorted(now.items()) if site not in {**was, **_failed(line)}]
+    was, now = _told(before, "missing"), _told(line, "missing")
+    lost = [
+        f"{site} is missing: {why}" for site, why in sorted(now.items()) if site not in {**was, **_told(line, "failed")}
+    ]
     return [*lost, *(f"{site} is back" for site in sorted(was) if site not in now and site in line.get("clients", ()))]
 
 
@@ -63,7 +65,7 @@ def _missing_since(absences: Sequence[int], rounds: Sequence[Mapping[str, Any]])
 
 
 def _absences(site: str, rounds: Sequence[Mapping[str, Any]]) -> list[int]:
-    return [_number(line) for line in rounds if site in _missing(line)]
+    return [_number(line) for line in rounds if site in _told(line, "missing")]
 
 
 def _number(line: Mapping[str, Any]) -> int:
@@ -71,11 +73,6 @@ def _number(line: Mapping[str, Any]) -> int:
     return number if isinstance(number, int) else 0
 
 
-def _missing(line: Mapping[str, Any]) -> dict[str, Any]:
-    found = line.get("missing")
-    return found if isinstance(found, dict) else {}
-
-
-def _failed(line: Mapping[str, Any]) -> dict[str, Any]:
-    found = line.get("failed")
+def _told(line: Mapping[str, Any], what: str) -> dict[str, Any]:
+    found = line.get(what)
     return found if isinstance(found, dict) else {}

@@ -24,10 +24,10 @@ from torch import Tensor
 
 from common.data.column import Column
 from common.data.finder import Finder
+from common.data.limits import bytes_allowed
 from common.data.media import Value
 from common.data.shard import Shard, part
 from common.encoders.base import FrozenEncoder
-from common.errors import ShardError
 from common.findings import Findings
 from common.modality import Modality
 
@@ -59,7 +59,7 @@ def frozen_column(shard: Shard, modality: Modality, encoder: FrozenEncoder, valu
 def _make_room(path: Path, kept: Column) -> bool:
     """Take away what was used longest ago, as far as the limit of the folder asks for it. Whether there is room then,
     for this limit and on the disk; else the features are computed again next time."""
-    size, most = kept.values.nbytes, _most_bytes()
+    size, most = kept.values.nbytes, bytes_allowed(GIGABYTES_VARIABLE, GIGABYTES)
     try:
         free = shutil.disk_usage(path.parent if path.parent.exists() else path.parent.parent).free
     except OSError:
@@ -76,15 +76,6 @@ def _make_room(path: Path, kept: Column) -> bool:
         oldest.unlink(missing_ok=True)
         total -= about.st_size
     return True
-
-
-def _most_bytes() -> int:
-    """Raises ShardError when the environment says something else than a number."""
-    given = os.environ.get(GIGABYTES_VARIABLE, str(GIGABYTES))
-    try:
-        return int(float(given) * 1e9)
-    except (ValueError, OverflowError):
-        raise ShardError(f"{GIGABYTES_VARIABLE}={given!r} is no number of gigabytes") from None
 
 
 def _key(shard: Shard, encoder: FrozenEncoder, values: Sequence[Value | None]) -> str:

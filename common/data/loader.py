@@ -1,6 +1,5 @@
 """A shard in memory: every usable example prepared by the encoders, column by column."""
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from common.data.column import Column
 from common.data.completed import find_completed
 from common.data.features import frozen_column
 from common.data.finder import Finder
+from common.data.limits import bytes_allowed
 from common.data.media import Value
 from common.data.shard import Record, Shard
 from common.encoders.base import Encoder, FrozenEncoder
@@ -125,15 +125,11 @@ def _check_memory(modality: Modality, encoder: Encoder, count: int) -> None:
     are bounded one by one, and their product with the examples is not."""
     with torch.device("meta"):  # its shape, without its memory
         blank = encoder.blank()
-    needed, given = count * blank.numel() * blank.element_size(), os.environ.get(GIGABYTES_VARIABLE, str(GIGABYTES))
-    try:
-        most = float(given) * 1e9
-    except ValueError:
-        raise ShardError(f"{GIGABYTES_VARIABLE}={given!r} is no number of gigabytes") from None
+    needed, most = count * blank.numel() * blank.element_size(), bytes_allowed(GIGABYTES_VARIABLE, GIGABYTES)
     if needed > most:
         raise ShardError(
             f"{modality}: {count} prepared values would take {needed / 1e9:.1f} GB of memory, {GIGABYTES_VARIABLE} "
-            f"allows {given}: choose smaller sizes in the encoder, or allow more"
+            f"allows {most / 1e9:g}: choose smaller sizes in the encoder, or allow more"
         )
 
 

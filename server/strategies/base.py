@@ -16,7 +16,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from common import wire
-from common.blocks import Params, block_of, is_variance, select
+from common.blocks import Params, block_of, select, valid
 from common.build import build_model
 from common.component import Component
 from common.config import Experiment
@@ -267,9 +267,7 @@ class MultimodalStrategy(Strategy):
         params, start = wire.read_params(message, sent, settings.dtype), sent
         if settings.delta:  # to the model as it is here, so that what rounding took on the way down is not lost
             start = select(self._received, site.modalities)
-            params = {name: start[name] + value for name, value in params.items()}
-            # What rounding did to the difference may have made a variance negative.
-            params = {name: value.clamp_min(0) if is_variance(name) else value for name, value in params.items()}
+            params = {name: valid(name, start[name] + value) for name, value in params.items()}
         wire.check_variances(params)
         update = Update(site.name, site.modalities, params, min(said.num_examples, self._most_examples))
         self._norms.append(check_norm(update, start, self.experiment.federation, self.usual_norm))

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from common.blocks import Params, block_of
+from common.blocks import Params, block_of, valid
 from common.config import Experiment
 from common.privacy import clip, epsilon, new_secret, noise
 from common.types import Update
@@ -70,7 +70,7 @@ class DPMeanStrategy(CollectingStrategy):
         for block in blocks(updates, received):
             holders = len(block.holders)
             total = self._noisy_sum(block, self.clip / math.sqrt(count))
-            mean.add({name: _valid(name, value + total[name] / holders) for name, value in block.received.items()},
+            mean.add({name: valid(name, value + total[name] / holders) for name, value in block.received.items()},
                      {block.name: 1.0})  # fmt: skip
             figures[block.name] = {"holders": holders, "noise_std": self.noise * self.clip / holders}
         self._rounds.update(update.site for update in updates)
@@ -93,11 +93,6 @@ class DPMeanStrategy(CollectingStrategy):
         for _, value in sorted(total.items()):
             digest.update(value.numpy().tobytes())
         return noise(total, self.noise * self.clip, self._secret, self._round, block.name, digest.hexdigest())
-
-
-def _valid(name: str, value: Tensor) -> Tensor:
-    """Variances of batch normalisation must not be negative, whatever the noise."""
-    return value.clamp(min=0) if name.endswith("running_var") else value
 
 
 class DPMean(StrategyOptions):
