@@ -90,13 +90,18 @@ def test_the_page_may_run_its_own_script_only(run: RunFolder) -> None:
         assert "access-control-allow-origin" not in answer.headers
 
 
-def test_an_unchanged_run_costs_nothing_and_a_new_round_is_a_new_page(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def rendered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """An entry for every time that a page is drawn."""
     import server.report
 
-    rendered, page = [], server.report.page
-    monkeypatch.setattr(server.report, "page", lambda *given: rendered.append(1) or page(*given))
+    drawn: list[int] = []
+    page = server.report.page
+    monkeypatch.setattr(server.report, "page", lambda *given: drawn.append(1) or page(*given))
+    return drawn
+
+
+def test_an_unchanged_run_costs_nothing_and_a_new_round_is_a_new_page(run: RunFolder, rendered: list[int]) -> None:
     client = Client(run.folder)
     tag = client.get("/").headers["etag"]
     for _ in range(3):
@@ -124,13 +129,7 @@ def test_before_the_first_round_the_page_says_what_is_waited_for(run: RunFolder)
         assert shown in text
 
 
-def test_what_a_run_waits_for_is_said_without_drawing_the_page_anew(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import server.report
-
-    rendered, page = [], server.report.page
-    monkeypatch.setattr(server.report, "page", lambda *given: rendered.append(1) or page(*given))
+def test_what_a_run_waits_for_is_said_without_drawing_the_page_anew(run: RunFolder, rendered: list[int]) -> None:
     client = Client(run.folder)
     tag = client.get("/").headers["etag"]
     until = time.mktime((2026, 5, 4, 14, 3, 2, 0, 0, -1))
