@@ -51,6 +51,7 @@ def exchange(grid: Grid, messages: Iterable[Message], seconds: float) -> Iterato
                 yield _reply(waiting.pop(name), came)
         if waiting:
             time.sleep(POLL_SECONDS)
+    incoming.forget(waiting)
     for node in waiting.values():
         yield Reply(node, None, f"no reply within {seconds:g} s")
 

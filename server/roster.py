@@ -116,9 +116,7 @@ class Roster:
     def lose(self, node: int, reason: str) -> None:
         """A free site cannot be sampled until it has introduced itself again."""
         site = self.free.pop(node)
-        self.lost[site.name] = reason
-        while len(self.lost) > LISTED:
-            del self.lost[next(iter(self.lost))]
+        _list(self.lost, site.name, reason)
         log.warning("site %s: %s", site.name, reason)
 
     def state(self) -> dict[str, Any]:
@@ -245,10 +243,14 @@ class Roster:
     def _refuse(self, site: str, reason: str) -> None:
         if self.refused.get(site) != reason:
             log.warning("site %s is refused: %s", site, reason)
-        self.refused[site] = reason
-        while len(self.refused) > LISTED:
-            del self.refused[next(iter(self.refused))]
+        _list(self.refused, site, reason)
         self.lost.pop(site, None)
+
+
+def _list(reasons: dict[str, str], site: str, reason: str) -> None:
+    reasons[site] = reason
+    while len(reasons) > LISTED:
+        del reasons[next(iter(reasons))]
 
 
 def _as_json(site: Site) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -31,7 +31,7 @@ class Uploads:
     """Those of one grid, by the message they answer. until: when what has been announced is given up."""
 
     def __init__(self, grid: Grid) -> None:
-        self._grid = grid
+        self._grid = ref(grid)  # it is the key by which these are found, and lives no longer for them
         self.until = 0.0
         self._late: dict[str, Upload] = {}
         self._begun: dict[str, Upload] = {}
@@ -46,8 +46,9 @@ class Uploads:
 
     def pull(self, names: Iterable[str]) -> Iterator[tuple[str, Message | str]]:
         """The replies to messages that are whole, and why others will not come; does not wait for the rest."""
-        asked = list(names)
-        for message in self._grid.pull_messages([name for name in asked if name not in self._late]):
+        asked, grid = list(names), self._grid()
+        assert grid is not None
+        for message in grid.pull_messages([name for name in asked if name not in self._late]):
             name = message.metadata.reply_to_message_id
             if upload := self._announced(message):
                 self._late[name] = upload
@@ -55,6 +56,11 @@ class Uploads:
                 yield name, message
         for name in [name for name in asked if name in self._late and self._late[name].ended]:
             yield name, self._late.pop(name).outcome
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Nobody waits for these any more."""
+        for name in names:
+            self._late.pop(name, None)
 
     def _announced(self, message: Message) -> "Upload | None":
         """The upload that stands behind Flower's word that a reply cannot be pulled."""

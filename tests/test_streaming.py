@@ -1,8 +1,10 @@
 """Replies are folded in as they come: any order gives the same bits, and few are held at a time."""
 
+import gc
 import json
 import sys
 import time
+import weakref
 from collections import Counter
 from collections.abc import Iterable
 from fractions import Fraction
@@ -31,7 +33,7 @@ from server.exchange import AT_ONCE, exchange
 from server.federation import Federation
 from server.record import RunFolder
 from server.strategies.fedcmi import FedCMIStrategy
-from server.uploads import UNSENT
+from server.uploads import UNSENT, uploads
 
 VALUES = st.floats(-(2.0**99), 2.0**99, width=32, allow_subnormal=False)
 
@@ -123,6 +125,15 @@ def test_a_reply_that_is_announced_and_never_sent_holds_up_no_other(monkeypatch:
     assert wire.read_body(came[2][0].message) == {"from": "slow"}  # type: ignore[arg-type]
     assert came[0][0].message is None and came[0][0].error in (UNSENT, "no reply within 20 s")
     assert came[0][1] < 60  # Flower alone would wait for two hours
+
+
+def test_a_grid_that_nobody_needs_is_let_go(tiny_shards: Path) -> None:
+    grid = CountingGrid([Site(tiny_shards / "client-0")])
+    assert len(list(uploads(grid).pull([]))) == 0
+    gone = weakref.ref(grid)
+    del grid
+    gc.collect()
+    assert gone() is None
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
