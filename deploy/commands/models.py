@@ -52,15 +52,15 @@ def _download(name: str, revision: str | None, patterns: list[str], target: Path
     Raises ModelError.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     try:
         found = HfApi().model_info(name, revision=revision)
         commit = str(found.sha)
         HfApi().snapshot_download(name, revision=commit, allow_patterns=patterns, local_dir=target)
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
+    except Exception as error:  # nothing but the library's code runs here, and a hub may answer anything
         shutil.rmtree(target, ignore_errors=True)
-        raise ModelError(f"{name} cannot be fetched: {str(error).splitlines()[0]}") from None
+        said = str(error).splitlines() or [type(error).__name__]
+        raise ModelError(f"{name} cannot be fetched: {said[0]}") from None
     shutil.rmtree(target / ".cache", ignore_errors=True)  # the hub's own notes
     return commit
 
