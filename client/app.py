@@ -1,8 +1,8 @@
 """The ClientApp: Flower messages in and out.
 
 Flower starts a new process for every message, so this one imports nothing heavy: a node's resident worker
-(`client/worker.py`) answers. Without a worker this process does. An error that is not this project's own reaches the
-server as Flower's error reply.
+(`client/resident/worker.py`) answers. Without a worker this process does. An error that is not this project's own
+reaches the server as Flower's error reply.
 """
 
 import logging
@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 
 from client.words import in_words
 from common.files import keep_private
-from common.node_log import say
+from common.words.node_log import say
 
 log = logging.getLogger(__name__)
 app = ClientApp()
@@ -57,7 +57,7 @@ def _reply(message: Message, context: Context) -> Message:
 def _answer(message: Message, shard: Path, name: str, policy: Path | None, resident: bool) -> RecordDict:
     """Raises WorkerError when the resident worker fails; without one, whatever the site raises."""
     if resident:
-        from client.resident import Home, NoWorkerError, ask
+        from client.resident.connection import Home, NoWorkerError, ask
 
         try:
             return ask(Home(shard, name, policy), message.metadata.message_type, message.content)

@@ -13,15 +13,15 @@ from typing import Any
 from PIL import Image
 
 from client.completion.base import CompleterOptions, Generator, Request
-from common.component import Reference, build
+from common.config.component import Reference, build
 from common.data.completed import LINES, RECIPE, folder_of, read_lines, to_complete
-from common.data.make import TEST
-from common.data.media import Raw, Value
 from common.data.shard import Record, Shard
 from common.errors import ShardError
+from common.frozen.open_clip_models import OpenClip, load_open_clip
+from common.media.values import Raw, Value
 from common.modality import Modality
-from common.open_clip_models import OpenClip, load_open_clip
 from common.seeding import derive
+from common.split.make import TEST
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """What a site lets go, decided in a file at the site. Nothing that a server sends can widen it.
 
-The file is named by the node's own configuration (`policy`), see docs/security.md and deploy/site.yaml. Where it is
-enforced: `client/site.py`.
+The file is named by the node's own configuration (`policy`), see docs/security.md and deploy/hosts/site.yaml. Where it
+is enforced: `client/site.py`.
 """
 
 import json
@@ -17,11 +17,11 @@ from pydantic import Field, ValidationError
 
 from client.site_state import SiteState
 from common.blocks import Params, valid
-from common.component import Options
-from common.config import ModalityName, messages
+from common.config.component import Options
+from common.config.experiment import ModalityName, messages
+from common.config.yaml_file import read_yaml
 from common.data.shard import Shard
 from common.errors import ConfigError, FedmosaicError, PolicyError, ShardError, WireError
-from common.yaml_file import read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ class Policy(Options):
         """Of the trained parameters, what may leave: as they are, or under local differential privacy."""
         if self.local_dp is None:
             return trained
-        from common.privacy import clip, new_secret, noise  # scipy takes its time to load
+        from common.exchange.privacy import clip, new_secret, noise  # scipy takes its time to load
 
         difference = {name: trained[name].double() - received[name].double() for name in trained}
         cut = clip(difference, self.local_dp.clip)

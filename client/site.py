@@ -13,19 +13,19 @@ from flwr.app import Message, MessageType, RecordDict
 from client.policy import Policy, read_policy
 from client.request import Request, read_request
 from client.train import train
-from common import wire
 from common.blocks import Params, learned, select, set_params
 from common.build import deterministic, reused_model
-from common.config import Experiment, Wire
+from common.config.experiment import Experiment, Wire
 from common.data.loader import Loaded, load
 from common.data.shard import Shard
 from common.encoders.base import Encoder
 from common.errors import FedmosaicError, ShardError, TrainingError
+from common.exchange import wire
 from common.findings import too_many_unreadable
+from common.frozen.pretrained import only
 from common.metrics import evaluate
 from common.modality import Modality
 from common.models.base import MultimodalModel
-from common.pretrained import only
 from common.seeding import derive
 from common.types import Batch
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from common.component import Options
+from common.config.component import Options
 from common.errors import PolicyError
 from common.files import write_whole
 

@@ -8,7 +8,7 @@ import torch
 
 from client.methods.base import Method, Round
 from common.blocks import all_finite, learned
-from common.config import Experiment, Train
+from common.config.experiment import Experiment, Train
 from common.data.loader import batches
 from common.errors import DIVERGED, TrainingError
 from common.modality import Modality

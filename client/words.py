@@ -5,8 +5,8 @@ from typing import Any
 
 from flwr.app import RecordDict
 
-from common.printable import of_others
-from common.units import human
+from common.words.printable import of_others
+from common.words.units import human
 
 LONGEST = 100
 """Characters of what a server sent, in a line."""

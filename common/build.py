@@ -6,10 +6,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from common.component import build
-from common.config import Experiment, Model, from_json
+from common.config.component import build
+from common.config.experiment import Experiment, Model, from_json
+from common.frozen.pretrained import permitted
 from common.models.base import MultimodalModel
-from common.pretrained import permitted
 from common.seeding import seeded
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt
 
-from common.printable import printable
+from common.words.printable import printable
 
 NAMED, LONGEST = 5, 300
 """Different reasons and forms that are told, the most frequent ones, and characters of one."""

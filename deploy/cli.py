@@ -87,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
     commands = made.add_subparsers(required=True, metavar="COMMAND")
     for module in COMMANDS:
         module.add_parser(commands)
+    made.set_defaults(parser=made)  # for `fedmosaic completion`
     return made
 
 

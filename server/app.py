@@ -10,11 +10,11 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from common.build import deterministic
-from common.config import Experiment, parse, read
+from common.config.experiment import Experiment, parse, read
 from common.errors import ConfigError, FedmosaicError, RunError
 from common.files import keep_private
-from server.federation import Federation
-from server.record import RunFolder, free_folder, unfinished_folder
+from server.record.run_folder import RunFolder, free_folder, unfinished_folder
+from server.rounds.federation import Federation
 
 log = logging.getLogger(__name__)
 app = ServerApp()
@@ -62,7 +62,7 @@ def _folder(settings: dict[str, str], experiment: Experiment) -> Path:
 
 def _conclude(run: RunFolder, summary: dict[str, Any]) -> None:
     """Write what tells people how the run ended. What cannot be written must not hide why it ended."""
-    from server.report import write_report  # no round waits until what draws it is loaded
+    from server.report.page import write_report  # no round waits until what draws it is loaded
 
     try:
         run.summary(summary)

@@ -15,9 +15,9 @@ import yaml
 from hypothesis import HealthCheck, settings
 
 from common.build import deterministic
-from common.config import Experiment, parse
-from common.data.make import make_shards
+from common.config.experiment import Experiment, parse
 from common.modality import Modality
+from common.split.make import make_shards
 from common.types import Batch, Origin
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -87,8 +87,8 @@ class Store:
         variables = [f"--env={key}={value}" for key, value in os.environ.items() if key.startswith("PIP_")]
         wheels = [f"--volume={folder}:{folder}:ro" for folder in _local_indexes()]
         how = ["--isolation", "chroot", "--network", "host", "--layers", "--format", "docker", *variables, *wheels]
-        ignored = project / "deploy" / "Dockerfile.dockerignore"
-        files = ["-f", str(project / "deploy" / "Dockerfile"), "--ignorefile", str(ignored)]
+        ignored = project / "deploy" / "hosts" / "Dockerfile.dockerignore"
+        files = ["-f", str(project / "deploy" / "hosts" / "Dockerfile"), "--ignorefile", str(ignored)]
         self.buildah("bud", *how, *files, "-t", IMAGE, str(project))
 
 

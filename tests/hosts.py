@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.processes import Processes
+from deploy.engines.processes import Processes
 
 NETWORK = "10.231.7"
 

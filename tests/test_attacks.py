@@ -18,19 +18,19 @@ from test_policy import packed, policy, query_message, sent, text, train_message
 
 from client.site import Site
 from client.site_state import SiteState
-from common import wire
 from common.blocks import get_params
 from common.build import build_model
 from common.data import features
 from common.data.features import frozen_column
 from common.data.loader import load
-from common.data.media import Value, read
 from common.data.shard import Shard
 from common.errors import WireError
+from common.exchange import wire
+from common.exchange.privacy import clip, norm
 from common.findings import Findings
-from common.privacy import clip, norm
-from deploy.display import show_concerns, show_sites
-from deploy.in_process import claim_identity
+from common.media.values import Value, read
+from deploy.engines.display import show_concerns, show_sites
+from deploy.engines.in_process import claim_identity
 from deploy.terminal import terminal
 
 BOTH = "client-1"

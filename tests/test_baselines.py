@@ -18,7 +18,7 @@ from common.models.late_fusion import LateFusionModel
 from common.models.prototype_fusion import PrototypeFusionModel
 from common.models.unimodal_heads import UnimodalHeadsModel
 from common.types import Batch
-from server.aggregation import BlockMean
+from server.aggregation.block_mean import BlockMean
 
 CLASSES = 3
 NAMES = ("a", "v")

@@ -23,14 +23,14 @@ from common.encoders.image import ImageEncoder
 from common.errors import ConfigError
 from common.models.late_fusion import LateFusionModel
 from common.types import Batch
-from deploy.bench import command
-from deploy.bench.arrangements import PooledSite, federations
-from deploy.bench.probe import probe
-from deploy.bench.runner import Runner, best_value
-from deploy.bench.statistics import chosen_round, difference, measure, summarise
-from deploy.bench.suite import jobs, read_suite
-from deploy.bench.trial import Figures, perform, prepare
 from deploy.cli import main
+from deploy.study.bench import command
+from deploy.study.bench.arrangements import PooledSite, federations
+from deploy.study.bench.probe import probe
+from deploy.study.bench.runner import Runner, best_value
+from deploy.study.bench.statistics import chosen_round, difference, measure, summarise
+from deploy.study.bench.suite import jobs, read_suite
+from deploy.study.bench.trial import Figures, perform, prepare
 
 SMOKE = ROOT / "configs" / "bench" / "smoke.yaml"
 

@@ -7,14 +7,14 @@ from test_cli import call
 
 from common.blocks import get_params
 from common.build import build_model
-from deploy.bench.speed.bytes_sent import Bytes, value_bytes
-from deploy.bench.speed.cka import CKA
-from deploy.bench.speed.clients import Clients
-from deploy.bench.speed.command import MEASUREMENTS, measure, table
-from deploy.bench.speed.features import Features
-from deploy.bench.speed.measurement import Goal, Measurement, Sample, row
-from deploy.bench.speed.memory import Memory
-from deploy.bench.speed.rounds import EmptyRound, LargeRound
+from deploy.study.bench.speed.bytes_sent import Bytes, value_bytes
+from deploy.study.bench.speed.cka import CKA
+from deploy.study.bench.speed.clients import Clients
+from deploy.study.bench.speed.command import MEASUREMENTS, measure, table
+from deploy.study.bench.speed.features import Features
+from deploy.study.bench.speed.measurement import Goal, Measurement, Sample, row
+from deploy.study.bench.speed.memory import Memory
+from deploy.study.bench.speed.rounds import EmptyRound, LargeRound
 
 SLOW = pytest.mark.slow
 

@@ -12,11 +12,11 @@ from scipy.io import savemat
 from test_paper_data_sets import IMAGE_TEXT, lines_of, paper
 from test_shards import fingerprint
 
-from common.component import build
-from common.data.make import make_shards
+from common.config.component import build
 from common.data.shard import Example, Shard
 from common.datasets.flowers_102 import CLASSES
 from common.errors import DataError
+from common.split.make import make_shards
 
 SPECIES = ["001.Black_footed_Albatross", "009.Brewer_Blackbird", "022.Chuck_will_Widow"]
 EACH = 14

@@ -15,13 +15,13 @@ from test_cases_media import case
 from test_cli import call
 
 from common.build import build_model
-from common.config import parse
+from common.config.experiment import parse
 from common.data.shard import Shard, ShardInfo, file_stem
 from common.errors import ShardError
-from common.predictor import Predictor
-from deploy.own_files.names import look_alike
-from deploy.prediction import predict_folders, predict_shard, write_csv
-from server.attention import alike, unlike
+from common.trained.predictor import Predictor
+from deploy.shards.own_files.names import look_alike
+from deploy.shards.prediction import predict_folders, predict_shard, write_csv
+from server.sites.attention import alike, unlike
 
 Said = pytest.CaptureFixture[str]
 

@@ -20,13 +20,13 @@ from conftest import ROOT
 from numpy.typing import NDArray
 from PIL import Image
 
-from common.component import build
-from common.data import pictures
-from common.data.media import Value, checked, read
-from common.data.series import Series
-from common.data.sounds import Sound, resampled
+from common.config.component import build
 from common.encoders.text import tokens
-from deploy.inspection.drawing import thumbnail
+from common.media import pictures
+from common.media.series import Series
+from common.media.sounds import Sound, resampled
+from common.media.values import Value, checked, read
+from deploy.shards.inspection.drawing import thumbnail
 
 CASES = ROOT.parent / "shared" / "cases"
 CHANNELS = (1, 3)
@@ -88,7 +88,7 @@ def test_a_huge_picture_takes_little_memory() -> None:
     code = f"""
 import resource
 from pathlib import Path
-from common.data.media import read
+from common.media.values import read
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 read(Path({str(file)!r}))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

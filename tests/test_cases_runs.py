@@ -10,13 +10,13 @@ import yaml
 from conftest import RAW, experiment
 
 from client.site import Site
-from deploy.display import show, show_sites
-from deploy.engines import executable
-from deploy.in_process import InProcessGrid, claim_identity
+from deploy.engines.display import show, show_sites
+from deploy.engines.in_process import InProcessGrid, claim_identity
+from deploy.engines.launch import executable
 from deploy.terminal import terminal
-from server.federation import Federation
-from server.record import RunFolder
-from server.report import write_report
+from server.record.run_folder import RunFolder
+from server.report.page import write_report
+from server.rounds.federation import Federation
 
 
 def spoiled(shard: Path, folder: Path) -> tuple[Path, int]:

@@ -15,7 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from test_cli import call
 
 from common.errors import ConfigError
-from deploy.certs import CA_DAYS, File, issue, make, make_authority
+from deploy.hosts.certs import CA_DAYS, File, issue, make, make_authority
 
 
 def write_server(folder: Path, now: datetime | None = None) -> Path:

@@ -16,13 +16,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from client.site import Site
-from common import wire
-from common.config import Experiment
+from common.config.experiment import Experiment
 from common.errors import ConfigError, RunError
-from deploy.in_process import InProcessGrid
-from server.checkpoint import Checkpoint, check_same, load_checkpoint, save_checkpoint
-from server.federation import Federation
-from server.record import RunFolder, unfinished_folder
+from common.exchange import wire
+from deploy.engines.in_process import InProcessGrid
+from server.record.checkpoint import Checkpoint, check_same, load_checkpoint, save_checkpoint
+from server.record.run_folder import RunFolder, unfinished_folder
+from server.rounds.federation import Federation
 
 ROUNDS = 4
 
@@ -183,8 +183,8 @@ def test_a_full_disk_ends_the_run_with_a_clear_message_and_loses_nothing(
 def test_two_processes_never_write_to_one_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("server.record.PATIENCE_SECONDS", 0.1)
-    monkeypatch.setattr("server.record.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("server.record.run_folder.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("server.record.run_folder.LOOK_SECONDS", 0.05)
     first = RunFolder(tmp_path / "run", experiment())
     with caplog.at_level("INFO"), pytest.raises(RunError, match=rf"process {os.getpid()} .*still writes"):
         RunFolder(tmp_path / "run", experiment(), resume=True)

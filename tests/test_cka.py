@@ -12,20 +12,20 @@ from flwr.app import Message
 from torch import Tensor
 
 from client.site import Site
-from common import wire
 from common.blocks import block_of, get_params, select
 from common.build import build_model
-from common.component import build
-from common.config import Experiment
-from common.data.make import make_shards
+from common.config.component import build
+from common.config.experiment import Experiment
 from common.errors import ConfigError, ShardError
+from common.exchange import wire
+from common.split.make import make_shards
 from common.types import Update
-from deploy.in_process import InProcessGrid, claim_identity
-from server.aggregation import BlockMean
-from server.federation import Federation
-from server.probe import ProbeSet
-from server.record import RunFolder, read_rounds
-from server.similarity import client_weights, linear_cka
+from deploy.engines.in_process import InProcessGrid, claim_identity
+from server.aggregation.block_mean import BlockMean
+from server.aggregation.similarity import client_weights, linear_cka
+from server.own_data.probe import ProbeSet
+from server.record.run_folder import RunFolder, read_rounds
+from server.rounds.federation import Federation
 from server.strategies.cka import CKA, CKAStrategy
 
 FOUR: dict[str, Any] = {"data__clients": 4, "data__limit": 240, "data__missing": {"incomplete": 0.2}}

@@ -15,8 +15,8 @@ from conftest import RAW, ROOT
 
 from common.errors import RunError
 from deploy.cli import COMMANDS, main, parser
-from deploy.display import show
-from deploy.processes import Processes, free_ports, wait_for_port
+from deploy.engines.display import show
+from deploy.engines.processes import Processes, free_ports, wait_for_port
 
 
 def call(*arguments: str | Path) -> int:

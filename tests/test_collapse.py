@@ -9,12 +9,12 @@ from conftest import experiment
 from flwr.app import Message, RecordDict
 
 from client.site import Site
-from common import wire
+from common.exchange import wire
 from common.metrics import Tally
-from deploy.in_process import InProcessGrid
-from server.collapse import LastGood
-from server.federation import Federation
-from server.record import RunFolder
+from deploy.engines.in_process import InProcessGrid
+from server.record.run_folder import RunFolder
+from server.rounds.collapse import LastGood
+from server.rounds.federation import Federation
 
 
 def tally(correct: int, examples: int = 200, classes: int = 4) -> Tally:

@@ -12,8 +12,8 @@ from test_cli import call
 from test_report import Page
 
 from common.errors import ConfigError
-from deploy.comparison.rows import Comparison, compare
-from deploy.comparison.table import heads, shares
+from deploy.study.comparison.rows import Comparison, compare
+from deploy.study.comparison.table import heads, shares
 
 FEDAVG, FEDCMI = (0.80, 0.84, 0.79), (0.85, 0.86, 0.88)
 SEEDS = (1, 2, 3)

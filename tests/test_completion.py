@@ -13,20 +13,20 @@ from PIL import Image
 from client.complete import complete
 from client.completion.base import Generator, Request
 from client.site import Site
-from common.component import build
-from common.config import Experiment
+from common.config.component import build
+from common.config.experiment import Experiment
 from common.data.completed import find_completed, folder_of, read_lines, to_complete
 from common.data.loader import load
-from common.data.make import make_shards
-from common.data.media import Raw
 from common.data.shard import Shard
 from common.encoders.image import ImageEncoder
 from common.encoders.text import Text
 from common.errors import ConfigError, ModelError, ShardError
+from common.media.values import Raw
+from common.split.make import make_shards
 from common.types import Origin
 from deploy.cli import main
-from deploy.complete import complete_shards, make_probe
-from deploy.quality import measure
+from deploy.shards.complete import complete_shards, make_probe
+from deploy.shards.quality import measure
 
 PICTURES: list[Raw] = [Image.new("RGB", (40, 40), colour) for colour in ("red", "navy", "white")]
 TEXTS: list[Raw] = ["a bird with a red crown", "blue wings", "a fanned tail"]

@@ -10,10 +10,10 @@ from conftest import RAW, ROOT, experiment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.component import FAMILIES, find, names
-from common.config import from_json, parse, read
+from common.config.component import FAMILIES, find, names
+from common.config.experiment import from_json, parse, read
 from common.errors import ConfigError
-from deploy.bench.suite import read_suite
+from deploy.study.bench.suite import read_suite
 
 SUITES = sorted((ROOT / "configs" / "bench").glob("*.yaml"))
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))

@@ -1,4 +1,4 @@
-"""Containers that are really built and run: the demo of deploy/compose.yaml; server and sites on their own networks.
+"""Containers that are built and run: the demo of deploy/hosts/compose.yaml; server and sites on their own networks.
 
     make test-containers        (as root, with Debian's buildah, podman, runc, catatonit, debootstrap, iptables)
 
@@ -91,7 +91,7 @@ def test_the_image_has_no_more_than_it_needs(store: Store) -> None:
 
 
 def test_the_demo_on_one_host(store: Store) -> None:
-    demo = Project(store, ROOT / "deploy" / "compose.yaml", ROOT, {}, "demo")
+    demo = Project(store, ROOT / "deploy" / "hosts" / "compose.yaml", ROOT, {}, "demo")
     try:
         demo.make_networks()
         with timed("compose.yaml up"):
@@ -124,7 +124,7 @@ def federation(store: Store, tmp_path: Path) -> Iterator[tuple[Project, dict[str
         sites[site] = make_site(store, tmp_path, site, index, certs)
     owned(tmp_path)
     variables = {"HOST_USER": "10001:10001"}
-    server = Project(store, ROOT / "deploy" / "compose.server.yaml", server_folder, variables, "server")
+    server = Project(store, ROOT / "deploy" / "hosts" / "compose.server.yaml", server_folder, variables, "server")
     try:
         server.make_networks()
         for project in sites.values():
@@ -150,12 +150,12 @@ def make_site(store: Store, folder: Path, site: str, index: int, certs: Path) ->
         (own / name).mkdir(parents=True)
     shutil.copy(certs / "ca.crt", own / "certs")
     shutil.copy(certs / f"{site}.key", own / "certs")
-    shutil.copy(ROOT / "deploy" / "site.yaml", own / "site")
+    shutil.copy(ROOT / "deploy" / "hosts" / "site.yaml", own / "site")
     (own / "certs" / "superexec.secret").write_bytes(os.urandom(32))
     shutil.copytree(folder / "shards" / f"client-{index}", own / "shard")
     variables = {"HOST_USER": "10001:10001", "SITE": site, "SUPERLINK": "superlink:9092"}
     joined = {"outside": "server-default"}  # the networks between hosts
-    return Project(store, ROOT / "deploy" / "compose.client.yaml", own, variables, site, joined)
+    return Project(store, ROOT / "deploy" / "hosts" / "compose.client.yaml", own, variables, site, joined)
 
 
 def owned(folder: Path) -> None:

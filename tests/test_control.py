@@ -23,10 +23,10 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from common.errors import RunError
-from deploy.certs import make
-from deploy.control import HEADER, REFUSED, TOKEN_FILE, VARIABLE, Guard, make_token, read_token
-from deploy.engines import FlowerCommand, Link, executable
-from deploy.processes import Processes, free_ports, wait_for_port
+from deploy.engines.launch import FlowerCommand, Link, executable
+from deploy.engines.processes import Processes, free_ports, wait_for_port
+from deploy.hosts.certs import make
+from deploy.hosts.control import HEADER, REFUSED, TOKEN_FILE, VARIABLE, Guard, make_token, read_token
 
 
 def test_only_the_control_api_asks_for_the_token() -> None:

@@ -18,9 +18,9 @@ from flwr.superlink.cli.flower_superlink import _parse_args_run_superlink as sup
 from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode as supernode
 
 from deploy.cli import parser as fedmosaic
-from deploy.engines import ENVIRONMENT
+from deploy.hosts.environment import SETTINGS
 
-DEPLOY = ROOT / "deploy"
+DEPLOY = ROOT / "deploy" / "hosts"
 PARSERS = {
     "flower-superlink": superlink, "flower-supernode": supernode, "flower-superexec": superexec, "fedmosaic": fedmosaic,
 }  # fmt: skip
@@ -124,7 +124,7 @@ def test_variables_that_must_be_given_are_asked_for() -> None:
 
 def test_the_image_has_flowers_settings_no_root_and_no_secrets() -> None:
     last = DOCKERFILE.rpartition("FROM ")[2]
-    for key, value in ENVIRONMENT.items():
+    for key, value in SETTINGS.items():
         assert f"{key}={value} " in last or f"{key}={value}\n" in last
     assert re.search(r"^USER 10001:10001$", last, re.M) and "HEALTHCHECK" in last
     installed = [line for line in DOCKERFILE.splitlines() if "pip install" in line]

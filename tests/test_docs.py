@@ -13,10 +13,10 @@ from mkdocs.config import load_config
 from pages import PAGES, commands, mentions
 
 from client import policy
-from common import config
-from common.component import FAMILIES, Options, find, names
-from deploy.bench import suite
+from common.config import experiment as config
+from common.config.component import FAMILIES, Options, find, names
 from deploy.cli import parser
+from deploy.study.bench import suite
 
 SECTION = re.compile(r'<h[23] id="[^"]*">(.*?)<a.*?</h[23]>(.*?)(?=<h[23] |</article>)', re.S)
 LOADED = re.compile(r"""<(?:script|img|source|iframe)\b[^>]*\bsrc=["']?([^"' >]+)|<link\b[^>]*\bhref=["']?([^"' >]+)""")
@@ -94,8 +94,10 @@ def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
 
 
 def test_the_example_policy_is_part_of_the_site(site: Path) -> None:
-    assert 'href="source/deploy/site.yaml"' in (site / "security.html").read_text()
-    assert (site / "source" / "deploy" / "site.yaml").read_bytes() == (ROOT / "deploy" / "site.yaml").read_bytes()
+    assert 'href="source/deploy/hosts/site.yaml"' in (site / "security.html").read_text()
+    assert (site / "source" / "deploy" / "hosts" / "site.yaml").read_bytes() == (
+        ROOT / "deploy" / "hosts" / "site.yaml"
+    ).read_bytes()
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])

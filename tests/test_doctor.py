@@ -15,10 +15,10 @@ import pytest
 from test_certs import write_server
 from test_cli import call
 
-from deploy.certs import make
 from deploy.commands import doctor
 from deploy.commands.doctor import State
-from deploy.processes import free_ports
+from deploy.engines.processes import free_ports
+from deploy.hosts.certs import make
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pages import commands, files, sections
 from safetensors import safe_open
 from test_cli import call
 
-from common.component import FAMILIES, names
+from common.config.component import FAMILIES, names
 from common.data.shard import Example, Media, ShardInfo, ShardWriter
 from common.datasets.digits_mini import DigitsMini
 

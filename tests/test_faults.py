@@ -24,10 +24,10 @@ import yaml
 from conftest import RAW, ROOT, experiment
 from safetensors.torch import load_file
 
-from common.data.make import make_shards
-from deploy.control import TOKEN_FILE
-from deploy.engines import executable
-from deploy.processes import Processes, free_ports, wait_for_port
+from common.split.make import make_shards
+from deploy.engines.launch import executable
+from deploy.engines.processes import Processes, free_ports, wait_for_port
+from deploy.hosts.control import TOKEN_FILE
 
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(1500)]
 SITES = ["a", "b", "c"]
@@ -255,7 +255,7 @@ def test_a_killed_superlink_is_restarted_and_the_run_resumed(lab: Lab, smooth: d
     lab.order({})
     running = lab.start_run("link-killed")
     lab.wait_for_round("link-killed", 2)
-    lab.kill("deploy.control superlink")
+    lab.kill("deploy.hosts.control superlink")
     said, _ = running.communicate(timeout=600)
     assert running.returncode == 1
     assert "--resume" in said and "Traceback" not in said

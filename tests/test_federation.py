@@ -11,14 +11,14 @@ from flwr.app import Message
 from safetensors.torch import load_file
 
 from client.site import Site
-from common import wire
 from common.blocks import block_of
-from common.component import find, names
-from common.config import Experiment
+from common.config.component import find, names
+from common.config.experiment import Experiment
 from common.errors import RunError
-from deploy.in_process import InProcessGrid
-from server.federation import Federation
-from server.record import RunFolder
+from common.exchange import wire
+from deploy.engines.in_process import InProcessGrid
+from server.record.run_folder import RunFolder
+from server.rounds.federation import Federation
 
 
 def sites(*folders: Path) -> list[Site]:

@@ -12,7 +12,7 @@ from client.methods.base import Round
 from client.methods.fedmvp import FedMVP, alignment_loss, contrastive_loss
 from client.site import Site
 from client.train import learning_rate, make_optimizer, train
-from common.config import Train
+from common.config.experiment import Train
 from common.encoders.image import ImageEncoder
 from common.models.joint import Joint, JointModel
 from common.types import Batch, Origin

@@ -13,17 +13,17 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from common.build import build_model
-from common.component import build, find, names
+from common.config.component import build, find, names
 from common.data import features
 from common.data.loader import batches, load
-from common.data.make import make_shards
-from common.data.media import Raw
 from common.data.shard import Shard
 from common.encoders.base import FrozenEncoder
 from common.encoders.mixed import MixedEncoder
 from common.errors import ModelError
-from common.pretrained import locate
+from common.frozen.pretrained import locate
+from common.media.values import Raw
 from common.rows import Rows
+from common.split.make import make_shards
 from common.types import Origin
 
 PICTURE = Image.fromarray(np.arange(48 * 40 * 3, dtype=np.uint8).reshape(48, 40, 3))

@@ -33,23 +33,23 @@ from safetensors.torch import save
 from client.policy import read_policy
 from client.request import read_request
 from client.site_state import SiteState
-from common import wire
-from common.config import from_json, override, parse
+from common.config.experiment import from_json, override, parse
+from common.config.yaml_file import parse_yaml
 from common.data.completed import LINES, find_completed, folder_of
-from common.data.media import encode_array, read
 from common.data.shard import Shard
 from common.errors import FedmosaicError, PolicyError
+from common.exchange import wire
+from common.frozen.model_door import check, check_open_clip, check_pipeline, open_clip_config
+from common.frozen.model_lock import read_lock
+from common.media.values import encode_array, read
 from common.metrics import figures, merge
-from common.model_door import check, check_open_clip, check_pipeline, open_clip_config
-from common.model_lock import read_lock
 from common.types import Site
-from common.yaml_file import parse_yaml
-from deploy.clientapp import check_fab
-from deploy.in_process import claim_identity
-from server.replies import read_introduction, read_training_reply
+from deploy.engines.in_process import claim_identity
+from deploy.hosts.clientapp import check_fab
+from server.clients.replies import read_introduction, read_training_reply
 
 CONFIGS = [path.read_bytes() for path in sorted((ROOT / "configs").glob("*.yaml"))]
-POLICY = (ROOT / "deploy" / "site.yaml").read_bytes()
+POLICY = (ROOT / "deploy" / "hosts" / "site.yaml").read_bytes()
 SEEDS = st.integers(0, 2**32 - 1)
 TIMES = int(os.environ.get("FEDMOSAIC_FUZZ", "1"))
 MOST_MEMORY = 2_500_000

@@ -9,8 +9,8 @@ import yaml
 from pydantic import BaseModel
 from test_cli import call
 
-from common.component import find
-from common.config import Data, Experiment, Federation, Missing, Model, Train, Wire, read
+from common.config.component import find
+from common.config.experiment import Data, Experiment, Federation, Missing, Model, Train, Wire, read
 from common.data.shard import Shard
 from deploy.commands.init import STARTING
 

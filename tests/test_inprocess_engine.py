@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from test_cli import call
 
 from client.site import Site
-from deploy.engines import executable
-from deploy.in_process import InProcessGrid
-from server.federation import Federation
-from server.record import RunFolder
+from deploy.engines.in_process import InProcessGrid
+from deploy.engines.launch import executable
+from server.record.run_folder import RunFolder
+from server.rounds.federation import Federation
 
 
 def config(folder: Path, **changes: object) -> Path:

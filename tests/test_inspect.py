@@ -15,10 +15,10 @@ from test_cli import call
 from test_report import Page
 
 from common.data.completed import folder_of
-from common.data.media import Raw, Value
 from common.data.shard import Shard
-from deploy.inspection.drawing import LETTERS, encoded, thumbnail
-from deploy.inspection.gallery import MOST_PER_CLASS, MOST_VALUES, choose
+from common.media.values import Raw, Value
+from deploy.shards.inspection.drawing import LETTERS, encoded, thumbnail
+from deploy.shards.inspection.gallery import MOST_PER_CLASS, MOST_VALUES, choose
 
 EVIL = '<script>alert("&")</script>'
 RECIPE = {"name": "retrieval", "source": "image", "model": "tiny"}

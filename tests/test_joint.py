@@ -10,12 +10,12 @@ from conftest import make_batch
 from pydantic import ValidationError
 from torch import Tensor
 
-from common.attention import AttentionLayer, positions
-from common.component import build
-from common.data.media import Raw
+from common.config.component import build
 from common.encoders.base import Encoder
 from common.encoders.image import ImageEncoder
+from common.media.values import Raw
 from common.models.joint import Joint, JointModel
+from common.models.shared.attention import AttentionLayer, positions
 from common.types import Batch, Origin
 
 CLASSES = 4

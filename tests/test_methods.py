@@ -8,7 +8,7 @@ from conftest import make_batch
 
 from client.methods.base import Method, Round
 from client.train import freeze_unheld
-from common.component import build, find, names
+from common.config.component import build, find, names
 from common.encoders.image import ImageEncoder
 from common.models.base import MultimodalModel
 from common.types import Batch, Origin

@@ -11,16 +11,16 @@ from test_frozen_encoders import PICTURE, encoder
 from client.site import Site
 from common.blocks import get_params
 from common.build import build_model
-from common.component import build
-from common.config import Experiment
-from common.data.make import make_shards
+from common.config.component import build
+from common.config.experiment import Experiment
 from common.encoders.mixed import MixedEncoder
 from common.errors import ConfigError
 from common.metrics import evaluate
-from deploy.in_process import InProcessGrid
-from server.evaluate import TestSet
-from server.federation import Federation
-from server.record import RunFolder, read_rounds
+from common.split.make import make_shards
+from deploy.engines.in_process import InProcessGrid
+from server.own_data.evaluate import TestSet
+from server.record.run_folder import RunFolder, read_rounds
+from server.rounds.federation import Federation
 
 COCA: dict[str, Any] = {"name": "open-clip-image", "model": "coca"}
 VIT: dict[str, Any] = {"name": "vision-transformer", "model": "vision_transformer", "heads": 2, "grid": 2}

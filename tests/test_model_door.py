@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from tiny_models import save_bert, save_clip, save_coca
 
 from common.errors import ModelError
-from common.model_door import blip2, open_clip_model, pipeline, text_model
-from common.model_lock import LOCK, Fetched, pin
-from common.pretrained import embedded_models, fingerprint, locate, only
+from common.frozen.model_door import blip2, open_clip_model, pipeline, text_model
+from common.frozen.model_lock import LOCK, Fetched, pin
+from common.frozen.pretrained import embedded_models, fingerprint, locate, only
 
 Change = Callable[[Path], None]
 
@@ -175,7 +175,7 @@ def hub() -> Iterator[tuple[str, list[str]]]:
 
 BUILD = """
 import sys
-from common.component import build
+from common.config.component import build
 from common.errors import FedmosaicError
 for name, model in [line.split() for line in sys.argv[1:]]:
     try:

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from PIL import Image as Picture
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
-from common import wire
 from common.blocks import block_of, get_params, select, set_params
 from common.build import build_model
-from common.component import build, names
-from common.data.media import Raw, Sound
+from common.config.component import build, names
 from common.errors import WireError
+from common.exchange import wire
+from common.media.values import Raw, Sound
 from common.metrics import Tally
 from common.types import Batch
 

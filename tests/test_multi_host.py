@@ -15,11 +15,11 @@ from compose import Service, services
 from conftest import RAW, ROOT, experiment
 from hosts import Host, network, why_not
 
-from common.data.make import make_shards
-from deploy.clientapp import commands_folder
-from deploy.control import TOKEN_FILE
-from deploy.engines import executable
-from deploy.processes import Processes
+from common.split.make import make_shards
+from deploy.engines.launch import executable
+from deploy.engines.processes import Processes
+from deploy.hosts.clientapp import commands_folder
+from deploy.hosts.control import TOKEN_FILE
 
 WHY_NOT = why_not()
 pytestmark = [
@@ -190,7 +190,7 @@ def start(service: Service, host: Host, processes: Processes, name: str) -> None
         make = f"mkdir -p {volume.target}" if source.is_dir() else f"install -D /dev/null {volume.target}"
         script += [make if not volume.within(service.volumes) else ":", f"mount --bind {source} {volume.target}"]
         script += [f"mount -o remount,bind,ro {volume.target}"] if volume.read_only else []
-    (path,) = re.findall(r"^ENV PATH=(\S+)", (ROOT / "deploy" / "Dockerfile").read_text(), re.MULTILINE)
+    (path,) = re.findall(r"^ENV PATH=(\S+)", (ROOT / "deploy" / "hosts" / "Dockerfile").read_text(), re.MULTILINE)
     variables = [f"{key}={value}" for key, value in {"PATH": path, **service.environment}.items()]
     script.append('exec env "$@"')
     host.start(processes, name, "sh", "-c", "\n".join(script), "sh", *variables, *service.command)
@@ -214,7 +214,7 @@ def test_the_services_of_the_compose_files_make_a_federation(containers: list[Ho
     superlink, serverapps, *sites = containers
     for folder in ("state", "runs", "models"):
         (superlink.folder / folder).mkdir()
-    on_server = services(ROOT / "deploy" / "compose.server.yaml", {"HOST_USER": "0:0"})
+    on_server = services(ROOT / "deploy" / "hosts" / "compose.server.yaml", {"HOST_USER": "0:0"})
     start(on_server["superlink"], superlink, processes, "superlink")
     superlink.wait_for(processes, 9092)
     superlink.wait_for(processes, 8000)
@@ -226,11 +226,11 @@ def test_the_services_of_the_compose_files_make_a_federation(containers: list[Ho
         (supernode.folder / "site" / "site.yaml").write_text("{}\n")
         (supernode.folder / "certs" / "superexec.secret").write_bytes(b"between the two of " + name.encode())
         variables = {"HOST_USER": "0:0", "SITE": name, "SUPERLINK": f"{NAME}:9092"}
-        at_site = services(ROOT / "deploy" / "compose.client.yaml", variables)
+        at_site = services(ROOT / "deploy" / "hosts" / "compose.client.yaml", variables)
         start(at_site["supernode"], supernode, processes, f"supernode-{name}")
         supernode.wait_for(processes, 9099)
         start(at_site["clientapps"], clientapps, processes, f"clientapps-{name}")
-    healthy = [sys.executable, "-m", "deploy.health", "127.0.0.1:9099"]
+    healthy = [sys.executable, "-m", "deploy.hosts.health", "127.0.0.1:9099"]
     run(superlink, "superlink:8000", "--test-shard", "/srv/data/test")
     check_results(superlink.folder / "runs" / "tiny")
     assert [one.run(*healthy)[0] for one in (superlink, serverapps, *sites[:2])] == [0] * 4

@@ -18,8 +18,9 @@ from running import running
 from safetensors.torch import load_file
 from test_cli import call
 
-from deploy.engines import ENVIRONMENT, FlowerCommand, Link, executable
-from deploy.processes import MARK, Processes, free_ports, wait_for_port
+from deploy.engines.launch import FlowerCommand, Link, executable
+from deploy.engines.processes import MARK, Processes, free_ports, wait_for_port
+from deploy.hosts.environment import SETTINGS
 
 TAG = "FEDMOSAIC_TEST"
 pytestmark = [pytest.mark.network, pytest.mark.timeout(1500)]
@@ -197,7 +198,7 @@ def start_federation(processes: Processes, folder: Path, shards: Path) -> int:
 @pytest.mark.slow
 def test_a_running_superlink_serves_fedmosaic_run_and_flwr_run(tiny_shards: Path, tmp_path: Path) -> None:
     path = f"{Path(executable('flwr')).parent}:{os.environ['PATH']}"
-    processes = Processes(tmp_path / "logs", ENVIRONMENT | {"FLWR_HOME": str(tmp_path / "home"), "PATH": path})
+    processes = Processes(tmp_path / "logs", SETTINGS | {"FLWR_HOME": str(tmp_path / "home"), "PATH": path})
     try:
         port = start_federation(processes, tmp_path, tiny_shards)
         where = ["--engine", "superlink", "--address", f"127.0.0.1:{port}", "--insecure"]

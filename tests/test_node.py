@@ -18,12 +18,13 @@ from test_certs import write_server
 from test_cli import call
 from test_doctor import serving
 
-from deploy import start
-from deploy.address import Address
-from deploy.certs import make
-from deploy.clientapp import commands_folder
-from deploy.engines import ENVIRONMENT, executable
-from deploy.processes import free_ports
+from deploy.engines.launch import executable
+from deploy.engines.processes import free_ports
+from deploy.hosts import start
+from deploy.hosts.address import Address
+from deploy.hosts.certs import make
+from deploy.hosts.clientapp import commands_folder
+from deploy.hosts.environment import SETTINGS
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_a_node_is_told_its_shard_site_policy_and_key(
     assert own == ["--runtime-api-address", "127.0.0.1:9123", "--superexec-auth-secret-file", str(secret), "--insecure"]
     assert read.root_certificates == str(certs / "ca.crt")
     assert _try_setup_client_authentication(read) is not None
-    assert became["env"].items() >= ENVIRONMENT.items()
+    assert became["env"].items() >= SETTINGS.items()
     assert "Connection refused; trying again until it answers" in capsys.readouterr().err
 
 
@@ -156,7 +157,7 @@ def test_a_superlink_has_tls_keys_and_a_database(certs: Path, tmp_path: Path, be
         assert call("superlink", "--certs", certs, "--state", tmp_path / "state") == 0
     finally:
         os.chdir(here)
-    assert became["told"][:4] == ["-P", "-m", "deploy.control", "superlink"]
+    assert became["told"][:4] == ["-P", "-m", "deploy.hosts.control", "superlink"]
     read = _parse_args_run_superlink().parse_args(became["told"][4:])
     token = tmp_path / "state" / "operator.token"
     assert became["env"]["FEDMOSAIC_OPERATOR_TOKEN"] == str(token) and token.stat().st_mode & 0o777 == 0o600
@@ -214,7 +215,7 @@ def test_a_signal_reaches_what_the_command_became_and_its_status_comes_back(tmp_
     program = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(42)); print('ready', flush=True); "
     program += "time.sleep(600)"
     code = (
-        "import os, sys; from deploy.start import become; from deploy.explain import explain_what_follows; "
+        "import os, sys; from deploy.hosts.start import become; from deploy.hosts.explain import explain_what_follows; "
         f"explain_what_follows(); become([sys.executable, '-c', {program!r}], os.environ)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
@@ -228,7 +229,7 @@ def test_a_signal_reaches_what_the_command_became_and_its_status_comes_back(tmp_
 def test_flowers_code_for_a_refused_key_is_explained() -> None:
     lines = "before\n\x1b[91m[code: 2004] Failed to activate SuperNode.\nafter\n"
     done = subprocess.run(
-        [sys.executable, "-m", "deploy.explain"], input=lines, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "deploy.hosts.explain"], input=lines, capture_output=True, text=True, check=True
     )
     first, second, reason, last = done.stdout.splitlines()
     assert (first, second, last) == tuple(lines.splitlines())

@@ -16,14 +16,15 @@ from flwr.supercore.retry.retry_invoker import RetryInvoker
 
 from client.site import Site
 from client.words import in_words
-from common import node_log, wire
-from common.units import human
-from deploy import supernode
-from deploy.explain import REASONS
-from deploy.in_process import InProcessGrid
-from deploy.supernode import Waits, patient
-from server.federation import Federation
-from server.record import RunFolder
+from common.exchange import wire
+from common.words import node_log
+from common.words.units import human
+from deploy.engines.in_process import InProcessGrid
+from deploy.hosts import supernode
+from deploy.hosts.explain import REASONS
+from deploy.hosts.supernode import Waits, patient
+from server.record.run_folder import RunFolder
+from server.rounds.federation import Federation
 
 
 class Listening(InProcessGrid):
@@ -87,7 +88,7 @@ def test_what_a_server_sends_writes_no_lines_of_its_own(capsys: pytest.CaptureFi
 
 
 def filtered(lines: str, *file: Path) -> list[str]:
-    command = [sys.executable, "-m", "deploy.explain", *map(str, file)]
+    command = [sys.executable, "-m", "deploy.hosts.explain", *map(str, file)]
     done = subprocess.run(command, input=lines, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
 

@@ -16,18 +16,18 @@ from PIL import Image as Picture
 from test_shards import fingerprint
 
 from client.site import Site
-from common.component import build
-from common.config import Experiment, read
-from common.data.make import make_shards
-from common.data.media import Sound, encode_sound
-from common.data.media import read as read_media
+from common.config.component import build
+from common.config.experiment import Experiment, read
 from common.data.shard import Shard
-from common.data.video import read_audio, read_frames, spread
 from common.datasets.ave import CLASSES
 from common.errors import ConfigError, DataError
-from deploy.in_process import InProcessGrid
-from server.federation import Federation
-from server.record import RunFolder
+from common.media.values import Sound, encode_sound
+from common.media.values import read as read_media
+from common.media.video import read_audio, read_frames, spread
+from common.split.make import make_shards
+from deploy.engines.in_process import InProcessGrid
+from server.record.run_folder import RunFolder
+from server.rounds.federation import Federation
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 FPS, RATE, HERTZ = 8, 22050, 440

@@ -22,22 +22,23 @@ from client.app import query
 from client.policy import Policy, read_policy
 from client.site import Site
 from client.site_state import SiteState
-from common import wire
 from common.blocks import Params, get_params, select
 from common.build import build_model
-from common.config import Experiment
+from common.config.experiment import Experiment
 from common.data.completed import LINES, folder_of
 from common.data.shard import Shard
 from common.errors import PolicyError, RunError
-from deploy import clientapp
-from deploy.app_folder import make_app_folder
-from deploy.clientapp import check_fab, commands_folder
-from deploy.engines import ENVIRONMENT, FlowerCommand, Link, executable
-from deploy.in_process import InProcessGrid, claim_identity
-from deploy.processes import Processes, free_ports, wait_for_port
-from server.federation import Federation
-from server.record import RunFolder
-from server.report import write_report
+from common.exchange import wire
+from deploy.engines.app_folder import make_app_folder
+from deploy.engines.in_process import InProcessGrid, claim_identity
+from deploy.engines.launch import FlowerCommand, Link, executable
+from deploy.engines.processes import Processes, free_ports, wait_for_port
+from deploy.hosts import clientapp
+from deploy.hosts.clientapp import check_fab, commands_folder
+from deploy.hosts.environment import SETTINGS
+from server.record.run_folder import RunFolder
+from server.report.page import write_report
+from server.rounds.federation import Federation
 
 BOTH = "client-1"
 """The shard of the tiny experiment with both modalities; the other has audio only."""
@@ -327,21 +328,21 @@ class TestLocalDP:
 
 class TestFile:
     def test_the_example_loads(self) -> None:
-        found = read_policy(ROOT / "deploy" / "site.yaml")
+        found = read_policy(ROOT / "deploy" / "hosts" / "site.yaml")
         assert found == Policy(
             modalities=["audio", "image"],
             label_counts=False,
             min_examples=50,
             max_updates=200,
-            state=ROOT / "deploy" / "site.state.json",
+            state=ROOT / "deploy" / "hosts" / "site.state.json",
         )
         assert found.local_dp is None  # what every site installs must not blur its updates
 
     def test_the_example_with_noise_differs_in_nothing_else(self) -> None:
-        plain, private = (read_policy(ROOT / "deploy" / f"{name}.yaml") for name in ("site", "site-private"))
+        plain, private = (read_policy(ROOT / "deploy" / "hosts" / f"{name}.yaml") for name in ("site", "site-private"))
         assert private.local_dp is not None and any("costs accuracy" in line for line in private.in_words())
         assert private.model_copy(update={"local_dp": None, "state": plain.state}) == plain
-        written = yaml.safe_load((ROOT / "deploy" / "site-private.yaml").read_text())
+        written = yaml.safe_load((ROOT / "deploy" / "hosts" / "site-private.yaml").read_text())
         assert written.keys() == Policy.model_fields.keys()
 
     def test_all_mistakes_come_in_one_message(self, tmp_path: Path) -> None:
@@ -482,7 +483,7 @@ class TestCode:
             ("client/__init__.py", lambda old: b"import os", r"(client/__init__.py differs)"),
             ("server/evil.py", lambda old: b"", r"(server/evil.py is not part of it)"),
             ("torch.py", lambda old: b"", r"(torch.py is not part of it)"),
-            ("common/wire.py", lambda old: None, r"(common/wire.py is missing)"),
+            ("common/exchange/wire.py", lambda old: None, r"(common/exchange/wire.py is missing)"),
             (
                 "pyproject.toml",
                 lambda old: old.replace(b'"client.app:app"', b'"client.evil:app"'),
@@ -518,7 +519,7 @@ class TestCode:
     def test_a_command_that_cannot_be_started_is_an_error(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        shutil.copytree(ROOT / "deploy" / "bin", tmp_path / "bin")
+        shutil.copytree(ROOT / "deploy" / "hosts" / "bin", tmp_path / "bin")
         monkeypatch.setattr(clientapp, "__file__", str(tmp_path / "clientapp.py"))
         assert commands_folder() == tmp_path / "bin"
         (tmp_path / "bin" / "flwr-model").chmod(0o644)
@@ -538,7 +539,7 @@ def archive_of(files: dict[str, bytes]) -> bytes:
 def federation(tiny_shards: Path, tmp_path: Path) -> Iterator[tuple[FlowerCommand, Processes]]:
     """A SuperLink and two SuperNodes that run installed code only, the second with a policy."""
     python = Path(executable("flwr")).parent
-    env = ENVIRONMENT | {"FLWR_HOME": str(tmp_path / "home")}
+    env = SETTINGS | {"FLWR_HOME": str(tmp_path / "home")}
     link = Processes(tmp_path / "logs", env | {"PATH": f"{python}:{os.environ['PATH']}"})
     nodes = Processes(tmp_path / "logs", env | {"PATH": f"{commands_folder()}:{python}:{os.environ['PATH']}"})
     try:

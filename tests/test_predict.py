@@ -24,14 +24,14 @@ from test_cli import call
 from test_compare import write_run
 
 from common.build import build_model
-from common.data.media import Sound, read
 from common.data.shard import Shard
 from common.encoders.image import picture_tensor
 from common.errors import DataError, ModelError
+from common.media.values import Sound, read
 from common.modality import subset_name, subsets
-from common.predictor import Predictor, load_model
+from common.trained.predictor import Predictor, load_model
 from common.types import Batch, Origin
-from server.record import RunFolder
+from server.record.run_folder import RunFolder
 
 EMBEDDED = ROOT / "deploy" / "pretrain" / "weights"
 FROZEN = {
@@ -42,7 +42,7 @@ WITHOUT_SIDES = """
 import json, sys
 for name in ("server", "client", "deploy", "flwr"):
     sys.modules[name] = None    # importing it raises ImportError
-from common.predictor import load_model
+from common.trained.predictor import load_model
 print(json.dumps(load_model(sys.argv[1]).predict([{sys.argv[2]: sys.argv[3]}])[0].probabilities))
 """
 
@@ -137,7 +137,7 @@ def test_names_paths_pictures_and_sounds_give_the_same(run: Path, test_shard: Sh
 def test_many_examples_are_predicted_in_parts(run: Path, test_shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = [files(test_shard, index) for index in range(7)]
     whole = load_model(run).predict(examples)
-    monkeypatch.setattr("common.predictor.CHUNK", 3)
+    monkeypatch.setattr("common.trained.predictor.CHUNK", 3)
     parts = load_model(run).predict(examples)
     assert [made.label for made in parts] == [made.label for made in whole]
     assert len(parts) == 7

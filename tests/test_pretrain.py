@@ -9,7 +9,7 @@ from conftest import ROOT
 from PIL import Image
 
 from client.completion.base import Request
-from common.component import build
+from common.config.component import build
 from common.datasets.birds.captions import caption, description
 from common.datasets.birds.drawing import picture, random_scene
 from common.datasets.birds.species import APART, distance, public_bird, species

@@ -16,12 +16,9 @@ from conftest import SHARED_DATA, experiment
 from PIL import Image as Picture
 
 from common.build import build_model
-from common.component import build
-from common.config import Natural
+from common.config.component import build
+from common.config.experiment import Natural
 from common.data.loader import load
-from common.data.make import make_shards
-from common.data.media import encode_image
-from common.data.partition import partition
 from common.data.shard import Example, Shard, ShardInfo, ShardWriter
 from common.datasets.base import DataSet
 from common.datasets.fashion import Fashion
@@ -29,6 +26,9 @@ from common.datasets.har import CHANNELS, Har
 from common.datasets.trio_digits import WORDS, TrioDigits
 from common.encoders.text import token_id, tokens
 from common.errors import DataError
+from common.media.values import encode_image
+from common.split.make import make_shards
+from common.split.partition import partition
 
 ARTICLES = {"Shirts": 9, "Belts": 7, "Ties": 2}
 

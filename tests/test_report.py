@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from run_folders import write_run
 
-from server.report import write_report
-from server.report_run import read_run
-from server.report_sites import Likeness
+from server.report.page import write_report
+from server.report.run import read_run
+from server.report.sites import Likeness
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 SECTIONS = {"headline", "plots", "subsets", "sites", "troubles", "configuration"}

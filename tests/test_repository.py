@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 from common.datasets.digits_mini import DigitsMini
-from deploy.app_folder import make_app_folder
+from deploy.engines.app_folder import make_app_folder
 
 SOURCES = sorted(path for side in ("server", "client", "common", "deploy") for path in (ROOT / side).rglob("*.py"))
 
@@ -20,12 +20,47 @@ def test_public_functions_have_docstrings_and_nothing_is_pickled(path: Path) -> 
     text = path.read_text()
     assert not re.search(r"\bpickle\b(?!d)", text)
     tree = ast.parse(text)
-    assert not text.strip() or ast.get_docstring(tree)
+    assert ast.get_docstring(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
             inner = any(node in ast.walk(other) for other in ast.walk(tree)
                         if isinstance(other, ast.FunctionDef) and other is not node)  # fmt: skip
             assert inner or ast.get_docstring(node), f"{path.name}: {node.name}"
+
+
+def drawn() -> set[str]:
+    """Folders and files of the map in docs/architecture.md; folders end with a slash."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    above: list[str] = []
+    found = set()
+    for indent, name in re.findall(r"^    ( *)([a-z_]+(?:/|\.py))  ? *\S", text, re.MULTILINE):
+        above = [*above[: len(indent) // 2], name]
+        found.add("".join(above))
+    return found
+
+
+def test_the_map_shows_every_package_and_what_stands_beside_them() -> None:
+    packages = {path.parent for path in SOURCES if path.name == "__init__.py"}
+    loose = {path for path in SOURCES if path.name != "__init__.py" and path.parent.parent == ROOT}
+    expected = {f"{path.relative_to(ROOT)}/" for path in packages} | {str(path.relative_to(ROOT)) for path in loose}
+    assert drawn() == expected
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in SOURCES if path.name == "__init__.py"], ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_a_package_says_what_lives_there(path: Path) -> None:
+    assert (ast.get_docstring(ast.parse(path.read_text())) or "").endswith(".")
+
+
+FAMILIES_AND_COMMANDS = {"methods", "completion", "datasets", "encoders", "models", "strategies", "commands"}
+
+
+@pytest.mark.parametrize(
+    "folder", sorted({path.parent for path in SOURCES}), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_a_folder_has_about_ten_files(folder: Path) -> None:
+    assert folder.name in FAMILIES_AND_COMMANDS or len(list(folder.glob("*.py"))) <= 14
 
 
 def test_flwr_run_and_the_launcher_agree_on_the_settings(tmp_path: Path) -> None:

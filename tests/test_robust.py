@@ -21,18 +21,18 @@ from scipy.stats import norm as normal
 from test_strategies import NoGrid, reply, strategy
 
 from client.site import Site
-from common import wire
 from common.blocks import Params, block_of, get_params, select
 from common.build import build_model
-from common.component import build
+from common.config.component import build
 from common.errors import ConfigError, RunError, WireError
-from common.privacy import clip, epsilon, noise, norm
+from common.exchange import wire
+from common.exchange.privacy import clip, epsilon, noise, norm
 from common.types import Update
-from deploy.in_process import InProcessGrid, claim_identity
-from server.aggregation import BlockMean
-from server.checkpoint import load_checkpoint
-from server.federation import Federation
-from server.record import RunFolder, read_rounds
+from deploy.engines.in_process import InProcessGrid, claim_identity
+from server.aggregation.block_mean import BlockMean
+from server.record.checkpoint import load_checkpoint
+from server.record.run_folder import RunFolder, read_rounds
+from server.rounds.federation import Federation
 
 SHAPES = {"branches.audio.w": (3, 2), "branches.image.w": (4,), "fusion.weight": (2, 3), "fusion.bias": ()}
 RULES = ("median", "trimmed-mean", "krum")

@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from client.site import Site
-from common import types, wire
+from common import types
 from common.errors import ConfigError, RunError, ShardError
-from deploy.in_process import InProcessGrid
-from server import federation as federation_module
-from server.federation import Federation
-from server.record import RunFolder
+from common.exchange import wire
+from deploy.engines.in_process import InProcessGrid
+from server.record.run_folder import RunFolder
+from server.rounds import federation as federation_module
+from server.rounds.federation import Federation
 from server.strategies.fedcmi import FedCMIStrategy
 
 QUICK: dict[str, Any] = {"federation__wait_seconds": 0.5, "federation__round_seconds": 0.3}

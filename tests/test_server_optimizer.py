@@ -10,9 +10,9 @@ from conftest import experiment
 from test_strategies import one_round, params, strategy
 
 from common.blocks import Params
-from common.config import Experiment
-from deploy.in_process import claim_identity
-from server.optimizer import ServerOptimizer
+from common.config.experiment import Experiment
+from deploy.engines.in_process import claim_identity
+from server.aggregation.optimizer import ServerOptimizer
 
 ROUNDS = 4
 

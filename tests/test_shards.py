@@ -17,16 +17,16 @@ from hypothesis import strategies as st
 from PIL import Image as Picture
 
 from common.build import build_model
-from common.config import Dirichlet, Iid, LabelShards, Missing, Natural
+from common.config.experiment import Dirichlet, Iid, LabelShards, Missing, Natural
 from common.data.completed import find_completed, folder_of
 from common.data.features import frozen_column
 from common.data.loader import Loaded, batches, load
-from common.data.make import check_made, make_shards
-from common.data.media import encode_sound
-from common.data.missing import drop, unimodal_clients
-from common.data.partition import partition
 from common.data.shard import Shard, ShardInfo
 from common.errors import DataError, ShardError
+from common.media.values import encode_sound
+from common.split.make import check_made, make_shards
+from common.split.missing import drop, unimodal_clients
+from common.split.partition import partition
 from common.types import Origin
 
 

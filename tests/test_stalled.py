@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from server.report_run import Run
-from server.stalled import Course, alarms, stalled
+from server.report.alarm import Course, alarms, stalled
+from server.report.run import Run
 
 EXAMPLES, CLASSES = 400, 10
 GUESS = 1 / CLASSES

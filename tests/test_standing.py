@@ -1,6 +1,6 @@
 """Where sites stand, by what a run has written."""
 
-from server.standing import Standing, changes, spans, standings
+from server.sites.standing import Standing, changes, spans, standings
 
 GONE = "its node is not connected"
 LINES = [

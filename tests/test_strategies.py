@@ -16,13 +16,13 @@ from flwr.serverapp.strategy import Strategy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import wire
 from common.blocks import Params, block_of, select
-from common.component import build, names
+from common.config.component import build, names
 from common.errors import RunError
+from common.exchange import wire
 from common.types import Site
-from deploy.in_process import claim_identity
-from server.aggregation import BlockMean
+from deploy.engines.in_process import claim_identity
+from server.aggregation.block_mean import BlockMean
 from server.strategies.base import MultimodalStrategy
 
 STRATEGIES = names("strategy")

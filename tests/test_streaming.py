@@ -26,14 +26,14 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from client.site import Site
-from common import wire
-from deploy.in_process import InProcessGrid, claim_identity
-from server.aggregation import BlockMean
-from server.exchange import AT_ONCE, exchange
-from server.federation import Federation
-from server.record import RunFolder
+from common.exchange import wire
+from deploy.engines.in_process import InProcessGrid, claim_identity
+from server.aggregation.block_mean import BlockMean
+from server.clients.exchange import AT_ONCE, exchange
+from server.clients.uploads import UNSENT, uploads
+from server.record.run_folder import RunFolder
+from server.rounds.federation import Federation
 from server.strategies.fedcmi import FedCMIStrategy
-from server.uploads import UNSENT, uploads
 
 VALUES = st.floats(-(2.0**99), 2.0**99, width=32, allow_subnormal=False)
 

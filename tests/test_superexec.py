@@ -14,9 +14,9 @@ from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
 
-from deploy.engines import executable
-from deploy.processes import Processes, free_ports
-from deploy.superexec import isolated, launch
+from deploy.engines.launch import executable
+from deploy.engines.processes import Processes, free_ports
+from deploy.hosts.superexec import isolated, launch
 
 SHOW = "import sys; i = sys.argv.index('--token-file'); print(open(sys.argv[i + 1]).read(), sys.argv)"
 

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy import supernode
-from deploy.clientapp import commands_folder
-from deploy.start import environment
-from deploy.supernode import Waits, narrow, unlike
+from deploy.hosts import supernode
+from deploy.hosts.clientapp import commands_folder
+from deploy.hosts.start import environment
+from deploy.hosts.supernode import Waits, narrow, unlike
 
 FLOWER = "flwr.supernode.start_client_internal"
 
@@ -126,7 +126,7 @@ def test_the_node_starts_on_any_flower_and_says_when_its_waits_are_flowers(
 
 
 def test_the_clientapps_command_loads_neither_supernode_nor_installer_nor_torch() -> None:
-    code = "import atexit, sys; from deploy.clientapp import main; sys.argv[1:] = ['--help']\n"
+    code = "import atexit, sys; from deploy.hosts.clientapp import main; sys.argv[1:] = ['--help']\n"
     code += "atexit.register(lambda: print(*sys.modules, file=sys.stderr)); main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0 and "--token" in done.stdout

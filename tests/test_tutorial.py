@@ -11,7 +11,7 @@ from conftest import ROOT
 from running import running
 
 from common.datasets.digits_mini import DigitsMini
-from deploy.engines import executable
+from deploy.engines.launch import executable
 
 CHANCE = 0.1
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]

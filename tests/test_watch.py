@@ -19,7 +19,7 @@ from run_folders import figures, write_run
 
 from deploy.cli import main
 from deploy.commands.watch import application, server_of
-from server.record import RunFolder, is_written
+from server.record.run_folder import RunFolder, is_written
 
 needs_chromium = pytest.mark.skipif(chromium.PROGRAM is None, reason="no Chromium on this machine")
 CLASSES = 3
@@ -93,11 +93,11 @@ def test_the_page_may_run_its_own_script_only(run: RunFolder) -> None:
 @pytest.fixture
 def rendered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """An entry for every time that a page is drawn."""
-    import server.report
+    import server.report.page
 
     drawn: list[int] = []
-    page = server.report.page
-    monkeypatch.setattr(server.report, "page", lambda *given: drawn.append(1) or page(*given))
+    page = server.report.page.page
+    monkeypatch.setattr(server.report.page, "page", lambda *given: drawn.append(1) or page(*given))
     return drawn
 
 
@@ -199,7 +199,7 @@ def test_a_folder_that_is_gone_is_said_to_be_and_comes_back(run: RunFolder) -> N
 
 
 def test_the_server_answers_while_a_page_is_rendered(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    import server.report
+    import server.report.page
 
     begun, go_on = threading.Event(), threading.Event()
 
@@ -208,7 +208,7 @@ def test_the_server_answers_while_a_page_is_rendered(run: RunFolder, monkeypatch
         assert go_on.wait(200)
         return "rendered"
 
-    monkeypatch.setattr(server.report, "page", slow)
+    monkeypatch.setattr(server.report.page, "page", slow)
 
     async def both() -> tuple[str, int]:
         transport = httpx.ASGITransport(application(run.folder))
@@ -307,7 +307,7 @@ def test_a_browser_keeps_what_it_has_when_folder_or_server_are_gone(run: RunFold
 
 @needs_chromium
 def test_a_report_of_many_sites_and_long_names_fits_a_phone(tmp_path: Path, tab: chromium.Tab) -> None:
-    from server.report import write_report
+    from server.report.page import write_report
 
     names = tuple(f"clinic-{i}-" + "x" * 60 for i in range(30))
     write_run(tmp_path, rounds=12, sites=names, classes=tuple(f"a long name of class {i}" for i in range(30)))

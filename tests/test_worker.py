@@ -28,12 +28,14 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client import frames, resident, site, worker
-from client.resident import NoWorkerError, private_folder
-from common import wire
+from client import site
+from client.resident import connection as resident
+from client.resident import frames, worker
+from client.resident.connection import NoWorkerError, private_folder
 from common.blocks import get_params, select
 from common.build import build_model
-from deploy.processes import MARK, kill_marked, marked
+from common.exchange import wire
+from deploy.engines.processes import MARK, kill_marked, marked
 
 CLIENT = """
 import hashlib, json, os, sys
@@ -121,7 +123,7 @@ class Node:
         for pid in marked(self.mark):
             try:
                 state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-                if b"client.worker" in Path(f"/proc/{pid}/cmdline").read_bytes() and state != "Z":
+                if b"client.resident.worker" in Path(f"/proc/{pid}/cmdline").read_bytes() and state != "Z":
                     found.append(pid)
             except OSError:
                 continue
@@ -337,7 +339,7 @@ def too_long(node: Node) -> None:
 
 
 def broken(node: Node) -> None:
-    (node.code / "client" / "worker.py").write_text("raise ImportError('no worker today')")
+    (node.code / "client" / "resident" / "worker.py").write_text("raise ImportError('no worker today')")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Completers, one a file: models that write a missing modality. Imports `common` alone."""

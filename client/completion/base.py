@@ -7,8 +7,8 @@ from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from common.component import Component
-from common.data.media import Raw
+from common.config.component import Component
+from common.media.values import Raw
 from common.modality import Modality
 
 
@@ -41,7 +41,7 @@ class CompleterOptions(Component):
     source: Modality
     """The modality that the missing one is made from."""
     model: str
-    """A name, see `common.pretrained`."""
+    """A name, see `common.frozen.pretrained`."""
     candidates: int = Field(1, ge=1)
     """How many are made; the one closest to the source by the ranker's CLIP score is kept (beyond the paper)."""
     ranker: str | None = None

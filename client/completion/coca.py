@@ -13,10 +13,10 @@ from pydantic import Field
 from torch import Tensor
 
 from client.completion.base import CompleterOptions, Generator, Request, subject
-from common.data.media import Raw
 from common.errors import ModelError
+from common.frozen.open_clip_models import OpenClip, load_open_clip
+from common.media.values import Raw
 from common.modality import Modality
-from common.open_clip_models import OpenClip, load_open_clip
 
 
 class CoCaGenerator(Generator):

@@ -12,10 +12,10 @@ import torch
 from pydantic import Field
 
 from client.completion.base import CompleterOptions, Generator, Request, subject
-from common import model_door
-from common.data.media import Raw
+from common.frozen import model_door
+from common.frozen.pretrained import fingerprint, locate
+from common.media.values import Raw
 from common.modality import Modality
-from common.pretrained import fingerprint, locate
 
 
 class DiffusionGenerator(Generator):

@@ -15,13 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from client.completion.base import CompleterOptions, Generator, Request, subject
-from common.component import build, names
-from common.data.media import Raw, Value
+from common.config.component import build, names
 from common.data.shard import Example, Shard
 from common.errors import ShardError
+from common.frozen.open_clip_models import OpenClip, load_open_clip
+from common.frozen.pretrained import fingerprint, locate
+from common.media.values import Raw, Value
 from common.modality import Modality
-from common.open_clip_models import OpenClip, load_open_clip
-from common.pretrained import fingerprint, locate
 
 CHUNK = 64
 

@@ -16,7 +16,7 @@ from typing import ClassVar, Generic, TypeVar
 
 from torch import Tensor
 
-from common.component import Component
+from common.config.component import Component
 from common.modality import Modality
 from common.models.base import MultimodalModel
 from common.types import Batch

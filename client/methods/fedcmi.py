@@ -19,9 +19,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from client.losses import true_class_confidence, unimodal_loss
 from client.methods.base import Method, Round
-from client.proximal import Anchor, anchor, proximal
+from client.methods.shared.losses import true_class_confidence, unimodal_loss
+from client.methods.shared.proximal import Anchor, anchor, proximal
 from common.data.loader import batches
 from common.modality import Modality
 from common.models.two_projector import Features, TwoProjectorModel

@@ -21,8 +21,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from client.losses import unimodal_loss
 from client.methods.base import Method, Round
+from client.methods.shared.losses import unimodal_loss
 from common.modality import Modality
 from common.models.unimodal_heads import UnimodalHeadsModel
 from common.types import Batch

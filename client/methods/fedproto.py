@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from client.methods.base import Method, Round
-from client.prototypes import class_sums
+from client.methods.shared.prototypes import class_sums
 from common.modality import Modality
 from common.models.prototype_fusion import PrototypeFusionModel
 from common.types import Batch

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from client.methods.base import Method, Round
-from client.proximal import Anchor, anchor, proximal
+from client.methods.shared.proximal import Anchor, anchor, proximal
 from common.models.base import MultimodalModel
 from common.types import Batch
 

@@ -16,8 +16,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from client.losses import true_class_confidence
 from client.methods.base import Method, Round
+from client.methods.shared.losses import true_class_confidence
 from common.modality import Modality
 from common.models.late_fusion import LateFusionModel
 from common.types import Batch

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.component import Reference
+from common.config.component import Reference
 from common.data.shard import Record, Shard, inside, part
 from common.errors import ShardError
 from common.modality import Modality

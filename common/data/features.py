@@ -25,10 +25,10 @@ from torch import Tensor
 from common.data.column import Column
 from common.data.finder import Finder
 from common.data.limits import bytes_allowed
-from common.data.media import Value
 from common.data.shard import Shard, part
 from common.encoders.base import FrozenEncoder
 from common.findings import Findings
+from common.media.values import Value
 from common.modality import Modality
 
 log = logging.getLogger(__name__)

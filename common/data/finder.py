@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from common.data.media import TEXTS, Raw, Value
-from common.data.series import Series
 from common.data.shard import Record
-from common.data.sounds import Sound
 from common.findings import LONGEST, NAMED, Findings
+from common.media.series import Series
+from common.media.sounds import Sound
+from common.media.values import TEXTS, Raw, Value
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import torch
 
-from common.component import Reference
+from common.config.component import Reference
 from common.data.column import Column
 from common.data.completed import find_completed
 from common.data.features import frozen_column
 from common.data.finder import Finder
 from common.data.limits import bytes_allowed
-from common.data.media import Value
 from common.data.shard import Record, Shard
 from common.encoders.base import Encoder, FrozenEncoder
 from common.errors import ShardError
 from common.findings import Findings, unreadable_in_words
+from common.media.values import Value
 from common.modality import Modality
 from common.rows import BLANK, Rows
 from common.seeding import derive

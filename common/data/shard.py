@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 from pydantic import Field, ValidationError
 
-from common.component import Options
+from common.config.component import Options
 from common.errors import ShardError
 from common.modality import Modality
 

@@ -15,11 +15,11 @@ import soundfile
 from numpy.typing import NDArray
 from pydantic import Field
 
-from common.data.degrade import noisy_image, noisy_sound
-from common.data.media import encode_image, encode_sound
 from common.data.shard import Example, Media
 from common.datasets.base import DataSet, find_folder, pair_by_label
+from common.datasets.shared.degrade import noisy_image, noisy_sound
 from common.errors import DataError
+from common.media.values import encode_image, encode_sound
 from common.seeding import rng
 
 NAME = "av-digits"

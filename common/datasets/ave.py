@@ -11,12 +11,12 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from common.data.media import encode_sound
 from common.data.shard import Example, Media
-from common.data.video import read_audio, require
 from common.datasets.base import only_in_training, read_lines
 from common.datasets.shared.clips import Clips
 from common.errors import DataError
+from common.media.values import encode_sound
+from common.media.video import read_audio, require
 
 NAME = "ave"
 SECONDS = 10

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
-from common.component import Component
+from common.config.component import Component
 from common.data.shard import Example
 from common.errors import DataError
 from common.modality import Modality

@@ -9,12 +9,12 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from common.data.media import encode_image
 from common.data.shard import Example, Media
 from common.datasets.base import DataSet
 from common.datasets.birds.captions import caption
 from common.datasets.birds.drawing import hidden, picture, random_scene
 from common.datasets.birds.species import WORLD, Bird, species
+from common.media.values import encode_image
 from common.seeding import rng
 
 

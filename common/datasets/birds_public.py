@@ -8,12 +8,12 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from common.data.media import encode_image
 from common.data.shard import Example, Media
 from common.datasets.base import DataSet
 from common.datasets.birds.captions import caption
 from common.datasets.birds.drawing import picture, random_scene
 from common.datasets.birds.species import KINDS, WORLD, public_bird
+from common.media.values import encode_image
 from common.seeding import rng
 
 TEST_SHARE = 0.1

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from common.data.shard import Example, Media
-from common.data.video import require
 from common.datasets.base import only_in_training, read_lines
 from common.datasets.shared.clips import Clips
 from common.errors import DataError
+from common.media.video import require
 from common.seeding import rng
 
 NAME = "crema-d"

@@ -16,10 +16,10 @@ import soundfile
 from numpy.typing import NDArray
 from pydantic import Field
 
-from common.data.degrade import noisy_image, noisy_sound
-from common.data.media import encode_image, encode_sound
 from common.data.shard import Example, Media
 from common.datasets.base import DataSet, pair_by_label
+from common.datasets.shared.degrade import noisy_image, noisy_sound
+from common.media.values import encode_image, encode_sound
 from common.seeding import rng
 
 TEST_SHARE = 0.2

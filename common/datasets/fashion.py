@@ -18,11 +18,11 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from common.data.degrade import noisy_image
-from common.data.media import encode_image
 from common.data.shard import Example, Media
 from common.datasets.base import DataSet
+from common.datasets.shared.degrade import noisy_image
 from common.errors import DataError
+from common.media.values import encode_image
 from common.seeding import rng
 
 TABLE, IMAGES = "meta.tsv", "images_96.zip"

@@ -1,0 +1,1 @@
+"""Encoders, one a file: values of a modality -> features. Imports `common.config`, `common.frozen`, `common.media`."""

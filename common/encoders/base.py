@@ -8,9 +8,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.backbones import Backbone, check_sides
-from common.component import Component
-from common.data.media import Raw
+from common.config.component import Component
+from common.encoders.shared.backbones import Backbone, check_sides
+from common.media.values import Raw
 
 
 class Encoder(nn.Module, ABC):

@@ -9,11 +9,11 @@ from PIL import Image as Picture
 from pydantic import Field
 from torch import Tensor
 
-from common.backbones import backbone
-from common.data.media import Raw
-from common.data.series import over_time
 from common.encoders.base import Encoder, PictureOptions
 from common.encoders.image import picture_tensor
+from common.encoders.shared.backbones import backbone
+from common.media.series import over_time
+from common.media.values import Raw
 
 
 class FramesEncoder(Encoder):

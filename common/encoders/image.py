@@ -7,9 +7,9 @@ import torch
 from PIL import Image as Picture
 from torch import Tensor
 
-from common.backbones import Backbone, backbone
-from common.data.media import Raw
 from common.encoders.base import Encoder, PictureOptions
+from common.encoders.shared.backbones import Backbone, backbone
+from common.media.values import Raw
 
 
 def picture_tensor(picture: Picture.Image, size: int, channels: int) -> Tensor:

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.component import Reference, build
+from common.config.component import Reference, build
 from common.encoders.base import Encoder, EncoderOptions, FrozenEncoder, Tower
 from common.errors import ConfigError
 

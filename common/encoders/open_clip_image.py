@@ -5,12 +5,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.data.media import Raw
 from common.encoders.base import EncoderOptions, FrozenEncoder, Tower
 from common.errors import ModelError
-from common.model_door import open_clip_config
-from common.open_clip_models import OpenClip, load_open_clip
-from common.pretrained import fingerprint, locate
+from common.frozen.model_door import open_clip_config
+from common.frozen.open_clip_models import OpenClip, load_open_clip
+from common.frozen.pretrained import fingerprint, locate
+from common.media.values import Raw
 
 
 class OpenClipImageTower(Tower):
@@ -64,7 +64,7 @@ class OpenClipImage(EncoderOptions):
     """Pictures through a frozen CLIP or CoCa model of open_clip."""
 
     model: str = "birds-coca"
-    """A name, see `common.pretrained`."""
+    """A name, see `common.frozen.pretrained`."""
     grid: int = Field(4, ge=1, le=64)
     """The tokens are means over grid x grid cells of the picture."""
 

@@ -3,12 +3,12 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.data.media import Raw
 from common.encoders.base import EncoderOptions, FrozenEncoder, Tower
 from common.errors import ModelError
-from common.model_door import open_clip_config
-from common.open_clip_models import OpenClip, load_open_clip
-from common.pretrained import fingerprint, locate
+from common.frozen.model_door import open_clip_config
+from common.frozen.open_clip_models import OpenClip, load_open_clip
+from common.frozen.pretrained import fingerprint, locate
+from common.media.values import Raw
 
 PADDING = 0
 """Of all tokenizers of open_clip, and of the config's `pad_id` unless it says otherwise."""
@@ -65,7 +65,7 @@ class OpenClipText(EncoderOptions):
     """Texts through a frozen CLIP or CoCa model of open_clip."""
 
     model: str = "birds-coca"
-    """A name, see `common.pretrained`."""
+    """A name, see `common.frozen.pretrained`."""
 
     def build(self) -> OpenClipTextEncoder:
         """The encoder of this model."""

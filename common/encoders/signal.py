@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from common.backbones import GRID, grid_means
-from common.data.media import Raw
-from common.data.series import over_time
-from common.data.sounds import resampled
 from common.encoders.base import Encoder, EncoderOptions
+from common.encoders.shared.backbones import GRID, grid_means
+from common.media.series import over_time
+from common.media.sounds import resampled
+from common.media.values import Raw
 
 
 class SignalEncoder(Encoder):

@@ -8,10 +8,10 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.backbones import Backbone, backbone, check_sides
-from common.data.media import Raw
-from common.data.sounds import Sound, resampled
 from common.encoders.base import Encoder, EncoderOptions
+from common.encoders.shared.backbones import Backbone, backbone, check_sides
+from common.media.sounds import Sound, resampled
+from common.media.values import Raw
 
 FLOOR = 1e-7
 """Added to the magnitudes before the logarithm (1.8 of docs/methods.md, FedCMI's preprocessing)."""

@@ -12,8 +12,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from common.data.media import Raw
 from common.encoders.base import Encoder, EncoderOptions
+from common.media.values import Raw
 
 WORD = regex.compile(r"[\w\p{M}\u200c\u200d]+")
 """Letters, digits and the marks on them (vowel signs of Hindi, say), with the joiners of Persian and Indic scripts."""

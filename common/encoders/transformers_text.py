@@ -14,11 +14,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.data.media import Raw
 from common.encoders.base import EncoderOptions, FrozenEncoder, Tower
 from common.errors import ModelError
-from common.model_door import text_model
-from common.pretrained import fingerprint, locate
+from common.frozen.model_door import text_model
+from common.frozen.pretrained import fingerprint, locate
+from common.media.values import Raw
 
 
 class TransformersTextTower(Tower):
@@ -67,7 +67,7 @@ class TransformersText(EncoderOptions):
     """Texts through a frozen model of transformers."""
 
     model: str
-    """A name, see `common.pretrained`."""
+    """A name, see `common.frozen.pretrained`."""
     length: int = Field(64, ge=4, le=8192)
     """Tokens that are kept of a text."""
 

@@ -19,11 +19,11 @@ from torchvision.models import VisionTransformer as Network
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.transforms import v2
 
-from common.data.media import Raw
 from common.encoders.base import EncoderOptions, FrozenEncoder, Tower
 from common.encoders.image import picture_tensor
 from common.errors import ModelError
-from common.pretrained import fingerprint, locate
+from common.frozen.pretrained import fingerprint, locate
+from common.media.values import Raw
 
 WEIGHTS = "model.safetensors"
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -77,7 +77,7 @@ class VisionTransformer(EncoderOptions):
     """Pictures through a frozen ViT of torchvision."""
 
     model: str
-    """A name, see `common.pretrained`."""
+    """A name, see `common.frozen.pretrained`."""
     heads: int = Field(12, ge=1, le=256)
     """Of its attention, 12 for ViT-B."""
     grid: int = Field(4, ge=1, le=64)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from common.component import Component
+from common.config.component import Component
 from common.encoders.base import Encoder
 from common.modality import Modality
 from common.types import Batch

@@ -18,10 +18,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.attention import AttentionLayer, positions
 from common.encoders.base import Encoder
 from common.modality import Modality
 from common.models.base import ModelOptions, MultimodalModel
+from common.models.shared.attention import AttentionLayer, positions
 from common.types import Batch
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
-from deploy.commands.experiment import add_overrides, overrides
-from deploy.commands.given import readable
+from deploy.commands.shared.experiment import add_overrides, overrides
+from deploy.commands.shared.given import readable
 
 SUITES = Path("configs/bench")
 SPEED = "speed"
@@ -43,11 +43,11 @@ def add_parser(commands: Any) -> None:
 
 def _command(options: argparse.Namespace) -> None:
     file = None if options.suite == SPEED else _file(options.suite)
-    from deploy.bench import command
+    from deploy.study.bench import command
 
     logging.basicConfig(level=logging.ERROR)
     if file is None:
-        from deploy.bench.speed.command import run
+        from deploy.study.bench.speed.command import run
 
         run(options.only, options.repeats, options.json)
         return
@@ -73,7 +73,7 @@ def _file(name: str) -> Path:
         readable(Path(name))
         return Path(name)
     if not beside.exists():
-        from common.component import unknown
+        from common.config.component import unknown
 
         raise ConfigError("bench", [unknown("suite", name, sorted(path.stem for path in SUITES.glob("*.yaml")))])
     return beside

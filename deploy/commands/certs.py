@@ -31,7 +31,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _command(options: argparse.Namespace) -> None:
-    from deploy.certs import CA_KEY, make
+    from deploy.hosts.certs import CA_KEY, make
 
     for path in make(options.out, options.server, options.site, options.days):
         print(path)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
-from deploy.commands.given import runs_there
+from deploy.commands.shared.given import runs_there
 
 
 def add_parser(commands: Any) -> None:
@@ -31,7 +31,7 @@ def add_parser(commands: Any) -> None:
 
 def _command(options: argparse.Namespace) -> None:
     runs_there("compare", options.runs)
-    from deploy.comparison.rows import compare
+    from deploy.study.comparison.rows import compare
 
     comparison = compare(options.runs, options.by)
     if options.out:
@@ -39,7 +39,7 @@ def _command(options: argparse.Namespace) -> None:
     if options.json:
         import json
 
-        from deploy.comparison.table import as_json
+        from deploy.study.comparison.table import as_json
 
         print(json.dumps(as_json(comparison), indent=1))
     else:
@@ -48,7 +48,7 @@ def _command(options: argparse.Namespace) -> None:
 
 def _write(out: Path, comparison: Any) -> None:
     from common.files import write_whole
-    from deploy.comparison.page import page
+    from deploy.study.comparison.page import page
 
     try:
         write_whole(out, page(comparison).encode("utf-8", errors="replace"))
@@ -57,7 +57,7 @@ def _write(out: Path, comparison: Any) -> None:
 
 
 def _show(comparison: Any, out: Path | None) -> None:
-    from deploy.comparison.table import legend, table
+    from deploy.study.comparison.table import legend, table
     from deploy.terminal import terminal
 
     console = terminal()

@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from deploy.commands.experiment import add_completing, experiment_of
-from deploy.commands.frozen import add_device, quiet_libraries
-from deploy.commands.given import readable, shards_there
+from deploy.commands.shared.experiment import add_completing, experiment_of
+from deploy.commands.shared.frozen import add_device, quiet_libraries
+from deploy.commands.shared.given import readable, shards_there
 
 
 def add_parser(commands: Any) -> None:
@@ -26,6 +26,6 @@ def _command(options: argparse.Namespace) -> None:
     readable(options.config)
     shards_there(options.shards)
     quiet_libraries()
-    from deploy.complete import best_device, complete_shards
+    from deploy.shards.complete import best_device, complete_shards
 
     complete_shards(experiment_of(options), options.shards, options.device or best_device())

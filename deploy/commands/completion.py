@@ -21,14 +21,11 @@ def add_parser(commands: Any) -> None:
 def _command(options: argparse.Namespace) -> None:
     import shtab
 
-    from deploy.cli import parser
-
-    whole = parser()
-    for command in _commands(whole):
+    for command in _commands(options.parser):
         for action in command._actions:
             if action.type is Path:
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
-    print(shtab.complete(whole, options.shell))
+    print(shtab.complete(options.parser, options.shell))
 
 
 def _commands(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:

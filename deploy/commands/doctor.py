@@ -23,10 +23,10 @@ from packaging.requirements import Requirement
 from rich.text import Text
 
 from common.errors import PolicyError, RunError, ShardError
-from common.units import human
-from deploy.address import Address
-from deploy.handshake import CONNECT_SECONDS, connect, described, remedy, shake_hands
-from deploy.start import missing_file, node_key
+from common.words.units import human
+from deploy.hosts.address import Address
+from deploy.hosts.handshake import CONNECT_SECONDS, connect, described, remedy, shake_hands
+from deploy.hosts.start import missing_file, node_key
 from deploy.terminal import terminal
 
 EXPIRY_DAYS, DISK_LOW, DISK_FULL = 30, 10 * 10**9, 10**9
@@ -246,7 +246,7 @@ def shard(folder: Path) -> Result:
 
 
 def _readable(path: Path) -> bool:
-    from common.data import media
+    from common.media import values as media
 
     try:
         media.read(path)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from common.errors import ConfigError
 
 if TYPE_CHECKING:
-    from common.config import Experiment
-    from common.saved_model import Description
-    from server.report_run import Run
+    from common.config.experiment import Experiment
+    from common.trained.saved_model import Description
+    from server.report.run import Run
 
 BY_SITES = "the sites' validation examples, of the model that they received in the last round"
 
@@ -43,10 +43,10 @@ def export(run_folder: Path, out: Path) -> None:
 
     Raises ModelError when the run has none, ConfigError when it cannot be read or the folder cannot be written.
     """
-    from common.config import read
+    from common.config.experiment import read
     from common.files import write_whole
-    from common.saved_model import frozen_encoders, read_model, write_model
-    from server.report_run import read_run
+    from common.trained.saved_model import frozen_encoders, read_model, write_model
+    from server.report.run import read_run
 
     model, description = read_model(run_folder)
     description = description.model_copy(update={"frozen": frozen_encoders(model)})
@@ -62,8 +62,8 @@ def export(run_folder: Path, out: Path) -> None:
 def model_card(run: "Run", experiment: "Experiment", description: "Description") -> str:
     """README.md: what the model is, where it comes from, how good it is, how it is used. In the layout of the model
     cards of the Hugging Face hub."""
-    from common.data.make import recipe
-    from common.printable import printable
+    from common.split.make import recipe
+    from common.words.printable import printable
 
     status = run.summary.get("status", "unfinished")
     note = "" if status == "completed" else f"**The run is {status}: this is the model after its last whole round.**\n"
@@ -149,7 +149,7 @@ $figures
 ## Use
 
 ```python
-from common.predictor import load_model    # of the package fedmosaic
+from common.trained.predictor import load_model    # of the package fedmosaic
 
 model = load_model("this folder")
 model.predict([{$example}])[0].label       # any subset of the modalities: files, texts, pictures, arrays

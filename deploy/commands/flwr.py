@@ -20,8 +20,9 @@ def add_parser(commands: Any) -> None:
 
 
 def _command(options: argparse.Namespace) -> None:
-    from deploy.start import become, environment
+    from deploy.hosts.start import become, environment
 
     become(
-        [sys.executable, "-P", "-m", "deploy.control", "client", *options.arguments], {**os.environ, **environment([])}
+        [sys.executable, "-P", "-m", "deploy.hosts.control", "client", *options.arguments],
+        {**os.environ, **environment([])},
     )

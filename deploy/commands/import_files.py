@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from common.data.shard import Written
-    from deploy.own_files.shard_of import Found
+    from deploy.shards.own_files.shard_of import Found
 
 MAX_NAMED = 10
 """How many of the files and ids that were left out a line names."""
@@ -57,7 +57,7 @@ def add_parser(commands: Any) -> None:
 
 def _command(options: argparse.Namespace) -> None:
     logging.basicConfig(level=logging.ERROR)  # what cannot be read is named below
-    from deploy.own_files import shard_of
+    from deploy.shards.own_files import shard_of
 
     found = shard_of.find(options)
     written = shard_of.write(found, options.out)

@@ -8,7 +8,7 @@ from typing import Any
 
 from common.errors import ConfigError
 from common.files import is_free, whole_folder
-from deploy.commands.given import shards_there
+from deploy.commands.shared.given import shards_there
 
 STARTING = Path(__file__).with_name("starting_experiment.yaml")
 EXPERIMENT, EXAMPLE = "experiment.yaml", "example"
@@ -61,8 +61,8 @@ def _command(options: argparse.Namespace) -> None:
 
 def _start(folder: Path, options: argparse.Namespace) -> str:
     """Every option with its default, and shards to try it with; what can be done next."""
-    from deploy.example_shards import write_example_shards
     from deploy.progress import working
+    from deploy.shards.example_shards import write_example_shards
 
     shutil.copyfile(STARTING, folder / EXPERIMENT)
     with working("writing example shards"):
@@ -72,8 +72,8 @@ def _start(folder: Path, options: argparse.Namespace) -> str:
 
 def _fit(folder: Path, options: argparse.Namespace) -> str:
     """An experiment for the user's own shards; what can be done next."""
-    from common.config import read
-    from deploy.fitting import find_shards, fitted
+    from common.config.experiment import read
+    from deploy.shards.fitting import find_shards, fitted
 
     name = re.sub(r"[^a-z0-9-]+", "-", options.folder.resolve().name.lower()).strip("-") or "experiment"
     text = fitted(find_shards(options.shards), name, options.shards)

@@ -10,19 +10,19 @@ from rich.table import Table
 from rich.text import Text
 
 from common.errors import ConfigError, RefusedError
-from deploy.commands.experiment import add_overrides, experiment_of
-from deploy.commands.frozen import quiet_libraries
-from deploy.commands.given import readable, shards_there
+from deploy.commands.shared.experiment import add_overrides, experiment_of
+from deploy.commands.shared.frozen import quiet_libraries
+from deploy.commands.shared.given import readable, shards_there
 from deploy.terminal import terminal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from common.config import Experiment
+    from common.config.experiment import Experiment
     from common.data.shard import Shard
     from common.encoders.base import Encoder
     from common.modality import Modality
-    from deploy.inspection.survey import Survey
+    from deploy.shards.inspection.survey import Survey
 
 MOST_ROWS = 30
 """Classes and broken files that the terminal shows."""
@@ -59,8 +59,8 @@ def _command(options: argparse.Namespace) -> None:
     if options.config:
         readable(options.config)
     from common.data.shard import Shard
-    from deploy.inspection.attention import attention, refusal
-    from deploy.inspection.survey import sampled
+    from deploy.shards.inspection.attention import attention, refusal
+    from deploy.shards.inspection.survey import sampled
 
     if mistakes := _mistakes(options):
         raise ConfigError("inspect", mistakes)
@@ -84,7 +84,7 @@ def _command(options: argparse.Namespace) -> None:
 def _survey(options: argparse.Namespace, shard: "Shard", experiment: "Experiment | None") -> "Survey":
     from common.build import build_model
     from common.data.shard import Shard
-    from deploy.inspection.survey import survey
+    from deploy.shards.inspection.survey import survey
 
     encoders, other = {}, None
     if experiment:
@@ -118,9 +118,9 @@ def _page_mistakes(out: Path | None) -> list[str]:
 
 def _with_page(shard: "Shard", out: Path, encoders: "Mapping[Modality, Encoder]", other: "Shard | None") -> "Survey":
     from common.files import write_whole
-    from deploy.inspection.gallery import Gallery
-    from deploy.inspection.page import page
-    from deploy.inspection.survey import survey
+    from deploy.shards.inspection.gallery import Gallery
+    from deploy.shards.inspection.page import page
+    from deploy.shards.inspection.survey import survey
 
     gallery = Gallery(shard)
     found = survey(shard, gallery, encoders, other)
@@ -133,7 +133,7 @@ def _with_page(shard: "Shard", out: Path, encoders: "Mapping[Modality, Encoder]"
 
 def _show(console: Console, survey: "Survey") -> None:
     """The tables of the terminal."""
-    from deploy.inspection.attention import attention
+    from deploy.shards.inspection.attention import attention
 
     info, examples = survey.shard.info, len(survey.shard.records)
     console.print(_cell(f"site {info.site}: {examples:,} examples of {len(info.classes)} classes"))
@@ -194,6 +194,6 @@ def _row(table: Table, *cells: str) -> None:
 
 def _cell(text: str) -> Text:
     """Names come from files: no markup, and nothing that would steer the terminal."""
-    from common.printable import printable
+    from common.words.printable import printable
 
     return Text(printable(text))

@@ -26,9 +26,9 @@ def add_parser(commands: Any) -> None:
 
 
 def _fetch(options: argparse.Namespace) -> None:
-    from common.model_door import check
-    from common.model_lock import Fetched, pin
-    from common.pretrained import WANTED, check_name, fingerprint, models_folder
+    from common.frozen.model_door import check
+    from common.frozen.model_lock import Fetched, pin
+    from common.frozen.pretrained import WANTED, check_name, fingerprint, models_folder
 
     check_name(options.name)
     place = models_folder()
@@ -66,8 +66,8 @@ def _download(name: str, revision: str | None, patterns: list[str], target: Path
 
 
 def _list(_: argparse.Namespace) -> None:
-    from common.model_lock import read_lock
-    from common.pretrained import embedded_models, fingerprint, models_folder
+    from common.frozen.model_lock import read_lock
+    from common.frozen.pretrained import embedded_models, fingerprint, models_folder
 
     lock = read_lock(models_folder())
     for place in filter(None, (models_folder(), embedded_models())):

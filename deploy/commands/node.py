@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
-from deploy.address import Address
-from deploy.explain import FLOWER_LOG
-from deploy.handshake import insist
-from deploy.start import become, environment, missing_file, node_key
-from deploy.superexec import VARIABLE, isolated
+from deploy.hosts.address import Address
+from deploy.hosts.explain import FLOWER_LOG
+from deploy.hosts.handshake import insist
+from deploy.hosts.start import become, environment, missing_file, node_key
+from deploy.hosts.superexec import VARIABLE, isolated
 
 RUNTIME_PORT = 9094
 
@@ -52,7 +52,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _command(options: argparse.Namespace) -> None:
-    from deploy.clientapp import SUPERNODE, commands_folder
+    from deploy.hosts.clientapp import SUPERNODE, commands_folder
 
     if mistakes := _mistakes(options):
         raise ConfigError("node", mistakes)
@@ -74,7 +74,7 @@ def _secret(port: int) -> Path:
 
     Raises ConfigError when there is no place that is this user's alone.
     """
-    from client.resident import NoWorkerError, private_folder
+    from client.resident.connection import NoWorkerError, private_folder
 
     try:
         return private_folder() / f"superexec-{port}.secret"
@@ -85,7 +85,7 @@ def _secret(port: int) -> Path:
 def _flowers_log(options: argparse.Namespace) -> Path | None:
     """The file for Flower's own lines: the one that was named, else one in this user's folder for a session; none where
     there can be none, or the named one is "-"."""
-    from client.resident import NoWorkerError, private_folder
+    from client.resident.connection import NoWorkerError, private_folder
 
     if options.flower_log is not None:
         return None if str(options.flower_log) == "-" else Path(options.flower_log).resolve()

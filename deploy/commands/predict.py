@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from common.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from common.predictor import Predictor
-    from deploy.prediction import Row
+    from common.trained.predictor import Predictor
+    from deploy.shards.prediction import Row
 
 MOST_PROBABLE = 5
 """Classes of one example that the table shows."""
@@ -63,7 +63,7 @@ def _command(options: argparse.Namespace) -> None:
 
     with working(f"loading {options.run}"):
         from common.build import deterministic
-        from common.predictor import load_model
+        from common.trained.predictor import load_model
 
         deterministic()
         predictor = load_model(options.run)
@@ -94,7 +94,7 @@ def _mistakes(options: argparse.Namespace) -> list[str]:
 
 
 def _predict_one(predictor: "Predictor", options: argparse.Namespace) -> None:
-    from deploy.prediction import as_json
+    from deploy.shards.prediction import as_json
 
     prediction = predictor.predict([read_input(predictor, options.input)])[0]
     if options.json:
@@ -125,7 +125,7 @@ def read_input(predictor: "Predictor", parts: Sequence[str]) -> dict[str, str | 
 
 def _told_by(predictor: "Predictor", path: Path) -> str:
     """The modality of a file, by its kind."""
-    from common.data.media import read
+    from common.media.values import read
 
     if not os.path.isfile(path):
         raise DataError(f"--input: there is no file {str(path)!r}; a text is given as MODALITY=TEXT")
@@ -163,7 +163,7 @@ def _predict_many(predictor: "Predictor", options: argparse.Namespace) -> None:
 def _rows(predictor: "Predictor", options: argparse.Namespace) -> tuple[list["Row"], list[str]]:
     """The predictions, and what is to be said beside them."""
     from common.data.shard import Shard
-    from deploy.prediction import predict_folders, predict_shard
+    from deploy.shards.prediction import predict_folders, predict_shard
 
     if options.folder:
         pairs = (given.partition("=") for given in options.folder)
@@ -180,7 +180,7 @@ def _rows(predictor: "Predictor", options: argparse.Namespace) -> tuple[list["Ro
 
 def _write_csv(rows: Sequence["Row"], predictor: "Predictor", options: argparse.Namespace) -> None:
     from common.files import write_whole
-    from deploy.prediction import write_csv
+    from deploy.shards.prediction import write_csv
 
     text = io.StringIO(newline="")
     write_csv(rows, predictor.classes, text)

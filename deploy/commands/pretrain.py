@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from deploy.commands.frozen import quiet_libraries
+from deploy.commands.shared.frozen import quiet_libraries
 
 
 def add_parser(commands: Any) -> None:

@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from deploy.commands.experiment import add_completing, experiment_of
-from deploy.commands.frozen import add_device, quiet_libraries
-from deploy.commands.given import readable, shards_there
+from deploy.commands.shared.experiment import add_completing, experiment_of
+from deploy.commands.shared.frozen import add_device, quiet_libraries
+from deploy.commands.shared.given import readable, shards_there
 
 
 def add_parser(commands: Any) -> None:
@@ -29,7 +29,7 @@ def _command(options: argparse.Namespace) -> None:
     shards_there([options.shard])
     quiet_libraries()
     from common.data.shard import Shard
-    from deploy.complete import PROBE_PER_CLASS, best_device, make_probe
+    from deploy.shards.complete import PROBE_PER_CLASS, best_device, make_probe
 
     info, device = Shard.open(options.shard).info, options.device or best_device()
     per_class = options.per_class or PROBE_PER_CLASS

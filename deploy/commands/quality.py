@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from deploy.commands.experiment import add_completing, experiment_of
-from deploy.commands.frozen import quiet_libraries
-from deploy.commands.given import readable, shards_there
+from deploy.commands.shared.experiment import add_completing, experiment_of
+from deploy.commands.shared.frozen import quiet_libraries
+from deploy.commands.shared.given import readable, shards_there
 
 
 def add_parser(commands: Any) -> None:
@@ -28,8 +28,8 @@ def _command(options: argparse.Namespace) -> None:
     readable(options.config)
     shards_there([options.shards])
     quiet_libraries()
-    from deploy import quality
     from deploy.progress import working
+    from deploy.shards import quality
 
     experiment = experiment_of(options)
     with working("comparing what was generated with real values"):

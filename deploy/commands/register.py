@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
-from deploy.address import Address
-from deploy.certs import is_site_name
-from deploy.environment import surroundings
-from deploy.handshake import insist
-from deploy.start import (
+from common.site_name import is_site_name
+from deploy.hosts.address import Address
+from deploy.hosts.environment import SETTINGS, surroundings
+from deploy.hosts.handshake import insist
+from deploy.hosts.start import (
     add_operator_token,
     missing_file,
     operator_token,
@@ -38,14 +38,14 @@ def add_parser(commands: Any) -> None:
 
 
 def _command(options: argparse.Namespace) -> None:
-    from deploy.engines import ENVIRONMENT, FlowerCommand, Link
+    from deploy.engines.launch import FlowerCommand, Link
 
     if mistakes := _mistakes(options):
         raise ConfigError("register", mistakes)
     insist(Address.parse(options.address), options.root_certificates, wait=False)
     with tempfile.TemporaryDirectory(prefix="fedmosaic-") as home:
         link = Link(options.address, str(options.root_certificates.resolve()), operator_token(options))
-        flower = FlowerCommand(Path(home), link, {**surroundings(), **ENVIRONMENT})
+        flower = FlowerCommand(Path(home), link, {**surroundings(), **SETTINGS})
         for key in options.keys:
             is_new = flower.register(key.resolve(), key.stem)
             print(f"{key.stem}: registered" if is_new else f"{key.stem}: this key is known already, nothing changed")

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import ConfigError
-from deploy.commands.experiment import add_config, experiment_of
-from deploy.commands.frozen import quiet_libraries
-from deploy.commands.given import readable, shards_there
-from deploy.start import add_operator_token, operator_token, operator_token_mistakes
+from deploy.commands.shared.experiment import add_config, experiment_of
+from deploy.commands.shared.frozen import quiet_libraries
+from deploy.commands.shared.given import readable, shards_there
+from deploy.hosts.start import add_operator_token, operator_token, operator_token_mistakes
 
 if TYPE_CHECKING:
-    from common.config import Experiment
-    from deploy.engines import Plan
+    from common.config.experiment import Experiment
+    from deploy.engines.launch import Plan
 
 ENGINES = ("inprocess", "simulation", "processes", "superlink")
 
@@ -66,7 +66,7 @@ def add_parser(commands: Any) -> None:
 def _command(options: argparse.Namespace) -> None:
     readable(options.config)
     shards_there([options.test_shard, options.probe_shard] if options.engine != "superlink" else [])
-    from deploy.display import show
+    from deploy.engines.display import show
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     experiment, link = experiment_of(options), _link(options)
@@ -96,8 +96,8 @@ def _said_elsewhere(options: argparse.Namespace) -> Iterator[None]:
 
 def _run(options: argparse.Namespace, experiment: "Experiment", link: Any) -> Path | None:
     """Run the experiment to its end; its folder, if it is on this machine."""
-    from deploy.display import follow
-    from deploy.engines import launch
+    from deploy.engines.display import follow
+    from deploy.engines.launch import launch
 
     local = _is_local(options)
     plan = _plan(options, experiment, local)
@@ -116,7 +116,7 @@ def _say(text: str) -> None:
 def _plan(options: argparse.Namespace, experiment: "Experiment", local: bool) -> "Plan":
     """What is to be run, on which files; shards are made where they are missing. local: whether paths are of this
     machine; else they are of the SuperLink's host, and not ours to look at."""
-    from deploy.engines import Plan
+    from deploy.engines.launch import Plan
 
     shards: Path = options.shards or Path("shards") / experiment.name
     test_shard: Path | None = options.test_shard
@@ -135,8 +135,8 @@ def _plan(options: argparse.Namespace, experiment: "Experiment", local: bool) ->
 
 def _run_here(plan: "Plan") -> None:
     """Run server and clients in this process, with the log in the run folder."""
-    from deploy.display import Beside
-    from deploy.in_process import run_here
+    from deploy.engines.display import Beside
+    from deploy.engines.in_process import run_here
 
     assert plan.run_folder is not None
     (plan.run_folder / "logs").mkdir(parents=True, exist_ok=True)
@@ -147,7 +147,7 @@ def _run_here(plan: "Plan") -> None:
 
 
 def _new_folder(wanted: Path | None, experiment: "Experiment") -> Path:
-    from server.record import free_folder
+    from server.record.run_folder import free_folder
 
     if wanted is None:
         return free_folder(Path("runs") / experiment.name)
@@ -158,8 +158,8 @@ def _new_folder(wanted: Path | None, experiment: "Experiment") -> Path:
 
 def _resumed_folder(wanted: Path | None, experiment: "Experiment") -> Path:
     """The folder of the run to go on with; says after which round, and which checkpoints are damaged."""
-    from server.checkpoint import check_same, damaged_checkpoints, load_checkpoint
-    from server.record import SUMMARY, unfinished_folder
+    from server.record.checkpoint import check_same, damaged_checkpoints, load_checkpoint
+    from server.record.run_folder import SUMMARY, unfinished_folder
 
     folder = unfinished_folder(wanted or Path("runs") / experiment.name)
     for name in damaged_checkpoints(folder):
@@ -173,7 +173,7 @@ def _resumed_folder(wanted: Path | None, experiment: "Experiment") -> Path:
 
 
 def _link(options: argparse.Namespace) -> Any:
-    from deploy.engines import Link
+    from deploy.engines.launch import Link
 
     mistakes = []
     if options.engine != "superlink":
@@ -210,8 +210,8 @@ def _is_local(options: argparse.Namespace) -> bool:
 
 def _prepare_shards(experiment: "Experiment", shards: Path) -> None:
     """Make the shards if they are not there, and check that those that are there can be used."""
-    from common.data.make import check_made, client_name, make_shards
     from common.data.shard import Shard
+    from common.split.make import check_made, client_name, make_shards
 
     if not shards.exists():
         print(f"making shards in {shards}")
@@ -226,9 +226,9 @@ def _prepare_shards(experiment: "Experiment", shards: Path) -> None:
 
 def _complete_all(experiment: "Experiment", shards: Path, folders: list[Path]) -> None:
     """Do what every site and the server would do on their own: complete the shards, and make the probe set."""
-    from common.data.make import PROBE
     from common.data.shard import Shard
-    from deploy.complete import PROBE_PER_CLASS, best_device, complete_shards, make_probe, needs_probe
+    from common.split.make import PROBE
+    from deploy.shards.complete import PROBE_PER_CLASS, best_device, complete_shards, make_probe, needs_probe
 
     quiet_libraries()
     complete_shards(experiment, folders, best_device())

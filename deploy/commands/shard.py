@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from deploy.commands.experiment import add_config, experiment_of
-from deploy.commands.given import readable
+from deploy.commands.shared.experiment import add_config, experiment_of
+from deploy.commands.shared.given import readable
 
 
 def add_parser(commands: Any) -> None:
@@ -22,7 +22,7 @@ def add_parser(commands: Any) -> None:
 
 def _command(options: argparse.Namespace) -> None:
     readable(options.config)
-    from common.data.make import make_shards
+    from common.split.make import make_shards
 
     folders = make_shards(experiment_of(options), options.out, lambda name: print(f"writing {options.out / name}"))
     print(f"{len(folders)} clients' shards and a test shard in {options.out}")

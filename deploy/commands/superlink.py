@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
-from deploy.address import Address
-from deploy.certs import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, SUPEREXEC_SECRET
-from deploy.control import TOKEN_FILE, VARIABLE, make_token
-from deploy.start import become, environment, missing_file, private_file
-from deploy.superexec import isolated, start
+from deploy.hosts.address import Address
+from deploy.hosts.certs import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, SUPEREXEC_SECRET
+from deploy.hosts.control import TOKEN_FILE, VARIABLE, make_token
+from deploy.hosts.start import become, environment, missing_file, private_file
+from deploy.hosts.superexec import isolated, start
 
 CONTROL_PORT, FLEET_PORT = 8000, 9092
 
@@ -50,7 +50,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _command(options: argparse.Namespace) -> None:
-    from deploy.engines import executable
+    from deploy.engines.launch import executable
 
     if mistakes := _mistakes(options):
         raise ConfigError("superlink", mistakes)
@@ -65,7 +65,7 @@ def _command(options: argparse.Namespace) -> None:
     if options.insecure:
         become([executable("flower-superlink"), *arguments(options), *closed], env, state)
     make_token(state / TOKEN_FILE)
-    command = [sys.executable, "-P", "-m", "deploy.control", "superlink", *arguments(options), *closed]
+    command = [sys.executable, "-P", "-m", "deploy.hosts.control", "superlink", *arguments(options), *closed]
     become(command, {**env, VARIABLE: str(state / TOKEN_FILE)}, state)
 
 

@@ -44,7 +44,7 @@ def write_events(run: Path, target: Path) -> int:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise ConfigError("tensorboard", ["it is not installed: pip install 'fedmosaic[tensorboard]'"]) from None
-    from server.record import METRICS, read_rounds
+    from server.record.run_folder import METRICS, read_rounds
 
     rounds = read_rounds(run)
     seconds = [line["seconds"]["total"] for line in rounds]

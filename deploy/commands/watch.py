@@ -17,7 +17,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from common.errors import ConfigError
-from common.printable import printable
+from common.words.printable import printable
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from uvicorn import Server
 
-    from server.report_run import Run
+    from server.report.run import Run
 
 HOST = "127.0.0.1"
 FILES = ("experiment.yaml", "metrics.jsonl", "summary.json")
@@ -112,7 +112,7 @@ class State:
 
         Raises OSError when it cannot be read.
         """
-        from server.record import is_written, read_status
+        from server.record.run_folder import is_written, read_status
 
         there = {path.name: path.stat() for path in folder.iterdir() if path.name in FILES}
         stats = (there.get(name) for name in FILES)
@@ -146,8 +146,8 @@ class LivePage:
     """The page of a run folder: rendered anew when a file of it has changed, but for its first line."""
 
     def __init__(self, folder: Path) -> None:
-        from server.record import METRICS
-        from server.report_run import Lines
+        from server.record.run_folder import METRICS
+        from server.report.run import Lines
 
         self._folder = folder
         self._lines = Lines(folder / METRICS)
@@ -168,8 +168,8 @@ class LivePage:
             return state.tag, html.replace(NOTE, first_line(run, state), 1)
 
     def _render(self) -> tuple[str, "Run"]:
-        from server.report import page
-        from server.report_run import read_run
+        from server.report.page import page
+        from server.report.run import read_run
 
         run = read_run(self._folder, self._lines)
         return page(run, self._folder.name, HEAD, NOTE), run
@@ -187,7 +187,7 @@ def first_line(run: "Run", state: State) -> str:
 
 def headers() -> dict[str, str]:
     """What browsers may do with an answer: run the one script, apply the page's style sheet, fetch from here."""
-    from server.report import STYLE
+    from server.report.page import STYLE
 
     style = b64encode(sha256(STYLE.encode()).digest()).decode()
     policy = {

@@ -15,9 +15,9 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
 from client.policy import Policy
-from common.component import FAMILIES, Component, Options, find, names
-from common.config import Experiment
-from deploy.bench.suite import Suite
+from common.config.component import FAMILIES, Component, Options, find, names
+from common.config.experiment import Experiment
+from deploy.study.bench.suite import Suite
 
 Schema = dict[str, Any]
 """A JSON schema, as pydantic writes it."""

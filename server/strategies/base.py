@@ -15,21 +15,21 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from common import wire
 from common.blocks import Params, block_of, select, valid
 from common.build import build_model
-from common.component import Component
-from common.config import Experiment
+from common.config.component import Component
+from common.config.experiment import Experiment
 from common.errors import DIVERGED, RunError, WireError
+from common.exchange import wire
 from common.metrics import Tallies, merge
 from common.modality import Modality
 from common.seeding import rng
 from common.types import Site, Update
-from server.aggregation import BlockMean
-from server.checks import check_norm
-from server.optimizer import ServerOptimizer
-from server.replies import MOST, SiteChangedError, read_training_reply
-from server.roster import Roster, listed
+from server.aggregation.block_mean import BlockMean
+from server.aggregation.optimizer import ServerOptimizer
+from server.clients.checks import check_norm
+from server.clients.replies import MOST, SiteChangedError, read_training_reply
+from server.clients.roster import Roster, listed
 
 log = logging.getLogger(__name__)
 TTL_MARGIN = 10.0

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from common.blocks import block_of
-from common.config import Experiment
+from common.config.experiment import Experiment
 from common.errors import ConfigError, ShardError
 from common.types import Update
-from server.aggregation import BlockMean
-from server.probe import ProbeSet
-from server.similarity import Importance, client_weights, linear_cka
+from server.aggregation.block_mean import BlockMean
+from server.aggregation.similarity import Importance, client_weights, linear_cka
+from server.own_data.probe import ProbeSet
 from server.strategies.base import StrategyOptions
 from server.strategies.shared.collecting import CollectingStrategy
 

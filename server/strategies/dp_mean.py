@@ -1,7 +1,8 @@
 """The block-wise mean with central differential privacy of each site.
 
 H. B. McMahan, D. Ramage, K. Talwar, L. Zhang, "Learning Differentially Private Recurrent Language Models", ICLR 2018,
-https://arxiv.org/abs/1710.06963, algorithm 1 with per-layer clipping, a block for a layer. Accounting: common.privacy.
+https://arxiv.org/abs/1710.06963, algorithm 1 with per-layer clipping, a block for a layer. Accounting:
+common.exchange.privacy.
 """
 
 import hashlib
@@ -16,10 +17,10 @@ from pydantic import Field
 from torch import Tensor
 
 from common.blocks import Params, block_of, valid
-from common.config import Experiment
-from common.privacy import clip, epsilon, new_secret, noise
+from common.config.experiment import Experiment
+from common.exchange.privacy import clip, epsilon, new_secret, noise
 from common.types import Update
-from server.aggregation import BlockMean
+from server.aggregation.block_mean import BlockMean
 from server.strategies.base import StrategyOptions
 from server.strategies.shared.blockwise import Block, blocks
 from server.strategies.shared.collecting import CollectingStrategy

@@ -11,9 +11,9 @@ from typing import final
 from torch import Tensor
 
 from common.blocks import block_of
-from common.config import Experiment
+from common.config.experiment import Experiment
 from common.types import Update
-from server.aggregation import BlockMean
+from server.aggregation.block_mean import BlockMean
 from server.strategies.base import MultimodalStrategy, StrategyOptions
 
 

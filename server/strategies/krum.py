@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from common.blocks import Params
-from common.config import Experiment
+from common.config.experiment import Experiment
 from server.strategies.base import StrategyOptions
 from server.strategies.shared.blockwise import Block, RobustStrategy
 

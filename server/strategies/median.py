@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from common.blocks import Params
-from common.config import Experiment
+from common.config.experiment import Experiment
 from server.strategies.base import StrategyOptions
 from server.strategies.shared.blockwise import Block, RobustStrategy
 

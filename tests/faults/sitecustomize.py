@@ -40,7 +40,7 @@ def spoil(site: Any) -> None:
     honest = site.answer
 
     def answer(self: Any, message: Any) -> Any:
-        from common import wire
+        from common.exchange import wire
 
         plan = json.loads(Path(os.environ["FAULTS"]).read_text())
         fault = plan.get(self._name, {}).get(str(wire.read_body(message).get("round")))

@@ -1,1 +1,1 @@
-"""What several data sets have in common. Not a data set itself: a package is none."""
+"""What several data sets have in common; no data set itself. Imports what `common.datasets` may."""

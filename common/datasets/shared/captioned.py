@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from common.data.media import read
 from common.data.shard import Example, Media
 from common.datasets.base import DataSet, only_in_training
+from common.media.values import read
 from common.seeding import rng
 
 

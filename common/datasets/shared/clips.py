@@ -5,10 +5,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from common.data.media import encode_array
 from common.data.shard import Media
-from common.data.video import read_frames, spread
 from common.datasets.base import DataSet
+from common.media.values import encode_array
+from common.media.video import read_frames, spread
 
 
 class Clips(DataSet):

@@ -1,1 +1,1 @@
-"""What several strategies have in common; no strategy itself."""
+"""What several strategies have in common; no strategy itself. Imports what `server.strategies` may."""

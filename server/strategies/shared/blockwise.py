@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from common.blocks import Params, by_block
-from common.config import Experiment
+from common.config.experiment import Experiment
 from common.types import Update
-from server.aggregation import BlockMean
+from server.aggregation.block_mean import BlockMean
 from server.strategies.shared.collecting import CollectingStrategy
 
 log = logging.getLogger(__name__)

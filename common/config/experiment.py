@@ -1,0 +1,510 @@
+"""One YAML file is one experiment, complete; every mistake in it is reported at once, before anything is loaded."""
+
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from common.config.component import Component, Options, Reference, build, find, names, unknown
+from common.config.yaml_file import read_yaml
+from common.errors import ConfigError
+from common.modality import Modality
+
+Share = Annotated[float, Field(ge=0, le=1)]
+ModalityName = Annotated[Modality, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+RESERVED = {"id", "label", "shared"}
+"""Keys of metadata.jsonl, and the block of what belongs to no modality."""
+
+
+class Iid(Options):
+    """Examples are dealt out at random."""
+
+    name: Literal["iid"]
+
+
+class Dirichlet(Options):
+    """Each client's class shares follow a Dirichlet distribution; the smaller alpha, the more unequal."""
+
+    name: Literal["dirichlet"]
+    alpha: float = Field(0.5, gt=0)
+    """Concentration of the distribution."""
+    min_examples: int = Field(10, ge=1)
+    """The fewest that a client may get; the shares are drawn again until all have as many."""
+
+
+class LabelShards(Options):
+    """Examples sorted by label are cut into shards; a client gets a few of them, so it knows few classes."""
+
+    name: Literal["label-shards"]
+    shards_per_client: int = Field(2, ge=1)
+    """How many of the shards a client gets."""
+
+
+class Natural(Options):
+    """One client a natural id (speaker, brand, subject); with fewer clients than ids, ids are grouped."""
+
+    name: Literal["natural"]
+
+
+Partition = Annotated[Iid | Dirichlet | LabelShards | Natural, Field(discriminator="name")]
+
+
+class Missing(Options):
+    """Which modalities go missing when shards are made."""
+
+    unimodal_clients: Share | dict[Modality, Share] = 0.0
+    """Share of the clients that hold one modality only, spread evenly over the modalities, or a share for each
+    modality."""
+    incomplete: Share = 0.0
+    """Share of the examples that lose exactly one modality (FedMVP's beta)."""
+    depends_on: Literal["class", "client"] | None = None
+    """Not at random: the share differs from class to class or from client to client, `incomplete` on average."""
+    rates: dict[Modality, Share] = Field(default_factory=dict)
+    """Per modality, the probability that an example loses it on its own; no example loses everything."""
+
+    @field_validator("unimodal_clients")
+    @classmethod
+    def _at_most_all_clients(cls, value: float | dict[Modality, float]) -> float | dict[Modality, float]:
+        if isinstance(value, dict) and sum(value.values()) > 1 + 1e-9:
+            raise ValueError("the shares add up to more than 1")
+        return value
+
+
+class Data(Options):
+    """A data set, how it is divided among clients, and what goes missing."""
+
+    set: Reference | None = None
+    """The data set that shards are made from. None: every site brings its own, and then only `classes`, `clients`,
+    `validation`, `max_unreadable` and `complete_only` count."""
+    classes: list[str] | None = Field(None, min_length=1)
+    """The names of the classes, in the order of the shards; a site with others is refused (None: those of the server's
+    test shard, or without one those that most sites have)."""
+    clients: int = Field(ge=1, le=1_000_000)
+    """How many clients there are."""
+    partition: Partition = Iid(name="iid")
+    """How the examples are divided among the clients."""
+    missing: Missing = Missing()
+    """What goes missing."""
+    limit: int | None = Field(None, ge=1)
+    """Use at most this many training examples (seeded choice)."""
+    test_limit: int | None = Field(None, ge=1)
+    """Use at most this many test examples (seeded choice)."""
+    validation: float = Field(0.1, ge=0, le=0.5)
+    """Share of a client's examples kept for validation."""
+    max_unreadable: float = Field(0.2, ge=0, le=1)
+    """A site, or the server's own shard, of which a larger share of a modality's values cannot be read is refused."""
+    complete_only: bool = False
+    """Train on nothing but the examples that miss no modality."""
+
+
+class Model(Options):
+    """The model that is trained."""
+
+    encoders: dict[ModalityName, Reference] = Field(min_length=1)
+    """The encoder of each modality; its keys are the modalities of the experiment."""
+    architecture: Reference | None = None
+    """The model that joins the encoders. None: the one that the method needs."""
+
+    @field_validator("encoders")
+    @classmethod
+    def _no_reserved_names(cls, encoders: dict[Modality, Reference]) -> dict[Modality, Reference]:
+        if taken := RESERVED & encoders.keys():
+            raise ValueError(f"{', '.join(sorted(taken))}: a modality cannot have this name")
+        return encoders
+
+
+class Train(Options):
+    """Local training; the optimizer is re-created each round."""
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """The optimizer of each client."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """`cosine` lets `lr` fall over the epochs of all rounds, from its full value to nearly 0."""
+    epochs: int = Field(1, ge=1, le=100_000)
+    """Passes over a client's examples in a round."""
+    batch_size: int = Field(32, ge=2, le=1_000_000)
+    """Examples of a step."""
+    lr: float = Field(gt=0)
+    """Learning rate."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """Of sgd only."""
+    weight_decay: float = Field(1e-4, ge=0)
+    """Of either optimizer."""
+
+
+class FedAvgM(Options):
+    """Momentum on the server; lr 1 and momentum 0 are plain averaging."""
+
+    name: Literal["fedavgm"]
+    lr: float = Field(1.0, gt=0)
+    """Learning rate of the server."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """Of the server's steps."""
+
+
+class _Adaptive(Options):
+    """What FedAdam and FedYogi have in common."""
+
+    lr: float = Field(0.01, gt=0)
+    """Learning rate of the server (eta)."""
+    beta_1: float = Field(0.9, ge=0, lt=1)
+    """Decay of the first moment."""
+    beta_2: float = Field(0.99, ge=0, lt=1)
+    """Decay of the second moment."""
+    tau: float = Field(1e-3, gt=0)
+    """Degree of adaptivity: the smaller, the more adaptive."""
+
+
+class FedAdam(_Adaptive):
+    """Adam on the server."""
+
+    name: Literal["fedadam"]
+
+
+class FedYogi(_Adaptive):
+    """Yogi on the server."""
+
+    name: Literal["fedyogi"]
+
+
+ServerOptimizer = FedAvgM | FedAdam | FedYogi
+
+
+class Federation(Options):
+    """Rounds and who takes part."""
+
+    rounds: int = Field(ge=1, le=1_000_000)
+    """How many rounds."""
+    sites: list[str] | None = Field(None, min_length=1)
+    """Names of the sites that take part: who waits is told which of them are missing, and others are refused (None:
+    `data.clients` sites, whatever their names)."""
+    sample: int | None = Field(None, ge=1)
+    """Clients trained a round, drawn from all that have introduced themselves (None: all)."""
+    min_replies: int | None = Field(None, ge=1)
+    """Usable replies that make a round (None: two thirds of those that are sampled, rounded up, so that no single one
+    of three sites or more can end the run)."""
+    min_holders: dict[Modality, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    """By modality, how many of the usable replies must be of clients that hold it."""
+    retries: int = Field(2, ge=0, le=1000)
+    """How often a round asks again, others or those that gave no reply, before too few replies end the run."""
+    wait_seconds: float = Field(120, gt=0, le=10_000_000)
+    """How long to wait for clients to connect, at the start and when a round lacks some."""
+    round_seconds: float = Field(1800, gt=0, le=10_000_000)
+    """How long the sampled clients have to reply."""
+    max_update_norm: float | None = Field(None, gt=0)
+    """An update is refused when the L2 norm of all its parameters minus those received is larger (None: there is no
+    such bound)."""
+    max_update_ratio: float | None = Field(10, gt=1)
+    """An update is refused as well when that norm is so many times larger than both the norm of what the site received
+    and the median norm of the updates of the round before (None: there is no such bound)."""
+    max_weight: float | None = Field(10, ge=1)
+    """A site counts for no more examples than so many times the median of the sites that are there, however many it
+    says it has (None: for as many as it says)."""
+    collapse: float | None = Field(0.5, gt=0, lt=1)
+    """A round's mean is not taken, and the run goes on from the model before, when its accuracy with all modalities is
+    below this share of the best so far, and clearly so (None: every mean is taken). Measured on the test shard, else
+    by the sites on their validation examples, of which most must see it."""
+    optimizer: Annotated[ServerOptimizer, Field(discriminator="name")] | None = None
+    """Of the server, on top of the strategy's mean (None: the mean is the new model)."""
+
+    def needed(self, sampled: int) -> int:
+        """How many usable replies make a round of so many sampled clients."""
+        return self.min_replies or -(-2 * sampled // 3)
+
+
+class Wire(Options):
+    """How parameters travel."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 halves the bytes and rounds every value to 8 bits of precision."""
+    delta: bool = False
+    """Clients send the difference to what they received, of which the same 8 bits are far more precise."""
+
+
+class Experiment(Options):
+    """A complete experiment."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Names the run's folder and its report."""
+    seed: int = Field(1, ge=0)
+    """Of everything that is random, but for the noise of differential privacy."""
+    data: Data
+    """What is trained on."""
+    model: Model
+    """What is trained."""
+    completion: dict[ModalityName, Reference] = Field(default_factory=dict)
+    """By modality, how missing values were generated; the others stay missing."""
+    method: Reference
+    """The local objective."""
+    strategy: Reference | None = None
+    """The aggregation. None: the one that the method is meant for."""
+    train: Train
+    """How each client trains."""
+    federation: Federation
+    """How rounds go."""
+    wire: Wire = Wire()
+    """How parameters travel."""
+
+    @property
+    def modalities(self) -> list[Modality]:
+        """The modalities of the experiment, in alphabetical order."""
+        return sorted(self.model.encoders)
+
+    def component(self, family: str) -> Any:
+        """The experiment's data set, model, method or strategy, built from its options."""
+        section = {
+            "data set": self.data.set,
+            "model": self.model.architecture,
+            "method": self.method,
+            "strategy": self.strategy,
+        }[family]
+        if section is None:
+            raise ValueError(f"the experiment is not resolved: no {family}")
+        return build(family, section)
+
+    def to_json(self) -> str:
+        """The whole experiment in one line, as it travels to server and clients."""
+        return self.model_dump_json()
+
+    def to_yaml(self) -> str:
+        """The whole experiment, every default written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    @model_validator(mode="after")
+    def _numbers_agree(self) -> Self:
+        if mistakes := list(self._impossible()):
+            raise ValueError("; ".join(mistakes))
+        return self
+
+    def _impossible(self) -> Iterator[str]:
+        settings, clients = self.federation, self.data.clients
+        if settings.sample is not None and settings.sample > clients:
+            yield f"federation.sample is {settings.sample}, but data.clients is {clients}"
+        if settings.sites is not None and len(set(settings.sites)) != clients:
+            yield f"federation.sites names {len(set(settings.sites))} sites, but data.clients is {clients}"
+        trained = settings.sample or clients
+        if (settings.min_replies or 0) > trained:
+            yield f"federation.min_replies is {settings.min_replies}, but a round trains {trained} clients"
+        for modality, count in settings.min_holders.items():
+            if modality not in self.model.encoders:
+                yield f"federation.min_holders.{modality}: {unknown('modality', modality, self.modalities)}"
+            if count > trained:
+                yield f"federation.min_holders.{modality} is {count}, but a round trains {trained} clients"
+
+
+def read(path: Path, overrides: dict[str, Any] | None = None) -> Experiment:
+    """The experiment of a YAML file; `overrides` are dotted names with values, e.g. {"train.lr": 0.1}.
+
+    Raises ConfigError with every mistake of the file.
+    """
+    raw = read_yaml(path, "an experiment is a mapping of sections such as data, model, train")
+    for dotted, value in (overrides or {}).items():
+        override(raw, dotted.split("."), value, str(path))
+    return parse(raw, str(path))
+
+
+def override(raw: dict[str, Any], keys: list[str], value: Any, source: str) -> None:
+    """Set the option at `keys` of a raw experiment in place; sections on the way are made.
+
+    Raises ConfigError when there is something else than a section on the way.
+    """
+    for key in keys[:-1]:
+        raw = raw.setdefault(key, {})
+        if not isinstance(raw, dict):
+            raise ConfigError(source, [f"{'.'.join(keys)}: {key} is not a section"])
+    raw[keys[-1]] = value
+
+
+def parse(raw: dict[str, Any], source: str) -> Experiment:
+    """The experiment of a mapping, resolved: every component checked and its defaults filled in.
+
+    Raises ConfigError with every mistake.
+    """
+    mistakes: list[str] = []
+    resolved = _resolve(raw, mistakes)
+    try:
+        experiment = Experiment.model_validate_json(json.dumps(resolved))
+    except ValidationError as error:
+        mistakes = [*messages(error), *mistakes]
+    except (TypeError, ValueError, RecursionError) as error:  # YAML knows dates, sets and circles, JSON does not
+        mistakes = [f"a value of a kind that no option takes: {error}", *mistakes]
+    if mistakes:
+        raise ConfigError(source, mistakes)
+    return experiment
+
+
+@lru_cache(maxsize=8)
+def from_json(text: str) -> Experiment:
+    """The experiment that `Experiment.to_json` wrote; the same object for the same text.
+
+    What a client uses of it is checked; strategy and data set are the server's.
+
+    Raises ConfigError when it is not one, e.g. because the sender runs another version of this project.
+    """
+    source, mistakes = "received experiment", list[str]()
+    try:
+        experiment = Experiment.model_validate_json(text)
+    except ValidationError as error:
+        raise ConfigError(source, messages(error)) from None
+    parts = {"method": dict(experiment.method), "architecture": dict(experiment.model.architecture or {})}
+    method = _component(parts, "method", "method", mistakes)
+    _component(parts, "architecture", "model", mistakes, "model.")
+    if method is not None and parts["architecture"].get("name") != getattr(method, "model", None):
+        mistakes.append(f"model.architecture: the method needs {getattr(method, 'model', None)!r}")
+    used = (
+        ("model.encoders.", "encoder", experiment.model.encoders),
+        ("completion.", "completer", experiment.completion),
+    )
+    for where, family, references in used:
+        given = {modality: dict(reference) for modality, reference in references.items()}
+        for modality in given:
+            _component(given, modality, family, mistakes, where)
+    if mistakes:
+        raise ConfigError(source, mistakes)
+    return experiment
+
+
+def _resolve(raw: dict[str, Any], mistakes: list[str]) -> dict[str, Any]:
+    """The raw experiment with each component's defaults; the method names the model and strategy it wants."""
+    resolved = dict(raw)
+    method = _component(resolved, "method", "method", mistakes)
+    if method is not None and resolved.get("strategy") is None:
+        resolved["strategy"] = {"name": getattr(method, "strategy", "fedavg")}
+    _component(resolved, "strategy", "strategy", mistakes)
+    source = None
+    if isinstance(data := raw.get("data"), dict):
+        resolved["data"] = dict(data)
+        source = _component(resolved["data"], "set", "data set", mistakes, "data.")
+    if isinstance(model := raw.get("model"), dict):
+        resolved["model"] = dict(model)
+        if method is not None and model.get("architecture") is None:
+            resolved["model"]["architecture"] = {"name": getattr(method, "model", "late-fusion")}
+        chosen = _component(resolved["model"], "architecture", "model", mistakes, "model.")
+        wanted = getattr(method, "model", None)
+        if chosen is not None and wanted and resolved["model"]["architecture"]["name"] != wanted:
+            mistakes.append(f"model.architecture: the method needs {wanted!r}")
+        if isinstance(encoders := model.get("encoders"), dict):
+            resolved["model"]["encoders"] = dict(encoders)
+            for modality in encoders:
+                where = "model.encoders."
+                _component(resolved["model"]["encoders"], modality, "encoder", mistakes, where)
+            mistakes += _unheld(list(encoders), source, data)
+            _complete(resolved, list(encoders), mistakes)
+    return resolved
+
+
+def _complete(resolved: dict[str, Any], encoders: list[Modality], mistakes: list[str]) -> None:
+    """Resolve the completers in place."""
+    if not isinstance(completion := resolved.get("completion"), dict):
+        return
+    resolved["completion"] = dict(completion)
+    for modality in completion:
+        completer = _component(resolved["completion"], modality, "completer", mistakes, "completion.")
+        source = getattr(completer, "source", None)
+        mistakes += [
+            f"completion.{where}: {unknown('modality', name, encoders)}"
+            for where, name in ((modality, modality), (f"{modality}.source", source))
+            if name is not None and name not in encoders
+        ]
+        if source == modality:
+            mistakes.append(f"completion.{modality}.source: a modality is completed from another one")
+
+
+def _component(
+    section: dict[str, Any], key: str, family: str, mistakes: list[str], prefix: str = ""
+) -> Component | None:
+    """Fill in the defaults of one component in place; add what is wrong with it to `mistakes`."""
+    reference = section.get(key)
+    if reference is None:
+        return None
+    if isinstance(reference, str):
+        reference = {"name": reference}
+    where = f"{prefix}{key}"
+    if not isinstance(reference, dict) or "name" not in reference:
+        mistakes.append(f"{where}: needs a name; known: {', '.join(names(family))}")
+        section[key] = {}
+        return None
+    section[key] = reference
+    try:
+        kind = find(family, str(reference["name"]))
+        options = {name: value for name, value in reference.items() if name != "name"}
+        component = kind.model_validate(options)
+    except ConfigError as error:
+        mistakes += [f"{where}: {mistake}" for mistake in error.mistakes]
+        return None
+    except ValidationError as error:
+        known = list(kind.model_fields)
+        mistakes += [f"{where}.{message}" for message in messages(error, known)]
+        return None
+    section[key] = {"name": reference["name"], **component.model_dump(mode="json")}
+    return component
+
+
+def messages(error: ValidationError, known: list[str] | None = None, kind: Any = Experiment) -> list[str]:
+    """Pydantic's findings about a `kind` of options in our words: where, what, and what was given."""
+    found = []
+    for finding in error.errors(include_url=False):
+        where = ".".join(str(part) for part in finding["loc"])
+        if finding["type"] == "extra_forbidden":
+            options = known if known is not None else _options_at(finding["loc"], kind)
+            text = unknown("option", finding["loc"][-1], options)
+        elif finding["type"] == "union_tag_invalid":
+            tags = [tag.strip(" '") for tag in finding["ctx"]["expected_tags"].split(",")]
+            text = unknown("name", finding["ctx"]["tag"], tags)
+        elif finding["type"] == "union_tag_not_found":
+            text = "needs a name"
+        elif finding["type"] == "missing":
+            text = "is required"
+        elif finding["type"] == "value_error":
+            text = str(finding["ctx"]["error"]) if "ctx" in finding else finding["msg"]
+        else:
+            text = f"{finding['msg'][0].lower()}{finding['msg'][1:]}, not {finding['input']!r}"
+        found.append(f"{where}: {text}" if where else text)
+    return found
+
+
+def _options_at(location: tuple[int | str, ...], kind: Any) -> list[str]:
+    """The options that the section holding `location` knows, seen from a `kind` of options."""
+    for part in location[:-1]:
+        kind = _below(kind, part)
+    sections = [
+        section for section in (kind, *get_args(kind)) if hasattr(section, "model_fields")
+    ]  # it may be optional
+    return list(sections[0].model_fields) if sections else []
+
+
+def _below(kind: Any, part: int | str) -> Any:
+    """The type at one step of a location: a field's, or the member of a union that has this name."""
+    if hasattr(kind, "model_fields"):
+        field = kind.model_fields.get(part)
+        return field.annotation if field else None
+    members = get_args(kind)
+    named = [
+        m for m in members if hasattr(m, "model_fields") and get_args(m.model_fields["name"].annotation) == (part,)
+    ]
+    deeper = (_below(member, part) for member in members if get_args(member))
+    return named[0] if named else next((found for found in deeper if found is not None), None)
+
+
+def _unheld(encoders: list[Modality], source: Component | None, data: Any) -> list[str]:
+    """Modalities with an encoder that the data set does not have, and others that are named without an encoder."""
+    offered = list(getattr(source, "modalities", encoders))
+    mistakes = [
+        f"model.encoders.{modality}: {unknown('modality of the data set', modality, offered)}"
+        for modality in encoders
+        if modality not in offered
+    ]
+    missing = data.get("missing") if isinstance(data, dict) else None
+    for option in ("rates", "unimodal_clients"):
+        named = missing.get(option) if isinstance(missing, dict) else None
+        if isinstance(named, dict):
+            mistakes += [
+                f"data.missing.{option}.{modality}: {unknown('modality', modality, encoders)}"
+                for modality in named
+                if modality not in encoders
+            ]
+    return mistakes

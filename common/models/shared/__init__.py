@@ -1,0 +1,1 @@
+"""What several models have in common; no model itself. Imports nothing of the project."""

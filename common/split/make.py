@@ -1,0 +1,143 @@
+"""Data set -> partition -> missing scenario -> one shard a client, and a test shard for the server."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from common.config.experiment import Experiment
+from common.data.shard import Example, ShardInfo, ShardWriter, Written
+from common.datasets.base import DataSet
+from common.errors import DataError, ShardError
+from common.files import is_free, whole_folder
+from common.seeding import rng
+from common.split.missing import drop, unimodal_clients
+
+TEST, PROBE = "test", "probe"
+MADE = "made.json"
+
+
+def client_name(index: int) -> str:
+    """The folder, and the default site name, of a client's shard."""
+    return f"client-{index}"
+
+
+def make_shards(experiment: Experiment, out: Path, progress: Callable[[str], None] = lambda _: None) -> list[Path]:
+    """Write `out`/client-0, client-1, ... and `out`/test, and return the folders of the clients.
+
+    The same experiment gives the same bytes. The shards appear all at once or not at all. Test data stay complete.
+    `progress` is called with the name of each shard before it is written.
+
+    Raises ShardError when `out` exists and is not empty, DataError when the data set or the partition cannot be had.
+    """
+    if experiment.data.set is None:
+        raise DataError("data.set names no data set to make shards from")
+    if not is_free(out):
+        raise ShardError(f"{out} exists and is not empty: remove it or choose another folder")
+    with whole_folder(out) as partial:
+        _write_all(experiment, partial, progress)
+        (partial / MADE).write_text(json.dumps(recipe(experiment), indent=1) + "\n", encoding="utf-8")
+    return [out / client_name(index) for index in range(experiment.data.clients)]
+
+
+def check_made(experiment: Experiment, shards: Path) -> None:
+    """Compare shards that `make_shards` wrote earlier with what it would write now; others are taken as they are, and
+    all are where the experiment names no data set.
+
+    Raises ShardError naming the options that differ.
+    """
+    try:
+        made = json.loads((shards / MADE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise ShardError(f"{shards / MADE} cannot be read: {error}") from None
+    if experiment.data.set is None:
+        return
+    wanted = recipe(experiment)
+    if differ := [f"{key}: {made.get(key)!r}, now {wanted[key]!r}" for key in wanted if made.get(key) != wanted[key]]:
+        listed = "".join(f"\n  - {line}" for line in differ)
+        raise ShardError(f"the shards in {shards} were made with other options; remove them or choose others{listed}")
+
+
+def recipe(experiment: Experiment) -> dict[str, Any]:
+    """All that the bytes of the shards depend on: not where the source files lie."""
+    data = experiment.data.model_dump(mode="json", exclude={"validation", "complete_only", "max_unreadable"})
+    return {"seed": experiment.seed, "modalities": experiment.modalities, **data, "set": _set_made(experiment)}
+
+
+def _set_made(experiment: Experiment) -> dict[str, Any] | None:
+    """The data set's options but for the places of its files, which are no business of whoever gets the shards."""
+    if experiment.data.set is None:
+        return None
+    source: DataSet = experiment.component("data set")
+    return {key: value for key, value in experiment.data.set.items() if key not in source.folders}
+
+
+def _write_all(experiment: Experiment, out: Path, progress: Callable[[str], None]) -> None:
+    from common.split.partition import partition  # flwr-datasets takes seconds to import
+
+    source: DataSet = experiment.component("data set")
+    seed, data = experiment.seed, experiment.data
+    train = _take(experiment, source.examples("train", seed), data.limit, "train")
+    parts = partition(
+        [example.label for example in train],
+        [example.group for example in train],
+        data.clients,
+        data.partition,
+        seed,
+    )
+    written = Written()
+    single = unimodal_clients(data.clients, experiment.modalities, data.missing, seed)
+    for index, part in enumerate(parts):
+        name = client_name(index)
+        progress(name)
+        held = [single[index]] if index in single else experiment.modalities
+        examples = _incomplete(experiment, [_only(train[i], held) for i in part], name)
+        written.add(_write(experiment, source, out / name, name, held, examples))
+    progress(TEST)
+    test = _take(experiment, source.examples("test", seed), data.test_limit, "test")
+    written.add(_write(experiment, source, out / TEST, TEST, experiment.modalities, test))
+    for modality in sorted(written.unreadable.keys() - written.values.keys()):
+        count, reason = written.unreadable[modality], written.reasons[modality][0]
+        raise DataError(f"none of {count} {modality} values of the data set can be read; the first: {reason}")
+
+
+def _take(experiment: Experiment, examples: list[Example], limit: int | None, part: str) -> list[Example]:
+    """The examples with the experiment's modalities; at most `limit` of them, chosen by seed."""
+    kept = [_only(example, experiment.modalities) for example in examples]
+    if doubled := [name for name, count in Counter(example.id for example in kept).items() if count > 1]:
+        raise DataError(f"the {part} part has ids twice: {', '.join(sorted(doubled)[:5])}")
+    if not kept:
+        raise DataError(f"the {part} part has no examples")
+    order = rng(experiment.seed, "limit", part).permutation(len(kept))[:limit]
+    return [kept[i] for i in sorted(order)]
+
+
+def _only(example: Example, modalities: Sequence[str]) -> Example:
+    return replace(example, media={m: media for m, media in example.media.items() if m in modalities})
+
+
+def _incomplete(experiment: Experiment, examples: list[Example], name: str) -> list[Example]:
+    present = [frozenset(example.media) for example in examples]
+    labels = [example.label for example in examples]
+    kept = drop(present, labels, experiment.data.missing, experiment.seed, name)
+    return [_only(example, sorted(keep)) for example, keep in zip(examples, kept, strict=True) if keep]
+
+
+def _write(
+    experiment: Experiment, source: DataSet, folder: Path, name: str, held: list[str], examples: list[Example]
+) -> Written:
+    made: dict[str, Any] = {
+        "data_set": _set_made(experiment),
+        "part": TEST if name == TEST else "train",
+        "seed": experiment.seed,
+        "partition": experiment.data.partition.model_dump(),
+        "missing": experiment.data.missing.model_dump(),
+    }
+    info = ShardInfo(
+        site=name, classes=source.classes, modalities=held, licence=source.licence, kinds=source.kinds, made=made
+    )
+    return ShardWriter(folder, info).write(examples)

@@ -1,0 +1,1 @@
+"""Trained models on disk and their predictions. May import all of `common`."""

@@ -1,0 +1,144 @@
+"""Predictions of a trained model: `load_model("runs/demo").predict([{"image": "7.png", "audio": "7.wav"}])`."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from common.data.loader import batches
+from common.errors import DataError, ModelError
+from common.media.values import Raw, checked, read
+from common.modality import Modality
+from common.models.base import MultimodalModel
+from common.trained.saved_model import read_model
+from common.types import Batch, Origin
+
+CHUNK = 256
+"""Examples that are looked at together."""
+
+Given = str | Path | Raw
+"""One modality of one example: a file; or its content as `common.media.values.Raw` has it, e.g. a picture of PIL, a
+`Sound` or an array. A str is a text where the modality's encoder takes texts, else the name of a file."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Of one example.
+
+    probabilities: by class, in the model's order; they add up to 1.
+    modalities: those that the prediction was made from.
+    """
+
+    probabilities: Mapping[str, float]
+    modalities: tuple[Modality, ...]
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return max(self.probabilities, key=self.probabilities.__getitem__)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained model in eval mode with the names of its classes, in the order of its logits."""
+
+    model: MultimodalModel
+    classes: tuple[str, ...]
+
+    @property
+    def modalities(self) -> list[Modality]:
+        """Those that the model has encoders for, in alphabetical order."""
+        return self.model.modalities
+
+    def predict(self, examples: Sequence[Mapping[Modality, Given]]) -> list[Prediction]:
+        """A prediction for each example, from any of the model's modalities, at least one.
+
+        Raises DataError, with the number of the example (from 1) and the modality, for a file that cannot be read, a
+        value that the encoder does not take, or a modality that the model has no encoder for.
+        """
+        numbered, found = enumerate(examples, start=1), list[Prediction]()
+        while chunk := [self._prepare(number, example) for number, example in islice(numbered, CHUNK)]:
+            found += self.predict_batch(self._batch(chunk))
+        return found
+
+    @torch.no_grad()
+    def predict_batch(self, examples: Batch) -> list[Prediction]:
+        """A prediction for each prepared example; their labels are not looked at.
+
+        Raises ModelError when a prediction is not finite.
+        """
+        return [prediction for batch in batches(examples, CHUNK) for prediction in self._predict(batch)]
+
+    def modality_of(self, raw: Raw) -> Modality:
+        """The modality whose encoder takes a value.
+
+        Raises DataError when none or more than one does.
+        """
+        refusals = {m: reason for m in self.modalities if (reason := self._refusal(m, raw))}
+        fitting = [m for m in self.modalities if m not in refusals]
+        if len(fitting) > 1:
+            raise DataError(f"it may be {' or '.join(fitting)}: say which, e.g. {fitting[0]}=FILE")
+        if not fitting:
+            raise DataError("no encoder takes it: " + "; ".join(f"{m}: {why}" for m, why in refusals.items()))
+        return fitting[0]
+
+    def _refusal(self, modality: Modality, raw: Raw) -> str | None:
+        """Why an encoder does not take a value."""
+        try:
+            self.model.encoder(modality).check(raw)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    def _prepare(self, number: int, example: Mapping[Modality, Given]) -> dict[Modality, Tensor]:
+        if not isinstance(example, Mapping) or not example:
+            raise DataError(f"example {number}: a mapping of one or more modalities to values is needed")
+        prepared = {}
+        for modality, given in example.items():
+            if modality not in self.modalities:
+                known = ", ".join(self.modalities)
+                raise DataError(f"example {number}: the model has no encoder for {modality!r}; it has {known}")
+            try:
+                prepared[modality] = self._tensor(modality, given)
+            except ValueError as error:
+                raise DataError(f"example {number}, {modality}: {error}") from None
+        return prepared
+
+    def _tensor(self, modality: Modality, given: Given) -> Tensor:
+        encoder = self.model.encoder(modality)
+        if isinstance(given, str):
+            with suppress(ValueError):
+                return encoder.prepare(checked(given))
+            given = Path(given)
+        return encoder.prepare(read(given) if isinstance(given, Path) else checked(given))
+
+    def _batch(self, prepared: Sequence[Mapping[Modality, Tensor]]) -> Batch:
+        held = [m for m in self.modalities if any(m in example for example in prepared)]
+        blanks = {m: self.model.encoder(m).blank() for m in held}
+        inputs = {m: torch.stack([example.get(m, blanks[m]) for example in prepared]) for m in held}
+        origin = {
+            m: torch.tensor([Origin.OBSERVED if m in example else Origin.MISSING for example in prepared]) for m in held
+        }
+        return Batch(inputs, origin, torch.zeros(len(prepared), dtype=torch.int64))
+
+    def _predict(self, batch: Batch) -> Iterator[Prediction]:
+        probabilities = self.model.predict(batch).double().softmax(1)
+        if not probabilities.isfinite().all():
+            raise ModelError("the model's predictions are not finite: its training has diverged")
+        has = {m: batch.has(m).tolist() for m in batch.modalities}
+        for row, values in enumerate(probabilities.tolist()):
+            used = tuple(m for m in batch.modalities if has[m][row])
+            yield Prediction(dict(zip(self.classes, values, strict=True)), used)
+
+
+def load_model(folder: Path | str) -> Predictor:
+    """The model of a run's folder, or of a folder that `fedmosaic export` wrote.
+
+    Raises ModelError.
+    """
+    model, description = read_model(Path(folder))
+    return Predictor(model, tuple(description.classes))

@@ -1,0 +1,115 @@
+"""A trained model on disk: in a run's folder as training leaves it, or exported.
+
+run/model.safetensors      the parameters; the experiment and the classes stand in its metadata
+exported/model.safetensors the parameters alone
+exported/config.json       a `Description`
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from common.blocks import Params, learned, set_params
+from common.build import assemble
+from common.config.component import Options
+from common.config.experiment import Model
+from common.encoders.base import FrozenEncoder
+from common.errors import ConfigError, ModelError
+from common.files import write_whole
+from common.modality import Modality
+from common.models.base import MultimodalModel
+from common.seeding import seeded
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+class Description(Options):
+    """What the parameters need to become a model again.
+
+    frozen: of the encoders whose weights are not among the parameters, which ones they were, see
+        `FrozenEncoder.described`; {} where that was not written down.
+    """
+
+    model: Model
+    classes: list[str]
+    frozen: dict[Modality, str] = Field(default_factory=dict)
+
+
+def read_model(folder: Path) -> tuple[MultimodalModel, Description]:
+    """The model of a run's or an exported folder, in eval mode.
+
+    Raises ModelError when there is none, when it is damaged or of another version of this project, or when a frozen
+    encoder is not here or has other weights than it had.
+    """
+    params, metadata = _read_weights(folder / WEIGHTS)
+    description = _described(folder, metadata)
+    model = _build(folder, description)
+    wanted = {name: value.shape for name, value in learned(model).items()}
+    if wanted != {name: value.shape for name, value in params.items()}:
+        raise ModelError(f"{folder / WEIGHTS}: its tensors are not those of the model that it describes")
+    set_params(model, params)
+    now = frozen_encoders(model)
+    if other := [m for m, then in description.frozen.items() if now.get(m) != then]:
+        raise ModelError(f"{folder}: the frozen encoder of {', '.join(other)} has other weights here than in training")
+    return model.eval().requires_grad_(False), description
+
+
+def write_model(folder: Path, model: MultimodalModel, description: Description) -> None:
+    """Write the files of an exported folder, which must exist.
+
+    Raises OSError.
+    """
+    config = description.model_dump_json(indent=1)
+    write_whole(folder / CONFIG, config.encode() + b"\n")
+    write_whole(folder / WEIGHTS, save({name: value.contiguous() for name, value in learned(model).items()}))
+
+
+def frozen_encoders(model: MultimodalModel) -> dict[Modality, str]:
+    """What the frozen encoders of a model are, weights included."""
+    encoders = {m: model.encoder(m) for m in model.modalities}
+    return {m: encoder.described() for m, encoder in encoders.items() if isinstance(encoder, FrozenEncoder)}
+
+
+def _read_weights(path: Path) -> tuple[Params, dict[str, str]]:
+    if not path.is_file():
+        raise ModelError(f"there is no {path}: neither a run after its first round nor an exported model")
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from None
+
+
+def _described(folder: Path, metadata: dict[str, str]) -> Description:
+    try:
+        if (folder / CONFIG).exists():
+            return Description.model_validate_json((folder / CONFIG).read_bytes())
+        found: dict[str, Any] = {
+            "model": json.loads(metadata["experiment"])["model"],
+            "classes": json.loads(metadata["classes"]),
+        }
+        return Description.model_validate_json(json.dumps(found))
+    except KeyError as error:
+        raise ModelError(f"{folder / WEIGHTS} does not say what model it is: no {error.args[0]!r}") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(f"{folder}: what the model is cannot be read: {_why(error)}") from None
+
+
+def _build(folder: Path, description: Description) -> MultimodalModel:
+    try:
+        with seeded(0, "weights"):
+            return assemble(description.model, len(description.classes))
+    except (ConfigError, ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"{folder}: this version of fedmosaic cannot build the model: {_why(error)}") from None
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ConfigError):
+        return "; ".join(error.mistakes)
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors())
+    return str(error)

@@ -1,0 +1,193 @@
+"""What a person sees of a run: live progress, and the table at the end."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from itertools import chain
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from common.config.experiment import Experiment
+from common.modality import subset_name
+from common.words.printable import printable
+from common.words.units import human
+from deploy.terminal import description, terminal
+from server.record.run_folder import read_rounds, read_status
+from server.sites.attention import concerns, findings_of
+from server.sites.standing import TAKES_PART, Standing, changes, standings
+
+POLL_SECONDS = 0.2
+LONG_SECONDS = 8.0
+"""How long the same is waited for before a line says so."""
+
+
+class Followed(Protocol):
+    """A run that goes on elsewhere. run_folder is where its results appear, if on this machine."""
+
+    run_folder: Path | None
+
+    def wait(self) -> Iterator[None]:
+        """Yield again and again until the run has ended."""
+
+
+class Beside:
+    """The display of a run that occupies this thread: `with Beside(folder, experiment): ...` shows it from another."""
+
+    def __init__(self, run_folder: Path, experiment: Experiment) -> None:
+        self.run_folder: Path | None = run_folder
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=follow, args=(self, experiment), name="display")
+
+    def wait(self) -> Iterator[None]:
+        """Yield until the run has ended."""
+        while not self._ended.wait(POLL_SECONDS):
+            yield
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+
+def follow(launched: Followed, experiment: Experiment) -> None:
+    """Show the rounds as they come until the run ends. Where the output is not a terminal, a line a round.
+
+    Raises RunError when the run failed.
+    """
+    console = terminal()
+    shown: list[dict[str, Any]] = []
+    columns = (
+        description(),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} rounds"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task("waiting for the server to start", total=experiment.federation.rounds)
+        goings_on = GoingsOn(console, progress, task)
+        for _ in chain(launched.wait(), [None]):  # and once after the end
+            for line in _rounds(launched)[len(shown) :]:
+                _show_round(console, progress, task, experiment, line)
+                _say(console, changes(shown[-1] if shown else {}, line))
+                shown.append(line)
+            goings_on.show(launched.run_folder)
+
+
+class GoingsOn:
+    """Says what a run waits for: beside the bar at once, and in a line of its own, once, when that goes on for long or
+    where there is no bar."""
+
+    def __init__(self, console: Console, progress: Progress, task: TaskID) -> None:
+        self._console, self._progress, self._task = console, progress, task
+        self._text, self._since, self._printed = "", time.monotonic(), ""
+
+    def show(self, folder: Path | None) -> None:
+        """Look what the run folder says now."""
+        text, until = read_status(folder) if folder else ("", None)
+        now = time.monotonic()
+        if text != self._text:
+            self._text, self._since = text, now
+            self._progress.update(self._task, description=printable(text.splitlines()[0]) if text else "")
+        if text and text != self._printed and now - self._since > LONG_SECONDS:
+            self._printed = text
+            end = f", until {datetime.fromtimestamp(until):%H:%M:%S}" if until else ""
+            first, *more = text.splitlines()
+            for line in (f"{first}{end}", *more):
+                self._console.print(Text(printable(line), style="dim"), soft_wrap=True)
+
+
+def _rounds(launched: Followed) -> list[dict[str, Any]]:
+    return read_rounds(launched.run_folder) if launched.run_folder else []
+
+
+def _show_round(
+    console: Console, progress: Progress, task: TaskID, experiment: Experiment, line: dict[str, Any]
+) -> None:
+    accuracy = _accuracies(line["test"] or line["validation"])
+    number, rounds = line["round"], experiment.federation.rounds
+    moved = f"↑ {human(line['bytes_up'])} ↓ {human(line['bytes_down'])}" if number else "the initial model"
+    text = f"round {number:>3}/{rounds}  {accuracy}  {moved}  {line['seconds']['total']:.1f} s"
+    if not number:
+        show_sites(console, line)
+    console.print(text, highlight=False, soft_wrap=True)
+    _say(console, [f"  {site}: {reason}" for site, reason in line["failed"].items()])
+    _say(console, [f"  {line['collapsed']}"] if line.get("collapsed") else [])
+    complete = (line["test"] or line["validation"]).get(subset_name(experiment.modalities))
+    doing = f"{complete['accuracy']:.1%} correct, {moved}" if complete else moved
+    progress.update(task, completed=number, description=doing)
+
+
+def show_sites(console: Console, line: dict[str, Any]) -> None:
+    """What each site holds, by what it introduced itself with, and what is to be looked at. line: that of round 0."""
+    table = Table(title_justify="left")
+    for name in ("site", "modality", "values", "unreadable", "silent or blank", "kind"):
+        table.add_column(name, justify="left" if name in ("site", "modality", "kind") else "right")
+    for site, facts in line.get("sites", {}).items():
+        for modality, found in findings_of(facts).items():
+            share = f"{found.unreadable} ({found.share_unreadable:.0%})" if found.unreadable else "0"
+            cells = (site, modality, f"{found.values:,}", share, str(found.constant), next(iter(found.forms), ""))
+            table.add_row(*(Text(printable(cell)) for cell in cells))
+    if table.row_count:
+        console.print(table)
+    show_concerns(console, line.get("sites", {}), line.get("classes", ()))
+
+
+def show_concerns(console: Console, sites: dict[str, Any], classes: Sequence[str]) -> None:
+    """What is to be looked at in the sites' data, a line each."""
+    _say(console, [f"{one.site}: {one.what}" if one.site else one.what for one in concerns(sites, classes)])
+
+
+def _say(console: Console, sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        console.print(Text(printable(sentence), style="yellow"), soft_wrap=True)
+
+
+def _accuracies(figures: dict[str, Any]) -> str:
+    return "  ".join(f"{name} {values['accuracy']:.1%}" for name, values in figures.items())
+
+
+def show(folder: Path | None) -> None:
+    """The table of a finished run and where its report is."""
+    console = terminal()
+    if folder is None or not (folder / "summary.json").exists():
+        console.print("finished; the results are in the folder runs/ of the SuperLink's host")
+        return
+    summary = json.loads((folder / "summary.json").read_text())
+    table = Table(title=f"{summary['name']}: {summary['method']} on {summary['dataset']}", title_justify="left")
+    table.add_column("modalities at hand")
+    table.add_column(f"accuracy ({summary['accuracy_on']})", justify="right")
+    for name, value in summary["accuracy"].items():
+        table.add_row(name, f"{value:.1%}")
+    console.print(table)
+    if summary["macro_f1"] is not None:
+        console.print(f"macro-F1 {summary['macro_f1']:.3f} with all modalities", highlight=False)
+    moved = f"{human(summary['bytes_up'])} up, {human(summary['bytes_down'])} down"
+    console.print(
+        f"{summary['rounds']} round{'s' * (summary['rounds'] != 1)} in {summary['seconds']:.0f} s; {moved}",
+        highlight=False,
+    )
+    show_concerns(console, summary["sites"], summary["classes"])
+    show_standings(console, standings(read_rounds(folder), summary["sites"], summary["refused"], summary["missing"]))
+    console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def show_standings(console: Console, found: dict[str, Standing]) -> None:
+    """Where the sites stand, unless all of them took part from the beginning to the end."""
+    if all(standing.state == TAKES_PART for standing in found.values()):
+        return
+    table = Table("site", "status", "reason")
+    for site, standing in sorted(found.items()):
+        cells = (site, standing.state, standing.why)
+        table.add_row(*(Text(printable(cell), overflow="fold") for cell in cells))
+    console.print(table)

@@ -1,0 +1,97 @@
+"""A federation inside one process: the server's and the clients' code behind Flower's Grid interface, no network.
+
+For many small runs, as sweeps and benchmarks have them: nothing is started, and every site keeps its prepared examples.
+Parameters still travel in wire form, so the numbers are those of the other engines.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from client.site import Site
+from common.split.make import client_name
+from server.app import main
+
+log = logging.getLogger(__name__)
+Tamper = Callable[[int, Message], Message]
+FIRST_NODE = 10
+
+
+def claim_identity() -> None:
+    """Messages can only be built by a Flower task: play one."""
+    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
+
+
+def run_here(settings: Mapping[str, str], shards: Path, clients: int) -> None:
+    """Run the ServerApp with the sites of a folder of shards; it leaves the same run folder as anywhere else.
+
+    settings: the run's configuration, as Flower would hand it to the ServerApp.
+
+    Raises FedmosaicError when the run fails.
+    """
+    grid = InProcessGrid([Site(shards / client_name(index)) for index in range(clients)])
+    main(grid, Context(1, 1, {}, RecordDict(), dict(settings)))
+
+
+class InProcessGrid(Grid):
+    """Nodes 10, 11, ... are the given sites. tamper may change a reply on its way back (for tests)."""
+
+    def __init__(self, sites: Sequence[Site], tamper: Tamper = lambda _, reply: reply) -> None:
+        claim_identity()
+        self.sites = dict(enumerate(sites, start=FIRST_NODE))
+        self._tamper = tamper
+        self._sent = 0
+        self._waiting: dict[str, Message] = {}
+
+    def get_node_ids(self) -> Iterable[int]:
+        """The nodes."""
+        return list(self.sites)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Take messages; each is answered when its reply is pulled."""
+        ids = []
+        for message in messages:
+            name = f"message-{self._sent}"
+            message.metadata.__dict__["_message_id"] = name
+            self._sent += 1
+            self._waiting[name] = message
+            ids.append(name)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """The replies to messages, each computed when it is asked for: one at a time is in memory."""
+        return (self._answer(self._waiting.pop(name)) for name in message_ids)
+
+    def _answer(self, message: Message) -> Message:
+        node = message.metadata.dst_node_id
+        try:
+            reply = Message(self.sites[node].answer(message), reply_to=message)
+        except Exception as error:  # as Flower answers for a ClientApp that raises
+            log.error("node %d raised an exception", node, exc_info=error)
+            reason = f"{type(error)}:<'{error}'>"
+            reply = Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
+        reply.metadata.__dict__["_src_node_id"] = node
+        return self._tamper(node, reply)
+
+    def set_run(self, run: Run) -> None:
+        """Not used: there is one run."""
+        raise NotImplementedError
+
+    @property
+    def run(self) -> Run:
+        """Not used: there is one run."""
+        raise NotImplementedError
+
+    def create_message(self, *args: object, **kwargs: object) -> Message:
+        """Not used: messages are built by Flower's constructor."""
+        raise NotImplementedError
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Push and pull at once."""
+        return list(self.pull_messages(self.push_messages(messages)))

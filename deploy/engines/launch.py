@@ -1,0 +1,288 @@
+"""The ways to run an experiment: they differ only in who starts which Flower processes.
+
+inprocess   none: server and clients, one after the other, in the process of the command (deploy/engines/in_process.py)
+simulation  a SuperLink in simulation mode; Flower runs the clients in a pool of workers on this machine
+processes   a SuperLink and one SuperNode a client, each with its own shard folder, as processes on this machine
+superlink   a SuperLink that is already running, with whatever SuperNodes are connected to it
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from common.config.experiment import Experiment
+from common.errors import RunError
+from common.split.make import client_name
+from deploy.engines.app_folder import make_app_folder
+from deploy.engines.processes import Processes, free_ports, wait_for_port
+from deploy.hosts import control
+from deploy.hosts.clientapp import SUPERNODE, commands_folder
+from deploy.hosts.environment import SETTINGS
+from deploy.hosts.explain import FLOWER_LOG
+from deploy.hosts.superexec import VARIABLE, isolated
+
+Engine = Literal["inprocess", "simulation", "processes", "superlink"]
+CONNECTION = "fedmosaic"
+START_SECONDS = 60.0
+STATUS_EVERY_SECONDS = 15.0
+POLL_SECONDS = 0.2
+UNKNOWN, UNANSWERED_AT_MOST = "unknown", 4
+UNAUTHENTICATED = "Authentication failed"
+"""What Flower's command says when it was answered with 401; its advice, to log in, is no help here."""
+KEY_IN_USE = "[code: 23]"
+"""How Flower begins its refusal of a public key that is registered already."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """A SuperLink to run on: its address, how it proves who it is ("" for an unencrypted connection), and the file of
+    the operator's token ("": that of the environment, if any)."""
+
+    address: str
+    root_certificates: str = ""
+    token: str = ""
+
+
+@dataclass
+class Launch:
+    """A submitted run, to be followed until it ends. run_folder is where its results appear, if on this machine."""
+
+    run_id: str
+    flower: "FlowerCommand"
+    processes: Processes
+    run_folder: Path | None
+
+    def wait(self) -> Iterator[None]:
+        """Yield again and again until the run has ended.
+
+        Raises RunError when it failed or when a process it needs ended.
+        """
+        checked, unanswered = time.monotonic(), 0
+        while True:
+            yield
+            self.processes.check()
+            summary = self.run_folder / "summary.json" if self.run_folder else None
+            ended = summary is not None and summary.exists()
+            if ended or time.monotonic() - checked > STATUS_EVERY_SECONDS:
+                checked = time.monotonic()
+                status, details = self.flower.status(self.run_id)
+                unanswered = unanswered + 1 if status == UNKNOWN else 0
+                if unanswered == UNANSWERED_AT_MOST:
+                    raise RunError(f"run {self.run_id} is lost from sight: {details}{self._remedy()}")
+                if status.startswith("finished"):
+                    if status != "finished:completed":
+                        raise RunError(self._reason(f"Flower says {status} {details}".strip()))
+                    return
+            time.sleep(POLL_SECONDS)
+
+    def _remedy(self) -> str:
+        """What can be done about a run that ended without a word, as far as this machine knows."""
+        saved = self.run_folder and list((self.run_folder / "checkpoints").glob("round-*"))
+        return "; its rounds are saved: go on with --resume" if saved else ""
+
+    def _reason(self, otherwise: str) -> str:
+        summary = self.run_folder / "summary.json" if self.run_folder else None
+        if summary is None or not summary.exists():
+            where = self.processes.logs if self.run_folder else "the log of the SuperLink"
+            return f"{otherwise}; see {where}{self._remedy()}"
+        return str(json.loads(summary.read_text())["reason"])
+
+
+class FlowerCommand:
+    """Flower's command line with a home of its own, so that no setting of the user is read or changed."""
+
+    def __init__(self, home: Path, link: Link, env: dict[str, str]) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        trust = f"root-certificates = {json.dumps(link.root_certificates)}"
+        lines = [
+            "[superlink]",
+            f'default = "{CONNECTION}"',
+            f"[superlink.{CONNECTION}]",
+            f"address = {json.dumps(link.address)}",
+            trust if link.root_certificates else "insecure = true",
+        ]
+        (home / "config.toml").write_text("\n".join(lines) + "\n")
+        self.env = {**env, "FLWR_HOME": str(home), **({control.VARIABLE: link.token} if link.token else {})}
+
+    def submit(self, app: Path, federation: str, *more: str) -> str:
+        """Start a run of an app's folder and return its id; `more` are options of `flwr run`.
+
+        Raises RunError with what Flower said.
+        """
+        extra = ["--federation-config", federation] if federation else []
+        answer = self._call("run", str(app), CONNECTION, "--format", "json", *extra, *more)
+        if "run-id" not in answer:
+            raise RunError(f"the run could not be submitted: {answer.get('error-message', answer)}")
+        return str(answer["run-id"])
+
+    def status(self, run_id: str) -> tuple[str, str]:
+        """Flower's status of a run, and details."""
+        runs = self._call("ls", CONNECTION, "--run-id", run_id, "--format", "json").get("runs", [])
+        if not runs:
+            return UNKNOWN, "the SuperLink does not answer"
+        return str(runs[0]["status"]), str(runs[0].get("status-details") or "")
+
+    def stop(self, run_id: str) -> None:
+        """Ask the SuperLink to end a run."""
+        self._call("stop", run_id, CONNECTION, "--format", "json")
+
+    def register(self, key: Path, name: str) -> bool:
+        """Let the owner of a public key connect as a node; whether the SuperLink did not know the key before.
+
+        Raises RunError with what Flower said.
+        """
+        answer = self._call("supernode", "register", str(key), CONNECTION, "--name", name, "--format", "json")
+        said = str(answer.get("error-message", answer))
+        if "node-id" not in answer and KEY_IN_USE not in said:
+            raise RunError(f"{name} could not be registered: {said}")
+        return "node-id" in answer
+
+    def _call(self, *arguments: str) -> dict[str, Any]:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "deploy.hosts.control", "client", *arguments],
+            env=self.env,
+            capture_output=True,
+            text=True,
+            cwd=self.env["FLWR_HOME"],
+        )
+        if UNAUTHENTICATED in done.stdout + done.stderr:
+            return {"error-message": control.REFUSED}
+        start = done.stdout.find("{")
+        try:
+            answer = json.loads(done.stdout[start:]) if start >= 0 else {}
+        except ValueError:
+            answer = {}
+        return answer or {"error-message": (done.stdout + done.stderr).strip()[-800:]}
+
+
+def executable(name: str) -> str:
+    """A command of the Python installation we run in."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if not found:
+        raise RunError(f"the command {name} is not installed beside {sys.executable}")
+    return found
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that is to be started. Paths are those of the ServerApp's host.
+
+    shards: folder of the clients' shards (not used with engine superlink, whose nodes have their own).
+    run_folder: None: runs/<name>, there. resume: whether it has a run that is to go on.
+    """
+
+    engine: Engine
+    experiment: Experiment
+    shards: Path
+    test_shard: Path | None = None
+    probe_shard: Path | None = None
+    run_folder: Path | None = None
+    resume: bool = False
+
+    def settings(self) -> dict[str, str]:
+        """The run's configuration: all that the apps are told."""
+        return {
+            "experiment": self.experiment.to_json(),
+            "shards": str(self.shards.resolve()),
+            "test-shard": str(self.test_shard) if self.test_shard else "",
+            "probe-shard": str(self.probe_shard) if self.probe_shard else "",
+            "run-dir": str(self.run_folder) if self.run_folder else "",
+            "resume": "yes" if self.resume else "",
+            "engine": self.engine,
+        }
+
+
+@contextmanager
+def launch(
+    plan: Plan, link: Link | None = None, watch: bool = True, say: Callable[[str], None] = lambda _: None
+) -> Iterator[Launch]:
+    """Submit a run; at the end, however it comes, everything that was started for it is stopped. say: hears what is
+    being started.
+
+    watch: whether the run folder is on this machine; else it is a path of the SuperLink's host.
+
+    Raises RunError when something does not start.
+    """
+    with tempfile.TemporaryDirectory(prefix="fedmosaic-", ignore_cleanup_errors=True) as name:
+        work = Path(name)
+        watched = plan.run_folder if watch else None
+        logs = watched / "logs" if watched else work / "logs"
+        processes = Processes(logs, SETTINGS | {"FLWR_HOME": str(work / "home")})
+        try:
+            if link is None:
+                say("starting a SuperLink")
+                link = _start_superlink(processes, work, simulation=plan.engine == "simulation")
+            flower = FlowerCommand(work / "cli", link, processes.env)
+            make_app_folder(work / "app", plan.settings())
+            clients = plan.experiment.data.clients
+            if plan.engine == "processes":
+                vital = plan.experiment.federation.needed(clients) == clients
+                say(f"starting {clients} SuperNodes")
+                _start_nodes(processes, work, plan.shards, clients, vital)
+            workers = "client-resources-num-cpus=1 client-resources-num-gpus=0.0"
+            federation = f"num-supernodes={clients} {workers}" if plan.engine == "simulation" else ""
+            say(f"submitting the run to the SuperLink at {link.address}")
+            run_id = flower.submit(work / "app", federation)
+            say(f"run {run_id} is submitted; logs: {logs if watched else 'at the SuperLink and its nodes'}")
+            yield from _followed(Launch(run_id, flower, processes, watched), foreign=plan.engine == "superlink")
+        finally:
+            processes.stop()
+
+
+def _followed(launched: Launch, foreign: bool) -> Iterator[Launch]:
+    """Hand out the launch; a run on somebody else's SuperLink is stopped when we are interrupted."""
+    try:
+        yield launched
+    except KeyboardInterrupt:
+        if foreign:
+            launched.flower.stop(launched.run_id)
+        raise
+
+
+def _start_superlink(processes: Processes, work: Path, simulation: bool) -> Link:
+    port, fleet = free_ports(2)
+    command = [executable("flower-superlink"), "--insecure", "--disable-runtime-dependency-installation"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    command += ["--simulation"] if simulation else ["--fleet-api-address", f"127.0.0.1:{fleet}"]
+    processes.start("superlink", command, work)
+    wait_for_port(port, processes, START_SECONDS)
+    if not simulation:
+        wait_for_port(fleet, processes, START_SECONDS)
+        (processes.logs / "fleet-port").write_text(str(fleet))
+    return Link(f"127.0.0.1:{port}")
+
+
+def _start_nodes(processes: Processes, work: Path, shards: Path, clients: int, vital: bool) -> None:
+    fleet = (processes.logs / "fleet-port").read_text()
+    commands = commands_folder()  # as at a site: they start faster, and run what is installed, which is what we sent
+    path = f"{commands}{os.pathsep}{processes.env['PATH']}"
+    env = {"PATH": path, "XDG_RUNTIME_DIR": str(work)}  # so that the sockets of resident workers go with the run
+    for index, port in enumerate(free_ports(clients)):
+        shard = shards.resolve() / client_name(index)
+        command = [str(commands / SUPERNODE), "--insecure", "--superlink", f"127.0.0.1:{fleet}"]
+        command += [
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--node-config",
+            f"shard={json.dumps(str(shard))}",
+        ]
+        remedy = f"with federation.min_replies below {clients}, which is all, a run goes on without some of its nodes"
+        secret = work / f"superexec-{index}.secret"
+        closed, superexec_options = isolated(f"127.0.0.1:{port}", secret, ["--insecure"])
+        own = {
+            FLOWER_LOG: str(processes.log(f"supernode-{index}-flower").resolve()),
+            VARIABLE: "\n".join(superexec_options),
+        }
+        processes.start(f"supernode-{index}", [*command, *closed], work, remedy if vital else None, {**env, **own})

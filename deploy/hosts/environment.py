@@ -1,0 +1,31 @@
+"""The environment of what is started: this Python's commands are found, and loopback goes through no proxy."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+NO_PROXY = ("no_proxy", "NO_PROXY", "no_grpc_proxy")
+"""Who reads which: HTTP clients one of the first two, whichever is set; gRPC the third, and without it the first."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+SETTINGS = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",  # or every run installs our dependencies anew
+    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",  # seconds; Flower's default of 1 is dead time in every round
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""Of Flower, as environment variables."""
+
+
+def surroundings(first_on_path: Sequence[Path] = ()) -> dict[str, str]:
+    """Ours, with folders and this Python's commands first on PATH, whatever that is, and loopback excepted from what a
+    proxy is asked for."""
+    folders = [*map(str, first_on_path), str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    return {**os.environ, "PATH": os.pathsep.join(folders), **_without_proxy()}
+
+
+def _without_proxy() -> dict[str, str]:
+    given = [name for part in NO_PROXY for name in os.environ.get(part, "").split(",") if name.strip()]
+    return dict.fromkeys(NO_PROXY, ",".join(dict.fromkeys([*map(str.strip, given), *LOOPBACK])))

@@ -1,1 +1,0 @@
-"""What `fedmosaic inspect` finds in a shard, and the page that shows it."""

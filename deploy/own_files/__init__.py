@@ -1,1 +1,0 @@
-"""A site's files as they lie, made into a shard."""

@@ -1,0 +1,137 @@
+"""`fedmosaic complete` and `fedmosaic probe`: what frozen models make of shards, and from class names alone."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
+
+from client.complete import Count, complete, seeds
+from client.completion.base import CompleterOptions, Request
+from common.config.component import build
+from common.config.experiment import Experiment
+from common.split.make import PROBE
+from common.media.values import Raw, encode_image
+from common.data.shard import Example, Media, Shard, ShardInfo, ShardWriter
+from common.errors import ConfigError
+from common.files import whole_folder
+from common.modality import Modality
+from deploy.progress import counted
+from deploy.terminal import terminal
+from server.strategies.base import StrategyOptions
+
+PROBE_PER_CLASS = 2
+
+
+def needs_probe(experiment: Experiment) -> bool:
+    """Whether the experiment's strategy compares models on a probe set."""
+    strategy: StrategyOptions = experiment.component("strategy")
+    return strategy.needs_probe
+
+
+def best_device() -> str:
+    """A GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def complete_shards(experiment: Experiment, folders: Sequence[Path], device: str, quiet: bool = False) -> None:
+    """Complete shards as an experiment says, with a progress bar and a line a shard and modality.
+
+    Raises ConfigError when the experiment says nothing of completion; ShardError, ModelError.
+    """
+    if not experiment.completion:
+        raise ConfigError("completion", ["the experiment says of no modality how it is completed"])
+    console = terminal(quiet=quiet)
+    for folder in folders:
+        shard = Shard.open(folder)
+        with _bar(console, shard.info.site) as progress:
+            counts = complete(shard, experiment.completion, device, progress)
+        for modality, count in counts.items():
+            if count.made or count.rejected or count.failed:
+                console.print(_said(shard.info.site, modality, count), highlight=False)
+
+
+def _said(site: str, modality: Modality, count: Count) -> str:
+    parts = [f"{site}: {count.made} {modality} values made"]
+    if count.scores:
+        parts.append(f"CLIP score {sum(count.scores) / len(count.scores):.2f}")
+    parts += [f"{number} {what}" for number, what in ((count.rejected, "rejected"), (count.failed, "failed")) if number]
+    return ", ".join(parts)
+
+
+@contextmanager
+def _bar(console: Console, site: str) -> Iterator["_Shown"]:
+    with Progress(*counted(), console=console, disable=not console.is_terminal, transient=True) as progress:
+        yield _Shown(progress, site)
+
+
+class _Shown:
+    """The bar of one shard: a task for each modality."""
+
+    def __init__(self, progress: Progress, site: str) -> None:
+        self.progress, self.site = progress, site
+        self.task = progress.add_task(site, total=None)
+
+    def __call__(self, modality: Modality, done: int, total: int) -> None:
+        self.progress.update(self.task, description=f"{self.site}: {modality}", completed=done, total=total)
+
+
+def make_probe(experiment: Experiment, classes: ShardInfo, out: Path, per_class: int, device: str) -> Path:
+    """Write a shard of synthetic examples, made from class names alone, for the server (2.6 of docs/methods.md).
+
+    One completer works from a class's name; the others complete what it made. The folder appears at once or not at all.
+
+    Raises ConfigError when no completer works from a name, ShardError when `out` exists and is not empty; ModelError.
+    """
+    completers: Mapping[Modality, CompleterOptions] = {
+        m: build("completer", given) for m, given in experiment.completion.items()
+    }
+    first = next((m for m in sorted(completers) if completers[m].from_prompt), None)
+    if first is None:
+        raise ConfigError("completion", ["no modality has a completer that works from the name of a class alone"])
+    values: dict[Modality, list[Raw]] = {first: []}
+    labels = [label for label in classes.classes for _ in range(per_class)]
+    for modality in [first, *sorted(completers.keys() - {first})]:
+        sources = None if modality == first else values[completers[modality].source]
+        values[modality] = _made(completers[modality], modality, labels, classes.kinds, sources, device)
+    examples = [
+        Example(f"probe-{i}", label, {m: _media(values[m][i]) for m in values}) for i, label in enumerate(labels)
+    ]
+    made = {"part": PROBE, "completion": experiment.completion}
+    info = ShardInfo(site=PROBE, classes=classes.classes, modalities=sorted(values), kinds=classes.kinds, made=made)
+    with whole_folder(out) as partial:
+        ShardWriter(partial, info).write(examples)
+    return out
+
+
+def _made(
+    options: CompleterOptions,
+    modality: Modality,
+    labels: Sequence[str],
+    kinds: Mapping[str, str],
+    sources: Sequence[Raw] | None,
+    device: str,
+) -> list[Raw]:
+    """One value for each label, the first candidate. sources: by label; None: nothing but the labels."""
+    generator = options.load(modality, device)
+    requests = []
+    for i, label in enumerate(labels):
+        source = sources[i] if sources is not None else None
+        prompt = options.prompt(label if options.class_name else "", kinds.get(label, ""), source)
+        given = source if source is not None else label
+        requests.append(Request(given, prompt, seeds(options, modality, f"probe-{i}")[:1]))
+    made: list[Raw] = []
+    for start in range(0, len(requests), options.batch_size):
+        made += [found[0] for found in generator.generate(requests[start : start + options.batch_size])]
+    return made
+
+
+def _media(value: Raw) -> Media:
+    if isinstance(value, str):
+        return Media.text(value)
+    assert isinstance(value, Image.Image)
+    return Media(lambda: encode_image(np.asarray(value.convert("RGB"))), ".png")

@@ -1,0 +1,55 @@
+"""Small shards of three modalities to try an experiment with: digits handwritten, spoken, and as words."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from common.split.make import TEST, client_name
+from common.data.shard import Example, Media, ShardInfo, ShardWriter
+from common.datasets.digits_mini import DigitsMini
+from common.datasets.trio_digits import WORDS
+from common.seeding import rng
+
+SEED = 1
+SITES = {"north": ("audio", "image", "text"), "south": ("audio", "image", "text"), "east": ("image", "text")}
+"""The modalities of each site: the last one has no recordings."""
+EXAMPLES = 60
+"""Of each site, and of the test shard."""
+WORDLESS = 4
+"""Every fourth example for training has no word."""
+
+
+def write_example_shards(folder: Path) -> list[Path]:
+    """Write client-0, client-1, client-2 and test, and return their folders."""
+    train = _drawn("train", EXAMPLES * len(SITES))
+    parts = {name: train[i :: len(SITES)] for i, name in enumerate(SITES)}
+    shards = [_write(folder / client_name(i), name, SITES[name], parts[name]) for i, name in enumerate(SITES)]
+    return [*shards, _write(folder / TEST, TEST, ("audio", "image", "text"), _drawn(TEST, EXAMPLES))]
+
+
+def _drawn(part: str, count: int) -> list[Example]:
+    """So many examples of the digits, with ids that are numbers."""
+    examples = DigitsMini().examples(part, SEED)
+    chosen = rng(SEED, "examples", part).permutation(len(examples))[:count]
+    return [_with_word(replace(examples[index], id=str(number)), part, number) for number, index in enumerate(chosen)]
+
+
+def _with_word(example: Example, part: str, number: int) -> Example:
+    if number % WORDLESS == 0 and part != TEST:
+        return example
+    languages = sorted(WORDS)
+    word = WORDS[languages[rng(SEED, "word", part, number).integers(len(languages))]][int(example.label)]
+    return replace(example, media={**example.media, "text": Media.text(word)})
+
+
+def _write(folder: Path, site: str, modalities: tuple[str, ...], examples: list[Example]) -> Path:
+    source = DigitsMini()
+    info = ShardInfo(
+        site=site,
+        classes=source.classes,
+        modalities=list(modalities),
+        licence=f"{source.licence}; words Apache-2.0",
+        made={"by": "fedmosaic init"},
+    )
+    held = [replace(one, media={m: one.media[m] for m in modalities if m in one.media}) for one in examples]
+    ShardWriter(folder, info).write(held)
+    return folder

@@ -1,0 +1,192 @@
+"""An experiment that fits shards: what is in them decides the encoders and their sizes."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from common.data.finder import is_frames
+from common.split.make import PROBE, TEST
+from common.media.values import Raw
+from common.media.series import Series
+from common.data.shard import Record, Shard
+from common.media.sounds import Sound
+from common.encoders.text import tokens
+from common.errors import ShardError
+from common.modality import Modality
+from deploy.shards.inspection.survey import sampled, survey
+from server.sites.attention import unlike
+
+LOOKED_AT = 300
+"""Examples of a shard that are read at most."""
+MOST_OF = 95
+"""Per cent of the values that are not cut off."""
+FASTEST = 16_000
+"""Hz that recordings are resampled to at most."""
+WINDOW_SECONDS = 0.032
+LARGEST, SMALLEST = 64, 16
+"""Pixels a side that pictures are resized to."""
+LONGEST_TEXT, MOST_FRAMES = 256, 8
+TEMPLATE = """\
+# Made by `fedmosaic init --shards`: an experiment that fits the shards in {folder}.
+# All other options have their defaults; `fedmosaic init` without shards writes them all out, with their meaning.
+# It is a start: try other rates on your own data.
+name: {name}
+seed: 1
+data:
+  clients: {clients:<14} # shards that were found
+model:
+  encoders:
+{encoders}
+method: fedavg-heads       # a loss on all modalities together, and one on each alone
+train: {{optimizer: adamw, lr: {lr}, epochs: {epochs}, batch_size: {batch_size}}}
+federation: {{rounds: {rounds}}}
+"""
+LR, EPOCHS, BATCH_SIZE, ROUNDS = 0.002, 2, 32, 15
+"""They learn on all six data sets that were tried, docs/data-sets.md has the figures."""
+
+
+@dataclass
+class Seen:
+    """What the values of one modality are like. Each list has an entry for a value."""
+
+    rates: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    sides: list[int] = field(default_factory=list)
+    coloured: list[bool] = field(default_factory=list)
+    words: list[int] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    channels: list[int] = field(default_factory=list)
+    sizes: list[float] = field(default_factory=list)
+    frames: list[int] = field(default_factory=list)
+
+    def add(self, raw: Raw) -> None:
+        """Note a value."""
+        if isinstance(raw, Series):
+            raw = raw.values
+        if isinstance(raw, Sound):
+            self.rates.append(raw.rate)
+            self.seconds.append(len(raw.samples) / raw.rate)
+        elif isinstance(raw, Image.Image):
+            self.sides.append(max(raw.size))
+            self.coloured.append(raw.mode != "L")
+        elif isinstance(raw, str):
+            self.words.append(len(tokens(raw, None)))
+        elif is_frames(raw):
+            self.frames.append(len(raw))
+            self.sides.append(max(raw.shape[1:3]))
+        elif raw.ndim in (1, 2):
+            self.lengths.append(len(raw))
+            self.channels.append(1 if raw.ndim == 1 else raw.shape[1])
+            self.sizes.append(float(np.abs(raw).mean()))
+
+    def encoder(self) -> tuple[str, str]:
+        """The encoder in YAML, and why.
+
+        Raises ValueError where there is none for values like these.
+        """
+        kinds = [name for name, seen in (("recordings", self.rates), ("frames", self.frames), ("texts", self.words),
+                                         ("signals", self.lengths), ("pictures", self.coloured)) if seen]  # fmt: skip
+        if len(kinds) != 1:
+            raise ValueError(f"{' and '.join(kinds)} together" if kinds else "no value that can be read")
+        made: tuple[str, str] = getattr(self, f"_{kinds[0]}")()
+        return made
+
+    def _recordings(self) -> tuple[str, str]:
+        rate = min(FASTEST, _usual(self.rates))
+        seconds = max(0.1, round(_most(self.seconds) + 0.049, 1))
+        window = 2 ** round(np.log2(rate * WINDOW_SECONDS))
+        why = f"mostly {_usual(self.rates)} Hz, {MOST_OF} % last up to {_most(self.seconds):.2g} s"
+        sizes = f"n_fft: {window}, hop: {window // 2}, n_mels: 40"
+        return f"{{name: spectrogram, rate: {rate}, seconds: {seconds}, {sizes}}}", why
+
+    def _pictures(self) -> tuple[str, str]:
+        channels = 3 if np.mean(self.coloured) > 0.5 else 1
+        return f"{{name: image, size: {self._side()}, channels: {channels}}}", self._sides_in_words(channels)
+
+    def _frames(self) -> tuple[str, str]:
+        frames = min(MOST_FRAMES, int(np.median(self.frames)))
+        why = f"{self._sides_in_words(3)}, half have {np.median(self.frames):.0f} frames or more"
+        return f"{{name: frames, frames: {frames}, size: {self._side()}, longer: spread}}", why
+
+    def _texts(self) -> tuple[str, str]:
+        length = int(min(LONGEST_TEXT, max(8, _most(self.words))))
+        return f"{{name: text, length: {length}}}", f"{MOST_OF} % have up to {_most(self.words):.0f} words"
+
+    def _signals(self) -> tuple[str, str]:
+        length, channels = _usual(self.lengths), _usual(self.channels)
+        scale = float(f"{max(np.mean(self.sizes), 1e-6):.2g}")
+        same = all(one == length for one in self.lengths)
+        rule = "" if same else ", other_lengths: cut-and-pad"
+        length = length if same else max(8, int(_most(self.lengths)))
+        why = f"{channels} channels of {length} samples, mean size {scale:g}" if same else "their lengths differ"
+        return f"{{name: signal, channels: {channels}, length: {length}, scale: {scale}{rule}}}", why
+
+    def _side(self) -> int:
+        return int(min(LARGEST, max(SMALLEST, np.median(self.sides))))
+
+    def _sides_in_words(self, channels: int) -> str:
+        colour = "in colour" if channels == 3 else "in grey"
+        return f"{colour}, half have {np.median(self.sides):.0f} pixels a side or more"
+
+
+class Profile:
+    """Looks at the values of shards while they are read."""
+
+    def __init__(self) -> None:
+        self.seen: dict[Modality, Seen] = {}
+
+    def look(self, record: Record, values: Mapping[Modality, Raw], broken: Mapping[Modality, str]) -> None:
+        """Note the readable values of an example."""
+        for modality, raw in values.items():
+            self.seen.setdefault(modality, Seen()).add(raw)
+
+
+def find_shards(folder: Path) -> list[Shard]:
+    """The shards of a folder of shards, without those of the server; or the one that the folder is.
+
+    Raises ShardError when there is none or when their classes differ.
+    """
+    if (folder / "shard.json").exists():
+        return [Shard.open(folder)]
+    names = sorted(path for path in folder.glob("*/") if (path / "shard.json").exists()) if folder.is_dir() else []
+    shards = [Shard.open(path) for path in names if path.name not in (TEST, PROBE)]
+    if not shards:
+        raise ShardError(f"{folder} is no shard and has no shards in it; fedmosaic import makes them")
+    for shard in shards:
+        if (theirs := shard.info.classes) != (classes := shards[0].info.classes):
+            said = f"the classes of {shard.folder.name} are not those of {shards[0].folder.name}"
+            raise ShardError(f"{said}: {unlike(theirs, classes)}")
+    return shards
+
+
+def fitted(shards: Sequence[Shard], name: str, folder: Path) -> str:
+    """The experiment, as YAML with comments.
+
+    Raises ShardError when a modality has values that no encoder of this project takes.
+    """
+    profile = Profile()
+    for shard in shards:
+        survey(sampled(shard, LOOKED_AT), profile)
+    lines = []
+    for modality, seen in sorted(profile.seen.items()):
+        try:
+            encoder, why = seen.encoder()
+        except ValueError as error:
+            raise ShardError(f"{modality}: there is no encoder for {error}") from None
+        lines.append(f"    {modality}: {encoder}  # {why}")
+    return TEMPLATE.format(
+        folder=folder, name=name, clients=len(shards), encoders="\n".join(lines),
+        lr=LR, epochs=EPOCHS, batch_size=BATCH_SIZE, rounds=ROUNDS,
+    )  # fmt: skip
+
+
+def _usual(values: Sequence[int]) -> int:
+    return Counter(values).most_common(1)[0][0]
+
+
+def _most(values: Sequence[float]) -> float:
+    return float(np.percentile(values, MOST_OF))

@@ -1,0 +1,1 @@
+"""What `fedmosaic inspect` finds in a shard, and the page that shows it. Imports `deploy.progress` and `server.report`."""

@@ -1,0 +1,60 @@
+"""What is to be looked at in a shard, in words."""
+
+import difflib
+from collections.abc import Iterable
+
+from common.data.shard import FILE_KEY
+from common.findings import too_many_unreadable
+from deploy.shards.inspection.survey import Survey
+from server.sites.attention import concerns
+
+
+def attention(survey: Survey) -> list[str]:
+    """What the server would say of the site's introduction, and what only the site can know."""
+    info = survey.shard.info
+    told = {m: found.model_dump() for m, found in survey.findings().items()}
+    said = [one.what for one in concerns({info.site: {"findings": told}}, info.classes)]
+    return [
+        *said,
+        *_unread_keys(survey),
+        *_blank_texts(survey),
+        *_shared_files(survey),
+        *_without_encoder(survey),
+        *_without_values(survey),
+    ]
+
+
+def refusal(survey: Survey, most: float) -> str | None:
+    """Why a run would refuse the site; None where it would not. most: `data.max_unreadable`."""
+    if not survey.encoders.keys() & survey.modalities.keys():
+        return "the experiment has no encoder for any modality of the shard"
+    return too_many_unreadable({m: f for m, f in survey.findings().items() if m in survey.encoders}, most)
+
+
+def _unread_keys(survey: Survey) -> Iterable[str]:
+    known = [key for m in survey.shard.info.modalities for key in (m + FILE_KEY, m)]
+    for key, count in survey.shard.unread.items():
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+        hint = f"; is {near[0]!r} meant?" if near else ""
+        yield f"{count} lines of metadata.jsonl have {key!r}, which is not read{hint}"
+
+
+def _blank_texts(survey: Survey) -> Iterable[str]:
+    for modality, count in survey.shard.blank.items():
+        yield f"{count} {modality} values are empty texts, and count as missing"
+
+
+def _shared_files(survey: Survey) -> Iterable[str]:
+    for modality, count in survey.duplicates.items():
+        yield f"{count} {modality} files are in the other shard as well, byte for byte"
+
+
+def _without_encoder(survey: Survey) -> Iterable[str]:
+    if survey.encoders:
+        for modality in sorted(survey.modalities.keys() - survey.encoders.keys()):
+            yield f"the experiment has no encoder for {modality}, which will not be used"
+
+
+def _without_values(survey: Survey) -> Iterable[str]:
+    for modality in sorted(survey.encoders.keys() - survey.modalities.keys()):
+        yield f"the shard has no {modality}, which the experiment has an encoder for"

@@ -1,0 +1,169 @@
+"""A shard on one page, with nothing to download and nothing to execute."""
+
+import base64
+import json
+from collections.abc import Iterable
+from string import Template
+
+from PIL.Image import Image
+
+from common.modality import Modality
+from deploy.shards.inspection.attention import attention
+from deploy.shards.inspection.drawing import SMALL, encoded
+from deploy.shards.inspection.gallery import Shown
+from deploy.shards.inspection.survey import Survey
+from server.report.page import bar, document, table, text, tile
+from server.report.drawing import FULL
+
+MOST_BROKEN = 200
+"""Broken files that are listed."""
+
+
+def page(survey: Survey, shown: list[Shown]) -> str:
+    """The whole page."""
+    info = survey.shard.info
+    main = MAIN.substitute(
+        site=text(info.site),
+        lead=_lead(survey),
+        concerns=_concerns(survey),
+        tiles="".join(_tiles(survey)),
+        modalities=_modalities(survey),
+        patterns=_patterns(survey),
+        classes=_classes(survey),
+        generated=_generated(survey),
+        broken=_broken(survey),
+        examples="".join(_example(survey, one) for one in shown),
+        licence=text(info.licence) or "not given",
+        made=text(json.dumps(info.made, ensure_ascii=False)) if info.made else "not given",
+    )
+    return document(f"{text(info.site)} – fedmosaic shard", main, OWN_STYLE, HEAD)
+
+
+def _lead(survey: Survey) -> str:
+    info = survey.shard.info
+    return (
+        f"{len(survey.shard.records):,} examples of {len(info.classes)} classes: {text(', '.join(survey.modalities))}."
+    )
+
+
+def _concerns(survey: Survey) -> str:
+    rows = "".join(f"<li>{text(one)}</li>" for one in attention(survey))
+    return f'<div class="reason" role="alert"><b>Look at these.</b><ul>{rows}</ul></div>' if rows else ""
+
+
+def _tiles(survey: Survey) -> Iterable[str]:
+    examples, counts = len(survey.shard.records), [survey.examples[label] for label in survey.shard.info.classes]
+    yield tile("Examples", f"{examples:,}", "in metadata.jsonl")
+    yield tile("Classes", f"{len(counts):,}", f"{min(counts):,} to {max(counts):,} examples each")
+    yield tile("Modalities", str(len(survey.modalities)), text(", ".join(survey.modalities)))
+    yield tile("Complete", f"{survey.complete / examples:.1%}", "of the examples miss nothing")
+    yield tile("Generated", f"{sum(len(made.values) for made in survey.generated):,}", "values by frozen models")
+    yield tile("Broken files", f"{len(survey.broken):,}", "count as missing")
+
+
+def _modalities(survey: Survey) -> str:
+    examples = len(survey.shard.records)
+    rows = [
+        [text(name), bar(len(values.lengths) / examples, FULL), f"{len(values.lengths):,}", text(values.extent),
+         text(values.range), text(values.form)]
+        for name, values in survey.modalities.items()
+    ]  # fmt: skip
+    return table(["Modality", "Examples that have it", "Values", "Length", "Range", "Kind"], rows, [2])
+
+
+def _patterns(survey: Survey) -> str:
+    examples = len(survey.shard.records)
+    rows = [
+        [text(name), bar(survey.patterns[name] / examples, FULL), f"{survey.patterns[name]:,}"]
+        for name in survey.pattern_names
+    ]
+    return table(["Has", "Share", "Examples"], rows, [2])
+
+
+def _classes(survey: Survey) -> str:
+    largest = max(survey.examples.values())
+    rows = [
+        [
+            text(label),
+            f'<span class="bar"><i style="width:{100 * survey.examples[label] / largest:.1f}%;background:{FULL}">'
+            f"</i></span>{survey.examples[label]:,}",
+            *(f"{survey.values[label, modality]:,}" for modality in survey.modalities),
+        ]
+        for label in survey.shard.info.classes
+    ]
+    return table(["Class", "Examples", *map(text, survey.modalities)], rows, range(2, 2 + len(survey.modalities)))
+
+
+def _generated(survey: Survey) -> str:
+    if not survey.generated:
+        return '<p class="fine">Nothing: all values are the site\'s own.</p>'
+    rows = [
+        [text(made.modality), f"{len(made.values):,}", f"{made.rejected:,}", f"{made.failed:,}", text(made.model)]
+        for made in survey.generated
+    ]
+    return table(["Modality", "Values", "Rejected", "Failed", "By"], rows, [1, 2, 3])
+
+
+def _broken(survey: Survey) -> str:
+    if not survey.broken:
+        return '<p class="fine">Every file can be read.</p>'
+    rows = [[text(one.file), text(one.id), text(one.reason)] for one in survey.broken[:MOST_BROKEN]]
+    more = len(survey.broken) - len(rows)
+    note = f'<p class="footnote">and {more:,} more: <code>fedmosaic inspect --json</code> lists all</p>' if more else ""
+    return table(["File", "Example", "Reason"], rows) + note
+
+
+def _example(survey: Survey, shown: Shown) -> str:
+    values = "".join(_value(modality, shown) for modality in sorted({*survey.modalities, *shown.drawn, *shown.broken}))
+    label, name = text(shown.record.label), text(shown.record.id)
+    return f'<article class="card"><h3>{label}</h3><div class="id">{name}</div>{values}</article>'
+
+
+def _value(modality: Modality, shown: Shown) -> str:
+    generated = ' <span class="status unfinished">generated</span>' if not shown.record.has(modality) else ""
+    if modality in shown.broken:
+        body, generated = f'<p class="gone">broken: {text(shown.broken[modality])}</p>', ""
+    elif modality not in shown.drawn:
+        body, generated = '<p class="gone">missing</p>', ""
+    else:
+        body = _drawn(modality, shown.drawn[modality])
+    return f'<div class="value-of"><div class="what">{text(modality)}{generated}</div>{body}</div>'
+
+
+def _drawn(modality: Modality, drawn: Image | str) -> str:
+    if isinstance(drawn, str):
+        return f'<blockquote dir="auto">{text(drawn)}</blockquote>'
+    kind, data = encoded(drawn)
+    size = ' class="pixels"' if max(drawn.size) <= SMALL else ""
+    source = base64.b64encode(data).decode()
+    return f'<img{size} alt="{text(modality)}" src="data:{kind};base64,{source}">'
+
+
+HEAD = """<meta http-equiv="Content-Security-Policy" \
+content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+"""
+MAIN = Template("""<header><div class="brand">fedmosaic · shard</div><h1>$site</h1><p class="lead">$lead</p>
+<div class="reason"><b>This page stays at the site.</b> It shows examples of the site's data.</div>$concerns</header>
+<section id="headline" class="tiles">$tiles</section>
+<section id="modalities"><h2>Modalities</h2>$modalities</section>
+<section id="patterns"><h2>Which modalities the examples have</h2>$patterns</section>
+<section id="classes"><h2>Classes</h2>$classes</section>
+<section id="broken"><h2>Broken files</h2>$broken</section>
+<section id="generated"><h2>Generated by frozen models</h2>$generated</section>
+<section id="examples"><h2>Some examples</h2><div class="examples">$examples</div></section>
+<section id="origin"><h2>Licence and origin</h2><dl class="facts">
+<div><dt>Licence</dt><dd>$licence</dd></div><div><dt>Made</dt><dd>$made</dd></div></dl></section>
+""")
+
+OWN_STYLE = """
+.examples{display:grid;gap:16px;grid-template-columns:repeat(auto-fill,minmax(240px,1fr))}
+.examples .card{min-width:0}
+.examples h3{margin:0;overflow-wrap:anywhere}
+.id{color:#52606d;font-size:12px;overflow-wrap:anywhere}
+.value-of{margin-top:12px}
+.value-of img{display:block;margin-top:4px;max-width:100%;border-radius:6px}
+.value-of .pixels{width:112px;image-rendering:pixelated}
+.value-of .status{padding:0 8px;font-size:12px}
+.gone{margin:2px 0;color:#7b8794;font-size:14px;overflow-wrap:anywhere}
+blockquote{margin:2px 0;padding:0 0 0 10px;border-left:3px solid #e1e6eb;font-size:14px;overflow-wrap:anywhere}
+"""

@@ -1,0 +1,227 @@
+"""Every file of a shard read once, as training reads it, and counted."""
+
+import math
+import os
+import statistics
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Protocol
+
+from common.data.finder import Finder, measured
+from common.media.values import Raw, Value
+from common.data.shard import Record, Shard
+from common.encoders.base import Encoder
+from common.findings import Findings
+from common.modality import Modality, subset_name, subsets
+from common.seeding import rng
+from deploy.shards.inspection.generated import Generated, read_generated
+from deploy.progress import tracked
+
+SAMPLE_SEED = 1
+METADATA = "metadata.jsonl"
+NOTHING = "nothing"
+"""The name of the pattern of an example without any readable value."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A file that cannot be read, by its name in the shard."""
+
+    id: str
+    modality: Modality
+    file: str
+    reason: str
+
+
+@dataclass
+class Values:
+    """The readable values of one modality. lengths: in the unit that `measured` gives."""
+
+    finder: Finder
+    lengths: list[float] = field(default_factory=list)
+    unit: str = ""
+
+    def add(self, raw: Raw) -> None:
+        """Note the length of a value."""
+        _, length, self.unit = measured(raw)
+        self.lengths.append(length)
+
+    @property
+    def form(self) -> str:
+        """The most frequent form, and how many others there are."""
+        forms = self.finder.forms
+        most = "".join(form for form, _ in forms.most_common(1))
+        others = forms.total() - forms[most]
+        return f"{most}; {others} others" if others else most
+
+    @property
+    def extent(self) -> str:
+        """From the shortest to the longest."""
+        if not self.lengths:
+            return ""
+        low, middle, high = (f"{of(self.lengths):.3g}" for of in (min, statistics.median, max))
+        if low == high:
+            return f"{low} {self.unit.removesuffix('s') if low == '1' else self.unit}"
+        return f"{low} to {high} {self.unit}, median {middle}"
+
+    @property
+    def range(self) -> str:
+        """From the smallest number in any value to the largest."""
+        low, high = self.finder.low, self.finder.high
+        return f"{low:.3g} to {high:.3g}" if math.isfinite(low) and math.isfinite(high) else ""
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        found, low, high = self.finder.found(), self.finder.low, self.finder.high
+        said: dict[str, Any] = {
+            "values": len(self.lengths),
+            "forms": dict(self.finder.forms.most_common()),
+            "constant": found.constant,
+            "conflicting": [[record.id for record in same] for same in self.finder.conflicts()],
+        }
+        if self.lengths:
+            said |= {"unit": self.unit, "shortest": min(self.lengths), "longest": max(self.lengths)}
+        return said | ({"lowest": low, "highest": high} if math.isfinite(low) and math.isfinite(high) else {})
+
+
+class Looker(Protocol):
+    """Whoever wants to see the values while they are in memory."""
+
+    def look(self, record: Record, values: Mapping[Modality, Raw], broken: Mapping[Modality, str]) -> None:
+        """An example with its readable values, and the reasons why others cannot be read."""
+
+
+@dataclass
+class Survey:
+    """What a shard holds. Broken files count as missing, as they do in training.
+
+    examples, values: by class, and by class and modality; patterns: examples by the modalities that they have.
+    """
+
+    shard: Shard
+    generated: list[Generated]
+    modalities: dict[Modality, Values]
+    examples: Counter[str] = field(default_factory=Counter)
+    values: Counter[tuple[str, Modality]] = field(default_factory=Counter)
+    patterns: Counter[str] = field(default_factory=Counter)
+    broken: list[Broken] = field(default_factory=list)
+    encoders: Mapping[Modality, Encoder] = field(default_factory=dict)
+    duplicates: dict[Modality, int] = field(default_factory=dict)
+
+    def add(self, record: Record, looker: Looker | None) -> None:
+        """Read the values of an example and count them."""
+        raws, broken = dict[Modality, Raw](), dict[Modality, str]()
+        for modality in self.modalities:
+            if record.has(modality):
+                rate = self.shard.info.rates.get(modality)
+                self._read(record, modality, Value(record.value(modality), rate=rate), raws, broken)
+        self.examples[record.label] += 1
+        self.patterns[subset_name(raws) or NOTHING] += 1
+        for modality, raw in raws.items():
+            self.modalities[modality].add(raw)
+            self.values[record.label, modality] += 1
+        for found in self.generated:
+            if (value := found.values.get(record.id)) is not None and found.modality not in raws | broken:
+                self._read(record, found.modality, Value(value, generated=True), raws, broken)
+        if looker:
+            looker.look(record, raws, broken)
+
+    def _read(
+        self, record: Record, modality: Modality, value: Value, raws: dict[Modality, Raw], broken: dict[Modality, str]
+    ) -> None:
+        finder = Finder(modality) if value.generated else self.modalities[modality].finder
+        raw = finder.take(record, value, partial(_checked, encoder=self.encoders.get(modality)))
+        if raw is not None:
+            raws[modality] = raw
+            return
+        broken[modality] = finder.broken[record.id]
+        self.broken.append(Broken(record.id, modality, self._name_of(value), broken[modality]))
+
+    def _name_of(self, value: Value) -> str:
+        if isinstance(value.source, str):
+            return METADATA
+        return os.path.relpath(value.source, self.shard.folder.resolve())
+
+    def findings(self) -> dict[Modality, Findings]:
+        """By modality, as a site would tell them when it is introduced."""
+        return {modality: values.finder.found() for modality, values in self.modalities.items()}
+
+    @property
+    def complete(self) -> int:
+        """Examples that miss no modality of the shard."""
+        return self.patterns[subset_name(self.modalities)]
+
+    @property
+    def pattern_names(self) -> list[str]:
+        """The patterns that occur, the largest subsets last, and examples without anything first."""
+        possible = [NOTHING, *map(subset_name, subsets(self.modalities))]
+        return [name for name in possible if self.patterns[name]]
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, for programs."""
+        info, names = self.shard.info, list(self.modalities)
+        return {
+            "site": info.site,
+            "licence": info.licence,
+            "made": info.made,
+            "examples": len(self.shard.records),
+            "classes": {
+                label: {"examples": self.examples[label], **{m: self.values[label, m] for m in names}}
+                for label in info.classes
+            },
+            "modalities": {
+                modality: values.to_json() for modality, values in self.modalities.items()
+            },
+            "duplicates": self.duplicates,
+            "patterns": {name: self.patterns[name] for name in self.pattern_names},
+            "generated": [
+                {"modality": made.modality, "completer": made.completer, "values": len(made.values),
+                 "rejected": made.rejected, "failed": made.failed}
+                for made in self.generated
+            ],
+            "broken": [vars(broken) for broken in self.broken],
+        }  # fmt: skip
+
+
+def _checked(raw: Raw, encoder: Encoder | None) -> Raw:
+    if encoder is not None:
+        encoder.check(raw)
+    return raw
+
+
+def survey(
+    shard: Shard,
+    looker: Looker | None = None,
+    encoders: Mapping[Modality, Encoder] | None = None,
+    other: Shard | None = None,
+) -> Survey:
+    """Read every value of a shard, with a bar where that takes long. encoders: of an experiment, which are to take the
+    values. other: a shard, the test examples say, that should have none of the same files.
+
+    Raises ShardError when the folder of generated values is not as `fedmosaic complete` writes it.
+    """
+    found = _survey(shard, looker, encoders or {})
+    if other is not None:
+        theirs = _survey(other, None, {}).modalities
+        for modality in found.modalities.keys() & theirs.keys():
+            same = found.modalities[modality].finder.digests & theirs[modality].finder.digests
+            found.duplicates |= {modality: len(same)} if same else {}
+    return found
+
+
+def sampled(shard: Shard, count: int) -> Shard:
+    """The shard with so many of its examples, the same ones each time; the whole of a smaller one."""
+    if count >= len(shard.records):
+        return shard
+    chosen = sorted(rng(SAMPLE_SEED, "sample").permutation(len(shard.records))[:count])
+    return replace(shard, records=[shard.records[index] for index in chosen])
+
+
+def _survey(shard: Shard, looker: Looker | None, encoders: Mapping[Modality, Encoder]) -> Survey:
+    values = {m: Values(Finder(m)) for m in sorted(shard.info.modalities)}
+    found = Survey(shard, read_generated(shard), values, encoders=encoders)
+    for record in tracked(shard.records, "reading"):
+        found.add(record, looker)
+    return found

@@ -1,0 +1,101 @@
+"""The files of a modality, in a folder, in folders inside it, or in a folder for each class."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.media.values import KNOWN
+from common.modality import Modality
+from deploy.shards.own_files.names import keys_of, nfc
+
+LeftOut = dict[str, list[str]]
+"""What is not used, by the reason."""
+
+
+@dataclass
+class Files:
+    """The files of one modality. by_id: those that belong to an example. found: how many there are of a known kind."""
+
+    modality: Modality
+    by_id: dict[str, Path] = field(default_factory=dict)
+    found: int = 0
+    source: str = ""
+
+    def put(self, name: str, path: Path, mistakes: list[str]) -> None:
+        """Two files for one example are a mistake."""
+        if (other := self.by_id.setdefault(name, path)) != path:
+            mistakes.append(f"{self.modality}: {other.name} and {path.name} in {path.parent} have the same id {name!r}")
+
+
+def known_files(modality: Modality, folder: Path, recursive: bool, left_out: LeftOut) -> list[Path]:
+    """The files of a known kind, sorted; what else is there is noted. Hidden files, which file managers make, are not
+    looked at."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir() and recursive:
+            found += known_files(modality, path, recursive, left_out)
+        elif path.is_dir() and (inside := _count_inside(path)):
+            note = f"{modality}, folders are not searched (--recursive does that)"
+            left_out.setdefault(note, []).append(f"{path} ({inside} file{'s' * (inside != 1)})")
+        elif path.is_file() and path.suffix.lower() in KNOWN:
+            found.append(path)
+        else:
+            left_out.setdefault(f"{modality}, not a file of a known kind", []).append(str(path))
+    return found
+
+
+def by_table(
+    modality: Modality, folder: Path, recursive: bool, ids: Mapping[str, str], mistakes: list[str], left_out: LeftOut
+) -> Files:
+    """The files that an id of a table names. ids: as the table writes them, by their form NFC."""
+    paths = known_files(modality, folder, recursive, left_out)
+    files = Files(modality, found=len(paths), source=str(folder))
+    for path in paths:
+        named = next((ids[key] for key in keys_of(path, folder) if key in ids), None)
+        if named is None:
+            left_out.setdefault(f"{modality} without a label", []).append(str(path))
+        else:
+            files.put(named, path, mistakes)
+    return files
+
+
+def by_class(modality: Modality, folder: Path, labels: dict[str, str], mistakes: list[str], left_out: LeftOut) -> Files:
+    """The files in folders that are called as the classes are; their ids begin with the class. `labels` gets the class
+    of each."""
+    files = Files(modality, source=str(folder))
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if not path.is_dir():
+            left_out.setdefault(f"{modality}, not in a folder of a class", []).append(str(path))
+            continue
+        for inside in known_files(modality, path, True, left_out):
+            name = _place(inside, folder)
+            labels[name] = nfc(path.name)
+            files.put(name, inside, mistakes)
+            files.found += 1
+    return files
+
+
+def unlabelled(modality: Modality, folder: Path, recursive: bool, mistakes: list[str], left_out: LeftOut) -> Files:
+    """All files, by their places in the folder."""
+    files = Files(modality, source=str(folder))
+    for path in known_files(modality, folder, recursive, left_out):
+        files.put(_place(path, folder), path, mistakes)
+        files.found += 1
+    return files
+
+
+def has_class_folders(folders: Sequence[Path]) -> bool:
+    """Whether every folder has folders with files in them."""
+    return all(any(path.is_dir() and _count_inside(path) for path in folder.iterdir()) for folder in folders)
+
+
+def _place(path: Path, folder: Path) -> str:
+    return nfc(path.relative_to(folder).with_suffix("").as_posix())
+
+
+def _count_inside(folder: Path) -> int:
+    return sum(path.suffix.lower() in KNOWN and not path.name.startswith(".") for path in folder.rglob("*"))

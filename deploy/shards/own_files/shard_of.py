@@ -1,0 +1,349 @@
+"""Files and tables as a site has them, matched and written as a shard."""
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from common.config.experiment import RESERVED, ModalityName
+from common.media.values import KNOWN, TEXTS, read
+from common.data.shard import Example, Media, ShardInfo, ShardWriter, Written
+from common.errors import ConfigError, ShardError
+from common.files import is_free, whole_folder
+from common.modality import Modality
+from common.site_name import is_site_name
+from deploy.shards.own_files import folders
+from deploy.shards.own_files.folders import Files, LeftOut
+from deploy.shards.own_files.names import look_alike, nfc
+from deploy.shards.own_files.table import Format, Table, read_table
+from deploy.progress import tracked
+from server.sites.attention import alike
+
+MADE: dict[str, Any] = {"by": "fedmosaic import"}
+SHOWN = 3
+"""Pairs of names that look alike and are told."""
+
+
+@dataclass
+class Found:
+    """What is to become a shard.
+
+    labels: by id; "" without labels. files, texts: by modality and id. said: what was seen and how it was understood.
+    left_out: by the reason, what is not used.
+    """
+
+    labels: dict[str, str] = field(default_factory=dict)
+    files: list[Files] = field(default_factory=list)
+    texts: dict[Modality, dict[str, str]] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+    left_out: LeftOut = field(default_factory=dict)
+    info: ShardInfo = field(init=False)
+
+    @property
+    def modalities(self) -> list[Modality]:
+        """Of files and texts, sorted."""
+        return sorted({*(files.modality for files in self.files), *self.texts})
+
+    def has(self, name: str) -> bool:
+        """Whether an example has any value."""
+        return any(name in files.by_id for files in self.files) or any(name in own for own in self.texts.values())
+
+    def examples(self) -> list[Example]:
+        """Those with at least one value, in the order of the labels."""
+        return [Example(name, label, self._media(name)) for name, label in self.labels.items() if self.has(name)]
+
+    def _media(self, name: str) -> dict[Modality, Media]:
+        media = {files.modality: _file(files.by_id[name]) for files in self.files if name in files.by_id}
+        return media | {m: Media.text(own[name]) for m, own in self.texts.items() if name in own}
+
+
+def find(options: argparse.Namespace) -> Found:
+    """What the options of `fedmosaic import` name, matched.
+
+    Raises ConfigError with every mistake of options, tables and folders.
+    """
+    mistakes: list[str] = []
+    found = Found()
+    sources = _folders(options.sources, mistakes)
+    file_columns = _columns("--file-columns", options.file_columns, sources, mistakes)
+    text_columns = _columns("--text-columns", options.text_columns, [*sources, *file_columns], mistakes)
+    classes = _classes(options.classes, mistakes)
+    rates = _rates(options.rate, [*sources, *file_columns], mistakes)
+    mistakes += (wrong := list(_layout_mistakes(options, sources, file_columns, text_columns)))
+    if options.labels:
+        _from_table(options, found, sources, file_columns, text_columns, classes, mistakes)
+    elif sources and not wrong:
+        _from_folders(options, found, sources, mistakes)
+    site = options.site or options.out.resolve().name
+    mistakes += _output_mistakes(options.out, site)
+    if mistakes:
+        raise ConfigError("import", mistakes)
+    names = classes or sorted(set(found.labels.values()) - {""})
+    found.said += [f"classes {said} differ in case, blanks or accents only: are they one?" for said in alike(names)]
+    found.info = ShardInfo(
+        site=site, classes=names, modalities=found.modalities, licence=options.licence, rates=rates, made=MADE
+    )
+    return found
+
+
+def write(found: Found, out: Path) -> Written:
+    """Write the shard; its folder appears whole or not at all. Every file is decoded first: one that cannot be is left
+    out.
+
+    Raises ShardError.
+    """
+    try:
+        with whole_folder(out) as unfinished:
+            written = ShardWriter(unfinished, found.info).write(tracked(found.examples(), "reading and copying"))
+            for modality in written.unreadable.keys() - written.values.keys():
+                raise ShardError(f"no {modality} file can be read; the first: {written.reasons[modality][0]}")
+    except OSError as error:
+        raise ShardError(f"shard {out.resolve()} cannot be written: {error.strerror}") from None
+    return written
+
+
+def _from_table(
+    options: argparse.Namespace,
+    found: Found,
+    sources: Mapping[Modality, Path],
+    file_columns: Mapping[Modality, str],
+    text_columns: Mapping[Modality, str],
+    classes: Sequence[str],
+    mistakes: list[str],
+) -> None:
+    """Labels, and what else the table names."""
+    wanted = [options.id_column] if sources else []
+    wanted += [] if options.unlabelled else [options.label_column]
+    wanted += [*file_columns.values(), *text_columns.values()]
+    form = Format(options.encoding, options.separator)
+    optional = [] if sources else [options.id_column]
+    table = read_table(options.labels, wanted, form, mistakes, optional)
+    if table is None:
+        return
+    found.said.append("; ".join([f"{options.labels}: {len(table.rows)} rows", *table.said]))
+    rows = _labelled(table, options, found.labels, classes, mistakes)
+    ids = {nfc(name): name for name in found.labels}
+    for modality, folder in sources.items():
+        found.files.append(folders.by_table(modality, folder, options.recursive, ids, mistakes, found.left_out))
+    for modality, column in file_columns.items():
+        found.files.append(_named_files(modality, column, table, rows, found.left_out))
+    for modality, column in text_columns.items():
+        texts = {name: table.cell(row, column) for name, row in rows.items()}
+        found.texts[modality] = {name: text for name, text in texts.items() if text}
+        if empty := len(texts) - len(found.texts[modality]):
+            found.said.append(f"{modality}: {empty} of {len(texts)} cells of column {column} are empty")
+    mistakes += _matchless(found, table)
+    if lonely := [name for name in found.labels if not found.has(name)]:
+        found.left_out["labels without a file"] = lonely
+    found.said += _near_misses(found)
+
+
+def _labelled(
+    table: Table, options: argparse.Namespace, labels: dict[str, str], classes: Sequence[str], mistakes: list[str]
+) -> dict[str, Sequence[str]]:
+    """The rows by id, whose labels go to `labels`; by their numbers where the table has no column of ids."""
+    rows: dict[str, Sequence[str]] = {}
+    for number, (line, row) in enumerate(table.rows, start=1):
+        name = table.cell(row, options.id_column) if options.id_column in table.columns else str(number)
+        label = "" if options.unlabelled else table.cell(row, options.label_column)
+        where = f"{table.path}, line {line}"
+        if not name or not (label or options.unlabelled):
+            mistakes.append(f"{where}: needs an id and a label")
+        elif name in rows:
+            mistakes.append(f"{where}: id {name!r} stands there twice")
+        elif classes and label not in classes:
+            mistakes.append(f"{where}: label {label!r} is not among --classes")
+        else:
+            rows[name], labels[name] = row, label
+    if not table.rows:
+        mistakes.append(f"{table.path} has no labels")
+    return rows
+
+
+def _named_files(
+    modality: Modality, column: str, table: Table, rows: Mapping[str, Sequence[str]], left_out: LeftOut
+) -> Files:
+    """The files that a column of the table names, relative to the table's folder."""
+    files = Files(modality, source=f"column {column}")
+    for name, row in rows.items():
+        if not (cell := table.cell(row, column)):
+            continue
+        files.found += 1
+        path = table.path.parent / cell
+        if not path.is_file():
+            left_out.setdefault(f"{modality}, there is no such file", []).append(cell)
+        elif path.suffix.lower() not in KNOWN:
+            left_out.setdefault(f"{modality}, not a file of a known kind", []).append(cell)
+        else:
+            files.by_id[name] = path
+    return files
+
+
+def _from_folders(
+    options: argparse.Namespace, found: Found, sources: Mapping[Modality, Path], mistakes: list[str]
+) -> None:
+    """Labels from the names of folders, or none."""
+    for modality, folder in sources.items():
+        if options.unlabelled:
+            files = folders.unlabelled(modality, folder, options.recursive, mistakes, found.left_out)
+            found.labels |= dict.fromkeys(files.by_id, "")
+        else:
+            files = folders.by_class(modality, folder, found.labels, mistakes, found.left_out)
+        found.files.append(files)
+        if not files.found:
+            known = ", ".join(sorted(KNOWN))
+            where = folder if options.unlabelled else f"the folders of {folder}, one for each class,"
+            mistakes.append(f"{modality}: no file in {where} has a known ending: {known}")
+    if not options.unlabelled and found.labels:
+        found.said.append(f"labels are the names of the folders: {', '.join(sorted(set(found.labels.values())))}")
+
+
+def _near_misses(found: Found) -> Iterable[str]:
+    """Names that have no counterpart and look like one that has none either."""
+    lonely = set(found.left_out.get("labels without a file", ()))
+    for files in found.files:
+        free = [Path(path).stem for path in found.left_out.get(f"{files.modality} without a label", ())]
+        ids = [name for name in found.labels if name not in files.by_id]
+        pairs = list(look_alike(free, ids))
+        for name, meant in pairs[:SHOWN]:
+            zeros = " (leading zeros are lost?)" if name.lstrip("0") == meant.lstrip("0") else ""
+            yield f"{files.modality}: the file {name} and the id {meant} look alike, but are not the same{zeros}"
+        if len(pairs) > SHOWN:
+            yield f"{files.modality}: {len(pairs) - SHOWN} more pairs look alike"
+    if lonely and len(lonely) == len(found.labels):
+        yield "no id has a file"
+
+
+def _matchless(found: Found, table: Table) -> Iterable[str]:
+    """A modality of which nothing can be used is a mistake."""
+    for files in found.files:
+        if not files.found:
+            yield f"{files.modality}: no file in {files.source} has a known ending: {', '.join(sorted(KNOWN))}"
+        elif found.labels and not files.by_id:
+            yield f"{files.modality}: {_why_matchless(files, found, table)}"
+    for modality, own in found.texts.items():
+        if found.labels and not own:
+            yield f"{modality}: its column is empty"
+
+
+def _why_matchless(files: Files, found: Found, table: Table) -> str:
+    unmatched = found.left_out.get(f"{files.modality} without a label")
+    if not unmatched:
+        return f"no file that {files.source} of {table.path} names can be used"
+    file, name = Path(unmatched[0]).name, next(iter(found.labels))
+    return f"no file in {files.source} is called as an id is: {file}, but ids are like {name!r}"
+
+
+def _layout_mistakes(
+    options: argparse.Namespace, sources: Mapping[Modality, Path], *columns: Mapping[Modality, str]
+) -> Iterable[str]:
+    """Options that do not go together."""
+    if not options.sources and not any(columns):
+        yield "nothing to import: name folders as MODALITY=DIR, or columns of the table with --file-columns"
+    if any(columns) and not options.labels:
+        yield "--file-columns and --text-columns are columns of the table of --labels"
+    if options.labels or options.unlabelled or not sources:
+        return
+    if not folders.has_class_folders(list(sources.values())):
+        yield "labels are needed: --labels TABLE, or a folder for each class in every MODALITY=DIR, or --unlabelled"
+
+
+def _classes(given: str | None, mistakes: list[str]) -> list[str]:
+    """The classes of the option; none where it is not given."""
+    if given is None:
+        return []
+    names = [name.strip() for name in given.split(",")]
+    if not all(names) or len(set(names)) != len(names):
+        mistakes.append(f"--classes: {given!r} is not a list of different names, separated by commas")
+    return names
+
+
+def _pairs(option: str, given: str | None, mistakes: list[str]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for part in (given or "").split(",") if given else []:
+        name, equals, value = part.strip().partition("=")
+        if not equals or not value or name in pairs:
+            mistakes.append(f"{option}: {part!r} is not MODALITY=..., each modality once")
+        else:
+            pairs[name] = value.strip()
+    return pairs
+
+
+def _columns(option: str, given: str | None, taken: Iterable[Modality], mistakes: list[str]) -> dict[Modality, str]:
+    columns = _pairs(option, given, mistakes)
+    mistakes += [f"{option}: {_not_a_modality(name)}" for name in columns if not _is_modality(name)]
+    mistakes += [f"{option}: {name} is given twice" for name in columns.keys() & set(taken)]
+    return columns
+
+
+def _rates(given: str | None, known: Sequence[Modality], mistakes: list[str]) -> dict[Modality, float]:
+    rates = {}
+    for name, value in _pairs("--rate", given, mistakes).items():
+        try:
+            rates[name] = float(value)
+        except ValueError:
+            rates[name] = 0.0
+        if not 0 < rates[name] < float("inf"):
+            mistakes.append(f"--rate: {value!r} is no number of samples or frames per second")
+        if name not in known:
+            mistakes.append(f"--rate: {name} is not imported")
+    return rates
+
+
+def _folders(sources: Sequence[str], mistakes: list[str]) -> dict[Modality, Path]:
+    found: dict[Modality, Path] = {}
+    for source in sources:
+        modality, equals, folder = source.partition("=")
+        if not equals or not folder:
+            mistakes.append(f"{source!r} is not MODALITY=DIR")
+        elif not _is_modality(modality):
+            mistakes.append(_not_a_modality(modality))
+        elif modality in found:
+            mistakes.append(f"{modality} is given twice")
+        elif not Path(folder).is_dir():
+            mistakes.append(f"{modality}: there is no folder {folder}")
+        else:
+            found[modality] = Path(folder)
+    return found
+
+
+def _is_modality(name: str) -> bool:
+    try:
+        TypeAdapter(ModalityName).validate_python(name)
+    except ValidationError:
+        return False
+    return name not in RESERVED
+
+
+def _not_a_modality(name: str) -> str:
+    return f"{name!r} cannot be a modality's name: small letters, digits and _, not id or label"
+
+
+def _output_mistakes(out: Path, site: str) -> Iterable[str]:
+    if not is_free(out):
+        yield f"--out: {out} exists and is not empty"
+    if not is_site_name(site):
+        yield f"{site!r} cannot be a site's name: give another one with --site, of letters, digits, '.', '_' and '-'"
+
+
+def _file(path: Path) -> Media:
+    if path.suffix.lower() in TEXTS:
+        return Media(partial(_text, path))
+    return Media(partial(_decodable, path), path.suffix.lower())
+
+
+def _text(path: Path) -> bytes:
+    """Raises ValueError."""
+    text = read(path)
+    assert isinstance(text, str)
+    return text.strip().encode()
+
+
+def _decodable(path: Path) -> bytes:
+    """The bytes of a file that can be decoded. Raises ValueError."""
+    read(path)
+    return path.read_bytes()

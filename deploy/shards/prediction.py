@@ -1,0 +1,128 @@
+"""Predictions for a shard or for folders of files, a row an example, whatever could not be read."""
+
+import csv
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from common.data.loader import load
+from common.media.values import Value
+from common.data.shard import Record, Shard, ShardInfo
+from common.errors import ConfigError
+from common.modality import Modality
+from common.trained.predictor import Prediction, Predictor
+from deploy.shards.own_files.folders import Files, unlabelled
+
+
+@dataclass(frozen=True)
+class Row:
+    """An example with its prediction, None where nothing of it could be read. problems: by modality, why a value that
+    is there was not used."""
+
+    id: str
+    label: str
+    prediction: Prediction | None
+    problems: Mapping[Modality, str]
+
+    @property
+    def in_words(self) -> str:
+        """What was not used, and why."""
+        return "; ".join(f"{modality}: {why}" for modality, why in self.problems.items())
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {"id": self.id, "label": self.label or None, **as_json(self.prediction), "problems": dict(self.problems)}
+
+
+def as_json(prediction: Prediction | None) -> dict[str, Any]:
+    """A prediction for programs."""
+    if prediction is None:
+        return {"prediction": None, "probabilities": {}, "modalities": []}
+    return {
+        "prediction": prediction.label,
+        "probabilities": dict(prediction.probabilities),
+        "modalities": list(prediction.modalities),
+    }
+
+
+def predict_shard(predictor: Predictor, shard: Shard) -> list[Row]:
+    """A row for every example of a shard, in its order.
+
+    Raises ShardError when no example can be used.
+    """
+    loaded = load(shard, {m: predictor.model.encoder(m) for m in predictor.modalities})
+    made = dict(zip(loaded.ids, predictor.predict_batch(loaded.examples), strict=True))
+    return [
+        Row(record.id, record.label, made.get(record.id), _problems(predictor, shard, record, made.get(record.id)))
+        for record in shard.records
+    ]
+
+
+def predict_folders(predictor: Predictor, folders: Mapping[Modality, Path]) -> tuple[list[Row], list[str]]:
+    """A row for every example of folders of files, whose values are called alike; and what else lies there, in words.
+
+    Raises ConfigError for a modality that the model does not know or files that clash, ShardError when nothing can be
+    read.
+    """
+    mistakes = [
+        f"the model has no encoder for {m}; it has {', '.join(predictor.modalities)}"
+        for m in folders
+        if m not in predictor.modalities
+    ]
+    left_out: dict[str, list[str]] = {}
+    found = [unlabelled(m, folder, True, mistakes, left_out) for m, folder in folders.items()]
+    mistakes += [
+        f"{files.modality}: no file in {files.source} is of a known kind" for files in found if not files.found
+    ]
+    if mistakes:
+        raise ConfigError("predict", mistakes)
+    notes = [f"left out, {reason}: {', '.join(names)}" for reason, names in left_out.items()]
+    with tempfile.TemporaryDirectory(
+        prefix="fedmosaic-"
+    ) as cache:  # features of frozen encoders stay out of the folders
+        return predict_shard(predictor, _shard_of(found, Path(cache))), notes
+
+
+def _shard_of(found: Sequence[Files], folder: Path) -> Shard:
+    names = sorted({name for files in found for name in files.by_id})
+    records = [
+        Record(name, "", {}, {files.modality: files.by_id[name] for files in found if name in files.by_id})
+        for name in names
+    ]
+    return Shard(folder, ShardInfo(site="", classes=[], modalities=[files.modality for files in found]), records)
+
+
+def _problems(predictor: Predictor, shard: Shard, record: Record, prediction: Prediction | None) -> dict[Modality, str]:
+    used = prediction.modalities if prediction else ()
+    unused = [m for m in predictor.modalities if record.has(m) and m not in used]
+    return {m: _why(predictor, m, Value(record.value(m), rate=shard.info.rates.get(m))) for m in unused}
+
+
+def _why(predictor: Predictor, modality: Modality, value: Value) -> str:
+    try:
+        predictor.model.encoder(modality).check(value.read())
+    except (ValueError, RuntimeError, ArithmeticError) as error:
+        return str(error)
+    return "it was not used"
+
+
+def write_csv(rows: Sequence[Row], classes: Sequence[str], file: TextIO) -> None:
+    """A line for every row: id, label if there are any, prediction, confidence, the modalities it was made from, what
+    was not used and why, and the probability of every class."""
+    labelled = any(row.label for row in rows)
+    head = ["id", *(["label"] if labelled else []), "prediction", "confidence", "modalities", "problem"]
+    writer = csv.writer(file)
+    writer.writerow([*head, *(f"p({name})" for name in classes)])
+    for row in rows:
+        writer.writerow([row.id, *([row.label] if labelled else []), *_cells(row.prediction), row.in_words,
+                         *_probabilities(row.prediction, classes)])  # fmt: skip
+
+
+def _cells(said: Prediction | None) -> list[str]:
+    return [said.label, f"{said.probabilities[said.label]:.4f}", "+".join(said.modalities)] if said else ["", "", ""]
+
+
+def _probabilities(said: Prediction | None, classes: Sequence[str]) -> Iterator[str]:
+    return (f"{said.probabilities[name]:.6f}" if said else "" for name in classes)

@@ -1,0 +1,1 @@
+"""Suites of runs: tuning, statistics, tables. Imports what `deploy.study` may."""

@@ -1,0 +1,58 @@
+"""`fedmosaic bench`: a suite's file -> runs -> tables."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from common.config.component import unknown
+from common.errors import ConfigError
+from deploy.progress import counted
+from deploy.study.bench.origin import machine
+from deploy.study.bench.results import Results
+from deploy.study.bench.runner import Runner
+from deploy.study.bench.suite import Suite, read_suite
+from deploy.study.bench.tables import write
+from deploy.terminal import terminal
+
+
+def run(
+    file: Path,
+    changes: dict[str, Any],
+    data: Path | None,
+    settings: list[str] | None,
+    seeds: int | None,
+    workers: int,
+    work: Path | None,
+    out: Path | None,
+) -> None:
+    """Run what is missing of a suite and write the tables of its settings.
+
+    Raises ConfigError, DataError, RunError.
+    """
+    suite = read_suite(file, changes, data)
+    chosen = _settings(suite, settings)
+    work = work or Path("bench") / suite.name
+    console = terminal()
+    with Progress(*counted(), console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(suite.name)
+
+        def progress(done: int, total: int, said: str) -> None:
+            bar.update(task, completed=done, total=total)
+            console.print(f"{done:>4}/{total}  {said}", highlight=False, soft_wrap=True)
+
+        runner = Runner(suite, work, workers, progress)
+        results = runner.run(chosen, suite.seeds[:seeds])
+    for setting in chosen:
+        runs = {method: results[setting, method] for method in suite.rows_of(setting)}
+        tuning = {method: runner.tuned((setting, method)) for method in runs}
+        modalities = suite.experiment_of(setting, suite.reference, suite.seeds[0], suite.tuning.values[0]).modalities
+        for path in write(Results(suite, setting, modalities, runs, tuning, machine(workers)), out or work):
+            console.print(str(path), highlight=False, soft_wrap=True)
+
+
+def _settings(suite: Suite, wanted: list[str] | None) -> list[str]:
+    known = list(suite.settings)
+    if mistakes := [unknown("setting", name, known) for name in wanted or [] if name not in known]:
+        raise ConfigError(suite.name, mistakes)
+    return [name for name in known if wanted is None or name in wanted]

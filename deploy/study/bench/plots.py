@@ -1,0 +1,77 @@
+"""The picture of one setting: what every seed gave, by method, and how training went."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from deploy.study.bench.results import Results
+from deploy.study.bench.statistics import measure
+
+
+def draw(results: Results, path: Path) -> None:
+    """Three panels: fused accuracy, the second measure of the table, fused accuracy by round."""
+    figure = Figure(figsize=(13, 1.6 + 0.32 * len(results.runs)), layout="constrained", dpi=110)
+    panels = figure.subplots(1, 3, width_ratios=[1, 1, 1.1])
+    _dots(results, panels[0], "accuracy", "fused accuracy, %")
+    second = results.main[1]
+    kind, _, modality = second.partition(":")
+    _dots(results, panels[1], second, f"linear probe of {modality}, %" if kind == "probe" else f"{modality} alone, %")
+    panels[1].set_yticklabels([])
+    _curves(results, panels[2])
+    figure.suptitle(results.suite.settings[results.setting].title, fontsize=11)
+    figure.savefig(path)
+
+
+def _dots(results: Results, axes: Axes, name: str, label: str) -> None:
+    """A point a seed, a bar at the mean, the reference's mean as a line.
+
+    The axis fits the federated rows; of a row that lies outside, as clients on their own do, the mean is written at
+    the edge.
+    """
+    rows = results.suite.methods
+    means = {m: 100 * found.mean for m in results.runs if (found := results.summary(m, name)) is not None}
+    values = {m: [100 * v for run in results.runs[m] if (v := measure(run, name)) is not None] for m in means}
+    inside = [value for m in means if rows[m].arrangement == "federated" for value in values[m]]
+    low, high = min(inside) - 3, max(inside) + 3
+    for row, method in enumerate(results.runs):
+        if method not in means:
+            continue
+        if not low <= means[method] <= high:
+            left = means[method] < low
+            text = f"← {means[method]:.1f}" if left else f"{means[method]:.1f} →"
+            axes.text(low if left else high, row, text, va="center", ha="left" if left else "right", fontsize=8)
+            continue
+        colour = "C3" if method == results.suite.reference else "C0"
+        axes.plot(values[method], np.full(len(values[method]), row), "o", color=colour, alpha=0.45, markersize=5)
+        axes.plot([means[method]], [row], "|", color="black", markersize=15, markeredgewidth=2)
+    if results.suite.reference in means:
+        axes.axvline(means[results.suite.reference], color="C3", linewidth=0.8, linestyle="--")
+    axes.set_xlim(low, high)
+    axes.set_yticks(range(len(results.runs)), [rows[method].title for method in results.runs], fontsize=8)
+    axes.set_ylim(len(results.runs) - 0.5, -0.5)
+    axes.set_xlabel(label, fontsize=9)
+    axes.grid(axis="x", alpha=0.3)
+
+
+def _curves(results: Results, axes: Axes) -> None:
+    """Mean fused accuracy on test by round, of the methods: with ablations there would be too many lines."""
+    rows = results.suite.methods
+    methods = [m for m in results.runs if rows[m].arrangement == "federated" and rows[m].tuned_as is None]
+    shown = [m for m in methods if results.summary(m, "accuracy") is not None]
+    colours = matplotlib.colormaps["tab10"]
+    for index, method in enumerate(shown):
+        runs = [run for run in results.runs[method] if run["status"] == "completed"]
+        curves = [[line["test"][run["complete"]]["accuracy"] for line in run["rounds"]] for run in runs]
+        mean = 100 * np.mean(curves, axis=0)
+        axes.plot(
+            range(len(mean)), mean, color=colours(index), label=results.suite.methods[method].title, linewidth=1.4
+        )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("round", fontsize=9)
+    axes.set_ylabel("fused accuracy, %", fontsize=9)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)

@@ -1,0 +1,54 @@
+"""Everything that is known of one setting of a suite."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from common.modality import subset_name, subsets
+from deploy.study.bench.statistics import Difference, Summary, difference, summarise
+from deploy.study.bench.suite import Suite
+from deploy.study.bench.trial import Figures
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that is known of one setting: runs by method, the runs that tuned each method, and where all of them
+    were made."""
+
+    suite: Suite
+    setting: str
+    modalities: Sequence[str]
+    runs: Mapping[str, Sequence[Figures]]
+    tuning: Mapping[str, Sequence[Figures]]
+    machine: str
+
+    @property
+    def commits(self) -> list[str]:
+        """Of the code that made the runs; one, unless an interrupted benchmark went on with other code."""
+        return sorted({run["commit"] for runs in (*self.runs.values(), *self.tuning.values()) for run in runs})
+
+    @property
+    def measures(self) -> list[str]:
+        """The names of `statistics.measure` that the table has, the fused accuracy first."""
+        parts = [subset_name(chosen) for chosen in subsets(self.modalities)][:-1]
+        probed = self.suite.settings[self.setting].weak is not None
+        probes = [f"probe:{m}" for m in self.modalities if probed]
+        return ["accuracy", "chosen", *probes, *(f"accuracy:{part}" for part in parts), "macro_f1", "spread"]
+
+    @property
+    def main(self) -> list[str]:
+        """The measures of the first table."""
+        weak = self.suite.settings[self.setting].weak
+        return ["accuracy", *([f"probe:{weak}"] if weak else [f"accuracy:{m}" for m in self.modalities])]
+
+    def summary(self, method: str, name: str) -> Summary | None:
+        """Of one measure of one row. A unimodal row has nothing where several modalities are asked for."""
+        modality = self.suite.methods[method].modality
+        if modality is not None:
+            name = {"accuracy": "", "chosen": "", "macro_f1": "", "spread": ""}.get(name, name)
+        return summarise(self.runs[method], name) if name else None
+
+    def difference(self, method: str, name: str, reference: str) -> Difference | None:
+        """Of one measure of one row to another row."""
+        if reference not in self.runs or method == reference or self.summary(method, name) is None:
+            return None
+        return difference(self.runs[method], self.runs[reference], name)

@@ -1,0 +1,154 @@
+"""Run the jobs of a benchmark on all cores, and take up where an earlier run of it stopped."""
+
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from common.errors import RunError
+from common.files import write_whole
+from common.split.make import recipe
+from deploy.study.bench.suite import Job, Suite, jobs
+from deploy.study.bench.trial import Figures, perform, prepare, shards_of
+
+Cell = tuple[str, str]
+"""(setting, method)."""
+Progress = Callable[[int, int, str], None]
+"""Called with the number of finished and of all jobs of a stage, and what was finished last."""
+PARENT_EVERY_SECONDS = 1.0
+
+
+class Runner:
+    """Runs jobs in worker processes; the figures of each are a file of the folder `work`, written at once when the job
+    ends, so that nothing is run twice."""
+
+    def __init__(self, suite: Suite, work: Path, workers: int, progress: Progress) -> None:
+        self.suite, self.work, self.workers, self.progress = suite, work, workers, progress
+
+    def run(self, settings: Sequence[str], seeds: Sequence[int]) -> dict[Cell, list[Figures]]:
+        """Tune, then run every method of the settings with every seed; the figures by cell, in the order of the seeds.
+
+        Raises RunError when a job fails for another reason than divergence.
+        """
+        cells = [(setting, method) for setting in settings for method in self.suite.rows_of(setting)]
+        places = sorted({self.suite.tuning_place(*cell) for cell in cells})
+        tuning = self.suite.tuning
+        with self._workers() as pool:
+            tried = self._results(pool, jobs(self.suite, places, tuning.seeds, dict.fromkeys(places, tuning.values)))
+            best = {place: best_value(tried[place]) for place in places}
+            values = {cell: [best[self.suite.tuning_place(*cell)]] for cell in cells}
+            return self._results(pool, jobs(self.suite, cells, list(seeds), values))
+
+    def tuned(self, cell: Cell) -> list[Figures]:
+        """The tuning runs that decided for a cell, from the files of an earlier `run`."""
+        place = self.suite.tuning_place(*cell)
+        tuning = self.suite.tuning
+        found = jobs(self.suite, [place], tuning.seeds, {place: tuning.values})
+        return [json.loads(self._file(job).read_text()) for job in found]
+
+    @contextmanager
+    def _workers(self) -> Iterator[ProcessPoolExecutor]:
+        """Processes for all stages, each started when there is work for it; an error or Ctrl-C ends them."""
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(self.workers, context, _start_worker, (os.getpid(),)) as pool:
+            try:
+                yield pool
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in multiprocessing.active_children():
+                    process.terminate()
+                raise
+
+    def _results(self, pool: ProcessPoolExecutor, wanted: Iterable[Job]) -> dict[Cell, list[Figures]]:
+        todo = list(wanted)
+        self._perform(pool, [job for job in todo if not self._file(job).exists()], len(todo))
+        results: dict[Cell, list[Figures]] = {}
+        for job in todo:
+            figures = json.loads(self._file(job).read_text())
+            results.setdefault((job.setting, job.method), []).append(figures)
+        return results
+
+    def _perform(self, pool: ProcessPoolExecutor, missing: list[Job], total: int) -> None:
+        done = total - len(missing)
+        missing.sort(key=lambda job: (job.setting, job.seed))  # neighbours share shards
+        distinct = {shards_of(job.data, self.work): job.data for job in missing}
+        users = {place: [job.experiment for job in missing if shards_of(job.data, self.work) == place]
+                 for place in distinct}  # fmt: skip
+        preparing = [pool.submit(prepare, data, users[place], self.work) for place, data in distinct.items()]
+        for number, made in enumerate(as_completed(preparing), start=1):
+            made.result()
+            self.progress(number, len(preparing), "shards ready")
+        running = {pool.submit(perform, job, self.work): job for job in missing}
+        for future in as_completed(running):
+            job, figures = running[future], future.result()
+            if figures["status"] == "failed":
+                raise RunError(f"{job.setting}, {job.method}, seed {job.seed}: {figures['reason']}")
+            self._save(job, figures)
+            done += 1
+            self.progress(done, total, _said(figures))
+
+    def _file(self, job: Job) -> Path:
+        """Named by what the job is, and by a digest of everything that its figures depend on."""
+        described = job.experiment.model_dump(exclude={"data"})
+        data = job.experiment.data
+        content = [job.arrangement, recipe(job.data), data.validation, data.complete_only, described]
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+        name = f"{job.method}-seed{job.seed}-{job.value:g}-{digest}.json"
+        return self.work / "runs" / job.setting / name
+
+    def _save(self, job: Job, figures: Figures) -> None:
+        path = self._file(job)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(figures, allow_nan=False).encode() + b"\n")
+
+
+def _start_worker(parent: int) -> None:
+    """Set up a worker process: quiet, and gone soon after the benchmark's own process, however that one ends."""
+    os.environ["TQDM_DISABLE"] = "1"
+    logging.disable(logging.WARNING)  # what went wrong in a run is in its figures
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the benchmark's process, which ends the workers
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_EVERY_SECONDS)
+    os._exit(1)
+
+
+def _said(figures: Figures) -> str:
+    head = f"{figures['setting']}  {figures['method']}  seed {figures['seed']}  {figures['value']:g}"
+    if figures["status"] != "completed":
+        return f"{head}  {figures['status']}"
+    accuracy = figures["rounds"][-1]["test"][figures["complete"]]["accuracy"]
+    return f"{head}  {accuracy:.1%}  {figures['seconds']:.0f} s"
+
+
+def best_value(tried: Iterable[Figures]) -> float:
+    """The value with the highest validation score, averaged over the seeds; the smallest of equals.
+
+    A run that diverged scores nothing.
+    """
+    scores: dict[float, list[float]] = {}
+    for figures in tried:
+        scores.setdefault(figures["value"], []).append(validation_score(figures))
+    means = {value: sum(given) / len(given) for value, given in scores.items()}
+    return max(sorted(means), key=means.__getitem__)
+
+
+def validation_score(figures: dict[str, Any]) -> float:
+    """Mean validation accuracy with all modalities over the last quarter of the rounds; 0 for a run that diverged."""
+    if figures["status"] != "completed":
+        return 0.0
+    rounds = figures["rounds"]
+    last: list[float] = [line["received"].get(figures["complete"], 0.0) for line in rounds[-max(1, len(rounds) // 4) :]]
+    return sum(last) / len(last)

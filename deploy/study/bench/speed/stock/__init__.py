@@ -1,0 +1,1 @@
+"""Apps as Flower's guides show them, for comparison. Imports the models alone."""

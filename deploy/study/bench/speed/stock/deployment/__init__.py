@@ -1,0 +1,1 @@
+"""Stock Flower over SuperLink and SuperNodes."""

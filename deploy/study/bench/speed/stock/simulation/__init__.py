@@ -1,0 +1,1 @@
+"""Stock Flower's simulation."""

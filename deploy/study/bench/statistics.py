@@ -1,0 +1,89 @@
+"""From the figures of single runs to means, deviations and paired differences."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import stats
+
+if TYPE_CHECKING:
+    from deploy.study.bench.trial import Figures
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and standard deviation (n - 1) of one measure over seeds, with the single values by seed."""
+
+    mean: float
+    deviation: float
+    values: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of the paired differences to the reference over common seeds, and its confidence interval (Student's t)."""
+
+    mean: float
+    low: float
+    high: float
+    pairs: int
+
+
+def measure(figures: "Figures", name: str) -> float | None:
+    """One figure of a run, None where it has none.
+
+    name: "accuracy", "macro_f1" or "spread" with all modalities of the row in the last round; "chosen", the accuracy in
+    the round chosen on validation; "accuracy:audio" of a subset; "probe:audio" of an encoder.
+    """
+    if figures["status"] != "completed":
+        return None
+    kind, _, part = name.partition(":")
+    if kind == "probe":
+        found = figures["probe"].get(part)
+    else:
+        line = figures["rounds"][chosen_round(figures) if kind == "chosen" else -1]
+        subset = line["test"].get(part or figures["complete"], {})
+        found = subset.get("accuracy" if kind == "chosen" else kind)
+    return None if found is None else float(found)
+
+
+def chosen_round(figures: "Figures") -> int:
+    """The round whose model did best on the clients' validation examples, the earliest of equals.
+
+    They judge a model when they receive it, a round later, so the last one is not among those to choose from.
+    """
+    received = [line["received"].get(figures["complete"], 0.0) for line in figures["rounds"][1:]]
+    return int(np.argmax(received)) if received else 0
+
+
+def summarise(runs: Sequence["Figures"], name: str) -> Summary | None:
+    """Over the runs that have the measure; None where none has it."""
+    return over_seeds({run["seed"]: value for run in runs if (value := measure(run, name)) is not None})
+
+
+def over_seeds(values: Mapping[int, float]) -> Summary | None:
+    """Of one measure by seed; None without any."""
+    if not values:
+        return None
+    numbers = np.array(list(values.values()))
+    return Summary(float(numbers.mean()), float(numbers.std(ddof=1)) if len(numbers) > 1 else 0.0, values)
+
+
+def difference(runs: Sequence["Figures"], reference: Sequence["Figures"], name: str) -> Difference | None:
+    """Paired by seed; None with fewer than two pairs."""
+    return paired(summarise(runs, name), summarise(reference, name))
+
+
+def paired(own: Summary | None, other: Summary | None) -> Difference | None:
+    """The difference of a measure to that of a reference, by seed; None with fewer than two pairs."""
+    if own is None or other is None:
+        return None
+    pairs = [own.values[seed] - other.values[seed] for seed in sorted(own.values.keys() & other.values.keys())]
+    if len(pairs) < 2:
+        return None
+    mean, error = float(np.mean(pairs)), float(np.std(pairs, ddof=1)) / len(pairs) ** 0.5
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(pairs) - 1)) * error
+    return Difference(mean, mean - reach, mean + reach, len(pairs))

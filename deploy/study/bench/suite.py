@@ -1,0 +1,190 @@
+"""A benchmark: methods x settings x seeds over one experiment, as a YAML file says it."""
+
+import copy
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from common.config.component import Options, find, names
+from common.config.experiment import Experiment, messages, override, parse
+from common.errors import ConfigError
+from common.modality import Modality
+
+Arrangement = Literal["federated", "centralised", "local", "unimodal"]
+"""Who trains with whom: federated; one site that has everybody's data; every client on its own; a federation of the
+clients that hold one modality, with that modality alone."""
+
+
+class Setting(Options):
+    """One table: what is changed in the experiment."""
+
+    title: str
+    """Of the table."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Options by their dotted names."""
+    weak: Modality | None = None
+    """The modality whose probe stands in the table's summary. None: no probes, as the encoders are frozen, and what
+    single modalities predict stands there."""
+    methods: list[str] | None = None
+    """Which rows run. None: those that are not only for named settings."""
+    tuned_in: str | None = None
+    """The setting whose tuned values are used. None: this one."""
+
+
+class Row(Options):
+    """One row of the tables: a method as configured by `set`, or another arrangement."""
+
+    title: str
+    """Of the row."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Options by their dotted names."""
+    arrangement: Arrangement = "federated"
+    """Who trains what, where."""
+    modality: Modality | None = None
+    """Of a unimodal arrangement."""
+    tuned_as: str | None = None
+    """The row whose tuned value is used, for ablations. None: this one."""
+    everywhere: bool = True
+    """Whether settings that name no methods have the row."""
+
+    @model_validator(mode="after")
+    def _modality_where_needed(self) -> Self:
+        if (self.arrangement == "unimodal") != (self.modality is not None):
+            raise ValueError("arrangement 'unimodal', and no other, needs a modality")
+        return self
+
+
+class Tuning(Options):
+    """The same budget for every row: each value of one option with each seed; the best on validation is used."""
+
+    option: str
+    """Its dotted name."""
+    values: list[float] = Field(min_length=1)
+    """The values that are tried."""
+    seeds: list[int] = Field(min_length=1)
+    """Those of the trials."""
+
+
+class Suite(Options):
+    """A benchmark."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """Names the folder of its work."""
+    experiment: dict[str, Any]
+    """What all runs share."""
+    data: str = "data"
+    """The folder in which those of the data sets lie."""
+    settings: dict[str, Setting] = Field(min_length=1)
+    """The tables, by name."""
+    methods: dict[str, Row] = Field(min_length=1)
+    """The rows, by name."""
+    references: list[str] = Field(min_length=1)
+    """The rows that differences are taken to, the main one first."""
+    seeds: list[int] = Field(min_length=2)
+    """Those of the tables."""
+    tuning: Tuning
+    """How the rows are tuned."""
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        known = self.methods.keys()
+        named = [*self.references, *(row.tuned_as for row in self.methods.values() if row.tuned_as is not None)]
+        named += [name for setting in self.settings.values() for name in setting.methods or []]
+        if missing := sorted({name for name in named if name not in known}):
+            raise ValueError(f"unknown methods {', '.join(missing)}; known: {', '.join(known)}")
+        tuned = [setting.tuned_in for setting in self.settings.values() if setting.tuned_in is not None]
+        if absent := sorted(name for name in tuned if name not in self.settings):
+            raise ValueError(f"tuned_in: unknown settings {', '.join(absent)}")
+        if both := sorted(set(self.seeds) & set(self.tuning.seeds)):
+            raise ValueError(f"seeds {both} are both for tuning and for the table")
+        return self
+
+    @property
+    def reference(self) -> str:
+        """The main reference."""
+        return self.references[0]
+
+    def rows_of(self, setting: str) -> list[str]:
+        """The methods of a setting, in the order of the file."""
+        wanted = self.settings[setting].methods
+        return [name for name, row in self.methods.items() if (row.everywhere if wanted is None else name in wanted)]
+
+    def tuning_place(self, setting: str, method: str) -> tuple[str, str]:
+        """The setting and the method whose tuning decides for this one."""
+        return self.settings[setting].tuned_in or setting, self.methods[method].tuned_as or method
+
+    def experiment_of(self, setting: str, method: str, seed: int, value: float) -> Experiment:
+        """The resolved experiment of one run.
+
+        Raises ConfigError.
+        """
+        raw = copy.deepcopy(self.experiment)
+        changes = {**self.settings[setting].set, **self.methods[method].set}
+        where = f"{self.name}: {setting}, {method}"
+        for dotted, given in {**changes, self.tuning.option: value, "seed": seed}.items():
+            override(raw, dotted.split("."), copy.deepcopy(given), where)
+        raw["name"] = f"{self.name}-{setting}-{method}"
+        self._place(raw.get("data", {}).get("set"))
+        modality = self.methods[method].modality
+        if modality is not None:
+            raw["model"]["encoders"] = {modality: raw["model"]["encoders"][modality]}
+        return parse(raw, where)
+
+    def _place(self, source: Any) -> None:
+        """Make the folders of a data set those below `data`; what is no data set is for the experiment's checks."""
+        if not isinstance(source, dict) or source.get("name") not in names("data set"):
+            return
+        for option in getattr(find("data set", source["name"]), "folders", ()):
+            if option in source:
+                source[option] = str(Path(self.data) / source[option])
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run. data: the experiment whose shards it uses, the reference row's, so that every row has the same. probed:
+    whether the encoders are probed at the end."""
+
+    setting: str
+    method: str
+    arrangement: Arrangement
+    experiment: Experiment
+    data: Experiment
+    value: float
+    seed: int
+    probed: bool
+
+
+def read_suite(path: Path, changes: dict[str, Any], data: Path | None = None) -> Suite:
+    """The benchmark of a file; `changes` are dotted options of its experiment, `data` another folder of data sets.
+
+    Raises ConfigError with every mistake.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        suite = Suite.model_validate_json(json.dumps(raw))
+    except (OSError, yaml.YAMLError, TypeError) as error:
+        raise ConfigError(str(path), [f"cannot be read: {' '.join(str(error).split())}"]) from None
+    except ValidationError as error:
+        raise ConfigError(str(path), messages(error, [])) from None
+    for dotted, value in changes.items():
+        override(suite.experiment, dotted.split("."), value, str(path))
+    return suite if data is None else suite.model_copy(update={"data": str(data)})
+
+
+def jobs(
+    suite: Suite, cells: list[tuple[str, str]], seeds: list[int], values: dict[tuple[str, str], list[float]]
+) -> Iterator[Job]:
+    """A job for every (setting, method) of `cells`, every seed and every value that the cell has."""
+    for setting, method in cells:
+        for seed in seeds:
+            for value in values[setting, method]:
+                chosen = suite.experiment_of(setting, method, seed, value)
+                data = suite.experiment_of(setting, suite.reference, seed, value)
+                arrangement = suite.methods[method].arrangement
+                probed = suite.settings[setting].weak is not None
+                yield Job(setting, method, arrangement, chosen, data, value, seed, probed)

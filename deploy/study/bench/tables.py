@@ -1,0 +1,141 @@
+"""The results of one setting as JSON, Markdown and a picture."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deploy.study.bench.origin import command
+from deploy.study.bench.plots import draw
+from deploy.study.bench.results import Results
+from deploy.study.bench.runner import validation_score
+from deploy.study.bench.statistics import Difference, Summary
+
+
+def write(results: Results, out: Path) -> list[Path]:
+    """Write <suite>-<setting>.json, .md and .png and return their paths."""
+    out.mkdir(parents=True, exist_ok=True)
+    stem = f"{results.suite.name}-{results.setting}"
+    files = [out / f"{stem}{suffix}" for suffix in (".json", ".md", ".png")]
+    files[0].write_text(json.dumps(_content(results), indent=1, allow_nan=False) + "\n")
+    files[1].write_text(markdown(results))
+    draw(results, files[2])
+    return files
+
+
+def _content(results: Results) -> dict[str, Any]:
+    rows = {}
+    for method, runs in results.runs.items():
+        measures = {}
+        for name in results.measures:
+            if (summary := results.summary(method, name)) is None:
+                continue
+            found = {other: results.difference(method, name, other) for other in results.suite.references}
+            known = {other: dataclasses.asdict(value) for other, value in found.items() if value is not None}
+            measures[name] = {**dataclasses.asdict(summary), "differences": known}
+        rows[method] = {
+            "title": results.suite.methods[method].title,
+            results.suite.tuning.option: runs[0]["value"],
+            "diverged": [run["seed"] for run in runs if run["status"] == "diverged"],
+            "measures": measures,
+            "seconds": sum(run["seconds"] for run in runs),
+            "tuning": [
+                {"value": run["value"], "seed": run["seed"], "status": run["status"], "score": validation_score(run)}
+                for run in results.tuning[method]
+            ],
+        }
+    setting = results.suite.settings[results.setting]
+    return {
+        "setting": results.setting,
+        "title": setting.title,
+        "changes": setting.set,
+        "experiment": results.suite.experiment,
+        "command": command(),
+        "commits": results.commits,
+        "machine": results.machine,
+        "rows": rows,
+    }
+
+
+def markdown(results: Results) -> str:
+    """The tables of a setting, with what was run and how to read it."""
+    suite, setting = results.suite, results.suite.settings[results.setting]
+    seeds = sorted({run["seed"] for runs in results.runs.values() for run in runs})
+    shown = [name for name in suite.references if name in results.runs]
+    rest = [name for name in results.measures if name not in results.main]
+    probe = " Probe: accuracy of a linear classifier on the frozen encoder of that modality." if setting.weak else ""
+    lines = [
+        f"# {setting.title}",
+        "",
+        f"Accuracy in % on the test part after the last round: mean ± standard deviation over {len(seeds)} seeds "
+        f"({', '.join(map(str, seeds))}). Δ: paired difference in points, with its 95 % confidence interval. Only: "
+        f"prediction from those modalities alone by the method's own model.{probe}",
+        "",
+        *_table(results, results.main, shown),
+        "",
+        "Spread: standard deviation of the recall over classes, in points. Chosen round: the one with the best "
+        "validation accuracy.",
+        "",
+        *_table(results, rest, []),
+    ]
+    return "\n".join([*lines, "", *_provenance(results)]) + "\n"
+
+
+HEADS = {"accuracy": "fused", "chosen": "fused, chosen round", "macro_f1": "macro-F1"}
+
+
+def _table(results: Results, names: Sequence[str], references: Sequence[str]) -> list[str]:
+    """A row a method; after each measure its differences to the references."""
+    suite = results.suite
+    heads = ["method", suite.tuning.option]
+    for name in names:
+        heads.append(HEADS.get(name, name.replace("accuracy:", "only ").replace("probe:", "probe ")))
+        heads += [f"Δ {suite.methods[reference].title}" for reference in _compared(name, references)]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for method, runs in results.runs.items():
+        cells = [suite.methods[method].title, f"{runs[0]['value']:g}"]
+        if diverged := sum(run["status"] == "diverged" for run in runs):
+            cells[0] += f" ({diverged} of {len(runs)} seeds diverged and are left out)"
+        for name in names:
+            cells.append(_cell(results.summary(method, name)))
+            cells += [_delta(results.difference(method, name, other)) for other in _compared(name, references)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _compared(name: str, references: Sequence[str]) -> Sequence[str]:
+    """Differences are told of what the method is for, not of each single modality."""
+    return [] if name.startswith("accuracy:") else references
+
+
+def _cell(summary: Summary | None) -> str:
+    return "–" if summary is None else f"{100 * summary.mean:.1f} ± {100 * summary.deviation:.1f}"
+
+
+def _delta(found: Difference | None) -> str:
+    if found is None:
+        return "–"
+    return f"{100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+
+
+def _provenance(results: Results) -> list[str]:
+    suite, setting = results.suite, results.suite.settings[results.setting]
+    tuning = suite.tuning
+    seconds = sum(run["seconds"] for runs in (*results.runs.values(), *results.tuning.values()) for run in runs)
+    place = setting.tuned_in or results.setting
+    where = "here" if place == results.setting else f"in the setting {place}"
+    return [
+        f"{tuning.option} was chosen {where} by validation accuracy among {', '.join(f'{v:g}' for v in tuning.values)} "
+        f"with seed{'s' * (len(tuning.seeds) > 1)} {', '.join(map(str, tuning.seeds))}, the same for every method; "
+        "ablations have the value of the method they change.",
+        "",
+        f"Command: `{command()}`; code at {', '.join(results.commits)}; {results.machine}; "
+        f"{seconds / 3600:.1f} hours of one core in all, tuning included.",
+        "",
+        "```yaml",
+        yaml.safe_dump({**suite.experiment, "changed in this setting": setting.set}, sort_keys=False).strip(),
+        "```",
+    ]

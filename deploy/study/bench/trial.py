@@ -1,0 +1,153 @@
+"""One run of a benchmark, from shards to figures."""
+
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from client.site import Site
+from common.blocks import Params, set_params
+from common.build import build_model, deterministic
+from common.config.experiment import Experiment
+from common.data.shard import Shard
+from common.errors import FedmosaicError, TrainingError
+from common.modality import Modality, subset_name
+from common.seeding import derive
+from common.split.make import PROBE, client_name, make_shards, recipe
+from deploy.engines.in_process import InProcessGrid
+from deploy.shards.complete import PROBE_PER_CLASS, complete_shards, make_probe, needs_probe
+from deploy.study.bench.arrangements import federations
+from deploy.study.bench.origin import commit
+from deploy.study.bench.probe import probe
+from deploy.study.bench.suite import Job
+from server.record.run_folder import RunFolder, read_rounds
+from server.rounds.federation import Federation
+
+Figures = dict[str, Any]
+
+
+def shards_of(experiment: Experiment, work: Path) -> Path:
+    """Where the shards of an experiment are, one folder for each way to make them."""
+    return work / "shards" / f"{derive(0, str(recipe(experiment))):016x}"
+
+
+def prepare(experiment: Experiment, users: Sequence[Experiment], work: Path) -> None:
+    """Make an experiment's shards if they are not there, and what the experiments that use them need besides: what
+    frozen models make of them, and the server's probe set."""
+    deterministic()
+    folder = shards_of(experiment, work)
+    if not folder.exists():
+        make_shards(experiment, folder)
+    clients = [folder / client_name(index) for index in range(experiment.data.clients)]
+    for user in {str(user.completion): user for user in users if user.completion}.values():
+        complete_shards(user, clients, "cpu", quiet=True)
+    probed = [user for user in users if needs_probe(user)]
+    if probed and not (folder / PROBE).exists():
+        whole = max(probed, key=lambda user: len(user.completion))
+        make_probe(whole, Shard.open(clients[0]).info, folder / PROBE, PROBE_PER_CLASS, "cpu")
+
+
+@lru_cache(maxsize=1)
+def _sites(folder: Path, clients: int) -> list[Site]:
+    """The sites of a folder of shards; the last ones used keep their prepared examples."""
+    return [Site(folder / client_name(index)) for index in range(clients)]
+
+
+UNGUARDED = {"collapse": None, "max_update_ratio": None, "max_weight": None}
+"""What protects a federation from its sites would hide what a method does, and here no site is anybody else's."""
+
+
+def perform(job: Job, work: Path) -> Figures:
+    """Run a job and return its figures.
+
+    status: "completed"; "diverged" when a loss was not finite, or in the last round worse than guessing; "failed" with
+    the reason otherwise.
+    """
+    deterministic()
+    started = time.perf_counter()
+    shards = shards_of(job.data, work)
+    sites = _sites(shards, job.data.data.clients)
+    figures: Figures = {"setting": job.setting, "method": job.method, "seed": job.seed, "value": job.value}
+    figures["commit"] = commit()
+    try:
+        groups = federations(job.arrangement, job.experiment, sites)
+        runs = [_federation(job.experiment, group, shards, job.probed) for group in groups]
+        figures |= _mean_figures(runs)
+        worse = figures["loss"] > math.log(figures["classes"])
+        figures |= {"status": "diverged", "reason": "loss above that of guessing"} if worse else {"status": "completed"}
+    except FedmosaicError as error:
+        diverged = isinstance(error, TrainingError) or TrainingError.__name__ in str(error)
+        figures |= {"status": "diverged" if diverged else "failed", "reason": str(error)}
+    return figures | {"seconds": time.perf_counter() - started}
+
+
+def _federation(experiment: Experiment, sites: list[Site], shards: Path, probed: bool) -> Figures:
+    """One federation's figures: every round's, and, if wanted, the probes of the last model."""
+    raw = experiment.data.model_copy(update={"clients": len(sites)})
+    settings = experiment.federation
+    sample = min(settings.sample, len(sites)) if settings.sample else None
+    experiment = experiment.model_copy(
+        update={"data": raw, "federation": settings.model_copy(update={"sample": sample, **UNGUARDED})}
+    )
+    with tempfile.TemporaryDirectory(prefix="fedmosaic-bench-") as folder:
+        run, probe_set = RunFolder(Path(folder), experiment), shards / PROBE
+        federation = Federation(
+            experiment, InProcessGrid(sites), shards / "test", run, probe_set if probe_set.exists() else None
+        )
+        params = federation.run()
+        rounds = read_rounds(Path(folder))
+    probes = _probes(experiment, federation, params, sites) if probed else {}
+    return {
+        "rounds": [_round_figures(line) for line in rounds],
+        "probe": probes,
+        "complete": subset_name(experiment.modalities),
+        "classes": len(federation.classes),
+        "loss": rounds[-1]["losses"]["fused"],
+    }
+
+
+def _probes(
+    experiment: Experiment, federation: Federation, params: Params, sites: Sequence[Site]
+) -> dict[Modality, float]:
+    """The linear probes of the last model's encoders."""
+    assert federation.test is not None
+    model = build_model(experiment, len(federation.classes))
+    set_params(model, params)
+    training = [site.open(experiment).loaded.examples for site in sites]
+    found = {m: probe(model, m, training, federation.test.examples) for m in experiment.modalities}
+    return {m: value for m, value in found.items() if value is not None}
+
+
+def _round_figures(line: Figures) -> Figures:
+    """Test figures by subset, and the validation accuracy that the clients measured of the round's starting model."""
+    return {
+        "test": {
+            name: {
+                "accuracy": figures["accuracy"],
+                "macro_f1": figures["macro_f1"],
+                "spread": statistics.pstdev(recall for recall in figures["per_class"] if recall is not None),
+            }
+            for name, figures in line["test"].items()
+        },
+        "received": {name: figures["accuracy"] for name, figures in line["validation"].items()},
+    }
+
+
+def _mean_figures(runs: list[Figures]) -> Figures:
+    """The means over the federations of a row: one, or one for each client that trains on its own."""
+    return _mean(runs) if len(runs) > 1 else runs[0]
+
+
+def _mean(values: list[Any]) -> Any:
+    """Means of the numbers at the same place of equal structures; other values must be equal."""
+    first = values[0]
+    if isinstance(first, dict):
+        shared = [key for key in first if all(key in value for value in values)]
+        return {key: _mean([value[key] for value in values]) for key in shared}
+    if isinstance(first, list):
+        return [_mean(list(column)) for column in zip(*values, strict=True)]
+    return first if isinstance(first, str) else sum(values) / len(values)

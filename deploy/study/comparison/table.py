@@ -1,0 +1,94 @@
+"""A comparison for the terminal and for scripts."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from common.words.units import human
+from deploy.study.bench.statistics import CONFIDENCE, Difference, Summary
+from deploy.study.comparison.rows import Comparison, Row
+from server.report.page import duration
+
+NONE = "–"
+
+
+def table(comparison: Comparison) -> Table:
+    """A row a group of runs, with a line a measure, so that any number of modalities fits a terminal."""
+    shown = Table(show_lines=True)
+    shown.add_column("runs", overflow="fold")
+    for head in ("measure", "%", "Δ to the first row"):
+        shown.add_column(head, no_wrap=True, justify="left" if head == "measure" else "right")
+    for row in comparison.rows:
+        means, deltas = zip(*shares(comparison, row), strict=True)
+        cells = ("\n".join(lines) for lines in (facts(row), heads(comparison), means, deltas))
+        shown.add_row(*map(Text, cells))
+    return shown
+
+
+def heads(comparison: Comparison) -> list[str]:
+    """What the measures are called."""
+    return ["macro-F1" if name == "macro_f1" else name.removeprefix("accuracy:") for name in comparison.measures]
+
+
+def facts(row: Row) -> Iterator[str]:
+    """What a row is, line by line: runs, seeds, the settings that differ, what it cost."""
+    yield row.label
+    yield f"seed{'s' * (len(row.seeds) > 1)} {', '.join(map(str, row.seeds)) or NONE}"
+    yield from (f"{key}: {value}" for key, value in row.settings.items())
+    if rounds := row.measure("rounds"):
+        moved, time = row.measure("bytes"), row.measure("seconds")
+        assert moved and time
+        yield f"{rounds.mean:g} rounds, {human(moved.mean)}, {duration(time.mean)}"
+
+
+def shares(comparison: Comparison, row: Row) -> Iterator[tuple[str, str]]:
+    """Of each measure the mean, and the difference to the first row."""
+    for name in comparison.measures:
+        yield _share(row.measure(name)), _delta(row.difference(name, comparison.reference))
+
+
+def _share(found: Summary | None) -> str:
+    if found is None:
+        return NONE
+    spread = f" ± {100 * found.deviation:.1f}" if len(found.values) > 1 else ""
+    return f"{100 * found.mean:.1f}{spread}"
+
+
+def _delta(found: Difference | None) -> str:
+    return f"{100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]" if found else ""
+
+
+def legend(comparison: Comparison) -> str:
+    """How to read the figures."""
+    text = "Accuracy by modalities at hand, and macro-F1 with all of them, in % after the last round"
+    text += "; ±: standard deviation over seeds" if any(len(row.seeds) > 1 for row in comparison.rows) else ""
+    if any(row.difference(name, comparison.reference) for row in comparison.rows for name in comparison.measures):
+        share = f"{CONFIDENCE:.0%}"
+        return (
+            f"{text}. Δ: difference to the first row in points, paired by seed, with its {share} confidence interval."
+        )
+    if len(comparison.rows) > 1:
+        text += ". Differences need two seeds or more that both rows have"
+    return f"{text}."
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """All that the table has, and each seed's values."""
+    return {"rows": [_json_row(comparison, row) for row in comparison.rows], "notes": comparison.notes()}
+
+
+def _json_row(comparison: Comparison, row: Row) -> dict[str, Any]:
+    measures = {}
+    for name in (*comparison.measures, "rounds", "bytes", "seconds"):
+        if (found := row.measure(name)) is not None:
+            difference = row.difference(name, comparison.reference)
+            measures[name] = {**asdict(found), "difference": asdict(difference) if difference else None}
+    return {
+        "runs": [run.label for run in row.runs],
+        "seeds": row.seeds,
+        "settings": dict(row.settings),
+        "measures": measures,
+    }

@@ -1,0 +1,1 @@
+"""The arithmetic of aggregation: block-wise mean, server optimisers, similarity. Imports `common` alone."""

@@ -1,0 +1,148 @@
+"""What clients say besides parameters: checked, because a site may run other code than ours."""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+)
+from pydantic import ValidationError as Invalid
+
+from common.errors import FedmosaicError, WireError
+from common.findings import Findings
+from common.metrics import Tally
+from common.modality import subset_name, subsets
+from common.types import Site
+from common.words.printable import of_others
+
+MOST = 1e12
+"""No honest count or time is larger; sums over sites stay finite."""
+PLAIN = r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]*$"
+"""Without controls and without marks that turn the direction of writing: it is shown on terminals and pages."""
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN)]
+SOME, MANY = 200, 100_000
+"""Entries of a mapping of figures, and of a list of classes."""
+Reason = Annotated[str, BeforeValidator(lambda said: of_others(said, 2000) if isinstance(said, str) else said)]
+"""Cut rather than refused: what a site says of its trouble is worth something however long it is."""
+Count = Annotated[NonNegativeInt, Field(le=int(MOST))]
+Examples = Annotated[PositiveInt, Field(le=int(MOST))]
+Loss = Annotated[FiniteFloat, Field(ge=-1e30, le=1e30)]
+"""That of a diverging run is large, and is reported as it is."""
+Seconds = Annotated[NonNegativeFloat, Field(le=MOST)]
+
+
+class _Reply(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+
+R = TypeVar("R", bound=_Reply)
+
+
+class Refusal(_Reply):
+    """A site that cannot do what it was asked, and why.
+
+    introduce: it could, but wants to introduce itself again first.
+    """
+
+    site: Name
+    error: Reason
+    introduce: bool = False
+
+
+class SiteChangedError(FedmosaicError):
+    """A site that is no longer what it introduced itself as."""
+
+
+class Introduction(_Reply):
+    """The answer to the query before the first round."""
+
+    site: Name
+    modalities: Annotated[list[Name], Field(max_length=SOME)]
+    classes: Annotated[list[Name], Field(max_length=MANY)]
+    num_examples: Examples
+    findings: dict[Name, Findings] = Field(default_factory=dict, max_length=SOME)
+    local_dp: Annotated[str, Field(max_length=200, pattern=PLAIN)] = ""
+
+
+class TrainingReply(_Reply):
+    """The figures that come with an update. A site's policy may keep all but the number of examples."""
+
+    round: int
+    num_examples: Examples
+    losses: dict[Name, Loss] = Field(default_factory=dict, max_length=SOME)
+    validation: dict[Name, Tally] = Field(default_factory=dict, max_length=SOME)
+    unreadable: dict[Name, Count] = Field(default_factory=dict, max_length=SOME)
+    seconds: dict[Name, Seconds] = Field(default_factory=dict, max_length=SOME)
+
+
+def read_introduction(content: Mapping[str, Any]) -> Site | Refusal:
+    """The site that introduces itself, or its refusal.
+
+    Raises WireError when the content is neither.
+    """
+    if "error" in content:
+        return _read(Refusal, content)
+    said = _read(Introduction, content)
+    modalities, classes = frozenset(said.modalities), tuple(said.classes)
+    if other := said.findings.keys() - modalities:
+        raise WireError(f"malformed reply: findings of {min(other)}, which the site does not hold")
+    return Site(said.site, modalities, classes, said.num_examples, said.findings, said.local_dp)
+
+
+def read_training_reply(content: Mapping[str, Any], server_round: int, site: Site) -> TrainingReply:
+    """The figures of a reply to the training message of a round.
+
+    Raises WireError when the site refused, when the content is not that, or when it cannot be true of a site that
+    introduced itself like this one; SiteChangedError when it wants to introduce itself again.
+    """
+    if "error" in content:
+        refusal = _read(Refusal, content)
+        raise SiteChangedError(refusal.error) if refusal.introduce else WireError(refusal.error)
+    reply = _read(TrainingReply, content)
+    if reply.round != server_round:
+        raise WireError(f"the reply is of round {reply.round}")
+    if reply.num_examples > site.num_examples:
+        raise WireError(
+            f"trained on {reply.num_examples} examples, the site introduced itself with {site.num_examples}"
+        )
+    if other := reply.unreadable.keys() - site.modalities:
+        raise WireError(f"malformed reply: unreadable values of {min(other)}, which the site does not hold")
+    for subset, tally in reply.validation.items():
+        if reason := _implausible(subset, tally, site):
+            raise WireError(f"validation of {subset}: {reason}")
+    return reply
+
+
+def _implausible(subset: str, tally: Tally, site: Site) -> str | None:
+    """Why counts cannot be those of predictions at this site."""
+    if subset not in map(subset_name, subsets(site.modalities)):
+        return f"the site holds {', '.join(sorted(site.modalities))}"
+    if any(len(counts) != len(site.classes) for counts in tally):
+        return "the counts are not by class"
+    if tally.examples > site.num_examples:
+        return f"{tally.examples} examples, the site introduced itself with {site.num_examples}"
+    if sum(tally.predicted) != tally.examples:
+        return f"{sum(tally.predicted)} predictions of {tally.examples} examples"
+    rows = zip(tally.correct, tally.total, tally.predicted, tally.confidence, strict=True)
+    if any(hits > min(n, said) or not 0 <= sure <= n * (1 + 1e-9) for hits, n, said, sure in rows):
+        return "more hits or more confidence than examples of a class"
+    return None
+
+
+def _read(kind: type[R], content: Mapping[str, Any]) -> R:
+    try:
+        return kind.model_validate_json(json.dumps(content))  # strict, but a Tally may come as a mapping
+    except RecursionError:
+        raise WireError("malformed reply: nested too deeply") from None
+    except Invalid as error:
+        found = error.errors(include_url=False)[0]
+        where = of_others(".".join(map(str, found["loc"])), 100)
+        raise WireError(f"malformed reply: {where}: {of_others(found['msg'], 300)}") from None

@@ -1,0 +1,1 @@
+"""The server's own shards: test set and probe set. Imports `common` alone."""

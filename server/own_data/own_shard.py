@@ -1,0 +1,54 @@
+"""A shard that lies at the server, and a model to look at it with."""
+
+from pathlib import Path
+
+import torch
+
+from common.build import build_model
+from common.config.experiment import Experiment
+from common.data.loader import Loaded, load
+from common.data.shard import Shard
+from common.encoders.base import Encoder
+from common.errors import ShardError
+from common.findings import too_many_unreadable
+from common.modality import Modality
+from common.types import Batch
+
+
+class OwnShard:
+    """The examples of a shard in memory, with a model of the experiment to put parameters in. Where sites use different
+    encoders, the examples are there once through each.
+
+    Raises ShardError when the shard cannot be used.
+    """
+
+    def __init__(self, experiment: Experiment, folder: Path) -> None:
+        shard = Shard.open(folder)
+        self.folder, self.classes = folder, tuple(shard.info.classes)
+        self.model = build_model(experiment, len(self.classes))
+        self.batch_size = max(256, experiment.train.batch_size)
+        self.examples = joined(
+            [self._readable(load(shard, way), experiment.data.max_unreadable) for way in self._ways()]
+        )
+
+    def _readable(self, loaded: Loaded, most: float) -> Batch:
+        if why := too_many_unreadable(loaded.findings, most):
+            raise ShardError(f"shard {self.folder}: {why}")
+        return loaded.examples
+
+    def _ways(self) -> list[dict[Modality, Encoder]]:
+        """Encoders that between them are every alternative of each modality's: one set, unless there are mixed ones."""
+        ways = {m: self.model.encoder(m).alternatives() for m in self.model.modalities}
+        longest = max(len(alternatives) for alternatives in ways.values())
+        return [{m: every[number % len(every)] for m, every in ways.items()} for number in range(longest)]
+
+
+def joined(parts: list[Batch]) -> Batch:
+    """The examples of all parts, which have the same modalities, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    return Batch(
+        {m: torch.cat([part.inputs[m] for part in parts]) for m in parts[0].modalities},
+        {m: torch.cat([part.origin[m] for part in parts]) for m in parts[0].modalities},
+        torch.cat([part.labels for part in parts]),
+    )

@@ -1,0 +1,23 @@
+"""The server's probe set: examples that every client's model is asked to represent."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from common.blocks import set_params
+from common.data.loader import batches
+from server.own_data.own_shard import OwnShard
+
+
+class ProbeSet(OwnShard):
+    """A probe shard in memory. Its labels are not used."""
+
+    @torch.no_grad()
+    def represent(self, params: Mapping[str, Tensor], every: bool = False) -> Tensor:
+        """What a model with these parameters makes of the probes, [P, R], in eval mode. every: also of each modality on
+        its own."""
+        set_params(self.model, params)
+        self.model.eval()
+        seen = self.model.represent_all if every else self.model.represent
+        return torch.cat([seen(batch) for batch in batches(self.examples, self.batch_size)])

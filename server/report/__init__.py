@@ -1,0 +1,1 @@
+"""The page of a run. Imports `server.record` and `server.sites`."""

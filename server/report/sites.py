@@ -1,0 +1,187 @@
+"""Plots of how the strategy sees the sites: whose models are alike, and how much each counts."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
+
+from server.report.drawing import (
+    FULL,
+    INK,
+    MANY,
+    MUTED,
+    ROWS_AT_MOST,
+    SHADES,
+    STACKED_AT_MOST,
+    Key,
+    Plot,
+    heat_map,
+    line,
+    render,
+    round_axis,
+    shortened,
+)
+from server.report.run import Run, mapping, number
+
+NUMBERED_AT_MOST = 8  # sites of a heat map whose cells tell their values
+NAMED_AT_MOST = 12  # sites of a graph that all have their names; of more, LONELY that are least like the others
+LONELY = 5
+NEIGHBOURS = 2  # of each site, that a graph joins it with where there are more than NUMBERED_AT_MOST sites
+UNTOLD = "The strategy says nothing of how alike the sites' models are."
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How alike the sites' models were after a round: matrix is [N, N], CKA from 0 to 1, 1 on the diagonal."""
+
+    round: int
+    sites: Sequence[str]
+    matrix: Sequence[Sequence[float]]
+
+    @classmethod
+    def latest(cls, run: Run) -> "Likeness | None":
+        """What the strategy said last, if it is a whole matrix of numbers."""
+        made, said = run.weighed[-1]
+        told = mapping(said.get("similarity"))
+        sites, matrix = [str(name) for name in told.get("sites") or []], told.get("matrix") or []
+        rows = [[value for cell in row if (value := number(cell)) is not None] for row in matrix]
+        whole = len(rows) == len(sites) and all(len(row) == len(sites) for row in rows)
+        return cls(made, sites, rows) if sites and whole else None
+
+    @property
+    def lowest(self) -> float:
+        """Where the scale of shades begins: the least likeness of two sites, rounded down."""
+        return min(math.floor(10 * min(min(row) for row in self.matrix)) / 10, 0.9)
+
+    def loneliest(self, count: int) -> list[int]:
+        """The sites that are least like the others on average, in their order."""
+        return sorted(sorted(range(len(self.sites)), key=lambda site: sum(self.matrix[site]))[:count])
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """The pairs that a graph joins, least alike first: all of few sites, else each and those it is most like."""
+        count = len(self.sites)
+        near = count - 1 if count <= NUMBERED_AT_MOST else NEIGHBOURS
+        joined = set()
+        for site, row in enumerate(self.matrix):
+            others = sorted((other for other in range(count) if other != site), key=lambda other: -row[other])
+            joined |= {(min(site, other), max(site, other)) for other in others[:near]}
+        return sorted(joined, key=lambda pair: self.matrix[pair[0]][pair[1]])
+
+    def layout(self) -> list[tuple[float, float]]:
+        """A place for each site, alike ones near each other: distances fit arccos(CKA) with the least stress (SMACOF).
+
+        CKA is the cosine of the angle between two models' centred Gram matrices (server/aggregation/similarity.py), and
+        angles are distances; equal models are held a little apart. The start is the spectral layout of CKA, which has
+        groups apart already: nothing is left to chance.
+        """
+        import networkx as nx  # with scikit-learn it takes longer to import than the other plots to draw
+        from sklearn.manifold import smacof
+
+        if len(self.sites) < 3:
+            return [(float(site), 0.0) for site in range(len(self.sites))]
+        likeness = np.array(self.matrix).clip(0, 1)
+        start = nx.spectral_layout(nx.from_numpy_array(likeness))
+        angles = np.arccos((likeness + likeness.T) / 2).clip(0.01)
+        np.fill_diagonal(angles, 0)
+        places, _ = smacof(angles, init=np.array(list(start.values())), n_init=1, normalized_stress=False)
+        return [(float(across), float(up)) for across, up in places]
+
+
+def graph(run: Run) -> Plot:
+    """Who resembles whom: the sites as a graph, each as large as its weight."""
+    slug, title = "graph", "Who resembles whom"
+    alike = Likeness.latest(run)
+    if alike is None:
+        return Plot(slug, title, UNTOLD)
+    count, told = len(alike.sites), mapping(run.weighed[-1][1].get("weights"))
+    areas = [380 * (number(told.get(site)) or 0.0) * math.sqrt(count) for site in alike.sites]
+    named = alike.loneliest(count if count <= NAMED_AT_MOST else LONELY)
+    places = alike.layout()
+
+    def draw(axes: Axes) -> None:
+        for pair in alike.pairs():
+            near = (alike.matrix[pair[0]][pair[1]] - alike.lowest) / (1 - alike.lowest)
+            across, up = zip(*(places[site] for site in pair), strict=True)
+            axes.plot(across, up, color=SHADES(0.15 + 0.85 * near), linewidth=0.6 + 3.4 * near, zorder=1)
+        across, up = zip(*places, strict=True)
+        axes.scatter(across, up, s=areas, color=MANY[2], edgecolors=INK, linewidth=1, zorder=2)
+        for site in named:
+            away = math.hypot(*places[site]) or 1.0
+            reach = 9 + math.sqrt(areas[site]) / 2
+            axes.annotate(
+                shortened(alike.sites[site]),
+                places[site],
+                (reach * places[site][0] / away, reach * places[site][1] / away),
+                textcoords="offset points",
+                ha="left" if places[site][0] > 0 else "right",
+                va="center",
+                fontsize=9,
+                bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1},
+                zorder=3,
+            )
+        axes.set_aspect("equal", adjustable="datalim")
+        axes.margins(0.3, 0.16)
+        axes.set_axis_off()
+
+    caption = (
+        "Sites whose models see the server's probe set alike stand near each other, and the darker the line between"
+        f" them, the more alike (CKA, round {alike.round}); the larger a site, the more it counts in the mean."
+    )
+    caption += f" Each is joined to the {NEIGHBOURS} it is most like." if count > NUMBERED_AT_MOST else ""
+    caption += " The named ones are least like the others." if count > NAMED_AT_MOST else ""
+    return Plot(slug, title, caption, render(slug, title, draw, height=3.6))
+
+
+def similarity(run: Run) -> Plot:
+    """How alike the clients' models were in the last round, pair by pair."""
+    slug, title = "similarity", "Similarity of the sites' models"
+    alike = Likeness.latest(run)
+    if alike is None:
+        return Plot(slug, title, UNTOLD)
+    count, chosen = len(alike.sites), alike.loneliest(ROWS_AT_MOST)
+    cells = [[alike.matrix[one][other] for other in chosen] for one in chosen]
+
+    def draw(axes: Axes) -> None:
+        heat_map(axes, cells, alike.lowest, 1, "{:.2f}".format if count <= NUMBERED_AT_MOST else None)
+        names, size = [shortened(alike.sites[site]) for site in chosen], 10 if count <= NAMED_AT_MOST else 7
+        axes.set_xticks([x + 0.5 for x in range(len(chosen))], names, fontsize=size)
+        axes.set_yticks([y + 0.5 for y in range(len(chosen))], names, fontsize=size)
+        for label in axes.get_xticklabels():
+            label.set(rotation=40, ha="right", rotation_mode="anchor")
+
+    which = f", for the {len(chosen)} of {count} sites that are least like the others" if len(chosen) < count else ""
+    caption = (
+        f"How alike two sites' models see the server's probe set (CKA, round {alike.round}){which}; the darker, the"
+        f" more alike, from {alike.lowest:.1f} to 1. A pale row is a site whose model differs from all others."
+    )
+    return Plot(slug, title, caption, render(slug, title, draw, height=1.3 + min(0.36 * max(len(chosen), 5), 4)))
+
+
+def weights(run: Run) -> Plot:
+    """The clients' weights in the mean over the rounds."""
+    slug, title = "weights", "Weights of the sites"
+    by_round = {made: mapping(said.get("weights")) for made, said in run.weighed}
+    sites = sorted({str(name) for told in by_round.values() for name in told})
+    if not sites:
+        return Plot(slug, title, "The strategy says nothing of the sites' weights.")
+    known = {site: [(made, number(told.get(site))) for made, told in by_round.items()] for site in sites}
+    curves = {site: [(made, value) for made, value in found if value is not None] for site, found in known.items()}
+    named = len(sites) <= STACKED_AT_MOST
+    colours = dict(zip(sites, MANY, strict=False)) if named else dict.fromkeys(sites, FULL)
+
+    def draw(axes: Axes) -> None:
+        equal = [1 / len(told) if told else math.nan for told in by_round.values()]
+        axes.plot(list(by_round), equal, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
+        for site, found in curves.items():
+            line(axes, [made for made, _ in found], [value for _, value in found], colours[site])
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        round_axis(axes)
+
+    keys = [Key(site, colours[site]) for site in sites] if named else [Key("one site each", FULL)]
+    keys.append(Key("equal weights", MUTED, "dashed"))
+    caption = "How much each site's model counts in the mean; a line far below the others is a site that counts little."
+    return Plot(slug, title, caption, render(slug, title, draw), tuple(keys))
