@@ -7,11 +7,12 @@ is enforced: `client/site.py`.
 import json
 import logging
 import math
+import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
@@ -19,6 +20,7 @@ from client.site_state import SiteState
 from common.blocks import Params, valid
 from common.config.component import Options
 from common.config.experiment import ModalityName, messages
+from common.config.plugins import PINNED, VARIABLE, Plugin, normalised, plugins
 from common.config.yaml_file import read_yaml
 from common.data.shard import Shard
 from common.errors import ConfigError, FedmosaicError, PolicyError, ShardError, WireError
@@ -73,6 +75,9 @@ class Policy(Options):
     models: list[str] | None = None
     """Names of the frozen models that may be used. None: all that lie in the site's folder of models, and those that
     come with the release."""
+    plugins: list[Annotated[str, Field(pattern=rf"^{PINNED}$")]] = Field(default_factory=list)
+    """Packages of others whose methods, models, encoders and completers may run here, each as name==version. The
+    installed content must be the same as at the server."""
     reply_seconds: float | None = Field(None, gt=0, le=86_400)
     """Replies leave at multiples of so many seconds after a message came, so that the time they took tells less of the
     examples; every message then costs up to so many seconds more. None: at once."""
@@ -104,11 +109,24 @@ class Policy(Options):
             said.append(f"at most {self.max_updates} updates leave, ever")
         if self.models is not None:
             said.append(f"no frozen models are used but {', '.join(self.models) or 'none'}")
+        if self.plugins:
+            said.append(f"the code of these packages may run: {', '.join(self.plugins)}")
         if self.reply_seconds is not None:
             said.append(f"replies leave every {self.reply_seconds:g} s")
         if self.local_dp is None:
             return [*said, "updates leave as they are, without noise"]
         return [*said, f"updates are blurred before they leave ({self.local_dp}), which costs accuracy"]
+
+    def admit(self, asked: Sequence[Plugin]) -> Sequence[Plugin]:
+        """The plugins that the server's run uses, all of which may run here. Loads none of them.
+
+        Raises PolicyError with each one that the policy does not name, that is not installed, or that differs.
+        """
+        named = {normalised(pinned) for pinned in self.plugins}
+        installed = {plugin.name: plugin for plugin in plugins()} if asked else {}
+        if mistakes := [why for plugin in asked if (why := _unfit(plugin, named, installed.get(plugin.name)))]:
+            raise PolicyError("; ".join(mistakes))
+        return asked
 
     def check_examples(self, count: int) -> None:
         """Raises PolicyError when an update of `count` training examples may not leave."""
@@ -202,13 +220,28 @@ def without_lines(said: str) -> str:
     return "\n".join([*kept, *([f"  - mistakes in {hidden} lines, which the site's log names"] if hidden else [])])
 
 
-def read_policy(path: Path | None) -> Policy:
+def _unfit(asked: Plugin, named: Set[str], installed: Plugin | None) -> str:
+    """Why a plugin may not run here; "" if it may."""
+    if str(asked) not in named:
+        return f"this site's policy does not name the package {asked} (plugins)"
+    if installed is None:
+        return f"the package {asked} is not installed at this site"
+    if installed.version != asked.version:
+        return f"the package {asked} is not installed at this site, but {installed} is"
+    if installed.digest != asked.digest:
+        return f"the package {asked} has another content at this site than at the server"
+    return ""
+
+
+def read_policy(path: Path | None, allowed: Sequence[str] | None = None) -> Policy:
     """The policy in a file; the default one if the node names none.
+
+    allowed: the plugins of the default policy, each as name==version; None: those that the environment names.
 
     Raises PolicyError, with every mistake, when a named file cannot be read.
     """
     if path is None:
-        return Policy()
+        return Policy(plugins=list(os.environ.get(VARIABLE, "").split() if allowed is None else allowed))
     try:
         raw = read_yaml(path, "a policy is a mapping of options such as modalities, metrics")
         policy = Policy.model_validate_json(json.dumps(raw))

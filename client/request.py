@@ -1,6 +1,7 @@
 """What a server asks for: checked before the site is touched, because a server may run other code than ours."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -8,15 +9,27 @@ from flwr.app import Message
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from common.config.experiment import Experiment, from_json
+from common.config.plugins import Plugin
 from common.errors import WireError
 from common.exchange import wire
 from common.modality import Modality
 
 
-class _Asked(BaseModel):
+class _Package(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    name: Annotated[str, Field(max_length=100, pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    version: Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9.!+_-]*$")]
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Asked(BaseModel):
+    """The body of a message. plugins: packages that the experiment's components come with."""
+
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
     experiment: str
+    plugins: list[_Package] = Field(default_factory=list, max_length=50)
     round: Annotated[PositiveInt, Field(le=10**9)] | None = None
     modalities: list[Modality] = Field(default_factory=list)
 
@@ -30,16 +43,29 @@ class Request:
     modalities: list[Modality]
 
 
-def read_request(message: Message, training: bool) -> Request:
-    """The request of a query or of a training message.
+def read_body(message: Message) -> Asked:
+    """The body of a query or of a training message, by its form alone.
 
-    Raises WireError, ConfigError.
+    Raises WireError.
     """
     try:
-        asked = _Asked.model_validate_json(json.dumps(wire.read_body(message)))
+        return Asked.model_validate_json(json.dumps(wire.read_body(message)))
     except ValidationError as error:
         found = error.errors(include_url=False)[0]
         raise WireError(f"malformed request: {'.'.join(map(str, found['loc']))}: {found['msg']}") from None
+
+
+def packages(asked: Asked) -> Sequence[Plugin]:
+    """The plugins that the server's run uses, with their content as the server has it."""
+    return [Plugin(package.name, package.version, package.digest) for package in asked.plugins]
+
+
+def read_request(asked: Asked, training: bool) -> Request:
+    """The request of a query or of a training message. Loads the experiment's components, and so code of the plugins
+    that are allowed where this is called.
+
+    Raises WireError, ConfigError.
+    """
     if training and asked.round is None:
         raise WireError("malformed request: round: a training message needs one")
     return Request(from_json(asked.experiment), asked.round or 0, asked.modalities)

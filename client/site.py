@@ -3,7 +3,7 @@ passes `Site._leave`, where the site's own policy is applied."""
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ from typing import Any
 from flwr.app import Message, MessageType, RecordDict
 
 from client.policy import Policy, read_policy
-from client.request import Request, read_request
+from client.request import Request, packages, read_body, read_request
 from client.train import train
 from common.blocks import Params, learned, select, set_params
 from common.build import deterministic, reused_model
+from common.config import plugins
 from common.config.experiment import Experiment, Wire
 from common.data.loader import Loaded, load
 from common.data.shard import Shard
@@ -62,11 +63,15 @@ class ChangedError(FedmosaicError):
 class Site:
     """A shard folder, the name of the site (without one the shard's own holds) and the file of its policy, if any.
 
-    The examples are prepared once for each set of encoders, and the last few are kept: who keeps the site keeps them.
+    allowed: the plugins of a site without a policy's file, each as name==version; None: those of the environment.
+
+    A site prepares its examples once for each set of encoders and keeps the last few sets.
     """
 
-    def __init__(self, folder: Path, name: str = "", policy: Path | None = None) -> None:
-        self.folder, self._name, self._policy_file = folder, name, policy
+    def __init__(
+        self, folder: Path, name: str = "", policy: Path | None = None, allowed: Sequence[str] | None = None
+    ) -> None:
+        self.folder, self._name, self._policy_file, self._allowed = folder, name, policy, allowed
         self._policy = Policy()
         self._touched = False
         self._read: tuple[object, Shard] | None = None
@@ -83,12 +88,12 @@ class Site:
     def _answered(self, message: Message) -> RecordDict:
         self._touched = False
         try:
-            self._policy = read_policy(self._policy_file)
-            with only(self._policy.models):
+            self._policy = read_policy(self._policy_file, self._allowed)
+            asked = read_body(message)
+            with only(self._policy.models), plugins.only(self._policy.admit(packages(asked))):
                 if message.metadata.message_type == MessageType.QUERY:
-                    return self._leave(self.introduce(read_request(message, training=False)))
-                request = read_request(message, training=True)
-                return self._leave(*self.train_round(request, message))
+                    return self._leave(self.introduce(read_request(asked, training=False)))
+                return self._leave(*self.train_round(read_request(asked, training=True), message))
         except ChangedError as error:
             return refusal(self._called, str(error), introduce=True)
         except Exception as error:

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from conftest import experiment
 from PIL import Image
@@ -27,6 +26,7 @@ from common.types import Origin
 from deploy.cli import main
 from deploy.shards.complete import complete_shards, make_probe
 from deploy.shards.quality import measure
+from fedmosaic.testing import CompleterContract
 
 PICTURES: list[Raw] = [Image.new("RGB", (40, 40), colour) for colour in ("red", "navy", "white")]
 TEXTS: list[Raw] = ["a bird with a red crown", "blue wings", "a fanned tail"]
@@ -73,46 +73,28 @@ def shards(models: Path, tmp_path: Path) -> Path:
     return tmp_path / "shards"
 
 
-@pytest.mark.parametrize("name", COMPLETERS)
-class TestEveryCompleter:
-    def made(self, name: str, shards: Path) -> tuple[Generator, list[Request]]:
-        options, sources = COMPLETERS[name]
-        extra = {"pool": str(shards / "test")} if name == "retrieval" else {}
-        completer = build("completer", options | extra)
-        requests = [
-            Request(
-                source,
-                completer.prompt("Foo finch", "finch", source),
-                [10 * i + c for c in range(completer.candidates)],
-            )
-            for i, source in enumerate(sources)
-        ]
-        return completer.load("image", "cpu"), requests
+class TestEveryCompleter(CompleterContract):
+    @pytest.fixture(params=COMPLETERS)
+    def name(self, request: pytest.FixtureRequest) -> Any:
+        return request.param
 
-    def test_what_is_made_depends_on_the_request_alone(self, name: str, shards: Path) -> None:
-        generator, requests = self.made(name, shards)
-        together = generator.generate(requests)
-        assert [len(found) for found in together] == [len(request.seeds) for request in requests]
-        for request, found in zip(requests, together, strict=True):
-            for one, other in zip(found, generator.generate([request])[0], strict=True):
-                if isinstance(one, str):
-                    assert one == other
-                    assert "Foo" not in one  # the prompt with the label is no part of it
-                else:
-                    difference = np.asarray(one, dtype=int) - np.asarray(other, dtype=int)
-                    assert np.abs(difference).max() <= 2  # rounding differs with the size of the batch
+    @pytest.fixture
+    def completer(self, name: str, shards: Path) -> Any:
+        pool = {"pool": str(shards / "test")} if name == "retrieval" else {}
+        return build("completer", COMPLETERS[name][0] | pool)
 
-    def test_seeds_make_the_candidates_different(self, name: str, shards: Path) -> None:
-        generator, requests = self.made(name, shards)
-        if len(requests[0].seeds) > 1:
-            found = generator.generate(requests[:1])[0]
-            assert len({value if isinstance(value, str) else value.tobytes() for value in found}) > 1  # type: ignore[union-attr]
+    @pytest.fixture
+    def modality(self) -> str:
+        return "image"
 
-    def test_a_source_of_another_kind_is_refused(self, name: str, shards: Path) -> None:
-        generator, requests = self.made(name, shards)
+    @pytest.fixture
+    def sources(self, name: str) -> list[Raw]:
+        return COMPLETERS[name][1]
+
+    def test_a_source_of_another_kind_is_refused(self, name: str, generator: Generator) -> None:
         if name not in ("diffusion", "retrieval"):
             with pytest.raises(ValueError, match="an image is needed, not str"):
-                generator.generate([Request("a text", "", requests[0].seeds)])
+                generator.generate([Request("a text", "", [0])])
 
 
 class TestComplete:

@@ -10,7 +10,7 @@ from conftest import RAW, ROOT, experiment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.config.component import FAMILIES, find, names
+from common.config.component import families, find, names
 from common.config.experiment import from_json, parse, read
 from common.errors import ConfigError
 from deploy.study.bench.suite import read_suite
@@ -38,7 +38,7 @@ def test_every_method_is_in_some_config() -> None:
     assert found == set(names("method"))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", families())
 def test_every_member_of_a_family_is_found_by_its_file_name(family: str) -> None:
     assert names(family)
     for name in names(family):

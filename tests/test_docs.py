@@ -14,7 +14,7 @@ from pages import PAGES, commands, mentions
 
 from client import policy
 from common.config import experiment as config
-from common.config.component import FAMILIES, Options, find, names
+from common.config.component import Options, families, find, own_names
 from deploy.cli import parser
 from deploy.study.bench import suite
 
@@ -25,7 +25,7 @@ QUOTED = re.compile(r"^\| `([^`]+)`", re.M)
 SECTIONS = [value for module in (config, policy, suite) for value in vars(module).values()
             if isinstance(value, type) and issubclass(value, Options) and value.__module__ == module.__name__
             and not value.__name__.startswith("_")]  # fmt: skip
-COMPONENTS = [(family, name) for family in FAMILIES for name in names(family)]
+COMPONENTS = [(family, name) for family in families() for name in own_names(family)]
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from client.site import Site
 from common.blocks import block_of
-from common.config.component import find, names
+from common.config.component import find, own_names
 from common.config.experiment import Experiment
 from common.errors import RunError
 from common.exchange import wire
@@ -32,7 +32,7 @@ def run(chosen: Experiment, shards: Path, folder: Path, grid: InProcessGrid | No
     return federation
 
 
-@pytest.mark.parametrize("method", names("method"))
+@pytest.mark.parametrize("method", own_names("method"))
 def test_two_rounds_give_the_same_numbers_twice(method: str, tiny_shards: Path, tmp_path: Path) -> None:
     small = {"model__architecture": {"name": "joint", "width": 16}} if find("method", method).model == "joint" else {}
     results = []

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from common.build import build_model
-from common.config.component import build, find, names
+from common.config.component import build, find, own_names
 from common.data import features
 from common.data.loader import batches, load
 from common.data.shard import Shard
@@ -41,7 +41,7 @@ ENCODERS: list[tuple[str, dict[str, Any], Raw, int]] = [
 
 
 def test_every_frozen_encoder_is_here() -> None:
-    frozen = {name for name in names("encoder") if issubclass(_made_by(name), FrozenEncoder)}
+    frozen = {name for name in own_names("encoder") if issubclass(_made_by(name), FrozenEncoder)}
     assert frozen == {name for name, *_ in ENCODERS}
 
 

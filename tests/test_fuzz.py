@@ -31,7 +31,7 @@ from PIL import Image
 from safetensors.torch import save
 
 from client.policy import read_policy
-from client.request import read_request
+from client.request import read_body, read_request
 from client.site_state import SiteState
 from common.config.experiment import from_json, override, parse
 from common.config.yaml_file import parse_yaml
@@ -211,7 +211,7 @@ def test_requests(seed: int) -> None:
         RecordDict({"body": ConfigRecord({"json": json.dumps(body)})}), dst_node_id=1, message_type="train"
     )
     with suppress(FedmosaicError):
-        read_request(message, training=random.random() < 0.5)
+        read_request(read_body(message), training=random.random() < 0.5)
 
 
 INFO = {"site": "s", "classes": ["a", "b"], "modalities": ["text", "image"], "kinds": {"a": "x"}, "made": {"n": 1}}

@@ -1,5 +1,7 @@
 """Encoders, backbones, metrics and wire."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,65 +9,52 @@ from conftest import experiment, make_batch
 from flwr.app import Array, ArrayRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image as Picture
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from common.blocks import block_of, get_params, select, set_params
 from common.build import build_model
-from common.config.component import build, names
+from common.config.component import build, own_names
 from common.errors import WireError
 from common.exchange import wire
-from common.media.values import Raw, Sound
+from common.media.sounds import Sound
 from common.metrics import Tally
 from common.types import Batch
-
-RAWS: dict[str, Raw] = {
-    "image": Picture.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)),
-    "frames": np.arange(2 * 12 * 10 * 3, dtype=np.float32).reshape(2, 12, 10, 3) % 256,
-    "signal": np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32),
-    "spectrogram": Sound(np.random.default_rng(0).normal(size=(5000, 2)).astype(np.float32) / 9, 11025),
-    "text": "Nike Men Black T-Shirt",
-}
-
+from fedmosaic.testing import EncoderContract, ModelContract
+from fedmosaic.testing.encoders import RAWS
 
 BACKBONES = ["cnn", "resnet18"]
+FROZEN = {"open-clip-image", "open-clip-text", "transformers-text", "vision-transformer", "mixed"}
+"""See test_frozen_encoders.py."""
+TAKES = {"image": "a picture", "frames": "frames", "signal": "a signal", "spectrogram": "a recording", "text": "a text"}
+"""The kind of value, in RAWS, that each trained encoder takes."""
 WITHOUT_BACKBONE = {"signal", "text"}
-FROZEN = {
-    "open-clip-image",
-    "open-clip-text",
-    "transformers-text",
-    "vision-transformer",
-    "mixed",
-}  # test_frozen_encoders.py
-ENCODERS = [(name, {"backbone": kind}) for name in names("encoder") if name not in WITHOUT_BACKBONE | FROZEN
-            for kind in BACKBONES] + [(name, {}) for name in sorted(WITHOUT_BACKBONE)]  # fmt: skip
+ENCODERS = [
+    {"name": name, "width": 12, **({} if name in WITHOUT_BACKBONE else {"backbone": kind})}
+    for name in own_names("encoder")
+    if name not in FROZEN
+    for kind in BACKBONES[: 1 if name in WITHOUT_BACKBONE else None]
+]
 
 
-@pytest.mark.parametrize(("name", "options"), ENCODERS, ids=str)
-class TestEncoders:
-    def test_shapes_and_gradients(self, name: str, options: dict[str, str]) -> None:
-        encoder = build("encoder", {"name": name, "width": 12, **options}).build()
-        one = encoder.prepare(RAWS[name])
-        assert one.shape == encoder.blank().shape
-        assert one.dtype == encoder.blank().dtype == (torch.int64 if name == "text" else torch.float32)
-        assert not encoder.blank().any()
-        features = encoder(torch.stack([one, encoder.blank()]))
-        assert features.shape == (2, 12)
-        features.sum().backward()
-        assert all(value.grad is not None for value in encoder.parameters())
+@pytest.mark.parametrize("reference", ENCODERS, ids=lambda reference: "-".join(map(str, reference.values())))
+class TestEveryTrainedEncoder(EncoderContract):
+    @pytest.fixture
+    def options(self, reference: dict[str, Any]) -> Any:
+        return build("encoder", reference)
 
-    def test_a_single_example_can_be_trained_on(self, name: str, options: dict[str, str]) -> None:
-        encoder = build("encoder", {"name": name, "width": 12, **options}).build().train()
-        assert encoder(encoder.prepare(RAWS[name])[None]).isfinite().all()
-        assert encoder.training
+    @pytest.fixture
+    def value(self, reference: dict[str, Any]) -> Any:
+        return RAWS[TAKES[reference["name"]]]
 
-    def test_another_kind_of_value_is_refused(self, name: str, options: dict[str, str]) -> None:
-        encoder = build("encoder", {"name": name, **options}).build()
-        for kind, raw in RAWS.items():
-            if kind != name:
-                given = "" if isinstance(raw, np.ndarray) else type(raw).__name__  # of an array the shape is said
-                with pytest.raises(ValueError, match=f"needed, not {given}"):
-                    encoder.prepare(raw)
+    @pytest.fixture
+    def taken(self, reference: dict[str, Any]) -> set[str]:
+        return {TAKES[reference["name"]]}
+
+
+class TestEveryModel(ModelContract):
+    @pytest.fixture(params=own_names("model"))
+    def architecture(self, request: pytest.FixtureRequest) -> Any:
+        return build("model", {"name": request.param})
 
 
 def test_a_spectrogram_of_the_papers_size_and_content() -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from scipy.integrate import quad
 from scipy.stats import norm as normal
-from test_strategies import NoGrid, reply, strategy
+from test_strategies import strategy
 
 from client.site import Site
 from common.blocks import Params, block_of, get_params, select
@@ -29,6 +29,7 @@ from common.exchange import wire
 from common.exchange.privacy import clip, epsilon, noise, norm
 from common.types import Update
 from deploy.engines.in_process import InProcessGrid, claim_identity
+from fedmosaic.testing.strategies import NoGrid, reply
 from server.aggregation.block_mean import BlockMean
 from server.record.checkpoint import load_checkpoint
 from server.record.run_folder import RunFolder, read_rounds

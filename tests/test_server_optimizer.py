@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import experiment
-from test_strategies import one_round, params, strategy
+from test_strategies import strategy
 
 from common.blocks import Params
 from common.config.experiment import Experiment
 from deploy.engines.in_process import claim_identity
+from fedmosaic.testing.strategies import one_round, params
 from server.aggregation.optimizer import ServerOptimizer
 
 ROUNDS = 4

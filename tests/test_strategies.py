@@ -12,28 +12,21 @@ import torch
 from conftest import experiment
 from flwr.app import ConfigRecord, Message
 from flwr.serverapp.strategy import FedAvg as StockFedAvg
-from flwr.serverapp.strategy import Strategy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.blocks import Params, block_of, select
-from common.config.component import build, names
-from common.errors import RunError
+from common.blocks import select
+from common.config.component import build, own_names
 from common.exchange import wire
-from common.types import Site
 from deploy.engines.in_process import claim_identity
+from fedmosaic.testing import StrategyContract
+from fedmosaic.testing.strategies import HELD, NoGrid, one_round, params, reply, with_sites
 from server.aggregation.block_mean import BlockMean
 from server.strategies.base import MultimodalStrategy
 
-STRATEGIES = names("strategy")
+STRATEGIES = own_names("strategy")
 OPTIONS = {"dp-mean": {"clip": 1e6, "noise": 1e-15}}
 """Noise of dp-mean is secret and never the same: here it is too small to be seen, and nothing is clipped."""
-SHAPES = {"branches.audio.w": (3, 2), "branches.image.w": (4,), "fusion.weight": (2, 3), "fusion.bias": ()}
-
-
-def params(seed: int) -> Params:
-    rng = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(shape, generator=rng) for name, shape in SHAPES.items()}
 
 
 class ToyProbe:
@@ -55,100 +48,18 @@ def _toy_probe(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def strategy(name: str, held: list[set[str]], **changes: Any) -> MultimodalStrategy:
     claim_identity()
-    options = {"name": name, **OPTIONS.get(name, {})}
-    made: MultimodalStrategy = build("strategy", options).build(experiment(**changes), Path("probe"))
-    for i, modalities in enumerate(held):
-        made.sites[i + 10] = Site(f"site-{i}", frozenset(modalities), ("x", "y"), 20, {})
-    return made
-
-
-def reply(to: Message, site: MultimodalStrategy, update: Params, examples: int, **extra: Any) -> Message:
-    node = to.metadata.dst_node_id
-    body = {"site": site.sites[node].name, "round": 1, "num_examples": examples, "losses": {"fused": 1.0},
-            "validation": {}, "unreadable": {}, "seconds": {}, **extra}  # fmt: skip
-    message = Message(wire.record(body, wire.pack(update)), reply_to=to)
-    message.metadata.__dict__["_src_node_id"] = node
-    return message
-
-
-class NoGrid:
-    """configure_train needs no grid once the sites are known."""
-
-
-def one_round(
-    made: MultimodalStrategy, start: Params, updates: list[Params], examples: list[int], order: list[int]
-) -> Params:
-    messages = list(made.configure_train(1, wire.pack(start), ConfigRecord(), NoGrid()))  # type: ignore[arg-type]
-    replies = [reply(messages[i], made, updates[i], examples[i]) for i in range(len(messages))]
-    arrays, _ = made.aggregate_train(1, [replies[i] for i in order])
-    assert arrays is not None
-    return wire.unpack(arrays)
+    options = build("strategy", {"name": name, **OPTIONS.get(name, {})})
+    return with_sites(options.build(experiment(**changes), Path("probe")), held)
 
 
 def counts(correct: list[int], total: list[int], predicted: list[int], sure: list[float] | None = None) -> Any:
     return {"correct": correct, "total": total, "predicted": predicted, "confidence": sure or [0.0, 0.0]}
 
 
-HELD = [{"audio", "image"}, {"audio"}, {"audio", "image"}]
-
-
-@pytest.mark.parametrize("name", STRATEGIES)
-class TestContract:
-    def test_is_a_flower_strategy(self, name: str) -> None:
-        assert isinstance(strategy(name, HELD), Strategy)
-
-    def test_identical_updates_aggregate_to_themselves(self, name: str) -> None:
-        start = params(0)
-        updates = [select(start, held) for held in HELD]
-        got = one_round(strategy(name, HELD), start, updates, [5, 7, 11], [0, 1, 2])
-        assert all(torch.allclose(got[key], start[key], rtol=1e-6) for key in start)
-
-    def test_the_order_of_clients_is_irrelevant(self, name: str) -> None:
-        updates = [select(params(i + 1), held) for i, held in enumerate(HELD)]
-        results = [one_round(strategy(name, HELD), params(0), updates, [5, 7, 11], o) for o in ([0, 1, 2], [2, 0, 1])]
-        assert all(torch.allclose(results[0][key], results[1][key], rtol=1e-6) for key in SHAPES)
-
-    def test_only_held_blocks_are_sent(self, name: str) -> None:
-        made = strategy(name, HELD)
-        messages = list(made.configure_train(1, wire.pack(params(0)), ConfigRecord(), NoGrid()))  # type: ignore[arg-type]
-        for message, held in zip(messages, HELD, strict=True):
-            assert {block_of(key) for key in wire.unpack(message.content.array_records["params"])} == held | {"shared"}
-
-    def test_a_sample_is_a_function_of_seed_and_round(self, name: str) -> None:
-        many = [{"audio"}] * 8
-        draws = []
-        for number in (1, 1, 2, 3, 4):
-            made = strategy(name, many, data__clients=8, federation__sample=3)
-            made.begin_round(number, wire.pack(params(0)))
-            draws.append(made.sample())
-        assert draws[0] == draws[1]
-        assert all(len(set(draw)) == 3 for draw in draws)
-        assert len({tuple(draw) for draw in draws}) > 1
-
-    @pytest.mark.parametrize(
-        ("spoil", "reason"),
-        [
-            (
-                lambda p: p | {"fusion.bias": torch.tensor(float("nan"))},
-                "fusion.bias has values that are not finite",
-            ),
-            (lambda p: p | {"fusion.weight": torch.zeros(7)}, "fusion.weight has shape"),
-            (lambda p: p | {"branches.image.w": torch.zeros(4)}, "surplus"),
-            (lambda p: {k: v for k, v in p.items() if k != "fusion.bias"}, "lacking"),
-            (lambda p: p | {"fusion.weight": torch.zeros(10_000)}, "the expected blocks need 52 and at most"),
-        ],
-    )
-    def test_a_bad_update_is_refused_with_site_and_reason(self, name: str, spoil: Any, reason: str) -> None:
-        start = params(0)
-        updates = [select(start, held) for held in HELD]
-        updates[1] = spoil(updates[1])
-        made = strategy(name, HELD, federation__min_replies=1, data__clients=3)
-        got = one_round(made, start, updates, [1, 1, 1], [0, 1, 2])
-        assert all(torch.allclose(got[key], start[key]) for key in start)
-        assert reason in made.report.failed["site-1"]
-        with pytest.raises(RunError, match="site-1"):
-            strict = strategy(name, HELD, federation__min_replies=3, data__clients=3)
-            one_round(strict, start, updates, [1, 1, 1], [0, 1, 2])
+class TestEveryStrategy(StrategyContract):
+    @pytest.fixture(params=STRATEGIES)
+    def options(self, request: pytest.FixtureRequest) -> Any:
+        return build("strategy", {"name": request.param, **OPTIONS.get(request.param, {})})
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from typing import Any
 from flwr.app import RecordDict
 
 from client.resident import frames
+from common.config.plugins import plugins
 from common.errors import FedmosaicError
 
 try:
@@ -123,8 +124,9 @@ def private_folder() -> Path:
 
 
 def code() -> str:
-    """A digest of the Python files of `client` and `common` that this process imports, and of where they lie."""
-    digest = hashlib.sha256()
+    """A digest of the Python files of `client` and `common` that this process imports, of where they are, and of the
+    installed plugins."""
+    digest = hashlib.sha256("".join(f"{plugin} {plugin.digest} " for plugin in plugins()).encode())
     for package in ("client", "common"):
         spec = find_spec(package)
         assert spec is not None and spec.submodule_search_locations

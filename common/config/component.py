@@ -1,7 +1,8 @@
-"""What a config names: a method, a strategy, a model, an encoder, a data set.
+"""What a config names: a method, a strategy, a model, an encoder, a data set, a completer.
 
 A component is a frozen set of options with a name. The file is the registration: `client/methods/fedcmi.py` is the
-method "fedcmi", and the one `Component` class defined in that file is what a config's options are checked against.
+method "fedcmi", and the one `Component` class defined in that file checks the options of a config. Other packages add
+members by entry points (`common/config/plugins.py`).
 """
 
 import difflib
@@ -9,23 +10,13 @@ import importlib
 import pkgutil
 from collections.abc import Iterable
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from common.config import plugins
 from common.errors import ConfigError
-
-FAMILIES = {
-    "data set": "common.datasets",
-    "encoder": "common.encoders",
-    "model": "common.models",
-    "completer": "client.completion",
-    "method": "client.methods",
-    "strategy": "server.strategies",
-}
-"""Families by name, each with the package whose modules are its members. Members are loaded by name, so that common
-needs no import of the client's or the server's code."""
-
 
 MOST, LONGEST = 10**12, 100_000
 """Magnitude of a number, and characters of a text."""
@@ -64,23 +55,49 @@ Reference = dict[str, Any]
 """A component by name with its options, e.g. {"name": "fedprox", "mu": 0.1}."""
 
 
+def families() -> list[str]:
+    """The families of components, e.g. "method"; each registers its package in the project's own entry points."""
+    return list(plugins.homes())
+
+
 def names(family: str) -> list[str]:
-    """The members of a family as configs spell them, e.g. "digits-mini"."""
-    package = importlib.import_module(FAMILIES[family])
+    """The members of a family as configs spell them, e.g. "digits-mini": our own, and those of plugins."""
+    return sorted({*own_names(family), *plugins.members(family)})
+
+
+def own_names(family: str) -> list[str]:
+    """The members of a family that come with this project."""
+    package = importlib.import_module(plugins.homes()[family])
     found = [module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg]
     return sorted(name.replace("_", "-") for name in found if name != "base")
 
 
-@cache
 def find(family: str, name: str) -> type[Component]:
-    """The component class of a name.
+    """The component class of a name. No plugin can replace a member of our own.
 
-    Raises ConfigError, listing what exists, for an unknown name.
+    Raises ConfigError, listing what exists, for an unknown name; and when a plugin may not run here.
     """
-    known = names(family)
-    if name not in known:
-        raise ConfigError("config", [unknown(family, name, known)])
-    module = importlib.import_module(f"{FAMILIES[family]}.{name.replace('-', '_')}")
+    if name in own_names(family):
+        return _own(family, name)
+    found = plugins.load(family, name)
+    if found is None:
+        raise ConfigError("config", [unknown(family, name, names(family))])
+    try:
+        kind = _component_of(found) if isinstance(found, ModuleType) else found
+    except TypeError as error:
+        raise ConfigError("plugins", [f"{family} {name!r}: {error}"]) from None
+    if not (isinstance(kind, type) and issubclass(kind, Component)):
+        raise ConfigError("plugins", [f"{family} {name!r}: its entry point names no Component"])
+    return kind
+
+
+@cache
+def _own(family: str, name: str) -> type[Component]:
+    return _component_of(importlib.import_module(f"{plugins.homes()[family]}.{name.replace('-', '_')}"))
+
+
+def _component_of(module: ModuleType) -> type[Component]:
+    """The one component that a module defines."""
     defined = [
         value
         for value in vars(module).values()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -9,6 +10,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from common.config import plugins
 from common.config.component import Component, Options, Reference, build, find, names, unknown
 from common.config.yaml_file import read_yaml
 from common.errors import ConfigError
@@ -270,6 +272,11 @@ class Experiment(Options):
         """The whole experiment in one line, as it travels to server and clients."""
         return self.model_dump_json()
 
+    def for_clients(self) -> dict[str, Any]:
+        """The experiment as a message to a client carries it, with the plugins that the client needs."""
+        text = self.to_json()
+        return {"experiment": text, "plugins": [asdict(plugin) for plugin in plugins_at_sites(text)]}
+
     def to_yaml(self) -> str:
         """The whole experiment, every default written out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
@@ -337,14 +344,30 @@ def parse(raw: dict[str, Any], source: str) -> Experiment:
     return experiment
 
 
-@lru_cache(maxsize=8)
 def from_json(text: str) -> Experiment:
-    """The experiment that `Experiment.to_json` wrote; the same object for the same text.
+    """The experiment that `Experiment.to_json` wrote; the same object for the same text and the same allowed plugins.
 
-    What a client uses of it is checked; strategy and data set are the server's.
+    Checks the components that a client uses; strategy and data set are the server's.
 
-    Raises ConfigError when it is not one, e.g. because the sender runs another version of this project.
+    Raises ConfigError when it is not one, e.g. because the sender runs another version of this project, and when a
+    component comes with a plugin that may not run here.
     """
+    return _from_json(text, plugins.allowed())
+
+
+@lru_cache(maxsize=8)
+def plugins_at_sites(text: str) -> list[plugins.Plugin]:
+    """The plugins that a client needs for an experiment, sorted; text: what `Experiment.to_json` wrote.
+
+    Raises ConfigError as `from_json` does.
+    """
+    with plugins.recorded() as used:
+        _from_json.__wrapped__(text, plugins.allowed())
+    return sorted(used)
+
+
+@lru_cache(maxsize=8)
+def _from_json(text: str, allowed: frozenset[plugins.Plugin] | None) -> Experiment:
     source, mistakes = "received experiment", list[str]()
     try:
         experiment = Experiment.model_validate_json(text)

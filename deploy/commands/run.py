@@ -71,7 +71,7 @@ def _command(options: argparse.Namespace) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     experiment, link = experiment_of(options), _link(options)
     with _said_elsewhere(options):
-        folder = _run(options, experiment, link)
+        folder = run_to_end(options, experiment, link)
     if options.json:
         assert folder is not None
         print((folder / "summary.json").read_text(encoding="utf-8").strip())
@@ -94,7 +94,7 @@ def _said_elsewhere(options: argparse.Namespace) -> Iterator[None]:
         yield
 
 
-def _run(options: argparse.Namespace, experiment: "Experiment", link: Any) -> Path | None:
+def run_to_end(options: argparse.Namespace, experiment: "Experiment", link: Any) -> Path | None:
     """Run the experiment to its end; its folder, if it is on this machine."""
     from deploy.engines.display import follow
     from deploy.engines.launch import launch

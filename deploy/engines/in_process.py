@@ -15,6 +15,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from client.site import Site
+from common.config.plugins import plugins
 from common.split.make import client_name
 from server.app import main
 
@@ -35,8 +36,13 @@ def run_here(settings: Mapping[str, str], shards: Path, clients: int) -> None:
 
     Raises FedmosaicError when the run fails.
     """
-    grid = InProcessGrid([Site(shards / client_name(index)) for index in range(clients)])
+    grid = InProcessGrid([own_site(shards / client_name(index)) for index in range(clients)])
     main(grid, Context(1, 1, {}, RecordDict(), dict(settings)))
+
+
+def own_site(shard: Path) -> Site:
+    """A site of the person who starts the run: every installed plugin may run in it."""
+    return Site(shard, allowed=list(map(str, plugins())))
 
 
 class InProcessGrid(Grid):

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from common.config.experiment import Experiment
+from common.config.experiment import Experiment, plugins_at_sites
+from common.config.plugins import VARIABLE as PLUGINS
 from common.errors import RunError
 from common.split.make import client_name
 from deploy.engines.app_folder import make_app_folder
@@ -217,7 +218,8 @@ def launch(
         work = Path(name)
         watched = plan.run_folder if watch else None
         logs = watched / "logs" if watched else work / "logs"
-        processes = Processes(logs, SETTINGS | {"FLWR_HOME": str(work / "home")})
+        allowed = " ".join(map(str, plugins_at_sites(plan.experiment.to_json())))
+        processes = Processes(logs, SETTINGS | {"FLWR_HOME": str(work / "home"), PLUGINS: allowed})
         try:
             if link is None:
                 say("starting a SuperLink")

@@ -15,7 +15,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
 from client.policy import Policy
-from common.config.component import FAMILIES, Component, Options, find, names
+from common.config.component import Component, Options, find, own_names
 from common.config.experiment import Experiment
 from deploy.study.bench.suite import Suite
 
@@ -59,10 +59,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def reference() -> str:
     """The page in Markdown."""
     parts = [INTRO, *sections("", schema_of(Experiment))]
-    for family in FAMILIES:
+    for family in PLACES:
         plural = PLURALS.get(family, f"{family}s")
         parts.append(f"## {plural.capitalize()}\n\n{PLACES[family]}")
-        parts += [component(name, find(family, name)) for name in names(family)]
+        parts += [component(name, find(family, name)) for name in own_names(family)]
     parts += sections("policy", schema_of(Policy))
     parts += sections("suite", schema_of(Suite))
     return "\n\n".join(parts) + "\n"

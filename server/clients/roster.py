@@ -147,7 +147,7 @@ class Roster:
         self._answered = {node: site for node, site in self._answered.items() if node in self._online}
 
     def _ask(self, grid: Grid) -> None:
-        content = wire.record({"experiment": self._experiment.to_json()})
+        content = wire.record(self._experiment.for_clients())
         nodes = self._strangers()
         messages = [Message(content, dst_node_id=node, message_type="query", group_id="introduction") for node in nodes]
         if messages:

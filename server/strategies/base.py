@@ -196,7 +196,7 @@ class MultimodalStrategy(Strategy):
             held = site.modalities
             if held not in packed:
                 packed[held] = wire.pack(self._blocks(held), self.experiment.wire.dtype)
-            told = {"experiment": self.experiment.to_json(), "round": server_round, "modalities": sorted(held)}
+            told = {**self.experiment.for_clients(), "round": server_round, "modalities": sorted(held)}
             content = wire.record(told, packed[held])
             self.report.sent(site.name, wire.size(content), self._block_bytes(held))
             messages.append(

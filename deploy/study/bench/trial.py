@@ -18,7 +18,7 @@ from common.errors import FedmosaicError, TrainingError
 from common.modality import Modality, subset_name
 from common.seeding import derive
 from common.split.make import PROBE, client_name, make_shards, recipe
-from deploy.engines.in_process import InProcessGrid
+from deploy.engines.in_process import InProcessGrid, own_site
 from deploy.shards.complete import PROBE_PER_CLASS, complete_shards, make_probe, needs_probe
 from deploy.study.bench.arrangements import federations
 from deploy.study.bench.origin import commit
@@ -54,7 +54,7 @@ def prepare(experiment: Experiment, users: Sequence[Experiment], work: Path) -> 
 @lru_cache(maxsize=1)
 def _sites(folder: Path, clients: int) -> list[Site]:
     """The sites of a folder of shards; the last ones used keep their prepared examples."""
-    return [Site(folder / client_name(index)) for index in range(clients)]
+    return [own_site(folder / client_name(index)) for index in range(clients)]
 
 
 UNGUARDED = {"collapse": None, "max_update_ratio": None, "max_weight": None}

@@ -9,7 +9,7 @@ import torch
 from flwr.app import Array, ArrayRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
-from client.request import read_request
+from client.request import read_body, read_request
 from client.site import Site
 from common.config.experiment import parse
 from common.exchange import wire
@@ -31,7 +31,7 @@ class Echo(Site):
             return wire.record(said)
         sent = message.content.array_records[wire.PARAMS][wire.PARAMS]
         copied = Array(sent.dtype, sent.shape, sent.stype, bytes(bytearray(sent.data)))
-        said["round"] = read_request(message, training=True).round
+        said["round"] = read_request(read_body(message), training=True).round
         return wire.record(said, ArrayRecord({wire.PARAMS: copied}))
 
 

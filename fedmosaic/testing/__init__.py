@@ -1,0 +1,39 @@
+"""The contracts that every member of a family keeps, as pytest classes for the tests of a plugin. Imports everything
+below; the project's own tests use the same classes.
+
+A test file of a plugin derives from the class of its family and says in a fixture what to test:
+
+    import pytest
+    from fedmosaic.testing import MethodContract
+    from focal_loss.focal import Focal
+
+    class TestFocal(MethodContract):
+        @pytest.fixture
+        def method(self) -> Focal:
+            return Focal(gamma=2.0)
+"""
+
+import pytest
+
+pytest.register_assert_rewrite(
+    *(
+        f"fedmosaic.testing.{name}"
+        for name in ("completers", "data_sets", "encoders", "methods", "models", "strategies")
+    )
+)
+
+from fedmosaic.testing.completers import CompleterContract  # noqa: E402  (the asserts above are rewritten first)
+from fedmosaic.testing.data_sets import DataSetContract  # noqa: E402
+from fedmosaic.testing.encoders import EncoderContract  # noqa: E402
+from fedmosaic.testing.methods import MethodContract  # noqa: E402
+from fedmosaic.testing.models import ModelContract  # noqa: E402
+from fedmosaic.testing.strategies import StrategyContract  # noqa: E402
+
+__all__ = [
+    "CompleterContract",
+    "DataSetContract",
+    "EncoderContract",
+    "MethodContract",
+    "ModelContract",
+    "StrategyContract",
+]

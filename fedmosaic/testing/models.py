@@ -1,0 +1,61 @@
+"""The contract of a model, with two and with three modalities."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from common.blocks import get_params, select, set_params
+from common.models.base import ModelOptions, MultimodalModel
+from fedmosaic.testing.examples import CLASSES, MODALITIES, picture_encoders, pictures, spoiled
+
+
+class ModelContract:
+    """Override the fixture `architecture`."""
+
+    @pytest.fixture
+    def architecture(self) -> Any:
+        """The model's options."""
+        raise NotImplementedError
+
+    @pytest.fixture(params=MODALITIES)
+    def count(self, request: pytest.FixtureRequest) -> int:
+        """How many modalities there are."""
+        return int(request.param)
+
+    @pytest.fixture
+    def model(self, architecture: Any, count: int) -> MultimodalModel:
+        """The model for small pictures."""
+        model: MultimodalModel = architecture.build(picture_encoders(count), CLASSES)
+        return model.eval()
+
+    def test_is_a_model_of_its_modalities(self, architecture: Any, model: MultimodalModel, count: int) -> None:
+        assert isinstance(architecture, ModelOptions)
+        assert isinstance(model, MultimodalModel)
+        assert model.modalities == MODALITIES[count]
+        assert model.encoder("a").width == 6
+
+    def test_every_pattern_of_modalities_gives_finite_logits(self, model: MultimodalModel, count: int) -> None:
+        batch = pictures(count)
+        for kept in (MODALITIES[count][:1], MODALITIES[count][1:], MODALITIES[count]):
+            logits = model.predict(batch.only(kept))
+            assert logits.shape == (len(batch), CLASSES)
+            assert logits.isfinite().all()
+
+    def test_missing_values_cannot_influence_anything(self, model: MultimodalModel, count: int) -> None:
+        batch = pictures(count, missing=0.4)
+        assert torch.equal(model.predict(batch), model.predict(spoiled(batch)))
+        assert torch.equal(model.represent(batch), model.represent(spoiled(batch)))
+
+    def test_an_examples_prediction_does_not_depend_on_its_batch(self, model: MultimodalModel, count: int) -> None:
+        batch = pictures(count, missing=0.2)
+        rows = torch.arange(0, len(batch), 3)
+        assert torch.allclose(model.predict(batch)[rows], model.predict(batch.rows(rows)), atol=1e-5)
+
+    def test_the_blocks_of_a_client_are_enough_for_its_modalities(
+        self, architecture: Any, model: MultimodalModel, count: int
+    ) -> None:
+        other = architecture.build(picture_encoders(count), CLASSES).eval()
+        set_params(other, select(get_params(model), ["b"]))
+        batch = pictures(count).only(["b"])
+        assert torch.equal(other.predict(batch), model.predict(batch))
