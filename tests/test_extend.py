@@ -1,41 +1,85 @@
-"""docs/extend.md: every example is one file, added to its family, and its command runs to the end."""
+"""docs/extend.md: every example runs, as a file of a working copy and as a plugin."""
 
 import importlib
-import inspect
 import json
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import test_methods
-import test_models
-import test_strategies
 from conftest import ROOT
 from pages import commands, files, sections
+from plugin_packages import forget
 from safetensors import safe_open
 from test_cli import call
 
-from common.config.component import FAMILIES, names
+from common.config.component import build, names
+from common.config.plugins import homes
 from common.data.shard import Example, Media, ShardInfo, ShardWriter
 from common.datasets.digits_mini import DigitsMini
+from fedmosaic.testing import EncoderContract
 
-SECTIONS = {name: text for name, text in sections((ROOT / "docs" / "extend.md").read_text()).items() if files(text)}
+SECTIONS = {
+    name: text
+    for name, text in sections((ROOT / "docs" / "extend.md").read_text()).items()
+    if "pyproject.toml" in files(text)
+}
 SMALL = ("data.limit=48", "data.test_limit=24", "data.clients=2", "federation.rounds=1", "train.epochs=1")
 FOUR = ["audio", "image", "text", "vitals"]
+Add = Callable[[str, Path, pytest.MonkeyPatch], list[str]]
 
 
-def add(section: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
-    """Give the family's package a second folder with the section's file and nothing else; the family and the member."""
-    (name,) = [name for name in files(SECTIONS[section]) if name.endswith(".py")]
-    module = str(Path(name).parent).replace("/", ".")
-    family = next(family for family, package in FAMILIES.items() if package == module)
-    folder.mkdir()
-    (folder / Path(name).name).write_text(files(SECTIONS[section])[name])
-    before, package = names(family), importlib.import_module(module)
-    monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
-    (member,) = set(names(family)) - set(before)
-    return family, member
+def sources(section: str) -> dict[Path, str]:
+    """The Python files of a section by their place in a working copy."""
+    return {Path(name): text for name, text in files(SECTIONS[section]).items() if name.endswith(".py")}
+
+
+def add(section: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Add the section's files to a working copy: each family's package gets a second folder; the new members."""
+    members = []
+    for path, text in sources(section).items():
+        module = str(path.parent).replace("/", ".")
+        family = next(family for family, package in homes().items() if package == module)
+        added = folder / family
+        added.mkdir(parents=True)
+        (added / path.name).write_text(text)
+        before, package = names(family), importlib.import_module(module)
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(added)])
+        members += set(names(family)) - set(before)
+    return members
+
+
+def plug_in(section: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Install the section's files as a plugin with the section's entry points; the new members."""
+    package = f"plugin_of_{section.split()[-1]}"
+    (folder / package).mkdir(parents=True)
+    (folder / package / "__init__.py").touch()
+    for path, text in sources(section).items():
+        (folder / package / path.name).write_text(text)
+    info = folder / f"{package}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    groups = tomllib.loads(files(SECTIONS[section])["pyproject.toml"])["project"]["entry-points"]
+    lines = [
+        line
+        for group, entries in groups.items()
+        for line in (f"[{group}]", *(f"{k} = {v}" for k, v in entries.items()))
+    ]
+    (info / "entry_points.txt").write_text("\n".join(lines).replace("my_plugin", package))
+    monkeypatch.syspath_prepend(folder)
+    forget()
+    return [name for entries in groups.values() for name in entries]
+
+
+@pytest.fixture(autouse=True)
+def _forgotten() -> Iterator[None]:
+    """No plugin of one test is found in the next."""
+    yield
+    forget()
+
+
+BOTH_WAYS = pytest.mark.parametrize("way", [add, plug_in])
 
 
 def run(section: str, folder: Path, monkeypatch: pytest.MonkeyPatch, changes: tuple[str, ...]) -> Any:
@@ -48,18 +92,18 @@ def run(section: str, folder: Path, monkeypatch: pytest.MonkeyPatch, changes: tu
     return json.loads((folder / "run" / "summary.json").read_text())
 
 
-@pytest.mark.parametrize("section", ["A method", "A strategy", "An encoder", "A data set"])
-def test_one_file_is_enough(section: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, member = add(section, tmp_path / "added", monkeypatch)
+@BOTH_WAYS
+@pytest.mark.parametrize("section", ["A method", "A strategy", "An encoder", "A data set", "A model"])
+def test_the_example_runs(section: str, way: Add, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    *_, member = way(section, tmp_path / "added", monkeypatch)
     summary = run(section, tmp_path, monkeypatch, SMALL)
     assert (summary["status"], summary["rounds"], summary["accuracy_on"]) == ("completed", 1, "test")
     assert f"name: {member}\n" in (tmp_path / "run" / "experiment.yaml").read_text()
 
 
-def test_a_completer_is_one_file_and_what_it_wrote_is_trained_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add("A completer", tmp_path / "added", monkeypatch)
+@BOTH_WAYS
+def test_what_a_completer_wrote_is_trained_on(way: Add, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    way("A completer", tmp_path / "added", monkeypatch)
     assert run("A completer", tmp_path, monkeypatch, SMALL)["status"] == "completed"
     for client in ("client-0", "client-1"):
         (lines,) = (tmp_path / "shards" / "colours" / client / "completed").rglob("completed.jsonl")
@@ -80,8 +124,9 @@ def four_modalities(folder: Path, site: str, held: list[str]) -> None:
     ShardWriter(folder, info).write(examples)
 
 
-def test_a_fourth_modality_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert add("A modality", tmp_path / "added", monkeypatch) == ("encoder", "row")
+@BOTH_WAYS
+def test_a_fourth_modality_is_one_file(way: Add, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert way("A modality", tmp_path / "added", monkeypatch) == ["row"]
     (tmp_path / "wards.yaml").write_text(files(SECTIONS["A modality"])["wards.yaml"])
     four_modalities(tmp_path / "shards" / "wards" / "client-0", "ward-3", FOUR)
     four_modalities(tmp_path / "shards" / "wards" / "client-1", "ward-4", ["text", "vitals"])
@@ -93,42 +138,22 @@ def test_a_fourth_modality_is_one_file(tmp_path: Path, monkeypatch: pytest.Monke
         assert {name.split(".")[1] for name in model.keys() if name.startswith("branches")} == set(FOUR)  # noqa: SIM118
 
 
-def contract(suite: type, *arguments: str) -> list[Callable[..., None]]:
-    """The tests of a suite that every member of a family passes, of those arguments."""
-    found = [check for name, check in inspect.getmembers(suite, inspect.isfunction) if name.startswith("test_")]
-    return [check for check in found if list(inspect.signature(check).parameters) == ["self", *arguments]]
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_examples_are_those_that_a_plugin_starts_from(section: str) -> None:
+    for path, text in sources(section).items():
+        assert section == "A modality" or (ROOT / "deploy" / "plugin" / "members" / path.name).read_text() == text
 
 
-@pytest.mark.parametrize("count", test_methods.SHAPES)
-@pytest.mark.parametrize("check", contract(test_methods.TestContract, "name", "count"))
-def test_the_method_keeps_the_contract(
-    check: Callable[..., None], count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, member = add("A method", tmp_path / "added", monkeypatch)
-    check(test_methods.TestContract(), member, count)
+class TestRow(EncoderContract):
+    @pytest.fixture
+    def options(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+        add("A modality", tmp_path / "added", monkeypatch)
+        return build("encoder", {"name": "row", "columns": [[37.0, 1.0], [1.0, 2.0], [70.0, 20.0]]})
 
+    @pytest.fixture
+    def value(self) -> str:
+        return "37.2,,80"
 
-@pytest.mark.parametrize("check", contract(test_strategies.TestContract, "name"))
-def test_the_strategy_keeps_the_contract(
-    check: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, member = add("A strategy", tmp_path / "added", monkeypatch)
-    check(test_strategies.TestContract(), member)
-
-
-@pytest.mark.parametrize("check", contract(test_models.TestEncoders, "name", "options"))
-@pytest.mark.parametrize(
-    ("section", "alike", "value", "options"),
-    [
-        ("An encoder", "spectrogram", test_models.RAWS["spectrogram"], {"bands": 20}),
-        ("A modality", "text", "37.2,,80", {"columns": [[37.0, 1.0], [1.0, 2.0], [70.0, 20.0]]}),
-    ],
-)
-def test_the_encoders_keep_the_contract(
-    section: str, alike: str, value: Any, options: Any, check: Callable[..., None],
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    _, member = add(section, tmp_path / "added", monkeypatch)
-    others = {kind: raw for kind, raw in test_models.RAWS.items() if kind != alike}
-    monkeypatch.setattr(test_models, "RAWS", {**others, member: value})
-    check(test_models.TestEncoders(), member, options)
+    @pytest.fixture
+    def taken(self) -> set[str]:
+        return {"a text"}

@@ -64,10 +64,11 @@ class Lab:
         for port in self.ports[:2]:
             wait_for_port(port, self.processes, 300)
 
-    def start_node(self, site: str, key: str = "") -> None:
+    def start_node(self, site: str, key: str = "", policy: Path | None = None) -> None:
         port = free_ports(1)[0]
         told = ["--superlink", f"127.0.0.1:{self.ports[1]}", "--root-certificates", "certs/ca.crt"]
         told += ["--key", f"certs/{key or site}.key", "--site", site, "--port", str(port)]
+        told += ["--policy", str(policy)] if policy else []
         command = [executable("fedmosaic"), "node", "--shard", str(self.shard_of[site]), *told]
         self.nodes += 1
         self.processes.start(f"node-{self.nodes}-{key or site}", command, self.folder, remedy=None)

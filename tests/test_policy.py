@@ -63,11 +63,11 @@ def policy(folder: Path, **options: Any) -> Path:
 
 
 def query_message(chosen: Experiment) -> Message:
-    return Message(wire.record({"experiment": chosen.to_json()}), dst_node_id=1, message_type="query")
+    return Message(wire.record(chosen.for_clients()), dst_node_id=1, message_type="query")
 
 
 def train_message(chosen: Experiment, held: list[str], number: int = 1, **changes: Any) -> Message:
-    content = {"experiment": chosen.to_json(), "round": number, "modalities": held, **changes}
+    content = {**chosen.for_clients(), "round": number, "modalities": held, **changes}
     return Message(wire.record(content, wire.pack(sent(chosen, held))), dst_node_id=1, message_type="train")
 
 

@@ -12,7 +12,9 @@ from conftest import ROOT
 from common.datasets.digits_mini import DigitsMini
 from deploy.engines.app_folder import make_app_folder
 
-SOURCES = sorted(path for side in ("server", "client", "common", "deploy") for path in (ROOT / side).rglob("*.py"))
+SOURCES = sorted(
+    path for side in ("fedmosaic", "server", "client", "common", "deploy") for path in (ROOT / side).rglob("*.py")
+)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,4 +1,4 @@
-"""`fedmosaic init`: an experiment to start from, and shards to try it with."""
+"""`fedmosaic init`: an experiment to start from with example shards, or the folder of a plugin."""
 
 import argparse
 import re
@@ -11,6 +11,7 @@ from common.files import is_free, whole_folder
 from deploy.commands.shared.given import shards_there
 
 STARTING = Path(__file__).with_name("starting_experiment.yaml")
+FAMILIES = ("method", "encoder", "model", "strategy", "data-set", "completer")
 EXPERIMENT, EXAMPLE = "experiment.yaml", "example"
 NEXT = """\
 {folder}/experiment.yaml  an experiment, every option explained
@@ -25,6 +26,16 @@ Then your own files, a shard for each site, and one called test if the server ma
 and in experiment.yaml the number of sites, the modalities and what `fedmosaic inspect` says of their lengths:
   fedmosaic run {folder}/experiment.yaml --shards {folder}/shards --engine processes"""
 
+NEXT_PLUGIN = """\
+{folder}  a plugin with the {family} {member}: its package, its entry point, and tests
+
+Install it and run its tests:
+  pip install --editable {folder}
+  pytest {folder}/tests
+
+Then try it; {folder}/README.md says how to use it on several hosts:
+  {command}"""
+
 NEXT_FITTED = """\
 That is {folder}/experiment.yaml. See whether every value can be used, and train:
   fedmosaic inspect {shards}/client-0 --with {folder}/experiment.yaml
@@ -35,28 +46,69 @@ def add_parser(commands: Any) -> None:
     """The command line of `fedmosaic init`."""
     parser = commands.add_parser(
         "init",
-        help="write an experiment to start from, and example shards",
+        help="write an experiment to start from, or the folder of a plugin",
         description="Write an experiment file with every option explained, and small shards of three modalities to "
-        "try it with. Or one that fits shards of your own: their modalities, sizes, lengths and rates.",
-        epilog="example: fedmosaic init my-experiment     fedmosaic init birds --shards shards/birds",
+        "try it with. With --shards, write an experiment that fits your own shards: their modalities, sizes, lengths "
+        "and rates. With --plugin, write a package that adds a method, encoder, model, strategy, data set or "
+        "completer, with the tests of its family.",
+        epilog="examples: fedmosaic init my-experiment; fedmosaic init birds --shards shards/birds; "
+        "fedmosaic init --plugin focal-loss --family method",
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="a new folder")
+    parser.add_argument("folder", type=Path, nargs="?", metavar="DIR", help="a new folder (with --plugin: NAME)")
     parser.add_argument(
         "--shards", type=Path, metavar="SHARDS", help="write an experiment that fits these shards: a folder of shards"
     )
+    parser.add_argument("--plugin", metavar="NAME", help="write the folder of a plugin with this name")
+    parser.add_argument("--family", choices=FAMILIES, help="what the plugin adds (default: method)")
     parser.set_defaults(command=_command)
 
 
 def _command(options: argparse.Namespace) -> None:
-    shards_there([options.shards])
+    _check(options)
+    options.folder = options.folder or Path(options.plugin)
     if not is_free(options.folder):
         raise ConfigError("init", [f"{options.folder} exists and is not empty: choose another folder"])
     try:
         with whole_folder(options.folder) as unfinished:
-            said = _fit(unfinished, options) if options.shards else _start(unfinished, options)
+            said = _written(unfinished, options)
     except OSError as error:
         raise ConfigError("init", [f"{options.folder} cannot be written: {error.strerror}"]) from None
     print(said)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raises ConfigError when the options do not go together."""
+    shards_there([options.shards])
+    mistakes = []
+    if options.folder is None and options.plugin is None:
+        mistakes.append("needs DIR, a new folder, or --plugin NAME")
+    if options.plugin is not None and options.shards is not None:
+        mistakes.append("--plugin and --shards cannot be used together")
+    if options.plugin is None and options.family is not None:
+        mistakes.append("--family needs --plugin NAME")
+    if mistakes:
+        raise ConfigError("init", mistakes)
+    if options.plugin is not None:
+        from deploy.plugin.template import check_name
+
+        check_name(options.plugin)
+
+
+def _written(folder: Path, options: argparse.Namespace) -> str:
+    """Write what the options ask for; what can be done next."""
+    if options.plugin is not None:
+        return _plug_in(folder, options)
+    return _fit(folder, options) if options.shards else _start(folder, options)
+
+
+def _plug_in(folder: Path, options: argparse.Namespace) -> str:
+    """A package that adds a member to a family; what can be done next."""
+    from deploy.plugin.template import EXAMPLES, write_plugin
+
+    family = options.family.replace("-", " ") if options.family else "method"
+    write_plugin(folder, options.plugin, family)
+    member = EXAMPLES[family].members[family].replace("_", "-")
+    return NEXT_PLUGIN.format(folder=options.folder, family=family, member=member, command=EXAMPLES[family].command)
 
 
 def _start(folder: Path, options: argparse.Namespace) -> str:

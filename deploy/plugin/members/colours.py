@@ -1,0 +1,43 @@
+"""Image -> text without a model: the name of the colour that is nearest to the mean of the picture."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from client.completion.base import CompleterOptions, Generator, Request
+from common.media.values import Raw
+from common.modality import Modality
+
+COLOURS = {"black": (0, 0, 0), "white": (255, 255, 255), "red": (200, 40, 40), "green": (60, 150, 60),
+           "blue": (70, 120, 200), "yellow": (220, 200, 60), "brown": (120, 80, 50)}  # fmt: skip
+
+
+class ColourNamer(Generator):
+    """The same word for every candidate."""
+
+    def generate(self, requests: Sequence[Request]) -> list[list[Raw]]:
+        """The prompt and a colour."""
+        return [[f"{request.prompt} {_colour(request.source)}"] * len(request.seeds) for request in requests]
+
+
+class Colours(CompleterOptions):
+    """The colour of a picture in words."""
+
+    model: str = "colours"
+    """What is written beside each value."""
+
+    def prompt(self, label: str, kind: str, source: Raw | None) -> str:
+        """Of the class, nothing."""
+        return "mostly"
+
+    def load(self, modality: Modality, device: str) -> ColourNamer:
+        """Nothing to load."""
+        return ColourNamer()
+
+
+def _colour(source: Raw) -> str:
+    if not isinstance(source, Image.Image):
+        raise ValueError(f"an image is needed, not {type(source).__name__}")
+    mean = np.asarray(source.convert("RGB"), dtype=float).mean(axis=(0, 1))
+    return min(COLOURS, key=lambda name: float(np.square(mean - COLOURS[name]).sum()))
