@@ -1,9 +1,8 @@
-"""The ClientApp: Flower messages in and out.
+"""The ClientApp: it receives Flower's messages and returns replies.
 
-Flower starts a new process for every message, so this one imports nothing heavy: a node's resident worker
-(`client/resident/worker.py`) answers. Without a worker this process does. An error that is not this project's own
-reaches the server as Flower's error reply.
-"""
+Flower starts a new process for every message. To start quickly, this process imports nothing heavy and hands the
+message to the node's resident worker (`client/resident/worker.py`). Without a worker it answers itself. The server gets
+an unexpected exception as Flower's error reply."""
 
 import logging
 import sys
@@ -23,13 +22,13 @@ app = ClientApp()
 
 @app.query()
 def query(message: Message, context: Context) -> Message:
-    """Introduce the site: name, modalities, classes, number of examples."""
+    """Introduce the site: its name, modalities, classes and number of examples."""
     return _reply(message, context)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Evaluate the received model on the validation part, train it, and return the blocks the site holds."""
+    """Evaluate the received model on the validation part, train it, and return the blocks that the site holds."""
     return _reply(message, context)
 
 
@@ -45,41 +44,40 @@ def _reply(message: Message, context: Context) -> Message:
 
         reason = f"{type(error).__name__}: {error}"
         return Message(refusal(name or "a site without a name", reason), reply_to=message)
-    # a process that has torch, such as the simulation's, gains nothing from another
+    # A process that has loaded torch, as in a simulation, gains nothing from a second one.
     resident = "shard" in context.node_config and "torch" not in sys.modules
     started = time.perf_counter()
     reply = _answer(message, shard, name, policy, resident)
-    if "shard" in context.node_config:  # a node of its own, not one of a simulation's
+    if "shard" in context.node_config:  # a node, not a client of a simulation
         say(in_words(message.content, reply, time.perf_counter() - started))
     return Message(content=reply, reply_to=message)
 
 
 def _answer(message: Message, shard: Path, name: str, policy: Path | None, resident: bool) -> RecordDict:
-    """Raises WorkerError when the resident worker fails; without one, whatever the site raises."""
+    """Raises WorkerError when the resident worker fails. Without a worker, raises what the site raises."""
     if resident:
         from client.resident.connection import Home, NoWorkerError, ask
 
         try:
             return ask(Home(shard, name, policy), message.metadata.message_type, message.content)
         except NoWorkerError as error:
-            log.warning("this process answers itself, without a resident worker: %s", error)
+            log.warning("answering without a resident worker: %s", error)
     from client.site import Site
 
     return Site(shard, name, policy).answer(message)
 
 
 def policy_file(context: Context) -> Path | None:
-    """The file with the site's policy, which the node's own setting `policy` names; None: the defaults hold."""
+    """The site's policy file, from the node's setting `policy`. None: the site has the default policy."""
     given = context.node_config.get("policy")
     return None if given is None else Path(str(given))
 
 
 def shard_folder(context: Context) -> Path:
-    """The node's shard: its own setting `shard`, or client-<partition-id> of the run's `shards` (simulation).
+    """The shard of the node: its setting `shard` or, in a simulation, client-<partition-id> in the run's `shards`.
 
-    The node's setting `site` names the site; without it the shard's own name holds.
-
-    Raises PolicyError when a node with a policy names no shard: the run's setting comes from the server.
+    Raises PolicyError when a node with a policy names no shard, because the run's setting comes from the server.
+    Raises WireError when there is neither setting.
     """
     from common.errors import PolicyError, WireError
 

@@ -1,7 +1,7 @@
-"""What a site lets go, decided in a file at the site. Nothing that a server sends can widen it.
+"""The policy of a site: a file at the site that decides what leaves it. Nothing that a server sends can widen it.
 
-The file is named by the node's own configuration (`policy`), see docs/security.md and deploy/hosts/site.yaml. Where it
-is enforced: `client/site.py`.
+The node's own configuration names the file (`policy`). docs/security.md explains the options, deploy/hosts/site.yaml is
+an example, and `client/site.py` enforces them.
 """
 
 import json
@@ -28,25 +28,25 @@ from common.errors import ConfigError, FedmosaicError, PolicyError, ShardError, 
 log = logging.getLogger(__name__)
 
 ALWAYS = ("site", "round", "modalities", "classes", "num_examples", "local_dp")
-"""What leaves with every introduction and update: without it there is no federation."""
+"""Figures that leave with every introduction and update, because a federation needs them."""
 METRICS = ("losses", "unreadable", "findings", "unusable", "seconds")
 LABEL_COUNTS = ("validation",)
-"""Tallies are counts by class."""
+"""Figures that contain counts by class."""
 HARMLESS = (PolicyError, WireError, ConfigError)
-"""Errors that, before an example is touched, are about the policy or about what the server sent."""
+"""Errors that, before an example is read, concern only the policy or the server's message."""
 LINE = re.compile(r"\s*- line \d+:")
-"""Begins what is said of a line of a shard's metadata."""
-KEPT = "the site's log says why; its policy keeps the reason (metrics)"
-"""The one text of all refusals that may depend on an example: their kind, too, would tell of it."""
+"""The beginning of a mistake in one line of a shard's metadata."""
+KEPT = "the reason is in the site's log; the site's policy keeps it there (metrics)"
+"""The one text of all refusals that may depend on an example. Even their kind would reveal something about it."""
 
 
 class LocalDP(Options):
-    """Differential privacy of each update towards everybody, the server included."""
+    """Local differential privacy: noise on each update, also towards the server."""
 
     clip: float = Field(gt=0)
-    """The L2 norm to which the update's difference to the received parameters is cut."""
+    """L2 norm to which the site clips its update, the difference to the received parameters."""
     noise: float = Field(gt=0)
-    """Standard deviation of the Gaussian noise that is then added to every value, in units of `clip`."""
+    """Standard deviation of the Gaussian noise on every value of the clipped update, in units of `clip`."""
 
     def __str__(self) -> str:
         """Short, for logs."""
@@ -54,68 +54,68 @@ class LocalDP(Options):
 
 
 class Policy(Options):
-    """Without a file everything holds as the defaults say."""
+    """The policy of a site. A site without a policy file has the default of every option."""
 
     modalities: list[ModalityName] | None = Field(None, min_length=1)
-    """Those that may take part; any other is treated as if the shard did not have it. None: all."""
+    """Modalities that may take part. The site treats any other modality as absent from its shard. None: all."""
     metrics: bool = True
-    """Whether losses, timings, counts of unreadable files, and the words of errors leave."""
+    """Whether losses, timings, counts of unreadable files, and the reasons of errors may leave the site."""
     label_counts: bool = True
-    """Whether counts by class leave: validation tallies, and methods that send such counts in the update. Validation
-    figures leave only if `metrics` is true as well."""
+    """Whether counts by class may leave the site: validation counts, and updates of methods that contain such counts.
+    Validation figures leave only if `metrics` is true, too."""
     min_examples: int = Field(1, ge=1)
-    """An update of fewer training examples does not leave."""
+    """Smallest number of training examples of an update that may leave the site."""
     max_updates: int | None = Field(None, ge=0)
-    """How many training messages may reach the examples, ever, over all runs. None: no limit."""
+    """Largest number of training messages that the site answers, over all runs. None: no limit."""
     max_introductions: int | None = Field(200, ge=0)
-    """How many introductions may reach the examples in a day (UTC), over all runs. None: no limit."""
+    """Largest number of introductions that the site answers per day (UTC), over all runs. None: no limit."""
     state: Path | None = None
     """The file in which both are counted, relative to the policy's folder. None: <policy>.state.json. It holds as well
     the secret that the site's split into training and validation examples is keyed with."""
     models: list[str] | None = None
-    """Names of the frozen models that may be used. None: all that lie in the site's folder of models, and those that
-    come with the release."""
+    """Names of the frozen models that the site may use. None: all models in the site's models folder, and those of the
+    release."""
     plugins: list[Annotated[str, Field(pattern=rf"^{PINNED}$")]] = Field(default_factory=list)
     """Packages of others whose methods, models, encoders and completers may run here, each as name==version. The
     installed content must be the same as at the server."""
     reply_seconds: float | None = Field(None, gt=0, le=86_400)
-    """Replies leave at multiples of so many seconds after a message came, so that the time they took tells less of the
-    examples; every message then costs up to so many seconds more. None: at once."""
+    """The site sends a reply at a multiple of this many seconds after the message came, so that its duration reveals
+    less about the examples. Every message takes up to this many seconds longer. None: at once."""
     local_dp: LocalDP | None = None
-    """Noise that each update gets. None: updates leave as they are."""
+    """Noise on each update. None: updates leave without noise."""
 
     def part_of(self, shard: Shard) -> Shard:
-        """The shard without the modalities that may not take part.
+        """The shard with only the modalities that may take part.
 
-        Raises PolicyError when nothing is left.
+        Raises PolicyError when none remains.
         """
         if self.modalities is None:
             return shard
         if not set(self.modalities) & set(shard.info.modalities):
-            raise PolicyError("none of the modalities that this site's policy names is in its shard")
+            raise PolicyError("the shard has none of the modalities that this site's policy allows")
         return shard.only(self.modalities)
 
     def in_words(self) -> list[str]:
-        """What holds, a sentence each, for the person who is to know it."""
-        taking = ", ".join(self.modalities) if self.modalities is not None else "all modalities of the shard"
-        counts = "" if self.label_counts else "; counts by class do not"
+        """The policy as sentences, for the log of the node and for `fedmosaic doctor`."""
+        taking = ", ".join(self.modalities) if self.modalities is not None else "all of the shard"
+        counts = "" if self.label_counts else "; counts by class may not"
         said = [
-            f"{taking} may take part",
-            f"losses, timings and reasons of errors leave{counts}" if self.metrics else "no figures leave",
+            f"modalities that may take part: {taking}",
+            f"losses, timings and reasons of errors may leave{counts}" if self.metrics else "no figures may leave",
         ]
         if self.min_examples > 1:
-            said.append(f"no update of fewer than {self.min_examples} training examples leaves")
+            said.append(f"updates of fewer than {self.min_examples} training examples may not leave")
         if self.max_updates is not None:
-            said.append(f"at most {self.max_updates} updates leave, ever")
+            said.append(f"at most {self.max_updates} updates may leave, over all runs")
         if self.models is not None:
-            said.append(f"no frozen models are used but {', '.join(self.models) or 'none'}")
+            said.append(f"frozen models that may be used: {', '.join(self.models) or 'none'}")
         if self.plugins:
-            said.append(f"the code of these packages may run: {', '.join(self.plugins)}")
+            said.append(f"plugins that may run: {', '.join(self.plugins)}")
         if self.reply_seconds is not None:
-            said.append(f"replies leave every {self.reply_seconds:g} s")
+            said.append(f"replies leave at multiples of {self.reply_seconds:g} s")
         if self.local_dp is None:
-            return [*said, "updates leave as they are, without noise"]
-        return [*said, f"updates are blurred before they leave ({self.local_dp}), which costs accuracy"]
+            return [*said, "updates leave without noise"]
+        return [*said, f"updates get noise before they leave ({self.local_dp}), which costs accuracy"]
 
     def admit(self, asked: Sequence[Plugin]) -> Sequence[Plugin]:
         """The plugins that the server's run uses, all of which may run here. Loads none of them.
@@ -131,12 +131,14 @@ class Policy(Options):
     def check_examples(self, count: int) -> None:
         """Raises PolicyError when an update of `count` training examples may not leave."""
         if count < self.min_examples:
-            raise PolicyError(f"fewer training examples than this site's policy asks for ({self.min_examples})")
+            raise PolicyError(
+                f"the site has fewer training examples than its policy requires (min_examples: {self.min_examples})"
+            )
 
     def check_method(self, name: str, counts_labels: bool) -> None:
-        """Raises PolicyError when a method sends what may not leave."""
+        """Raises PolicyError when a method sends counts by class that may not leave."""
         if counts_labels and not self.label_counts:
-            raise PolicyError(f"method {name} sends counts by class, which this site's policy forbids (label_counts)")
+            raise PolicyError(f"this site's policy forbids counts by class (label_counts), which method {name} sends")
 
     def check_updates(self) -> None:
         """Raises PolicyError when no more training messages may be answered."""
@@ -144,42 +146,44 @@ class Policy(Options):
             self._state().check_updates(self.max_updates)
 
     def count_update(self) -> None:
-        """Count a training message before it reaches an example.
+        """Count a training message before the site reads an example.
 
-        Raises PolicyError when it may not.
+        Raises PolicyError when the limit is reached.
         """
         if self.state is not None:
             self._state().count_update(self.max_updates)
 
     def count_introduction(self) -> None:
-        """Count an introduction before it reaches an example.
+        """Count an introduction before the site reads an example.
 
-        Raises PolicyError when there may be no more today.
+        Raises PolicyError when today's limit is reached.
         """
         if self.state is not None:
             self._state().count_introduction(self.max_introductions)
 
     @property
     def secret(self) -> str:
-        """What the site's split is keyed with; "" without a policy's file, where a run is repeated by its seed alone.
+        """The secret key of the site's validation split. It is "" for a site without a policy file, so that the seed
+        alone repeats a run.
 
-        Raises PolicyError when it cannot be kept.
+        Raises PolicyError when the secret cannot be saved.
         """
         return self._state().secret() if self.state is not None else ""
 
     @property
     def validates(self) -> bool:
-        """Whether validation figures may leave; else nothing is validated, as what cannot be would tell of examples."""
+        """Whether validation figures may leave. If not, the site does not validate, because a failing validation would
+        reveal something about an example."""
         return self.metrics and self.label_counts
 
     def hold(self, since: float) -> None:
-        """Wait until a reply may leave. since: when the message came, of time.monotonic()."""
+        """Wait until a reply may leave. since: time.monotonic() when the message came."""
         if self.reply_seconds is not None:
             taken = time.monotonic() - since
             time.sleep(math.ceil(taken / self.reply_seconds) * self.reply_seconds - taken)
 
     def figures(self, said: Mapping[str, Any]) -> dict[str, Any]:
-        """Of what the site would say, what may leave."""
+        """The figures that may leave, of all that the site has."""
         allowed = {*ALWAYS}
         if self.metrics:
             allowed |= {*METRICS}
@@ -188,7 +192,7 @@ class Policy(Options):
         return {key: value for key, value in said.items() if key in allowed}
 
     def update(self, received: Params, trained: Params) -> Params:
-        """Of the trained parameters, what may leave: as they are, or under local differential privacy."""
+        """The trained parameters as they may leave: unchanged, or with local differential privacy."""
         if self.local_dp is None:
             return trained
         from common.exchange.privacy import clip, new_secret, noise  # scipy takes its time to load
@@ -200,8 +204,8 @@ class Policy(Options):
         return {name: valid(name, value) for name, value in blurred.items()}
 
     def reason(self, error: Exception, touched: bool) -> str:
-        """What may leave of an error's words; all of them stand in the node's log. touched: whether the message may
-        have reached an example."""
+        """The reason of an error as far as it may leave. The node's log has the whole reason. touched: whether the site
+        may have read an example for this message."""
         if self.metrics or (isinstance(error, HARMLESS) and not touched):
             return f"{type(error).__name__}: {without_lines(str(error)) if isinstance(error, ShardError) else error}"
         log.error("kept from the server: %s", error, exc_info=not isinstance(error, FedmosaicError))
@@ -213,11 +217,11 @@ class Policy(Options):
 
 
 def without_lines(said: str) -> str:
-    """What is wrong with a shard, without what stands in single lines of it: labels, ids, names of files."""
+    """The mistakes of a shard without the content of its lines: no labels, ids or names of files."""
     lines = said.splitlines()
     kept = [line for line in lines if not LINE.match(line)]
     hidden = len(lines) - len(kept)
-    return "\n".join([*kept, *([f"  - mistakes in {hidden} lines, which the site's log names"] if hidden else [])])
+    return "\n".join([*kept, *([f"  - mistakes in {hidden} lines; see the site's log"] if hidden else [])])
 
 
 def _unfit(asked: Plugin, named: Set[str], installed: Plugin | None) -> str:
@@ -234,11 +238,11 @@ def _unfit(asked: Plugin, named: Set[str], installed: Plugin | None) -> str:
 
 
 def read_policy(path: Path | None, allowed: Sequence[str] | None = None) -> Policy:
-    """The policy in a file; the default one if the node names none.
+    """Read a policy file. Without a file, the default policy.
 
     allowed: the plugins of the default policy, each as name==version; None: those that the environment names.
 
-    Raises PolicyError, with every mistake, when a named file cannot be read.
+    Raises PolicyError with every mistake of the file.
     """
     if path is None:
         return Policy(plugins=list(os.environ.get(VARIABLE, "").split() if allowed is None else allowed))

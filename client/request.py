@@ -1,4 +1,4 @@
-"""What a server asks for: checked before the site is touched, because a server may run other code than ours."""
+"""The messages of a server, checked before the site reads anything, because a server may run other code than ours."""
 
 import json
 from collections.abc import Sequence
@@ -24,7 +24,12 @@ class _Package(BaseModel):
 
 
 class Asked(BaseModel):
-    """The body of a message. plugins: packages that the experiment's components come with."""
+    """The body of a message.
+
+    experiment: the resolved experiment as JSON. plugins: the packages that its components come with, as the server has
+    them. round: from 1, in training messages. modalities: those that the site introduced itself with, sorted, in
+    training messages.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
@@ -36,7 +41,7 @@ class Asked(BaseModel):
 
 @dataclass(frozen=True)
 class Request:
-    """An experiment and, of a training message, the round and the modalities that the site introduced itself with."""
+    """An experiment. Of a training message also the round, and the modalities that the site introduced itself with."""
 
     experiment: Experiment
     round: int
@@ -44,7 +49,7 @@ class Request:
 
 
 def read_body(message: Message) -> Asked:
-    """The body of a query or of a training message, by its form alone.
+    """Read the body of a query or of a training message. Checks its form; loads no code.
 
     Raises WireError.
     """
@@ -56,16 +61,16 @@ def read_body(message: Message) -> Asked:
 
 
 def packages(asked: Asked) -> Sequence[Plugin]:
-    """The plugins that the server's run uses, with their content as the server has it."""
+    """The plugins of the server's run, with the digest of their content at the server."""
     return [Plugin(package.name, package.version, package.digest) for package in asked.plugins]
 
 
 def read_request(asked: Asked, training: bool) -> Request:
-    """The request of a query or of a training message. Loads the experiment's components, and so code of the plugins
-    that are allowed where this is called.
+    """The request of a query or of a training message. Loads the components of the experiment, and so the code of those
+    plugins that the current context allows.
 
     Raises WireError, ConfigError.
     """
     if training and asked.round is None:
-        raise WireError("malformed request: round: a training message needs one")
+        raise WireError("malformed request: round: a training message needs a round")
     return Request(from_json(asked.experiment), asked.round or 0, asked.modalities)

@@ -1,5 +1,21 @@
-"""A site: what it does with a message. Everything that touches its examples starts here, and everything that leaves
-passes `Site._leave`, where the site's own policy is applied."""
+"""A site: it answers the messages of a server. Every use of its examples starts here, and everything that leaves the
+site passes `Site._leave`, which applies the site's policy.
+
+A message of the server, whose body is `client.request.Asked`:
+
+    query    experiment, plugins                      -> an introduction
+    train    experiment, plugins, round, modalities;  -> an update
+             parameters of the blocks that the site holds
+
+The body of the reply:
+
+    introduction   site, modalities, classes, num_examples, local_dp, findings, unusable
+    update         site, round, modalities, num_examples, losses, validation, unreadable, seconds; parameters of the
+                   same blocks
+    refusal        site, error; introduce (true: the site wants to introduce itself again)
+
+The server checks replies in `server/clients/replies.py`.
+"""
 
 import logging
 import time
@@ -33,14 +49,15 @@ from common.types import Batch
 log = logging.getLogger(__name__)
 
 LONGEST = 4000
-"""Characters of a reason."""
+"""Largest number of characters of a reason."""
 KEPT = 4
-"""Sets of encoders whose prepared examples are kept at most: a resident worker sees many experiments."""
+"""Number of sets of encoders whose prepared examples a site keeps, because a resident worker gets many experiments."""
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A site's shard, a model with the experiment's initial weights, and the examples as its encoders prepare them."""
+    """A site's shard, a model with the initial weights of the experiment, and the examples prepared for its
+    encoders."""
 
     shard: Shard
     model: MultimodalModel
@@ -49,7 +66,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Trained:
-    """The site's blocks as they were received and as they are now, and how they travel."""
+    """The site's blocks before and after training, and their form in messages."""
 
     received: Params
     now: Params
@@ -57,11 +74,11 @@ class Trained:
 
 
 class ChangedError(FedmosaicError):
-    """A site that is no longer what it introduced itself as."""
+    """The site has changed since it introduced itself."""
 
 
 class Site:
-    """A shard folder, the name of the site (without one the shard's own holds) and the file of its policy, if any.
+    """A site has a shard folder, a name (by default that of the shard), and possibly a policy file.
 
     allowed: the plugins of a site without a policy's file, each as name==version; None: those of the environment.
 
@@ -78,8 +95,9 @@ class Site:
         self._prepared: dict[str, Loaded] = {}
 
     def answer(self, message: Message) -> RecordDict:
-        """The reply to a query or a training message. A mistake that is this project's own is answered with its reason,
-        so that the server can name the site; anything else is raised, unless the policy keeps such reasons."""
+        """The reply to a query or a training message. The reply to an error of this project contains its reason, so
+        that the server can name the site. Any other exception is raised, unless the policy keeps reasons at the
+        site."""
         came = time.monotonic()
         reply = self._answered(message)
         self._policy.hold(came)
@@ -105,11 +123,11 @@ class Site:
 
     @property
     def _called(self) -> str:
-        """The site's name, as far as it is known: of a shard that cannot be opened, its folder's."""
+        """The site's name. For a shard that cannot be opened it is the name of the folder."""
         return self._name or (self._read[1].info.site if self._read else self.folder.name)
 
     def _leave(self, said: Mapping[str, Any], trained: Trained | None = None) -> RecordDict:
-        """The reply, as far as the policy lets it go: the one place that anything leaves the site from."""
+        """The reply, reduced to what the policy allows. Nothing leaves the site anywhere else."""
         figures = self._policy.figures(said)
         if trained is None:
             return wire.record(figures)
@@ -119,7 +137,8 @@ class Site:
         return wire.record(figures, wire.pack(params, trained.wire.dtype))
 
     def introduce(self, request: Request) -> dict[str, Any]:
-        """Who the site is. Its files are read here, so that a shard without usable examples is refused at the start.
+        """The introduction of the site. It reads all files, so that a shard without usable examples is refused before
+        the first round.
 
         Raises ShardError, PolicyError.
         """
@@ -140,7 +159,7 @@ class Site:
         }
 
     def train_round(self, request: Request, message: Message) -> tuple[dict[str, Any], Trained]:
-        """One round: validate the received model, train it; figures, and the blocks the site holds.
+        """One round: validate the received model and train it. Returns the figures and the blocks that the site holds.
 
         Raises ShardError, TrainingError, WireError, PolicyError, ChangedError.
         """
@@ -152,7 +171,7 @@ class Site:
         here = self.open(experiment)
         model, held = here.model, here.loaded.examples.modalities
         if held != request.modalities:
-            raise ChangedError("its modalities have changed")
+            raise ChangedError("the site's modalities have changed")
         training, validation = self._split(experiment, here)
         self._policy.check_examples(len(training))
         received = wire.read_params(message, select(learned(model), held), experiment.wire.dtype)
@@ -184,10 +203,10 @@ class Site:
     def _train(
         self, model: MultimodalModel, training: Batch, request: Request, site: str, received: Params
     ) -> dict[str, float]:
-        """Train the model in place; the losses.
+        """Train the model in place and return the losses.
 
-        Under local differential privacy, training that fails leaves the model as it was received: a refusal, which has
-        no noise, would tell that of the examples.
+        With local differential privacy, failed training restores the received model. A refusal, which has no noise,
+        would reveal the failure.
 
         Raises TrainingError.
         """
@@ -196,37 +215,37 @@ class Site:
         except TrainingError as error:
             if self._policy.local_dp is None:
                 raise
-            log.error("round %d: %s; the update that leaves is noise alone", request.round, error)
+            log.error("round %d: %s; the update contains only noise", request.round, error)
             set_params(model, received)
             return {}
 
     def _permit(self, experiment: Experiment) -> None:
-        """Raises PolicyError when the policy forbids what is asked for, before any example is read."""
+        """Raises PolicyError when the policy forbids the experiment. Reads no example."""
         method = experiment.component("method")
         self._policy.check_method(experiment.method["name"], method.counts_labels)
         self._policy.check_updates()
 
     def _split(self, experiment: Experiment, here: Opened) -> tuple[Batch, Batch]:
-        """Training and validation part.
+        """The training part and the validation part.
 
-        Raises TrainingError when there is nothing to train on.
+        Raises TrainingError when the training part is empty.
         """
         training, validation = here.loaded.split(experiment.data.validation, experiment.seed, self._policy.secret)
         if experiment.data.complete_only:
             training = training.complete(experiment.modalities)
             if not len(training):
-                raise TrainingError("no example has every modality, and data.complete_only is set")
+                raise TrainingError("no example has every modality, and data.complete_only is true")
         return training, validation
 
     def shard(self) -> Shard:
-        """The shard's metadata, as far as the policy lets it take part; the files are not read.
+        """The shard with the modalities that the policy allows. Reads its metadata, but no files.
 
         Raises ShardError, PolicyError.
         """
         return self._policy.part_of(Shard.open(self.folder))
 
     def open(self, experiment: Experiment) -> Opened:
-        """What is needed to train or evaluate here.
+        """Shard, model and prepared examples for an experiment.
 
         Raises ShardError, PolicyError.
         """
@@ -251,20 +270,21 @@ class Site:
         return Opened(shard, model, loaded)
 
     def _metadata(self) -> Shard:
-        """The shard as the policy of this message lets it take part, read anew when that is another part."""
+        """The shard as the current policy allows it. Reads it again when the policy allows other modalities than
+        before."""
         if self._read is None or self._read[0] != self._policy.modalities:
             self._read = self._policy.modalities, self.shard()
             self._prepared.clear()
         return self._read[1]
 
     def _own(self, encoder: Encoder, seed: int, modality: Modality, shard: Shard) -> tuple[int, Encoder]:
-        """The encoder as this site uses it, with its number: of several, the one that seed and name decide."""
+        """The encoder that this site uses, and its number. Of several, seed and name of the site choose one."""
         ways = encoder.alternatives()
         number = derive(seed, "encoder", modality, self._name or shard.info.site) % len(ways)
         return number, ways[number]
 
 
 def refusal(site: str, reason: str, introduce: bool = False) -> RecordDict:
-    """The reply of a site that does not do what it was asked. introduce: it wants to introduce itself again first."""
+    """The reply of a site that refuses a message. introduce: whether the site wants to introduce itself again."""
     short = reason if len(reason) <= LONGEST else f"{reason[:LONGEST]} ..."
     return wire.record({"site": site, "error": short} | ({"introduce": True} if introduce else {}))

@@ -82,7 +82,7 @@ class TestOracles:
         few = Site(both, policy=policy(tmp_path, **quiet, min_examples=10**6))
         for message in (query_message(experiment()), train_message(experiment(), ["audio", "image"])):
             said.add(text(few.answer(message))["error"])
-        assert len(said) == 1 and "keeps the reason" in said.pop()
+        assert len(said) == 1 and "keeps it there" in said.pop()
 
     def test_numbers_beyond_the_machines_are_refused_before_an_example_is_touched(
         self, both: Path, tmp_path: Path

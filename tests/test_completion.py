@@ -227,7 +227,7 @@ def test_mistakes_of_the_section_are_said_together() -> None:
         tiny({"image": {"name": "diffusion", "source": "image"}, "sound": {"name": "coca", "source": "imag"},
               "text": {"name": "coca", "source": "image", "candidates": 2}})  # fmt: skip
     text = str(found.value)
-    assert "completion.image.source: a modality is completed from another one" in text
+    assert "completion.image.source: must be another modality than image" in text
     assert "completion.sound: unknown modality 'sound'" in text
     assert "completion.sound.source: unknown modality 'imag'" in text
     assert "candidates and reject_below need a ranker" in text

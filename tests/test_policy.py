@@ -158,7 +158,7 @@ class TestModalities:
         said = text(Site(both, policy=policy(tmp_path, modalities=["text"])).answer(query_message(experiment())))
         assert said == {
             "site": BOTH,
-            "error": "PolicyError: none of the modalities that this site's policy names is in its shard",
+            "error": "PolicyError: the shard has none of the modalities that this site's policy allows",
         }
 
 
@@ -190,7 +190,7 @@ class TestFigures:
         assert len(shares) == len(set(labels)) and (shares * len(labels)).round().int().tolist() != [0] * len(shares)
         site = Site(both, policy=policy(tmp_path, label_counts=False))
         for message in (query_message(chosen), train_message(chosen, ["audio", "image"])):
-            assert "fedproto sends counts by class" in text(site.answer(message))["error"]
+            assert "which method fedproto sends" in text(site.answer(message))["error"]
 
     def test_a_federation_of_silent_sites_ends_with_a_report(self, tiny_shards: Path, tmp_path: Path) -> None:
         silent = policy(tmp_path, metrics=False)
@@ -221,7 +221,7 @@ class TestFigures:
         diverging = train_message(experiment(train__lr=1e12, train__epochs=5), ["audio", "image"])
         assert "diverged" in text(Site(both).answer(diverging))["error"]
         site = Site(both, policy=policy(tmp_path, metrics=False))
-        kept = "the site's log says why; its policy keeps the reason (metrics)"
+        kept = "the reason is in the site's log; the site's policy keeps it there (metrics)"
         assert text(site.answer(diverging))["error"] == f"PolicyError: {kept}"
         assert "diverged" in caplog.text
         monkeypatch.setattr("client.site.train", lambda *_: 1 / 0)
@@ -297,7 +297,7 @@ class TestNumbers:
         for message in (query_message(chosen), train_message(chosen, ["audio", "image"])):
             reply = few.answer(message)
             assert (
-                f"PolicyError: fewer training examples than this site's policy asks for ({count + 1})"
+                f"PolicyError: the site has fewer training examples than its policy requires (min_examples: {count + 1})"
                 in text(reply)["error"]
             )
             assert "params" not in reply
@@ -409,7 +409,7 @@ class TestRequests:
             ({"experiment": "{}"}, "received experiment: "),
             ({"round": 0}, "malformed request: round"),
             ({"round": "1"}, "malformed request: round"),
-            ({"round": None}, "round: a training message needs one"),
+            ({"round": None}, "round: a training message needs a round"),
         ],
     )
     def test_malformed(self, changes: dict[str, Any], expected: str, both: Path) -> None:
@@ -441,7 +441,7 @@ class TestRequests:
     def test_a_site_whose_modalities_changed_wants_to_introduce_itself_again(self, both: Path, tmp_path: Path) -> None:
         message = train_message(experiment(), ["audio", "image"])
         reply = text(Site(both, policy=policy(tmp_path, modalities=["audio"])).answer(message))
-        assert reply == {"site": BOTH, "error": "its modalities have changed", "introduce": True}
+        assert reply == {"site": BOTH, "error": "the site's modalities have changed", "introduce": True}
 
     def test_parameters_that_are_not_the_sites(self, both: Path) -> None:
         chosen = experiment()

@@ -1,4 +1,5 @@
-"""One YAML file is one experiment, complete; every mistake in it is reported at once, before anything is loaded."""
+"""An experiment: one YAML file that contains every option. All its mistakes are reported at once, before a run loads
+anything."""
 
 import json
 from collections.abc import Iterator
@@ -19,35 +20,37 @@ from common.modality import Modality
 Share = Annotated[float, Field(ge=0, le=1)]
 ModalityName = Annotated[Modality, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 RESERVED = {"id", "label", "shared"}
-"""Keys of metadata.jsonl, and the block of what belongs to no modality."""
+"""Names that no modality can have: keys of metadata.jsonl, and the block of the parameters of no modality."""
 
 
 class Iid(Options):
-    """Examples are dealt out at random."""
+    """Examples are divided at random."""
 
     name: Literal["iid"]
 
 
 class Dirichlet(Options):
-    """Each client's class shares follow a Dirichlet distribution; the smaller alpha, the more unequal."""
+    """The class shares of each client follow a Dirichlet distribution. A smaller alpha gives more unequal clients."""
 
     name: Literal["dirichlet"]
     alpha: float = Field(0.5, gt=0)
     """Concentration of the distribution."""
     min_examples: int = Field(10, ge=1)
-    """The fewest that a client may get; the shares are drawn again until all have as many."""
+    """The smallest number of examples of a client. The shares are drawn again until every client has at least as
+    many."""
 
 
 class LabelShards(Options):
-    """Examples sorted by label are cut into shards; a client gets a few of them, so it knows few classes."""
+    """Examples are sorted by label and cut into pieces. Each client gets a few pieces, and so few classes."""
 
     name: Literal["label-shards"]
     shards_per_client: int = Field(2, ge=1)
-    """How many of the shards a client gets."""
+    """Number of pieces per client."""
 
 
 class Natural(Options):
-    """One client a natural id (speaker, brand, subject); with fewer clients than ids, ids are grouped."""
+    """One client per natural owner, such as a speaker, a brand or a subject. With fewer clients than owners, a client
+    gets the examples of several owners."""
 
     name: Literal["natural"]
 
@@ -56,17 +59,19 @@ Partition = Annotated[Iid | Dirichlet | LabelShards | Natural, Field(discriminat
 
 
 class Missing(Options):
-    """Which modalities go missing when shards are made."""
+    """Which modalities are removed from examples when shards are made."""
 
     unimodal_clients: Share | dict[Modality, Share] = 0.0
-    """Share of the clients that hold one modality only, spread evenly over the modalities, or a share for each
+    """Share of the clients that hold only one modality: one number for all modalities together, or a share for each
     modality."""
     incomplete: Share = 0.0
-    """Share of the examples that lose exactly one modality (FedMVP's beta)."""
+    """Share of the examples that lose exactly one modality (beta of FedMVP)."""
     depends_on: Literal["class", "client"] | None = None
-    """Not at random: the share differs from class to class or from client to client, `incomplete` on average."""
+    """Makes the share of incomplete examples differ between classes or between clients. Its average remains
+    `incomplete`."""
     rates: dict[Modality, Share] = Field(default_factory=dict)
-    """Per modality, the probability that an example loses it on its own; no example loses everything."""
+    """By modality, the probability that an example loses it, independently of the other modalities. Every example keeps
+    at least one modality."""
 
     @field_validator("unimodal_clients")
     @classmethod
@@ -77,37 +82,37 @@ class Missing(Options):
 
 
 class Data(Options):
-    """A data set, how it is divided among clients, and what goes missing."""
+    """The data set, its division among the clients, and its missing modalities."""
 
     set: Reference | None = None
-    """The data set that shards are made from. None: every site brings its own, and then only `classes`, `clients`,
-    `validation`, `max_unreadable` and `complete_only` count."""
+    """The data set that shards are made from. None: each site has its own shard, and only the options `classes`,
+    `clients`, `validation`, `max_unreadable` and `complete_only` are used."""
     classes: list[str] | None = Field(None, min_length=1)
-    """The names of the classes, in the order of the shards; a site with others is refused (None: those of the server's
-    test shard, or without one those that most sites have)."""
+    """Names of the classes in the order of the shards. The server refuses a site with other classes. None: the classes
+    of the server's test shard or, without one, those of most sites."""
     clients: int = Field(ge=1, le=1_000_000)
-    """How many clients there are."""
+    """Number of clients."""
     partition: Partition = Iid(name="iid")
     """How the examples are divided among the clients."""
     missing: Missing = Missing()
-    """What goes missing."""
+    """Which modalities are missing."""
     limit: int | None = Field(None, ge=1)
-    """Use at most this many training examples (seeded choice)."""
+    """Largest number of training examples, chosen by the seed. None: all."""
     test_limit: int | None = Field(None, ge=1)
-    """Use at most this many test examples (seeded choice)."""
+    """Largest number of test examples, chosen by the seed. None: all."""
     validation: float = Field(0.1, ge=0, le=0.5)
-    """Share of a client's examples kept for validation."""
+    """Share of each client's examples that is used for validation and not for training."""
     max_unreadable: float = Field(0.2, ge=0, le=1)
-    """A site, or the server's own shard, of which a larger share of a modality's values cannot be read is refused."""
+    """Largest share of a modality's values that may be unreadable. A site or a server's shard with more is refused."""
     complete_only: bool = False
-    """Train on nothing but the examples that miss no modality."""
+    """Whether clients train only on examples that have every modality."""
 
 
 class Model(Options):
     """The model that is trained."""
 
     encoders: dict[ModalityName, Reference] = Field(min_length=1)
-    """The encoder of each modality; its keys are the modalities of the experiment."""
+    """The encoder of each modality. The keys are the modalities of the experiment."""
     architecture: Reference | None = None
     """The model that joins the encoders. None: the one that the method needs."""
 
@@ -120,32 +125,32 @@ class Model(Options):
 
 
 class Train(Options):
-    """Local training; the optimizer is re-created each round."""
+    """Local training. Each round starts with a new optimizer."""
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """The optimizer of each client."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """`cosine` lets `lr` fall over the epochs of all rounds, from its full value to nearly 0."""
+    """`cosine` lowers `lr` over the epochs of all rounds, from its full value to nearly 0."""
     epochs: int = Field(1, ge=1, le=100_000)
-    """Passes over a client's examples in a round."""
+    """Passes over a client's examples per round."""
     batch_size: int = Field(32, ge=2, le=1_000_000)
-    """Examples of a step."""
+    """Examples per step."""
     lr: float = Field(gt=0)
     """Learning rate."""
     momentum: float = Field(0.9, ge=0, lt=1)
-    """Of sgd only."""
+    """Momentum of `sgd`; `adamw` does not use it."""
     weight_decay: float = Field(1e-4, ge=0)
-    """Of either optimizer."""
+    """Weight decay of the optimizer."""
 
 
 class FedAvgM(Options):
-    """Momentum on the server; lr 1 and momentum 0 are plain averaging."""
+    """Momentum on the server. With lr 1 and momentum 0 it is plain averaging."""
 
     name: Literal["fedavgm"]
     lr: float = Field(1.0, gt=0)
     """Learning rate of the server."""
     momentum: float = Field(0.9, ge=0, lt=1)
-    """Of the server's steps."""
+    """Momentum of the server's steps."""
 
 
 class _Adaptive(Options):
@@ -158,7 +163,7 @@ class _Adaptive(Options):
     beta_2: float = Field(0.99, ge=0, lt=1)
     """Decay of the second moment."""
     tau: float = Field(1e-3, gt=0)
-    """Degree of adaptivity: the smaller, the more adaptive."""
+    """Degree of adaptivity. A smaller value is more adaptive."""
 
 
 class FedAdam(_Adaptive):
@@ -177,79 +182,81 @@ ServerOptimizer = FedAvgM | FedAdam | FedYogi
 
 
 class Federation(Options):
-    """Rounds and who takes part."""
+    """Rounds, and the sites that take part."""
 
     rounds: int = Field(ge=1, le=1_000_000)
-    """How many rounds."""
+    """Number of rounds."""
     sites: list[str] | None = Field(None, min_length=1)
-    """Names of the sites that take part: who waits is told which of them are missing, and others are refused (None:
-    `data.clients` sites, whatever their names)."""
+    """Names of the sites that take part. The server refuses other sites, and names the missing ones while it waits.
+    None: the first `data.clients` sites, with any names."""
     sample: int | None = Field(None, ge=1)
-    """Clients trained a round, drawn from all that have introduced themselves (None: all)."""
+    """Number of clients that train per round, drawn from all clients that have introduced themselves. None: all."""
     min_replies: int | None = Field(None, ge=1)
-    """Usable replies that make a round (None: two thirds of those that are sampled, rounded up, so that no single one
-    of three sites or more can end the run)."""
+    """Number of usable replies that a round needs. None: two thirds of the sampled clients, rounded up, so that no
+    single one of three or more sites can end the run."""
     min_holders: dict[Modality, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
-    """By modality, how many of the usable replies must be of clients that hold it."""
+    """By modality, the number of usable replies that must come from clients that hold it."""
     retries: int = Field(2, ge=0, le=1000)
-    """How often a round asks again, others or those that gave no reply, before too few replies end the run."""
+    """How often the server asks again within a round, before too few replies end the run. It asks clients that have not
+    replied, and others."""
     wait_seconds: float = Field(120, gt=0, le=10_000_000)
-    """How long to wait for clients to connect, at the start and when a round lacks some."""
+    """Seconds to wait for clients to connect, at the start and when a round has too few."""
     round_seconds: float = Field(1800, gt=0, le=10_000_000)
-    """How long the sampled clients have to reply."""
+    """Seconds that the sampled clients have to reply."""
     max_update_norm: float | None = Field(None, gt=0)
-    """An update is refused when the L2 norm of all its parameters minus those received is larger (None: there is no
-    such bound)."""
+    """Largest L2 norm of an update, which is the trained parameters minus the received ones. The server refuses a
+    larger update. None: no bound."""
     max_update_ratio: float | None = Field(10, gt=1)
-    """An update is refused as well when that norm is so many times larger than both the norm of what the site received
-    and the median norm of the updates of the round before (None: there is no such bound)."""
+    """The server also refuses an update whose norm is more than this many times larger than both the norm of the
+    received parameters and the median norm of the updates in the previous round. None: no bound."""
     max_weight: float | None = Field(10, ge=1)
-    """A site counts for no more examples than so many times the median of the sites that are there, however many it
-    says it has (None: for as many as it says)."""
+    """Largest weight of a site: this many times the median number of examples of the connected sites, whatever number
+    the site reports. None: no bound."""
     collapse: float | None = Field(0.5, gt=0, lt=1)
-    """A round's mean is not taken, and the run goes on from the model before, when its accuracy with all modalities is
-    below this share of the best so far, and clearly so (None: every mean is taken). Measured on the test shard, else
-    by the sites on their validation examples, of which most must see it."""
+    """The server drops the mean of a round, and goes on with the previous model, when the accuracy with all modalities
+    is clearly below this share of the best accuracy so far. The accuracy is that on the test shard or, without one,
+    that of most sites on their validation examples. None: the server keeps every mean."""
     optimizer: Annotated[ServerOptimizer, Field(discriminator="name")] | None = None
-    """Of the server, on top of the strategy's mean (None: the mean is the new model)."""
+    """Optimizer of the server, applied to the mean of the strategy. None: the mean is the new model."""
 
     def needed(self, sampled: int) -> int:
-        """How many usable replies make a round of so many sampled clients."""
+        """Number of usable replies that a round with `sampled` clients needs."""
         return self.min_replies or -(-2 * sampled // 3)
 
 
 class Wire(Options):
-    """How parameters travel."""
+    """The form of parameters in messages."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 halves the bytes and rounds every value to 8 bits of precision."""
+    """Type of the parameters in messages. bfloat16 halves the bytes and rounds every value to 8 bits of precision."""
     delta: bool = False
-    """Clients send the difference to what they received, of which the same 8 bits are far more precise."""
+    """Whether clients send the difference to the received parameters. The 8 bits of bfloat16 are far more precise for
+    differences."""
 
 
 class Experiment(Options):
     """A complete experiment."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Names the run's folder and its report."""
+    """Name of the run's folder and of its report."""
     seed: int = Field(1, ge=0)
-    """Of everything that is random, but for the noise of differential privacy."""
+    """Seed of all randomness except the noise of differential privacy."""
     data: Data
-    """What is trained on."""
+    """The data that clients train on."""
     model: Model
-    """What is trained."""
+    """The model that clients train."""
     completion: dict[ModalityName, Reference] = Field(default_factory=dict)
-    """By modality, how missing values were generated; the others stay missing."""
+    """By modality, the completer that generated missing values. Values of other modalities stay missing."""
     method: Reference
-    """The local objective."""
+    """The method: the local objective of every client."""
     strategy: Reference | None = None
-    """The aggregation. None: the one that the method is meant for."""
+    """The strategy: the aggregation on the server. None: the strategy that the method is made for."""
     train: Train
-    """How each client trains."""
+    """Local training of each client."""
     federation: Federation
-    """How rounds go."""
+    """Rounds, and the sites that take part."""
     wire: Wire = Wire()
-    """How parameters travel."""
+    """The form of parameters in messages."""
 
     @property
     def modalities(self) -> list[Modality]:
@@ -304,7 +311,7 @@ class Experiment(Options):
 
 
 def read(path: Path, overrides: dict[str, Any] | None = None) -> Experiment:
-    """The experiment of a YAML file; `overrides` are dotted names with values, e.g. {"train.lr": 0.1}.
+    """Read the experiment of a YAML file. overrides: values by dotted option, e.g. {"train.lr": 0.1}.
 
     Raises ConfigError with every mistake of the file.
     """
@@ -315,9 +322,9 @@ def read(path: Path, overrides: dict[str, Any] | None = None) -> Experiment:
 
 
 def override(raw: dict[str, Any], keys: list[str], value: Any, source: str) -> None:
-    """Set the option at `keys` of a raw experiment in place; sections on the way are made.
+    """Set the option at `keys` of a raw experiment in place, and create missing sections.
 
-    Raises ConfigError when there is something else than a section on the way.
+    Raises ConfigError when one of the keys is not a section.
     """
     for key in keys[:-1]:
         raw = raw.setdefault(key, {})
@@ -327,7 +334,7 @@ def override(raw: dict[str, Any], keys: list[str], value: Any, source: str) -> N
 
 
 def parse(raw: dict[str, Any], source: str) -> Experiment:
-    """The experiment of a mapping, resolved: every component checked and its defaults filled in.
+    """The resolved experiment of a mapping: every component is checked, and its defaults are filled in.
 
     Raises ConfigError with every mistake.
     """
@@ -392,7 +399,8 @@ def _from_json(text: str, allowed: frozenset[plugins.Plugin] | None) -> Experime
 
 
 def _resolve(raw: dict[str, Any], mistakes: list[str]) -> dict[str, Any]:
-    """The raw experiment with each component's defaults; the method names the model and strategy it wants."""
+    """The raw experiment with the defaults of each component. The method determines model and strategy where the
+    experiment names none."""
     resolved = dict(raw)
     method = _component(resolved, "method", "method", mistakes)
     if method is not None and resolved.get("strategy") is None:
@@ -434,13 +442,13 @@ def _complete(resolved: dict[str, Any], encoders: list[Modality], mistakes: list
             if name is not None and name not in encoders
         ]
         if source == modality:
-            mistakes.append(f"completion.{modality}.source: a modality is completed from another one")
+            mistakes.append(f"completion.{modality}.source: must be another modality than {modality}")
 
 
 def _component(
     section: dict[str, Any], key: str, family: str, mistakes: list[str], prefix: str = ""
 ) -> Component | None:
-    """Fill in the defaults of one component in place; add what is wrong with it to `mistakes`."""
+    """Fill in the defaults of one component in place, and add its mistakes to `mistakes`."""
     reference = section.get(key)
     if reference is None:
         return None
@@ -468,7 +476,7 @@ def _component(
 
 
 def messages(error: ValidationError, known: list[str] | None = None, kind: Any = Experiment) -> list[str]:
-    """Pydantic's findings about a `kind` of options in our words: where, what, and what was given."""
+    """Pydantic's findings about a `kind` of options as our messages: the option, the mistake, the given value."""
     found = []
     for finding in error.errors(include_url=False):
         where = ".".join(str(part) for part in finding["loc"])
@@ -491,7 +499,7 @@ def messages(error: ValidationError, known: list[str] | None = None, kind: Any =
 
 
 def _options_at(location: tuple[int | str, ...], kind: Any) -> list[str]:
-    """The options that the section holding `location` knows, seen from a `kind` of options."""
+    """The options of the section that contains `location`, within a `kind` of options."""
     for part in location[:-1]:
         kind = _below(kind, part)
     sections = [
@@ -501,7 +509,7 @@ def _options_at(location: tuple[int | str, ...], kind: Any) -> list[str]:
 
 
 def _below(kind: Any, part: int | str) -> Any:
-    """The type at one step of a location: a field's, or the member of a union that has this name."""
+    """The type at one step of a location: that of a field, or the member of a union with this name."""
     if hasattr(kind, "model_fields"):
         field = kind.model_fields.get(part)
         return field.annotation if field else None
@@ -514,7 +522,7 @@ def _below(kind: Any, part: int | str) -> Any:
 
 
 def _unheld(encoders: list[Modality], source: Component | None, data: Any) -> list[str]:
-    """Modalities with an encoder that the data set does not have, and others that are named without an encoder."""
+    """Mistakes: modalities that have an encoder but are not in the data set, and modalities without an encoder."""
     offered = list(getattr(source, "modalities", encoders))
     mistakes = [
         f"model.encoders.{modality}: {unknown('modality of the data set', modality, offered)}"
