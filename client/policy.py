@@ -1,7 +1,7 @@
 """What a site lets go, decided in a file at the site. Nothing that a server sends can widen it.
 
-The file is named by the node's own configuration (`policy`), see docs/security.md and deploy/hosts/site.yaml. Where it
-is enforced: `client/site.py`.
+The file is named by the node's own configuration (`policy`), see docs/explanation/security.md and
+deploy/hosts/site.yaml. `client/site.py` enforces it.
 """
 
 import json

@@ -41,7 +41,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def described(site: Path) -> list[tuple[str, dict[str, str]]]:
     """The sections of the configuration reference: heading, and by option what is said of it."""
     found = []
-    for heading, body in SECTION.findall((site / "configuration.html").read_text()):
+    for heading, body in SECTION.findall((site / "reference" / "configuration.html").read_text()):
         rows = [re.findall(r"<td[^>]*>(.*?)</td>", row, re.S) for row in re.findall(r"<tr>(.*?)</tr>", body, re.S)]
         found.append((html.unescape(heading), {re.sub("<.*?>", "", row[0]): row[-1].strip() for row in rows if row}))
     return found
@@ -70,7 +70,7 @@ def test_every_option_of_a_component_is_described(
 
 
 def test_ranges_and_defaults_are_those_of_the_code(site: Path) -> None:
-    page = re.sub(r"\s+", " ", (site / "configuration.html").read_text())
+    page = re.sub(r"\s+", " ", (site / "reference" / "configuration.html").read_text())
     row = "<td><code>{}</code></td> <td>{}</td> <td>{}</td>"
     assert row.format("alpha", "number &gt; 0", "<code>0.5</code>") in page
     assert row.format("lr", "number &gt; 0", "<strong>required</strong>") in page
@@ -79,7 +79,7 @@ def test_ranges_and_defaults_are_those_of_the_code(site: Path) -> None:
 
 
 def test_every_command_has_its_help_on_the_page(site: Path) -> None:
-    page = html.unescape((site / "commands.html").read_text())
+    page = html.unescape((site / "reference" / "commands.html").read_text())
     for command in ("run", "shard", "certs", "node", "bench"):
         assert f"usage: fedmosaic {command} [-h]" in re.sub("<.*?>", "", page)
 
@@ -94,7 +94,7 @@ def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
 
 
 def test_the_example_policy_is_part_of_the_site(site: Path) -> None:
-    assert 'href="source/deploy/hosts/site.yaml"' in (site / "security.html").read_text()
+    assert 'href="../source/deploy/hosts/site.yaml"' in (site / "explanation" / "security.html").read_text()
     assert (site / "source" / "deploy" / "hosts" / "site.yaml").read_bytes() == (
         ROOT / "deploy" / "hosts" / "site.yaml"
     ).read_bytes()
@@ -126,11 +126,11 @@ def test_prose_names_commands_and_options_that_exist(page: Path) -> None:
 def test_commands_are_found_on_pages() -> None:
     found = {page: list(commands(page.read_text())) for page in PAGES}
     assert ["bench", "smoke"] in found[ROOT / "README.md"]
-    assert ["bench", "speed"] in found[ROOT / "docs" / "performance.md"]  # indented
+    assert ["bench", "speed"] in found[ROOT / "docs" / "explanation" / "performance.md"]  # indented
     assert any(
         "--shard" in arguments and "--policy" in arguments for arguments in found[ROOT / "README.md"]
     )  # continued
-    deploy = found[ROOT / "docs" / "deploy.md"]
+    deploy = found[ROOT / "docs" / "how-to" / "deploy.md"]
     assert {"certs", "register", "doctor", "run"} <= {arguments[0] for arguments in deploy}  # by sudo, by a variable
 
 
@@ -149,7 +149,7 @@ def written(path: Path) -> set[str]:
 def test_messages_quoted_in_troubleshooting_are_those_of_the_code() -> None:
     texts = {text for side in ("client", "common", "deploy", "server") for path in (ROOT / side).rglob("*.py")
              for text in written(path)}  # fmt: skip
-    quoted = QUOTED.findall((ROOT / "docs" / "troubleshooting.md").read_text())
+    quoted = QUOTED.findall((ROOT / "docs" / "how-to" / "troubleshooting.md").read_text())
     assert len(quoted) > 30
     for message in quoted:
         assert len(message.replace("…", "")) > 10, message

@@ -410,7 +410,7 @@ def test_export_never_overwrites(run: Path, exported: Path, capsys: pytest.Captu
 
 @pytest.fixture
 def as_documented(run: Path, tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory that docs/predict.md speaks of."""
+    """The working directory that docs/how-to/predict.md speaks of."""
     shutil.copytree(run, tmp_path / "runs" / "demo")
     shutil.copytree(tiny_shards / "test", tmp_path / "shards" / "demo" / "test")
     for path in Shard.open(tiny_shards / "test").records[0].files.values():
@@ -426,8 +426,9 @@ def as_documented(run: Path, tiny_shards: Path, tmp_path: Path, monkeypatch: pyt
 
 
 def documented(language: str) -> list[str]:
-    """The blocks of docs/predict.md in a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "docs/predict.md").read_text(), re.DOTALL | re.MULTILINE)
+    """The blocks of docs/how-to/predict.md in a language."""
+    page = (ROOT / "docs/how-to/predict.md").read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
 
 
 def test_the_documented_commands_do_what_is_said(as_documented: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -442,7 +443,7 @@ def test_the_documented_commands_do_what_is_said(as_documented: Path, capsys: py
 
 def test_the_documented_python_runs(as_documented: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = documented("python")
-    exec(compile(block, "docs/predict.md", "exec"), {})
+    exec(compile(block, "docs/how-to/predict.md", "exec"), {})
     assert capsys.readouterr().out.endswith("('image',)\n")
 
 

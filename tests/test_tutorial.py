@@ -1,4 +1,4 @@
-"""docs/tutorial.md does what it says: its commands, in their order, in an empty folder."""
+"""docs/tutorials/own-data.md does what it says: its commands, in their order, in an empty folder."""
 
 import csv
 import json
@@ -20,7 +20,9 @@ WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_a_reader_of_the_tutorial_gets_from_folders_of_files_to_a_trained_model(tmp_path: Path) -> None:
-    blocks = re.findall(r"^```sh\n(.*?)^```$", (ROOT / "docs" / "tutorial.md").read_text(), re.DOTALL | re.MULTILINE)
+    blocks = re.findall(
+        r"^```sh\n(.*?)^```$", (ROOT / "docs" / "tutorials" / "own-data.md").read_text(), re.DOTALL | re.MULTILINE
+    )
     script = "\n".join(["set -euo pipefail", *blocks])
     path = os.pathsep.join([str(Path(executable("fedmosaic")).parent), os.environ["PATH"]])
     env = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}

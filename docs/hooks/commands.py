@@ -20,7 +20,7 @@ WIDTH = 80
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str | None:
     """Put the reference in the place of what stands there in the repository."""
-    return reference() if page.file.src_uri == "commands.md" else None
+    return reference() if page.file.src_uri == "reference/commands.md" else None
 
 
 def reference() -> str:

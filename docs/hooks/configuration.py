@@ -53,7 +53,7 @@ BOUNDS = {
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str | None:
     """Put the reference in the place of what stands there in the repository."""
-    return reference() if page.file.src_uri == "configuration.md" else None
+    return reference() if page.file.src_uri == "reference/configuration.md" else None
 
 
 def reference() -> str:
