@@ -426,13 +426,14 @@ def as_documented(run: Path, tiny_shards: Path, tmp_path: Path, monkeypatch: pyt
 
 
 def documented(language: str) -> list[str]:
-    """The blocks of docs/how-to/predict.md in a language."""
-    page = (ROOT / "docs/how-to/predict.md").read_text()
-    return re.findall(rf"^```{language}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    """The blocks of docs/how-to/predict.md and docs/how-to/compare-methods.md in a language."""
+    pages = "".join((ROOT / "docs" / "how-to" / name).read_text() for name in ("predict.md", "compare-methods.md"))
+    return re.findall(rf"^```{language}\n(.*?)^```", pages, re.DOTALL | re.MULTILINE)
 
 
 def test_the_documented_commands_do_what_is_said(as_documented: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = [line for block in documented("sh") for line in block.splitlines() if line.startswith("fedmosaic ")]
+    lines = [line for block in documented("sh") for line in block.splitlines()
+             if line.startswith("fedmosaic ") and not line.startswith("fedmosaic bench ")]  # fmt: skip
     commands = [shlex.split(line)[1:] for line in lines]
     assert {command[0] for command in commands} == {"predict", "export", "compare", "tensorboard"}
     for command in commands:
