@@ -1,8 +1,10 @@
 """The documentation: the site builds without a warning, and what pages say of the code is so."""
 
+import argparse
 import ast
 import html
 import re
+import sys
 from pathlib import Path
 from typing import get_origin
 
@@ -10,7 +12,7 @@ import pytest
 from conftest import ROOT
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
-from pages import PAGES, commands, mentions
+from pages import PAGES, commands, mentions, sections
 
 from client import policy
 from common.config import experiment as config
@@ -18,6 +20,7 @@ from common.config.component import FAMILIES, Options, find, names
 from deploy.cli import parser
 from deploy.study.bench import suite
 
+HOOKS = ROOT / "docs" / "hooks"
 SECTION = re.compile(r'<h[23] id="[^"]*">(.*?)<a.*?</h[23]>(.*?)(?=<h[23] |</article>)', re.S)
 LOADED = re.compile(r"""<(?:script|img|source|iframe)\b[^>]*\bsrc=["']?([^"' >]+)|<link\b[^>]*\bhref=["']?([^"' >]+)""")
 LINK = re.compile(r"\]\(([^)#\s]+)")
@@ -78,10 +81,26 @@ def test_ranges_and_defaults_are_those_of_the_code(site: Path) -> None:
     assert row.format("dtype", "<code>float32</code>, <code>bfloat16</code>", "<code>float32</code>") in page
 
 
-def test_every_command_has_its_help_on_the_page(site: Path) -> None:
-    page = html.unescape((site / "reference" / "commands.html").read_text())
-    for command in ("run", "shard", "certs", "node", "bench"):
-        assert f"usage: fedmosaic {command} [-h]" in re.sub("<.*?>", "", page)
+@pytest.mark.parametrize("page", ["commands.md", "configuration.md"])
+def test_the_committed_reference_is_the_one_that_the_code_gives(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(HOOKS), *sys.path])
+    from reference import pages
+
+    (text,) = [text for path, text in pages().items() if path.name == page]
+    committed = (ROOT / "docs" / "reference" / page).read_text()
+    assert committed == text, "make reference"
+
+
+def test_every_command_and_option_is_on_the_page_with_its_help() -> None:
+    found = sections((ROOT / "docs" / "reference" / "commands.md").read_text())
+    (known,) = [action.choices for action in parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    assert found.keys() == known.keys()
+    for name, command in known.items():
+        assert f"Usage: `fedmosaic {name}" in found[name]
+        for action in command._actions:
+            if action.option_strings and not isinstance(action, argparse._HelpAction):
+                row = re.search(rf"^\| `{action.option_strings[-1]}[ `].*$", found[name], re.M)
+                assert row and len(row[0].split(" |")) == 4
 
 
 def test_pages_load_nothing_from_elsewhere(site: Path) -> None:

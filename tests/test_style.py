@@ -27,9 +27,12 @@ BANNED = {
     r"|\bmore clients to ask\b|\bwho it is\b",
 }
 PAGES = sorted(
-    page for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")] if not page.with_suffix(".json").exists()
+    page
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    if not page.with_suffix(".json").exists() and page.parent.name != "reference"
 )
-"""Without the tables of `fedmosaic bench`, which keep the words of the code that wrote them."""
+"""Without the tables of `fedmosaic bench`, which keep the words of the code that wrote them, and docs/reference, which
+`make reference` copies from the code."""
 CODE = sorted(
     path for side in ("server", "client", "common", "deploy", "fedmosaic") for path in (ROOT / side).rglob("*.py")
 )
