@@ -3,11 +3,13 @@
 import argparse
 import ast
 import html
+import json
 import re
 import sys
 from pathlib import Path
 from typing import get_origin
 
+import browser as chromium
 import pytest
 from conftest import ROOT
 from mkdocs.commands.build import build
@@ -110,6 +112,29 @@ def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
         loaded = [source or target for source, target in LOADED.findall(page.read_text())]
         assert loaded
         assert not [address for address in loaded if re.match(r"(\w+:)?//", address)], page.name
+
+
+def test_the_search_index_is_a_script_that_a_page_from_a_disk_can_load(site: Path) -> None:
+    text = (site / "search" / "search_index.js").read_text()
+    index = json.loads(text.removeprefix("var __index = "))
+    assert any("infiltration" in entry["text"] for entry in index["docs"])
+    assert 'src="../javascripts/iframe-worker.js"' in (site / "explanation" / "security.html").read_text()
+
+
+@pytest.mark.skipif(chromium.PROGRAM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("page", ["index.html", "how-to/deploy.html"])
+def test_the_search_works_without_a_server(site: Path, page: str) -> None:
+    with chromium.browser() as tab:
+        tab.open((site / page).as_uri(), 1280)
+        tab.value("document.querySelector('#__search').click()")
+        tab.value(
+            "(() => { const field = document.querySelector('[data-md-component=search-query]');"
+            " field.value = 'infiltration'; field.dispatchEvent(new KeyboardEvent('keyup', {bubbles: true})) })()"
+        )
+        tab.wait_for("document.querySelectorAll('.md-search-result__link').length > 3")
+        found = tab.value("[...document.querySelectorAll('.md-search-result__link')].map(link => link.href)")
+        assert any(address.startswith((site / "explanation" / "method-fedcmi.html").as_uri()) for address in found)
+        assert not tab.complaints
 
 
 def test_the_example_policy_is_part_of_the_site(site: Path) -> None:
