@@ -8,6 +8,7 @@ import re
 import sys
 from pathlib import Path
 from typing import get_origin
+from xml.etree import ElementTree
 
 import browser as chromium
 import pytest
@@ -142,6 +143,19 @@ def test_the_example_policy_is_part_of_the_site(site: Path) -> None:
     assert (site / "source" / "deploy" / "hosts" / "site.yaml").read_bytes() == (
         ROOT / "deploy" / "hosts" / "site.yaml"
     ).read_bytes()
+
+
+def test_the_committed_figures_are_those_that_the_script_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = ROOT / "docs" / "figures"
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    from draw import figures
+
+    drawn = figures()
+    assert drawn.keys() == {path.name for path in folder.glob("*.svg")}
+    for name, text in drawn.items():
+        assert (folder / name).read_text() == text, "make figures"
+        assert ElementTree.fromstring(text).get("aria-label")
+        assert not re.search(r"url\((?!#)|href|@import|@font-face", text)
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
