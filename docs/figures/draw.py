@@ -181,8 +181,8 @@ def figures() -> dict[str, str]:
         ),
         "fedmvp.svg": figure(
             532,
-            "FedMVP: completion by frozen models, the joint encoder with its three losses, and weights by the similarity"
-            " of models",
+            "FedMVP: completion by frozen models, the joint encoder with its three losses, and weights by the"
+            " similarity of models",
             fedmvp(),
         ),
     }
