@@ -6,7 +6,7 @@ METHOD ?= fedcmi
 DEMO_fedcmi := configs/digits-mini-fedcmi.yaml
 DEMO_fedmvp := configs/birds-mini-fedmvp.yaml
 
-.PHONY: install demo test test-slow test-containers fuzz docs lint format clean
+.PHONY: install demo test test-slow test-containers fuzz docs reference figures lint format clean
 
 install: $(VENV)/.installed
 
@@ -37,6 +37,14 @@ test-containers: install
 # Every reader of files and messages with 58,000 damaged inputs, four times as many as in `make test`.
 fuzz: install
 	FEDMOSAIC_FUZZ=4 $(BIN)/pytest tests/test_fuzz.py
+
+# The pages of docs/reference, from the code. A test compares the committed pages with the code.
+reference: install
+	$(BIN)/python docs/hooks/reference.py
+
+# The drawings of docs/figures. A test compares the committed files with the script.
+figures: install
+	$(BIN)/python docs/figures/draw.py
 
 # The site in site/; a test builds it as well.
 docs: install

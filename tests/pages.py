@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import takewhile
 
 from conftest import ROOT
 
@@ -30,7 +31,7 @@ def commands(text: str) -> Iterator[list[str]]:
     code = [block for *_, block in FENCE.findall(text)] + INDENTED.findall(FENCE.sub("", text))
     for line in "\n".join(code).replace("\\\n", " ").splitlines():
         if called := CALL.search(line):
-            yield shlex.split(called[1], comments=True)
+            yield list(takewhile(lambda word: word != ">", shlex.split(called[1], comments=True)))
 
 
 def mentions(text: str) -> Iterator[list[str]]:

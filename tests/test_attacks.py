@@ -1,4 +1,4 @@
-"""Attacks on a site, on the server and on who looks at a run: what docs/security.md promises, tried."""
+"""Attacks on a site, on the server and on who looks at a run: what docs/explanation/security.md promises, tried."""
 
 import json
 import shutil

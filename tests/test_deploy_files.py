@@ -1,5 +1,5 @@
 """The image, the compose files and the units: their commands are accepted by the programs they start, and they keep the
-promises of docs/deploy.md."""
+promises of docs/how-to/deploy.md."""
 
 import re
 import shlex

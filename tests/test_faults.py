@@ -2,7 +2,7 @@
 
     make test-slow        (not part of `make test`)
 
-docs/reliability.md has a row for each test.
+docs/explanation/reliability.md has a row for each test.
 """
 
 import contextlib

@@ -202,7 +202,7 @@ def test_arrays_are_signals_and_frames(files: Path) -> None:
 def test_hugging_face_datasets_load_a_shard_unchanged(
     files: Path, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With docs/data-sets.md's calls. Ids that look like the names of splits are those of `fedmosaic shard`."""
+    """With docs/how-to/data-sets.md's calls. Ids that look like the names of splits are those of `fedmosaic shard`."""
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     cache = str(files.parent / "cache")
     for path in [path for path in files.rglob("*.*") if path.name != "labels.csv"]:

@@ -1,4 +1,4 @@
-"""A server and three sites as hosts of their own: network namespaces, TLS, node keys, docs/deploy.md's commands."""
+"""A server and three sites as hosts: network namespaces, TLS, node keys, the commands of docs/how-to/deploy.md."""
 
 import json
 import re

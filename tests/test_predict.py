@@ -410,7 +410,7 @@ def test_export_never_overwrites(run: Path, exported: Path, capsys: pytest.Captu
 
 @pytest.fixture
 def as_documented(run: Path, tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory that docs/predict.md speaks of."""
+    """The working directory that docs/how-to/predict.md speaks of."""
     shutil.copytree(run, tmp_path / "runs" / "demo")
     shutil.copytree(tiny_shards / "test", tmp_path / "shards" / "demo" / "test")
     for path in Shard.open(tiny_shards / "test").records[0].files.values():
@@ -426,12 +426,14 @@ def as_documented(run: Path, tiny_shards: Path, tmp_path: Path, monkeypatch: pyt
 
 
 def documented(language: str) -> list[str]:
-    """The blocks of docs/predict.md in a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "docs/predict.md").read_text(), re.DOTALL | re.MULTILINE)
+    """The blocks of docs/how-to/predict.md and docs/how-to/compare-methods.md in a language."""
+    pages = "".join((ROOT / "docs" / "how-to" / name).read_text() for name in ("predict.md", "compare-methods.md"))
+    return re.findall(rf"^```{language}\n(.*?)^```", pages, re.DOTALL | re.MULTILINE)
 
 
 def test_the_documented_commands_do_what_is_said(as_documented: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = [line for block in documented("sh") for line in block.splitlines() if line.startswith("fedmosaic ")]
+    lines = [line for block in documented("sh") for line in block.splitlines()
+             if line.startswith("fedmosaic ") and not line.startswith("fedmosaic bench ")]  # fmt: skip
     commands = [shlex.split(line)[1:] for line in lines]
     assert {command[0] for command in commands} == {"predict", "export", "compare", "tensorboard"}
     for command in commands:
@@ -442,7 +444,7 @@ def test_the_documented_commands_do_what_is_said(as_documented: Path, capsys: py
 
 def test_the_documented_python_runs(as_documented: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = documented("python")
-    exec(compile(block, "docs/predict.md", "exec"), {})
+    exec(compile(block, "docs/how-to/predict.md", "exec"), {})
     assert capsys.readouterr().out.endswith("('image',)\n")
 
 

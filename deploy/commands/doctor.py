@@ -180,7 +180,7 @@ def authority(path: Path) -> Result:
         return Result(check, State.FAILED, f"{path} is no PEM certificate of a CA", ask)
     if not signs:
         return Result(check, State.FAILED, f"{path} is the certificate of a host, not of a CA", ask)
-    remedy = "the operator makes a new CA (docs/deploy.md, rotation) and sends ca.crt to all"
+    remedy = "the operator makes a new CA (docs/how-to/deploy.md, rotation) and sends ca.crt to all"
     return _in_time(check, certificate, remedy)
 
 
@@ -222,7 +222,7 @@ def policy(path: Path) -> Result:
     try:
         said = read_policy(path).in_words()
     except PolicyError as error:
-        return Result("policy", State.FAILED, str(error), "docs/security.md says what a policy holds")
+        return Result("policy", State.FAILED, str(error), "docs/explanation/security.md says what a policy holds")
     return Result("policy", State.OK, f"{path}: {'; '.join(said)}")
 
 
@@ -233,7 +233,7 @@ def shard(folder: Path) -> Result:
     try:
         opened = Shard.open(folder)
     except ShardError as error:
-        return Result("shard", State.FAILED, str(error), "docs/data-sets.md says what a shard looks like")
+        return Result("shard", State.FAILED, str(error), "docs/how-to/data-sets.md says what a shard looks like")
     files = [(modality, path) for record in opened.records for modality, path in record.files.items()]
     broken = Counter(modality for modality, path in files if not _readable(path))
     said = f"{opened.info.site}: {len(opened.records)} examples, {len(files)} files"
@@ -268,7 +268,7 @@ def reachable(check: str, address: str, root_certificates: Path | None) -> Resul
         certificate, protocol = shake_hands(dialled, root_certificates)
     except OSError as error:
         return Result(check, State.FAILED, f"{address}: {described(error)}", remedy(error, dialled))
-    time = _in_time(check, certificate, "the operator renews it (docs/deploy.md, rotation)")
+    time = _in_time(check, certificate, "the operator renews it (docs/how-to/deploy.md, rotation)")
     return Result(check, time.state, f"{address} proved its name, {protocol}; {time.found}", time.remedy)
 
 

@@ -104,8 +104,8 @@ def _frozen(description: "Description") -> str:
         return ""
     listed = "\n".join(f"- {m}: {about}" for m, about in sorted(description.frozen.items()))
     return (
-        "\nFrozen encoders are not in this folder; they are found by name, where `docs/frozen-models.md` says, and "
-        f"refused when they have other weights than in training:\n\n{listed}\n"
+        "\nFrozen encoders are not in this folder; they are found by name, where `docs/how-to/frozen-models.md` "
+        f"says, and refused when they have other weights than in training:\n\n{listed}\n"
     )
 
 

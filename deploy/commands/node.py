@@ -2,7 +2,7 @@
 
 It connects outwards to the SuperLink's gRPC port and listens on the loopback interface only. It ends when the SuperLink
 refuses it: an unregistered key, or a node of the same key that was killed less than a minute ago (Flower's exit code
-305). The second passes, so whatever supervises it should start it again (see docs/deploy.md).
+305). The second passes, so whatever supervises it should start it again (see docs/how-to/deploy.md).
 """
 
 import argparse

@@ -65,7 +65,10 @@ def remedy(error: OSError, address: Address) -> str:
     if not isinstance(error, ssl.SSLCertVerificationError):
         return "does the SuperLink run with TLS there, and is this its port?"
     if error.verify_code in EXPIRED:
-        return "the operator renews the server's certificate (docs/deploy.md, rotation); or this host's clock is wrong"
+        return (
+            "the operator renews the server's certificate (docs/how-to/deploy.md, rotation); "
+            "or this host's clock is wrong"
+        )
     if error.verify_code in NOT_YET_VALID:
         return "set this host's clock"
     if error.verify_code in OTHER_NAME:

@@ -46,7 +46,7 @@ train: {{optimizer: adamw, lr: {lr}, epochs: {epochs}, batch_size: {batch_size}}
 federation: {{rounds: {rounds}}}
 """
 LR, EPOCHS, BATCH_SIZE, ROUNDS = 0.002, 2, 32, 15
-"""They learn on all six data sets that were tried, docs/data-sets.md has the figures."""
+"""They learn on all six data sets that were tried, docs/how-to/data-sets.md has the figures."""
 
 
 @dataclass

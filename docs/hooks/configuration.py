@@ -1,4 +1,4 @@
-"""The page configuration.md: every option of an experiment and of every component, from the classes themselves."""
+"""The page docs/reference/configuration.md: every option of an experiment and of every component, from the classes."""
 
 import ast
 import importlib
@@ -8,9 +8,6 @@ from itertools import pairwise
 from typing import Any
 
 import yaml
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import Files
-from mkdocs.structure.pages import Page
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
@@ -24,17 +21,18 @@ Schema = dict[str, Any]
 
 INTRO = """# Configuration reference
 
-Made from the code. An experiment is one YAML file with these options; `--set SECTION.OPTION=VALUE` changes one of
-them. What is not required may be left out. None is YAML's `null`. A component is given by its name alone,
-`method: fedcmi`, or by its name with options, `method: {name: fedcmi, mu: 0.1}`; which ones there are stands below the
-sections: [data sets](#data-sets), [encoders](#encoders), [models](#models), [completers](#completers),
-[methods](#methods), [strategies](#strategies). Two other files end the page: the [policy of a site](#policy) and the
-[suite of a benchmark](#suite).
-"""
+This page lists every option of an experiment. It is made from the code by `make reference`.
+
+- An experiment is one YAML file with these options. `--set SECTION.OPTION=VALUE` changes one of them.
+- You can leave out an option that is not required. "none" is YAML's `null`.
+- Write a component as its name alone, `method: fedcmi`, or as its name with options, `method: {name: fedcmi, mu: 0.1}`.
+  The components are listed after the sections: [data sets](#data-sets), [encoders](#encoders), [models](#models),
+  [completers](#completers), [methods](#methods), [strategies](#strategies).
+- Two other files are at the end of the page: the [policy of a site](#policy) and the [suite of a benchmark](#suite)."""
 PLACES = {
-    "data set": "`data.set` names one; its shards are made by `fedmosaic shard`.",
+    "data set": "`data.set` names one. `fedmosaic shard` makes its shards.",
     "encoder": "`model.encoders` names one for each modality.",
-    "model": "`model.architecture` names one; the method says which it needs.",
+    "model": "`model.architecture` names one. The default is the model that the method needs.",
     "completer": "`completion` names one for each modality that is generated.",
     "method": "`method` names one: the local objective of every client.",
     "strategy": "`strategy` names one: the server's aggregation.",
@@ -49,11 +47,6 @@ BOUNDS = {
     "multipleOf": "a multiple of {}",
     "pattern": "matching `{}`",
 }
-
-
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str | None:
-    """Put the reference in the place of what stands there in the repository."""
-    return reference() if page.file.src_uri == "configuration.md" else None
 
 
 def reference() -> str:
@@ -86,7 +79,7 @@ def schema_of(kind: type[Options]) -> Schema:
 
 
 def descriptions(kind: type[Options]) -> dict[str, str]:
-    """By option, the text that stands below it in the class or in the one it is inherited from."""
+    """By option, the text below its field, in the class or in the class that it is inherited from."""
     found: dict[str, str] = {}
     for owner in reversed(kind.__mro__):
         if not issubclass(owner, Options) or not owner.__name__.isidentifier():  # a generic class with its parameters
@@ -101,7 +94,7 @@ def descriptions(kind: type[Options]) -> dict[str, str]:
 
 
 def component(name: str, kind: type[Component]) -> str:
-    """A component's section: what its file and its class say of it, and its options."""
+    """A component's section: the docstrings of its file and of its class, and its options."""
     schema = schema_of(kind)
     about = inspect.cleandoc(importlib.import_module(kind.__module__).__doc__ or "").split("\n\n")[0]
     return f"### {name}\n\n{about}\n\n{schema['description']}\n\n{table(schema, {})}"
@@ -129,7 +122,7 @@ def references(schema: Schema) -> Iterator[str]:
 
 
 def table(schema: Schema, definitions: Schema) -> str:
-    """The options of an object, a row each."""
+    """The options of an object, one per row."""
     options = {name: given for name, given in schema.get("properties", {}).items() if "const" not in given}
     if not options:
         return "No options."
@@ -138,11 +131,11 @@ def table(schema: Schema, definitions: Schema) -> str:
         f"{cell(given.get('description', ''))} |"
         for name, given in options.items()
     ]
-    return "\n".join(["| option | type | default | |", "|---|---|---|---|", *rows])
+    return "\n".join(["| option | type | default | meaning |", "|---|---|---|---|", *rows])
 
 
 def cell(text: str) -> str:
-    """Text that may stand in a table."""
+    """Text that may be in a table."""
     return text.replace("\n", " ").replace("|", r"\|")
 
 

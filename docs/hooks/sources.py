@@ -1,6 +1,6 @@
-"""Links from a page to files of the repository outside of docs/: the site gets a copy of the file below source/.
+"""Links from a page to files of the repository outside of docs/: the site has a copy of the file below source/.
 
-A link to a file that is not there stays as it is, which the strict build then refuses.
+A link to a file that does not exist stays as it is, and then the strict build refuses it.
 """
 
 import posixpath
@@ -29,7 +29,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Let the links lead to the copies."""
+    """Change the links so that they lead to the copies."""
     here = posixpath.dirname(page.file.src_uri)
 
     def copied(link: re.Match[str]) -> str:
@@ -40,7 +40,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def outside(page: str, link: str, config: MkDocsConfig) -> str:
-    """The file that a page's link leads to, seen from the repository; "" for one in docs/ or one that is not there."""
+    """The file to which a page's link leads, from the repository's root; "" for one in docs/ or that does not exist."""
     name = posixpath.normpath(posixpath.join(Path(config.docs_dir).name, posixpath.dirname(page), link))
     inside = name.startswith(f"{Path(config.docs_dir).name}/")
     return name if not inside and (root(config) / name).is_file() else ""
