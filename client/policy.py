@@ -1,7 +1,8 @@
 """The policy of a site: a file at the site that decides what leaves it. Nothing that a server sends can widen it.
 
 The node's own configuration names the file (`policy`). docs/explanation/security.md explains the options,
-deploy/hosts/site.yaml is an example, and `client/site.py` enforces them. """
+deploy/hosts/site.yaml is an example, and `client/site.py` enforces them.
+"""
 
 import json
 import logging

@@ -51,8 +51,7 @@ def add_parser(commands: Any) -> None:
         "try it with. With --shards, write an experiment that fits your own shards: their modalities, sizes, lengths "
         "and rates. With --plugin, write a package that adds a method, encoder, model, strategy, data set or "
         "completer, with the tests of its family.",
-        epilog="examples: fedmosaic init my-experiment; fedmosaic init birds --shards shards/birds; "
-        "fedmosaic init --plugin focal-loss --family method",
+        epilog="example: fedmosaic init my-experiment     fedmosaic init --plugin focal-loss --family method",
     )
     parser.add_argument("folder", type=Path, nargs="?", metavar="DIR", help="a new folder (with --plugin: NAME)")
     parser.add_argument(
