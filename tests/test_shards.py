@@ -124,7 +124,7 @@ def test_a_partition_gives_every_example_to_exactly_one_client(
 def test_impossible_partitions_say_why() -> None:
     with pytest.raises(DataError, match="no natural ids"):
         partition(["a"] * 4, [""] * 4, 2, Natural(name="natural"), 0)
-    with pytest.raises(DataError, match="3 clients asked for, the data set has 2"):
+    with pytest.raises(DataError, match="3 clients are needed, the data set has 2"):
         partition(["a"] * 4, ["x", "y"] * 2, 3, Natural(name="natural"), 0)
     with pytest.raises(DataError, match="cannot be divided"):
         partition(["a"], ["x"], 2, Iid(name="iid"), 0)
@@ -241,7 +241,7 @@ def test_metadata_mistakes_name_shard_line_and_reason(line: Any, expected: str, 
 
 
 def test_repeated_ids_empty_metadata_and_foreign_modalities_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ShardError, match="stands there twice"):
+    with pytest.raises(ShardError, match="line 2: id '1' is used by an earlier line"):
         Shard.open(write_shard(tmp_path / "a", [{"id": "1", "label": "x"}] * 2))
     with pytest.raises(ShardError, match="no examples"):
         Shard.open(write_shard(tmp_path / "b", []))
