@@ -255,7 +255,7 @@ class TestNumbers:
         site = Site(both, policy=policy(tmp_path, max_updates=3, state="here/count.json"))
         message = train_message(experiment(), ["audio", "image"])
         reply = site.answer(message)
-        assert "cannot be kept: No such file" in text(reply)["error"] and "params" not in reply
+        assert "cannot be written: No such file" in text(reply)["error"] and "params" not in reply
         (tmp_path / "here").mkdir()
         site.answer(train_message(experiment(train__lr=1e12, train__epochs=5), ["audio", "image"]))
         assert SiteState(tmp_path / "here" / "count.json").read().updates == 1  # an update that failed told something

@@ -350,7 +350,7 @@ def broken(node: Node) -> None:
         (too_long, "it cannot be started: AF_UNIX path too long"),
         (broken, "it ended before it took a message"),
         (lambda node: node.env.update(XDG_RUNTIME_DIR="/absent"), "no private folder"),
-        (lambda node: node.env.update(FEDMOSAIC_WORKER_MINUTES="soon"), "'soon' is no number of minutes"),
+        (lambda node: node.env.update(FEDMOSAIC_WORKER_MINUTES="soon"), "'soon' is not a number of minutes"),
     ],
     ids=["open", "link", "long", "broken", "absent", "minutes"],
 )
