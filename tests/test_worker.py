@@ -415,5 +415,5 @@ def test_half_a_frame_is_nobodys() -> None:
     with there:
         with here:
             here.sendall(frames.LENGTH.pack(100) + b"{")
-        with pytest.raises(EOFError, match="gone"):
+        with pytest.raises(EOFError, match="connection is closed"):
             frames.receive(there)
