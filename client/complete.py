@@ -53,7 +53,7 @@ def complete(
     Raises ShardError for a test shard, and ModelError.
     """
     if shard.info.made.get("part") == TEST:
-        raise ShardError(f"shard {shard.folder}: test data are never completed, the label may enter a prompt")
+        raise ShardError(f"shard {shard.folder}: test data are never completed, because the label may enter a prompt")
     return {m: _Completion(shard, m, completion[m], device).run(progress) for m in sorted(completion)}
 
 

@@ -77,7 +77,8 @@ class SiteState:
             today = datetime.now(UTC).date().isoformat()
             count = before.introductions if before.day == today else 0
             if most is not None and count >= most:
-                raise PolicyError(f"this site has introduced itself {count} times today (max_introductions)")
+                told = f"this site has introduced itself {count} times today"
+                raise PolicyError(f"{told}, its policy allows {most} (max_introductions)")
             return before.model_copy(update={"day": today, "introductions": count + 1})
 
         self._change(counted)

@@ -25,7 +25,7 @@ def assemble(section: Model, classes: int) -> MultimodalModel:
     Raises ValueError when the section has no architecture.
     """
     if section.architecture is None:
-        raise ValueError("the experiment is not resolved: no model")
+        raise ValueError("the experiment is not resolved: it has no model.architecture")
     encoders = {m: build("encoder", section.encoders[m]).build() for m in sorted(section.encoders)}
     model: MultimodalModel = build("model", section.architecture).build(encoders, classes)
     return model

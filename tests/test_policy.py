@@ -364,10 +364,10 @@ class TestFile:
             (b"", "a policy is a mapping"),
             (b"- metrics", "a policy is a mapping"),
             (b"\xff\xfe", "not UTF-8"),
-            (b"metrics: true\nmetrics: false\n", "'metrics' twice"),
+            (b"metrics: true\nmetrics: false\n", "'metrics' is used twice"),
             (b"metrics: 2001-02-31", "not YAML"),
             (b"metrics: 2001-01-01", "a value of a kind that no option takes"),
-            (b"metrics: &a [*a]", "written out"),
+            (b"metrics: &a [*a]", "with aliases expanded"),
             (b"metrics: " + b"[" * 5000, "not YAML"),
             (b"#" * (1 << 20) + b"#", "larger than"),
         ],
@@ -449,8 +449,8 @@ class TestRequests:
         whole = sent(chosen, held)
         name = next(iter(whole))
         for params, expected in (
-            ({**whole, "other": whole[name] + 1}, r"surplus ['other']"),
-            ({key: value for key, value in whole.items() if key != name}, f"lacking ['{name}']"),
+            ({**whole, "other": whole[name] + 1}, r"unexpected ['other']"),
+            ({key: value for key, value in whole.items() if key != name}, f"missing ['{name}']"),
             ({**whole, name: whole[name].flatten()[:1]}, f"{name} has shape"),
             ({**whole, name: whole[name] * float("nan")}, f"{name} has values that are not finite"),
         ):

@@ -337,7 +337,7 @@ def test_predict_takes_texts_and_text_files(
         (["--input", "7.png"], "there is no file '7.png'; a text is given as MODALITY=TEXT"),
         (["--input", "vidoe=7.png"], "the model has no encoder for 'vidoe'; it has audio, image"),
         (["--input", "notes.txt"], "--input notes.txt: no encoder accepts it: audio: a recording is needed"),
-        (["--input", "notes.md"], "--input notes.md: files ending in .md are not known"),
+        (["--input", "notes.md"], "--input notes.md: files ending in .md are not supported"),
         (["--input", "dot.png", "image=dot.png"], "image is given twice"),
         (["--input", "dot.png", "--modalities", "image"], "--modalities is for --shard"),
         (["--shard", "nowhere"], "shard nowhere: there is no such folder"),

@@ -348,7 +348,7 @@ def broken(node: Node) -> None:
         (open_to_others, "closed to others"),
         (link, "closed to others"),
         (too_long, "it cannot be started: AF_UNIX path too long"),
-        (broken, "it ended before it took a message"),
+        (broken, "it ended before it accepted a message"),
         (lambda node: node.env.update(XDG_RUNTIME_DIR="/absent"), "no private folder"),
         (lambda node: node.env.update(FEDMOSAIC_WORKER_MINUTES="soon"), "'soon' is not a number of minutes"),
     ],

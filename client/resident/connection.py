@@ -124,7 +124,7 @@ def private_folder() -> Path:
     except OSError as error:
         raise NoWorkerError(f"no private folder: {error}") from None
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
-        raise NoWorkerError(f"{folder} is not a folder that belongs to this user and is closed to others (chmod 700)")
+        raise NoWorkerError(f"{folder} must be a folder that belongs to this user and is closed to others (chmod 700)")
     return folder
 
 
@@ -172,7 +172,7 @@ def _connected(home: Home, place: Path, minutes: float) -> Iterator[socket.socke
         with _lock(place) as free:
             if free is not None:
                 if starts == STARTS:
-                    raise NoWorkerError("it ended before it took a message")
+                    raise NoWorkerError("it ended before it accepted a message")
                 starts += 1
                 _start(place, free, {**settings, "key": key})
         connection = _greeted(place, key)
@@ -181,7 +181,7 @@ def _connected(home: Home, place: Path, minutes: float) -> Iterator[socket.socke
                 yield connection
             return
         time.sleep(RETRY_SECONDS)
-    raise NoWorkerError(f"the process that holds {place}.lock does not listen")
+    raise NoWorkerError(f"the process that holds {place}.lock accepts no connections")
 
 
 def _key(settings: dict[str, Any]) -> str:

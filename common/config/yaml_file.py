@@ -24,7 +24,9 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if (key.tag, key.value) in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} twice", key.start_mark)
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value!r} is used twice", key.start_mark
+                    )
                 seen.add((key.tag, key.value))
         return super().construct_mapping(node, deep)
 
@@ -61,7 +63,7 @@ def parse_yaml(data: bytes, source: str, what: str) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise ConfigError(source, [what])
     if _too_many(raw):
-        raise ConfigError(source, [f"it has more than {MOST_VALUES} values, aliases written out"])
+        raise ConfigError(source, [f"it has more than {MOST_VALUES} values, with aliases expanded"])
     return raw
 
 

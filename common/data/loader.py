@@ -82,8 +82,8 @@ def load(
     held = [m for m in sorted(encoders) if m in shard.info.modalities or completed.get(m)]
     if not held:
         raise ShardError(
-            f"shard {shard.folder}: holds {', '.join(shard.info.modalities)}, "
-            f"the model has encoders for {', '.join(sorted(encoders))}"
+            f"shard {shard.folder}: it holds {', '.join(shard.info.modalities)}, "
+            f"but the model has encoders for {', '.join(sorted(encoders))}"
         )
     values = {m: [_value(shard, record, m, completed.get(m, {})) for record in shard.records] for m in held}
     columns = {m: _column(shard, m, encoders[m], values[m]) for m in held}

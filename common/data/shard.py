@@ -247,8 +247,8 @@ def _read_info(folder: Path, labelled: bool) -> ShardInfo:
         if name == "classes" and not values and not labelled:
             continue
         if not values:
-            hint = ": it is for prediction only" if name == "classes" else ""
-            raise ShardError(f"shard {folder}: shard.json names no {name}{hint}")
+            hint = ": the shard is for prediction only" if name == "classes" else ""
+            raise ShardError(f"shard {folder}: shard.json has no {name}{hint}")
         if len(set(values)) != len(values):
             raise ShardError(f"shard {folder}: shard.json: {name} must be a list of different names")
     return info
@@ -289,7 +289,7 @@ class _Lines:
 
     def _record(self, line: Any) -> Record:
         if not isinstance(line, dict) or not isinstance(line.get("id"), str):
-            raise ValueError('needs "id" and "label", both text')
+            raise ValueError('the line needs "id" and "label", both as text')
         name, label = line["id"], self._label(line)
         name.encode()  # raises ValueError for half a surrogate pair, which JSON allows and UTF-8 does not
         texts, files = {}, {}
@@ -315,7 +315,7 @@ class _Lines:
         if _is_absent(label) and not self._labelled:
             return ""
         if not isinstance(label, str):
-            raise ValueError('needs "id" and "label", both text')
+            raise ValueError('the line needs "id" and "label", both as text')
         if label not in self._classes and (self._labelled or self._classes):
             raise ValueError(f"label {label!r} is not among the classes of shard.json")
         return label if self._classes else ""
@@ -359,5 +359,5 @@ def inside(root: Path, name: object) -> Path:
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
         raise ValueError(f"{name!r} is not a file name: {error}") from None
     if not path.is_relative_to(root):
-        raise ValueError(f"file name {name!r} leaves the folder")
+        raise ValueError(f"file name {name!r} leads out of the folder")
     return path

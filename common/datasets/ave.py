@@ -39,7 +39,7 @@ class Event:
 
 
 class Ave(Clips):
-    """Events of ten seconds."""
+    """Ten-second clips of events that are seen and heard."""
 
     licence: ClassVar[str] = "clips of YouTube videos, each its owner's; for research (AVE)"
 

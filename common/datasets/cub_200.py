@@ -1,4 +1,4 @@
-"""cub-200: photographs of birds of 200 species (Caltech-UCSD Birds-200-2011) with ten captions each.
+"""cub-200: photographs of birds of 200 species (Caltech-UCSD Birds-200-2011) with ten captions per image.
 
 C. Wah, S. Branson, P. Welinder, P. Perona, S. Belongie, "The Caltech-UCSD Birds-200-2011 Dataset", California Institute
 of Technology, CNS-TR-2011-001, 2011. 11,788 images; the authors' split has 5,994 for training and 5,794 for testing.

@@ -1,4 +1,4 @@
-"""flowers-102: photographs of flowers of 102 categories (Oxford Flowers-102) with ten captions each.
+"""flowers-102: photographs of flowers of 102 categories (Oxford Flowers-102) with ten captions per image.
 
 M.-E. Nilsback, A. Zisserman, "Automated Flower Classification over a Large Number of Classes", ICVGIP 2008. 8,189
 images; the authors' split has 1,020 for training, 1,020 for validation and 6,149 for testing. Captions: S. Reed et al.,

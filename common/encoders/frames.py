@@ -78,7 +78,7 @@ def _hint(values: NDArray[Any]) -> str:
 
 
 class Frames(PictureOptions):
-    """Frames of a video through a backbone that is trained from scratch. The features of the frames are averaged."""
+    """Frames of a video pass through a backbone that is trained from scratch. The frames' features are averaged."""
 
     frames: int = Field(3, ge=1, le=256)
     """Number of frames T per video."""

@@ -44,7 +44,7 @@ class ImageEncoder(Encoder):
 
 
 class Image(PictureOptions):
-    """Pictures through a backbone that is trained from scratch."""
+    """Pictures pass through a backbone that is trained from scratch."""
 
     channels: Literal[1, 3] = 1
     """Colour channels: 1 (grey) or 3 (colour)."""

@@ -62,7 +62,7 @@ class OpenClipImageEncoder(FrozenEncoder):
 
 
 class OpenClipImage(EncoderOptions):
-    """Pictures through a frozen CLIP or CoCa model of open_clip."""
+    """Pictures pass through a frozen CLIP or CoCa model of open_clip."""
 
     model: str = "birds-coca"
     """Name of a frozen model, see `common.frozen.pretrained`."""

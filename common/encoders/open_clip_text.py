@@ -64,7 +64,7 @@ class OpenClipTextEncoder(FrozenEncoder):
 
 
 class OpenClipText(EncoderOptions):
-    """Texts through a frozen CLIP or CoCa model of open_clip."""
+    """Texts pass through a frozen CLIP or CoCa model of open_clip."""
 
     model: str = "birds-coca"
     """Name of a frozen model, see `common.frozen.pretrained`."""

@@ -74,7 +74,7 @@ class SignalEncoder(Encoder):
 
 
 class Signal(EncoderOptions):
-    """Windows of a signal through a network that is trained from scratch."""
+    """Windows of a signal pass through a network that is trained from scratch."""
 
     channels: int = Field(3, ge=1, le=4096)
     """Number of channels C."""

@@ -67,7 +67,7 @@ class SpectrogramEncoder(Encoder):
 
 
 class Spectrogram(EncoderOptions):
-    """Recordings as spectrograms through a backbone that is trained from scratch."""
+    """Spectrograms of recordings pass through a backbone that is trained from scratch."""
 
     rate: int = Field(8000, ge=1000, le=768_000)
     """Sampling rate in Hz after resampling."""

@@ -60,7 +60,7 @@ class TextEncoder(Encoder):
 
 
 class Text(EncoderOptions):
-    """Short texts as the mean of their hashed tokens' embeddings."""
+    """A short text becomes the mean of the embeddings of its hashed tokens."""
 
     buckets: int = Field(2048, ge=1, le=1_000_000)
     """Number of different token ids. Tokens with the same id cannot be distinguished."""

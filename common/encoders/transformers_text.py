@@ -65,7 +65,7 @@ class TransformersTextEncoder(FrozenEncoder):
 
 
 class TransformersText(EncoderOptions):
-    """Texts through a frozen model of transformers."""
+    """Texts pass through a frozen model of the transformers library."""
 
     model: str
     """Name of a frozen model, see `common.frozen.pretrained`."""

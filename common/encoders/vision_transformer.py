@@ -75,7 +75,7 @@ class VisionTransformerEncoder(FrozenEncoder):
 
 
 class VisionTransformer(EncoderOptions):
-    """Pictures through a frozen ViT of torchvision."""
+    """Pictures pass through a frozen vision transformer (ViT) of torchvision."""
 
     model: str
     """Name of a frozen model, see `common.frozen.pretrained`."""

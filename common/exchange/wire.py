@@ -70,14 +70,14 @@ def _load(array: Array) -> Params:
 
 
 def _header(count: int) -> bytes:
-    """The header of NumPy's format for `count` bytes."""
+    """The header of NumPy's file format for an array of `count` bytes."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (count,)})
     return header.getvalue()
 
 
 def size(record: RecordDict) -> int:
-    """Bytes of a message's packed parameters and JSON bodies."""
+    """The number of bytes of a message's packed parameters and JSON bodies."""
     arrays = sum(len(array.data) for part in record.array_records.values() for array in part.values())
     bodies = sum(len(str(value)) for part in record.config_records.values() for value in part.values())
     return arrays + bodies
@@ -135,7 +135,7 @@ def check_variances(params: Mapping[str, Tensor]) -> None:
     """Raises WireError when a running variance is negative."""
     for name, value in params.items():
         if is_variance(name) and bool((value < 0).any()):
-            raise WireError(f"{name} is a variance, and negative")
+            raise WireError(f"{name} is a running variance, but has negative values")
 
 
 def _check_size(given: int, expected: Mapping[str, Tensor], dtype: str) -> None:
@@ -151,7 +151,7 @@ def _check_names(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) ->
     if given.keys() != expected.keys():
         lacking = sorted(expected.keys() - given.keys())[:3]
         surplus = sorted(name[:80] for name in given.keys() - expected.keys())[:3]
-        raise WireError(f"the message has other parameters than expected: lacking {lacking}, surplus {surplus}")
+        raise WireError(f"the message has other parameters than expected: missing {lacking}, unexpected {surplus}")
 
 
 def record(content: Mapping[str, Any], params: ArrayRecord | None = None) -> RecordDict:

@@ -1,4 +1,4 @@
-"""Arrays over time: samples of a signal, frames of a video."""
+"""Reads arrays over time: samples of a signal, frames of a video."""
 
 import math
 from dataclasses import dataclass

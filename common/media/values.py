@@ -105,7 +105,9 @@ def _decoded(path: Path, kind: str) -> Raw:
         return real_array(read_array(path))
     if kind in TEXTS:
         return _text(_characters(path.read_bytes()))
-    raise ValueError(f"files ending in {kind or 'nothing'} are not known")
+    raise ValueError(
+        f"files ending in {kind} are not supported" if kind else "files without an ending are not supported"
+    )
 
 
 def _reason(path: Path, said: str) -> str:

@@ -216,7 +216,7 @@ class Joint(ModelOptions):
     def _heads_divide_the_width(self) -> Self:
         for name, heads in (("heads", self.heads), ("joint_heads", self.joint_heads)):
             if self.width % heads:
-                raise ValueError(f"width is {self.width}, which {name} = {heads} does not divide")
+                raise ValueError(f"width is {self.width}, it must be a multiple of {name}, which is {heads}")
         return self
 
     def build(self, encoders: Mapping[Modality, Encoder], classes: int) -> JointModel:

@@ -24,7 +24,7 @@ class LateFusionModel(MultimodalModel):
         return {m: self.encode(batch, m) for m in self.modalities}
 
     def fuse(self, features: Mapping[Modality, Tensor]) -> Tensor:
-        """u: logits [B, K]."""
+        """u: fused logits [B, K]."""
         logits: Tensor = self.fusion(torch.cat([features[m] for m in self.modalities], dim=1))
         return logits
 

@@ -33,7 +33,7 @@ def make_shards(experiment: Experiment, out: Path, progress: Callable[[str], Non
     Raises ShardError when `out` exists and is not empty, and DataError when the data set cannot be read or partitioned.
     """
     if experiment.data.set is None:
-        raise DataError("data.set names no data set to make shards from")
+        raise DataError("data.set is empty: there is no data set to make shards from")
     if not is_free(out):
         raise ShardError(f"{out} exists and is not empty: remove it or choose another folder")
     with whole_folder(out) as partial:
