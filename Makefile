@@ -1,4 +1,4 @@
-# Two commands on a fresh machine: make demo, make test. Each makes its own environment first.
+# Two commands for a fresh machine: make demo, make test. Each one creates the environment first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,22 +19,22 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install
 	$(BIN)/fedmosaic run $(or $(DEMO_$(METHOD)),$(error METHOD is fedcmi or fedmvp)) --engine processes
 
-# A file's tests stay together, on as many workers as there are cores; the longest files begin.
+# One worker per core. The tests of a file run on one worker, and the longest files start first.
 PYTEST := $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test: install
 	$(PYTEST) --maxprocesses 4
 
-# Runs, faults and hosts (network namespaces, as root) of real processes.
+# Tests with real processes: runs, faults, and hosts (network namespaces, which need root).
 test-slow: install
 	$(PYTEST) --maxprocesses 2 -m slow
 
-# The image is built, the compose files' services run as containers: as root, with Debian's buildah, podman, runc,
-# catatonit, debootstrap and iptables; skipped without. A quarter of an hour.
+# Builds the image and runs the services of the compose files as containers. Needs root and Debian's buildah, podman,
+# runc, catatonit, debootstrap and iptables; otherwise the tests are skipped. Takes a quarter of an hour.
 test-containers: install
 	$(BIN)/pytest -m containers -s
 
-# Every reader of files and messages with 58,000 damaged inputs, four times as many as in `make test`.
+# Tests all code that reads files and messages with 58,000 damaged inputs, four times as many as in `make test`.
 fuzz: install
 	FEDMOSAIC_FUZZ=4 $(BIN)/pytest tests/test_fuzz.py
 
@@ -46,7 +46,7 @@ reference: install
 figures: install
 	$(BIN)/python docs/figures/draw.py
 
-# The site in site/; a test builds it as well.
+# Builds the documentation in site/. A test builds it too.
 docs: install
 	$(BIN)/mkdocs build --strict
 

@@ -1,6 +1,7 @@
-"""Complete a shard: frozen models write what examples miss, once, before any training.
+"""Completes a shard: frozen models generate the missing values of its examples, once, before any training.
 
-Training data only: the label may enter a prompt. What is written stays in the shard's folder, with its provenance.
+Only training data are completed, because the label may enter a prompt. The generated values stay in the shard's folder,
+together with the options and models that made them.
 """
 
 import json
@@ -26,7 +27,8 @@ from common.split.make import TEST
 
 @dataclass
 class Count:
-    """Of one modality of a shard: values made now, made earlier, rejected for their score, failed; the scores."""
+    """The result for one modality of a shard: the number of values that were made now, made before, rejected because of
+    their score, or failed, and the scores."""
 
     made: int = 0
     before: int = 0
@@ -36,7 +38,7 @@ class Count:
 
 
 Progress = Callable[[Modality, int, int], None]
-"""Called with a modality, how many of its values are done, and how many there are."""
+"""Called with a modality, the number of its finished values, and the number of all its values to complete."""
 
 
 def complete(
@@ -45,18 +47,18 @@ def complete(
     device: str = "cpu",
     progress: Progress = lambda *_: None,
 ) -> dict[Modality, Count]:
-    """Make every missing value that can be made; what is there already is kept, so that an interrupted completion goes
-    on where it stopped.
+    """Generate every missing value that can be generated. Earlier values are kept, so an interrupted completion
+    continues where it stopped.
 
-    Raises ShardError for a test shard, ModelError.
+    Raises ShardError for a test shard, and ModelError.
     """
     if shard.info.made.get("part") == TEST:
-        raise ShardError(f"shard {shard.folder}: test data are never completed, the label may enter a prompt")
+        raise ShardError(f"shard {shard.folder}: test data are never completed, because the label may enter a prompt")
     return {m: _Completion(shard, m, completion[m], device).run(progress) for m in sorted(completion)}
 
 
 class _Completion:
-    """Of one modality of a shard."""
+    """The completion of one modality of a shard."""
 
     def __init__(self, shard: Shard, modality: Modality, reference: Reference, device: str) -> None:
         self.shard, self.modality, self.reference, self.device = shard, modality, reference, device
@@ -64,7 +66,7 @@ class _Completion:
         self.folder = folder_of(shard, modality, reference)
 
     def run(self, progress: Progress) -> Count:
-        """Make what is not there yet."""
+        """Generate the values that do not exist yet."""
         wanted = to_complete(self.shard, self.modality, self.options.source)
         known = read_lines(self.folder)
         missing = [record for record in wanted if record.id not in known]
@@ -81,8 +83,8 @@ class _Completion:
         return count
 
     def _written(self, records: Sequence[Record]) -> Iterator[list[dict[str, Any]]]:
-        """Lines of completed.jsonl, a batch at a time; the files are there when a line is. The models are loaded when
-        this is called: without them nothing is written."""
+        """Lines of completed.jsonl, in batches. A value's file is written before its line is returned. The models are
+        loaded immediately, so nothing is written if that fails."""
         if not records:
             return iter(())
         generator = self.options.load(self.modality, self.device)
@@ -104,7 +106,10 @@ class _Completion:
         return lines
 
     def _request(self, record: Record) -> Request:
-        """Raises ValueError when the source cannot be read or is not of the kind that the model works from."""
+        """The request for one example.
+
+        Raises ValueError when the source cannot be read or the model cannot use this kind of source.
+        """
         source = Value(record.value(self.options.source)).read()
         label = record.label if self.options.class_name else ""
         prompt = self.options.prompt(label, self.shard.info.kinds.get(record.label, ""), source)
@@ -128,16 +133,16 @@ class _Completion:
         return line | self._keep(record, made[best])
 
     def _keep(self, record: Record, value: Raw) -> dict[str, str]:
-        """Write a generated value; the keys that say where it is."""
+        """Write a generated value. Returns the keys for its line: the text, or the name of its file."""
         if isinstance(value, str):
             return {"value": value}
         assert isinstance(value, Image.Image)
-        name = f"{derive(0, record.id):016x}.png"  # an id may hold what a file name must not
+        name = f"{derive(0, record.id):016x}.png"  # an id may contain characters that a file name must not contain
         value.convert("RGB").save(self.folder / name)
         return {"file_name": name}
 
     def _append(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        """On disk when this returns. A line that an interruption cut off goes first."""
+        """Append lines and force them to the disk. An incomplete line from an interruption is removed first."""
         path = self.folder / LINES
         _cut(path)
         with path.open("a", encoding="utf-8") as file:
@@ -147,12 +152,12 @@ class _Completion:
 
 
 def seeds(options: CompleterOptions, modality: Modality, name: str) -> list[int]:
-    """One seed a candidate: a function of the completer's seed, the modality and the example."""
+    """One seed per candidate, a function of the completer's seed, the modality and the example."""
     return [derive(options.seed, "completion", modality, name, i) for i in range(options.candidates)]
 
 
 def clip_scores(ranker: OpenClip, source: Raw, made: Sequence[Raw]) -> list[float]:
-    """The cosine of each candidate and the source in the ranker's space."""
+    """The cosine similarity of each candidate and the source in the ranker's space."""
     scores: list[float] = (ranker.embed(made) @ ranker.embed([source])[0]).tolist()
     return scores
 
@@ -166,6 +171,6 @@ def _tell(count: Count, line: Mapping[str, Any]) -> None:
 
 
 def _cut(path: Path) -> None:
-    """Take away what follows the last end of a line."""
+    """Remove everything after the last line end of a file."""
     if path.exists() and not (content := path.read_bytes()).endswith(b"\n"):
         path.write_bytes(content[: content.rfind(b"\n") + 1])

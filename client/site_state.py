@@ -1,4 +1,4 @@
-"""What a site counts for itself, whatever a server says of its rounds, and the secret that its split is keyed with."""
+"""The counts that a site keeps itself, independent of the server's round numbers, and the secret key of its split."""
 
 import fcntl
 import secrets
@@ -22,25 +22,26 @@ class Counted(Options):
     """The content of the file."""
 
     updates: Count
-    """Training messages that were let at the examples, ever."""
+    """Number of training messages that have used the examples so far."""
     day: str = ""
     """The day (UTC) of the last introduction."""
     introductions: Count = 0
-    """Those of that day."""
+    """Number of introductions on that day."""
     secret: str = Field("", pattern=r"^([0-9a-f]{32})?$")
-    """What the site's split is keyed with."""
+    """The secret key of the site's split."""
 
 
 @dataclass(frozen=True)
 class SiteState:
-    """A JSON file of a `Counted`, replaced at once and under a lock: processes of several runs may count in it."""
+    """A JSON file with a `Counted`. Changes replace the whole file under a lock, because processes of several runs may
+    count in it."""
 
     path: Path
 
     def read(self) -> Counted:
-        """What was counted so far; nothing while there is no file.
+        """The counts so far; 0 if there is no file.
 
-        Raises PolicyError when the file is something else: a count that is lost must not begin again at 0.
+        Raises PolicyError when the file cannot be read, because a lost count must not start again at 0.
         """
         try:
             return Counted.model_validate_json(self.path.read_bytes())
@@ -55,9 +56,9 @@ class SiteState:
         _check_updates(self.read(), most)
 
     def count_update(self, most: int | None) -> None:
-        """Count a training message, on disk when this returns.
+        """Count a training message. The count is on disk when this returns.
 
-        Raises PolicyError when no more may be answered or the count cannot be written.
+        Raises PolicyError when the policy allows no more updates or the count cannot be written.
         """
 
         def counted(before: Counted) -> Counted:
@@ -67,24 +68,25 @@ class SiteState:
         self._change(counted)
 
     def count_introduction(self, most: int | None) -> None:
-        """Count an introduction, on disk when this returns.
+        """Count an introduction. The count is on disk when this returns.
 
-        Raises PolicyError when there may be no more on this day or the count cannot be written.
+        Raises PolicyError when the policy allows no more introductions on this day or the count cannot be written.
         """
 
         def counted(before: Counted) -> Counted:
             today = datetime.now(UTC).date().isoformat()
             count = before.introductions if before.day == today else 0
             if most is not None and count >= most:
-                raise PolicyError(f"this site has introduced itself {count} times today (max_introductions)")
+                told = f"this site has introduced itself {count} times today"
+                raise PolicyError(f"{told}, its policy allows {most} (max_introductions)")
             return before.model_copy(update={"day": today, "introductions": count + 1})
 
         self._change(counted)
 
     def secret(self) -> str:
-        """The secret, made when it is asked for first.
+        """The secret, which is made on the first call.
 
-        Raises PolicyError when it cannot be kept.
+        Raises PolicyError when it cannot be written.
         """
         if found := self.read().secret:
             return found
@@ -97,11 +99,11 @@ class SiteState:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 write_whole(self.path, changed(self.read()).model_dump_json().encode() + b"\n")
         except OSError as error:
-            raise PolicyError(f"the counts in {self.path.name} cannot be kept: {error.strerror}") from None
+            raise PolicyError(f"the counts in {self.path.name} cannot be written: {error.strerror}") from None
 
 
 def new_secret() -> str:
-    """Hexadecimal, of the operating system's randomness."""
+    """A new secret from the operating system's random numbers, in hexadecimal."""
     return secrets.token_hex(SECRET_BYTES)
 
 

@@ -1,4 +1,4 @@
-"""The one training loop of a client."""
+"""The training loop of a client, which all methods use."""
 
 import logging
 import math
@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 
 def train(model: MultimodalModel, examples: Batch, experiment: Experiment, number: int, site: str) -> dict[str, float]:
-    """Train the model in place on the blocks of the modalities that the examples have; return the mean of each loss
-    term over the last epoch.
+    """Train the model in place: the shared block and the blocks of the examples' modalities. Returns the mean of each
+    loss term over the last epoch.
 
     The order of the examples is a function of (seed, round, site).
 
@@ -50,7 +50,7 @@ def train(model: MultimodalModel, examples: Batch, experiment: Experiment, numbe
 
 
 def make_optimizer(model: MultimodalModel, settings: Train) -> torch.optim.Optimizer:
-    """The optimizer of a round, over the parameters that are trained."""
+    """The optimiser of a round, for the trainable parameters."""
     trained = [value for value in model.parameters() if value.requires_grad]
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(trained, settings.lr, weight_decay=settings.weight_decay)
@@ -58,13 +58,13 @@ def make_optimizer(model: MultimodalModel, settings: Train) -> torch.optim.Optim
 
 
 def learning_rate(settings: Train, done: float) -> float:
-    """lr of an epoch that begins when the share `done` of the whole run's epochs is over: cosine means
-    lr * (1 + cos(pi * done)) / 2."""
+    """The learning rate of an epoch. done: the share of the run's epochs before this one. With the cosine schedule, the
+    rate is lr * (1 + cos(pi * done)) / 2."""
     return settings.lr * (0.5 * (1 + math.cos(math.pi * done)) if settings.schedule == "cosine" else 1)
 
 
 def freeze_unheld(model: MultimodalModel, held: frozenset[Modality]) -> None:
-    """Blocks of modalities that a client does not hold are not trained."""
+    """Freeze the blocks of modalities that a client does not hold."""
     for modality in model.modalities:
         model.branches[modality].requires_grad_(modality in held)
 
@@ -78,7 +78,7 @@ def _epoch(
     size: int,
     order: torch.Generator,
 ) -> dict[str, float]:
-    """One pass; the mean of each loss term, weighted by the examples of the batches."""
+    """Train for one epoch. Returns the mean of each loss term over the examples."""
     model.train()
     sums: defaultdict[str, float] = defaultdict(float)
     for batch in batches(examples, size, order):

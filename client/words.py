@@ -1,4 +1,4 @@
-"""What a node did with a message, in words for the node's log. Nothing of it leaves the site."""
+"""Describes how a node answered a message, for the node's log. These texts never leave the site."""
 
 import json
 from typing import Any
@@ -9,11 +9,11 @@ from common.words.printable import of_others
 from common.words.units import human
 
 LONGEST = 100
-"""Characters of what a server sent, in a line."""
+"""The maximum number of characters of a server's text in a line."""
 
 
 def in_words(asked: RecordDict, reply: RecordDict, seconds: float) -> str:
-    """What was asked, what was answered, and how long that took."""
+    """A line about a message, its answer and the time in seconds that the answer took."""
     wanted, said = _body(asked), _body(reply)
     experiment = _experiment(wanted)
     told = (experiment.get("name", "?"), experiment.get("federation", {}).get("rounds", "?"), wanted.get("round"))

@@ -1,4 +1,4 @@
-"""Which parameters belong to which modality, and what of a model travels."""
+"""Which parameters belong to which modality, and which parameters are sent between server and client."""
 
 from collections.abc import Iterable, Mapping
 
@@ -9,10 +9,10 @@ from common.modality import Modality
 from common.models.base import MultimodalModel
 
 SHARED = "shared"  # no modality may have this name
-"""The block of everything that belongs to no modality, e.g. the fusion layer. Every client holds it."""
+"""The block of all parameters that belong to no modality, e.g. the fusion layer. Every client holds it."""
 
 TOGETHER = 2**16
-"""Values of a tensor that is small."""
+"""The largest number of values of a small tensor. Small tensors are checked together."""
 
 Params = dict[str, Tensor]
 """Floating-point tensors of a model's state by name."""
@@ -25,7 +25,7 @@ def block_of(name: str) -> str:
 
 
 def by_block(names: Iterable[str]) -> dict[str, list[str]]:
-    """The names of parameters by block, both in alphabetical order."""
+    """The names of parameters by block. Blocks and names are in alphabetical order."""
     blocks: dict[str, list[str]] = {}
     for name in sorted(names):
         blocks.setdefault(block_of(name), []).append(name)
@@ -33,15 +33,15 @@ def by_block(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def get_params(model: MultimodalModel) -> Params:
-    """A copy of what of a model's state is learned and travels, see `learned`."""
+    """A copy of the learned part of a model's state, see `learned`."""
     return {name: value.clone().contiguous() for name, value in learned(model).items()}
 
 
 def learned(model: MultimodalModel) -> Params:
-    """What of a model's state is learned and travels: parameters and running statistics, but no counters. The tensors
-    are the model's own.
+    """The learned part of a model's state, which is sent: parameters and running statistics, but no counters.
 
-    A tensor that the model has under two names (shared projectors) is there once, under the first.
+    The result holds the model's own tensors, not copies. A tensor that the model has under two names (shared
+    projectors) is in the result once, under the first name.
     """
     params: Params = {}
     seen: set[int] = set()
@@ -53,17 +53,19 @@ def learned(model: MultimodalModel) -> Params:
 
 
 def is_variance(name: str) -> bool:
-    """Whether a tensor of this name is a running variance. It is never negative: batch normalisation takes its root."""
+    """Whether a tensor of this name is a running variance. A running variance is never negative, because batch
+    normalisation takes its root."""
     return name.endswith("running_var")
 
 
 def valid(name: str, value: Tensor) -> Tensor:
-    """A tensor after noise or rounding: a running variance that became negative is zero."""
+    """The tensor after noise or rounding. Negative values of a running variance are set to zero."""
     return value.clamp_min(0) if is_variance(name) else value
 
 
 def all_finite(values: Iterable[Tensor]) -> bool:
-    """Whether no value is infinite or not a number. Small tensors are looked at together: most of a model's are."""
+    """Whether all values are finite. Small tensors are joined and checked at once, because most tensors of a model are
+    small."""
     large: list[Tensor] = []
     small: list[Tensor] = []
     for value in values:
@@ -73,7 +75,7 @@ def all_finite(values: Iterable[Tensor]) -> bool:
 
 
 def set_params(model: MultimodalModel, params: Mapping[str, Tensor]) -> None:
-    """Copy parameters into a model; those of blocks that are not given stay as they are."""
+    """Copy parameters into a model. Parameters that are not given keep their values."""
     state = model.state_dict(keep_vars=True)
     with torch.no_grad():
         for name, value in params.items():
@@ -81,6 +83,6 @@ def set_params(model: MultimodalModel, params: Mapping[str, Tensor]) -> None:
 
 
 def select(params: Mapping[str, Tensor], held: Iterable[Modality]) -> Params:
-    """The parameters of a client that holds these modalities: their blocks and the shared one."""
+    """The parameters of a client that holds these modalities: the blocks of the modalities and the shared block."""
     blocks = {SHARED, *held}
     return {name: value for name, value in params.items() if block_of(name) in blocks}

@@ -1,4 +1,4 @@
-"""The model of an experiment, the same on the server and on every client."""
+"""Builds the model of an experiment. The server and every client build the same model."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,23 +14,29 @@ from common.seeding import seeded
 
 
 def build_model(experiment: Experiment, classes: int) -> MultimodalModel:
-    """A new model whose weights are a function of the experiment's seed; global random state is left alone."""
+    """A new model whose weights depend only on the experiment and its seed. The global random state does not change."""
     with seeded(experiment.seed, "weights"):
         return assemble(experiment.model, classes)
 
 
 def assemble(section: Model, classes: int) -> MultimodalModel:
-    """A new model as a resolved section `model` describes it; its weights draw from torch's global random state."""
+    """A new model as a resolved section `model` describes it. The weights are drawn from torch's global random state.
+
+    Raises ValueError when the section has no architecture.
+    """
     if section.architecture is None:
-        raise ValueError("the experiment is not resolved: no model")
+        raise ValueError("the experiment is not resolved: it has no model.architecture")
     encoders = {m: build("encoder", section.encoders[m]).build() for m in sorted(section.encoders)}
     model: MultimodalModel = build("model", section.architecture).build(encoders, classes)
     return model
 
 
 def reused_model(experiment: Experiment, classes: int) -> MultimodalModel:
-    """The model as `build_model` makes it, in one object that this process keeps: who has got it before must be done
-    with it. Building anew costs more than a small client's training."""
+    """The model of `build_model`, in one object that this process reuses.
+
+    The previous caller must not use the object any more. Reusing it is worthwhile because building a new model costs
+    more time than the training of a small client.
+    """
     kept = _kept(experiment.to_json(), classes, permitted())
     with torch.no_grad():
         for value, initial in zip(kept.values, kept.initial, strict=True):
@@ -43,7 +49,7 @@ def reused_model(experiment: Experiment, classes: int) -> MultimodalModel:
 
 @dataclass(frozen=True)
 class _Kept:
-    """A model, the tensors of its state and their initial values, and which of its parameters are learned."""
+    """A model, the tensors of its state, their initial values, and whether each parameter is learned."""
 
     model: MultimodalModel
     values: list[Tensor]
@@ -60,7 +66,7 @@ def _kept(experiment: str, classes: int, models: frozenset[str] | None) -> _Kept
 
 
 def deterministic() -> None:
-    """Make torch give the same numbers in every process: one thread, deterministic kernels only."""
+    """Make torch compute the same numbers in every process: it uses one thread and only deterministic kernels."""
     torch.set_num_threads(1)
-    # What use_deterministic_algorithms does, without loading torch's compiler to tell it as well: that takes seconds.
+    # Not use_deterministic_algorithms, because it also loads torch's compiler, which takes seconds.
     torch.set_deterministic_debug_mode("error")

@@ -1,20 +1,20 @@
-"""The exceptions of the project, all of them expected: a command prints their message and no traceback.
+"""The exceptions of the project. All of them are expected: a command prints their message without a traceback.
 
 FedmosaicError
-├── ConfigError      an experiment that cannot be run as written; lists every mistake
-├── DataError        data that are not what their reader takes: a data set's files, an example to predict
-│   └── ShardError   a shard that cannot be used; names the shard
-├── ModelError       a model, frozen or trained, whose weights are not here, or not what its loader reads
-├── WireError        a message whose content is not what the receiver expects
-├── PolicyError      what a site does not do or let go, by its own policy; or a policy that cannot be read
-├── TrainingError    local training that cannot go on (diverged, nothing to train on)
-├── RefusedError     a shard that a run would refuse
-└── RunError         a run that ended without a model: too few clients, a process that died
+├── ConfigError      an experiment cannot be run as it is written; the message lists every mistake
+├── DataError        data that the code cannot read: a data set's files, an example to predict
+│   └── ShardError   a shard cannot be used; the message names the shard
+├── ModelError       the weights of a frozen or trained model are absent, or their loader cannot read them
+├── WireError        a message has other content than the receiver expects
+├── PolicyError      a site's policy does not allow a request or an update, or the policy cannot be read
+├── TrainingError    local training cannot continue (it diverged, or there is nothing to train on)
+├── RefusedError     a run would refuse the shard
+└── RunError         a run ended without a model: too few clients, a process that died
 """
 
 
 class FedmosaicError(Exception):
-    """Base of everything this project raises on purpose."""
+    """The base class of all exceptions that this project raises on purpose."""
 
 
 class ConfigError(FedmosaicError):
@@ -27,12 +27,13 @@ class ConfigError(FedmosaicError):
         super().__init__(f"{source}: {count}\n{lines}")
 
     def __reduce__(self) -> tuple[type["ConfigError"], tuple[str, list[str]]]:
-        """How it comes back from a worker process: by what it was made from, not by its message."""
+        """Unpickle from the arguments of `__init__`, because the message alone is not enough. Worker processes return
+        exceptions in this way."""
         return ConfigError, (self.source, self.mistakes)
 
 
 class DataError(FedmosaicError):
-    """Files that are absent or not in the layout that the data set's loader reads; values that no encoder takes."""
+    """Files are absent or do not have the layout that the data set's loader reads, or no encoder accepts a value."""
 
 
 class ShardError(DataError):
@@ -44,19 +45,19 @@ class ModelError(FedmosaicError):
 
 
 class WireError(FedmosaicError):
-    """A message that does not hold what its receiver expects."""
+    """A message with other content than its receiver expects."""
 
 
 class PolicyError(FedmosaicError):
-    """What a site refuses because its own policy says so, or cannot be read."""
+    """A refusal by the site's own policy, or a policy that cannot be read."""
 
 
 DIVERGED = "training diverged"
-"""How the words of a `TrainingError` begin when a loss or a parameter is no longer finite."""
+"""The first words of the message of a `TrainingError` when a loss or a parameter is no longer finite."""
 
 
 class TrainingError(FedmosaicError):
-    """Local training that cannot go on."""
+    """Local training that cannot continue."""
 
 
 class RefusedError(FedmosaicError):

@@ -1,4 +1,5 @@
-"""Files that are there whole or not at all, also after a crash of the machine, and that are their owner's alone."""
+"""Files and folders that are written completely or not at all, also when the machine crashes. Only their owner may read
+them."""
 
 import contextlib
 import os
@@ -8,22 +9,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 UNFINISHED = ".partial"
-"""The folder inside of another one, or the end of a name, of what is not finished."""
+"""The name of a subfolder, or the end of a name, for files that are not finished."""
 LEFTOVERS = {UNFINISHED, "lost+found"}
 PRIVATE = 0o077
-"""What a umask takes away, so that files are 0600 and folders 0700: shards, features, models and figures tell of
-examples."""
+"""The umask that makes files 0600 and folders 0700, because shards, features, models and figures reveal examples."""
 
 
 def keep_private() -> None:
-    """From now on, what this process and those that it starts write is for their user alone."""
+    """Make the files that this process and its child processes write from now on readable for their user only."""
     os.umask(PRIVATE)
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file under another name, force it to the disk, and give it its name; it is its owner's alone.
+    """Write a file under a temporary name, force it to the disk, and rename it. Only the owner may read it.
 
-    Raises OSError when that is not possible, e.g. because the disk is full; what was there before is untouched.
+    Raises OSError when that is not possible, e.g. because the disk is full. A previous file then stays unchanged.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -44,10 +44,10 @@ def _private(path: str, flags: int) -> int:
 
 
 def is_free(folder: Path) -> bool:
-    """Whether `whole_folder` may write a folder: it is not there, or holds nothing but what an interrupted command or a
-    new file system left.
+    """Whether `whole_folder` may write the folder: it does not exist, or it contains only what an interrupted command
+    or a new file system left.
 
-    Raises OSError when it cannot be looked at.
+    Raises OSError when the folder cannot be listed.
     """
     if not folder.exists():
         return True
@@ -56,11 +56,11 @@ def is_free(folder: Path) -> bool:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write to, whose content is in `folder` at the end, and gone with an error.
+    """A folder to write to. At the end its content is in `folder`; after an error it is deleted.
 
-    A folder that is not there yet appears at once. One that is there may be a mounted volume, beside which nothing can
-    be written and over which nothing can be renamed: its content is made inside, and moved up at the end, what was
-    written last coming last.
+    A new folder appears at once, by a rename. An existing folder may be a mounted volume, which nothing can be written
+    beside or renamed over. There, the content is made in a subfolder and moved up at the end, in the order in which it
+    was written.
 
     Raises OSError when that is not possible.
     """
@@ -85,7 +85,7 @@ def _move_up(folder: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Force a folder's entries to the disk: a rename alone may be lost with the power."""
+    """Force a folder's entries to the disk, because a power failure can undo a rename."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

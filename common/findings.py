@@ -1,4 +1,5 @@
-"""What reading the values of a modality showed: counted, naming no example, so that it may be told to the server."""
+"""Findings about the values of a modality. They are counts and name no example, so a client may send them to the
+server."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -8,18 +9,19 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeIn
 from common.words.printable import printable
 
 NAMED, LONGEST = 5, 300
-"""Different reasons and forms that are told, the most frequent ones, and characters of one."""
+"""How many different reasons and forms are sent (the most frequent ones), and the characters of one of them."""
 Count = Annotated[NonNegativeInt, Field(le=10**12)]
 Words = Annotated[str, Field(max_length=LONGEST), AfterValidator(printable)]
 Told = Annotated[dict[Words, Count], Field(max_length=NAMED)]
 
 
 class Findings(BaseModel):
-    """Of one modality of a shard.
+    """The findings about one modality of a shard.
 
-    values: how many there are, readable or not. unreadable: those that the encoder could not be given; `reasons`: the
-    most frequent reasons. constant: silent recordings, blank pictures, arrays of one number. conflicting: files with
-    the same bytes as one of another label. forms: the most frequent kinds, e.g. "sound, 8000 Hz, 1 channel".
+    values: number of values, readable or not. unreadable: number of values that could not be prepared for the encoder.
+    reasons: the most frequent reasons for that, with their counts. constant: number of silent recordings, blank
+    pictures and arrays of one number. conflicting: number of files with the same bytes as a file of another label.
+    forms: the most frequent kinds of values with their counts, e.g. "sound, 8000 Hz, 1 channel".
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
@@ -33,18 +35,19 @@ class Findings(BaseModel):
 
     @property
     def share_unreadable(self) -> float:
-        """Of all values, from 0 to 1."""
+        """The share of unreadable values among all values, from 0 to 1."""
         return self.unreadable / self.values if self.values else 0.0
 
 
 def too_many_unreadable(findings: Mapping[str, Findings], most: float) -> str | None:
-    """Why a shard is refused of which more than a share of a modality cannot be read; None where it is not."""
+    """Why a shard is refused: the modalities whose share of unreadable values is above `most`. None if there are
+    none."""
     bad = [unreadable_in_words(m, found) for m, found in sorted(findings.items()) if found.share_unreadable > most]
     return f"{'; '.join(bad)} (data.max_unreadable is {most:g})" if bad else None
 
 
 def unreadable_in_words(modality: str, findings: Findings) -> str:
-    """How many values of a modality cannot be read, their share, and the most frequent reasons."""
+    """The number of unreadable values of a modality, their share, and the most frequent reasons."""
     reasons = "; ".join(f"{count} x {why}" for why, count in findings.reasons.items())
     share = f"{findings.unreadable} of {findings.values} {modality} values ({findings.share_unreadable:.0%})"
     return f"{share} cannot be read: {reasons}"

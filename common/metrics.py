@@ -1,4 +1,4 @@
-"""Counts that merge by addition, and the figures derived from them."""
+"""Counts of predictions, which are merged by addition, and the figures that are computed from them."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from common.types import Batch
 
 @dataclass(frozen=True)
 class Tally:
-    """What was predicted for a number of examples; every list is [K], by class.
+    """Counts of the predictions for a number of examples. Every list is [K], with one entry per class.
 
-    correct: hits. total: examples of the class. predicted: examples that were said to be of the class.
-    confidence: sums of the probability given to the true class, by true class.
+    correct: correct predictions. total: examples of the class. predicted: examples for which the class was predicted.
+    confidence: sum of the probabilities of the true class, by true class.
     """
 
     correct: list[NonNegativeInt]
@@ -30,12 +30,12 @@ class Tally:
 
     @property
     def accuracy(self) -> float:
-        """Hits of all classes over all examples; 0 where there are none."""
+        """The correct predictions of all classes divided by the number of examples; 0 without examples."""
         return sum(self.correct) / self.examples if self.examples else 0.0
 
     @classmethod
     def of(cls, logits: Tensor, labels: Tensor) -> "Tally":
-        """Count logits [B, K] against labels [B]."""
+        """The counts for logits [B, K] and labels [B]."""
         classes = logits.shape[1]
         answer = logits.argmax(1)
         given = logits.double().softmax(1).gather(1, labels.unsqueeze(1)).squeeze(1)
@@ -58,8 +58,8 @@ class Tally:
         return sum(self.total)
 
     def figures(self) -> dict[str, Any]:
-        """accuracy, macro_f1 (over the classes that occur or are predicted), confidence (mean probability of the true
-        class), per_class (recall; None for a class without examples), examples."""
+        """The figures accuracy, macro_f1 (over the classes that occur or are predicted), confidence (mean probability
+        of the true class), per_class (recall; None for a class without examples) and examples."""
         by_class = zip(self.correct, self.total, self.predicted, strict=True)
         f1 = [2 * hits / (total + said) for hits, total, said in by_class if total + said]
         return {
@@ -72,7 +72,7 @@ class Tally:
 
 
 Tallies = dict[str, Tally]
-"""By subset of modalities, e.g. "audio+image"."""
+"""The tallies by subset of modalities, e.g. "audio+image"."""
 
 
 def figures(tallies: Mapping[str, Tally]) -> dict[str, dict[str, Any]]:
@@ -81,7 +81,7 @@ def figures(tallies: Mapping[str, Tally]) -> dict[str, dict[str, Any]]:
 
 
 def merge(into: Tallies, more: Mapping[str, Tally]) -> Tallies:
-    """Tallies added subset by subset."""
+    """The sums of tallies, by subset."""
     merged = dict(into)
     for name, tally in more.items():
         merged[name] = merged[name] + tally if name in merged else tally
@@ -90,9 +90,9 @@ def merge(into: Tallies, more: Mapping[str, Tally]) -> Tallies:
 
 @torch.no_grad()
 def evaluate(model: MultimodalModel, examples: Batch, batch_size: int) -> Tallies:
-    """Predict from every non-empty subset of the modalities, each on the examples that have all of the subset.
+    """Predict with every non-empty subset of the modalities, using the examples that have all modalities of the subset.
 
-    Leaves the model in eval mode.
+    The model is in eval mode afterwards.
 
     Raises TrainingError when a prediction is not finite.
     """

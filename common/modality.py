@@ -1,14 +1,14 @@
-"""Modalities and sets of them. Light to import: whatever reads a config or a shard's metadata needs these names."""
+"""Modalities and sets of modalities. The import is fast, because all code that reads a config or metadata needs it."""
 
 from collections.abc import Iterable
 from itertools import combinations
 
 Modality = str
-"""A key such as "audio". What it means is the business of its encoder."""
+"""A key such as "audio". Only the modality's encoder interprets the values."""
 
 
 def subsets(modalities: Iterable[Modality]) -> list[tuple[Modality, ...]]:
-    """Every non-empty subset, smallest first, each in alphabetical order."""
+    """Every non-empty subset, smallest first. Each subset is in alphabetical order."""
     names = sorted(modalities)
     return [chosen for size in range(1, len(names) + 1) for chosen in combinations(names, size)]
 

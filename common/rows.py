@@ -1,7 +1,7 @@
-"""Rows of larger tensors, gathered when they are looked at.
+"""Rows of larger tensors, whose values are copied only when they are read.
 
-A shard's features may be larger than memory: they lie in a file that is mapped, and choosing rows of them (training
-part, validation part, those with every modality) chooses numbers of rows, not values. A batch gathers its own.
+A shard's features may be larger than memory, so they are mapped from a file. Choosing rows of them (training part,
+validation part, examples with every modality) chooses only row numbers. The values are copied per batch.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 BLANK = -1
-"""The number of a row that is not there: zeros."""
+"""The row number for an absent row, whose values are zeros."""
 
 
 class Rows(Mapping[str, Tensor]):
-    """By key, a tensor [B, ...] that consists of rows of whole[key] [N, ...], numbered by index[key] [B]."""
+    """By key, a tensor [B, ...] with the rows of whole[key] [N, ...] that have the numbers index[key] [B]."""
 
     def __init__(self, whole: Mapping[str, Tensor], index: Mapping[str, Tensor]) -> None:
         self._whole, self._index = whole, index
@@ -34,13 +34,13 @@ class Rows(Mapping[str, Tensor]):
         return len(self._index)
 
     def counts(self) -> dict[str, int]:
-        """B by key."""
+        """The number of rows B by key."""
         return {key: len(index) for key, index in self._index.items()}
 
     def rows(self, chosen: Tensor) -> "Rows":
-        """The rows chosen by an index or a [B] bool mask."""
+        """The rows that an index or a mask [B] bool selects."""
         return Rows(self._whole, {key: index[chosen] for key, index in self._index.items()})
 
     def where(self, kept: Mapping[str, Tensor]) -> "Rows":
-        """The same rows with zeros where kept[key], [B] bool, is false."""
+        """The same rows, with zeros where the mask kept[key] [B] bool is false."""
         return Rows(self._whole, {key: torch.where(kept[key], index, BLANK) for key, index in self._index.items()})

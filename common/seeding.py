@@ -1,8 +1,8 @@
-"""Randomness as a pure function of what it is for.
+"""Random numbers as a pure function of a seed and a purpose.
 
-Nothing in the project draws from global random state: whoever needs randomness names its purpose, e.g.
-`rng(seed, "partition")` on the command line or `torch_rng(seed, "order", round, site)` on a client. The same names give
-the same numbers in every process, engine and order of execution.
+No code of the project draws from global random state. Code that needs random numbers states the purpose, e.g.
+`rng(seed, "partition")` on the command line or `torch_rng(seed, "order", round, site)` on a client. The same purpose
+gives the same numbers in every process, with every engine and in every order of execution.
 """
 
 import hashlib
@@ -31,9 +31,10 @@ def torch_rng(seed: int, *purpose: str | int) -> torch.Generator:
 
 @contextmanager
 def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
-    """Code of others that draws from torch's global CPU state draws for one purpose; the state is put back after it.
+    """A context that seeds torch's global CPU state for one purpose, for library code that draws from it. The previous
+    state is restored afterwards.
 
-    `torch.manual_seed` would give the same numbers, but looks for every kind of accelerator each time.
+    `torch.manual_seed` would give the same numbers, but it searches for every kind of accelerator each time.
     """
     generator = torch.default_generator
     before = generator.get_state()

@@ -1,4 +1,4 @@
-"""The nouns that every part shares."""
+"""The types that all parts of the project share."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from common.rows import Rows
 
 
 class Origin(IntEnum):
-    """Where the value of one modality of one example comes from."""
+    """The origin of the value of one modality of one example."""
 
     MISSING = 0
     GENERATED = 1
@@ -24,8 +24,8 @@ class Origin(IntEnum):
 class Batch:
     """B examples, column by column.
 
-    inputs: per modality [B, ...], blank (zeros) in the rows where it is missing. As `Rows`, choosing examples copies
-        nothing; `gathered` looks them up.
+    inputs: per modality [B, ...], with zeros in rows without the modality. If it is a `Rows`, choosing examples copies
+        no values; `gathered` copies them.
     origin: per modality [B] of `Origin` values.
     labels: [B] class indices.
 
@@ -49,17 +49,17 @@ class Batch:
 
     @property
     def modalities(self) -> list[Modality]:
-        """The modalities that have a column, in alphabetical order; single rows may miss any of them."""
+        """The modalities that have a column, in alphabetical order. A row may lack any of them."""
         return sorted(self.inputs)
 
     def has(self, modality: Modality) -> Tensor:
-        """[B] bool: the rows that have the modality, observed or generated."""
+        """A mask [B] bool of the rows that have the modality, observed or generated."""
         if modality not in self.origin:
             return torch.zeros(len(self), dtype=torch.bool)
         return self.origin[modality] != Origin.MISSING
 
     def rows(self, index: Tensor) -> "Batch":
-        """The rows chosen by an index or a [B] bool mask."""
+        """The rows that an index or a mask [B] bool selects."""
         inputs = self.inputs
         return Batch(
             inputs.rows(index) if isinstance(inputs, Rows) else {m: x[index] for m, x in inputs.items()},
@@ -76,7 +76,7 @@ class Batch:
         return self.rows(torch.stack([self.has(m) for m in modalities]).all(0))
 
     def observed(self) -> "Batch":
-        """The same examples with what was generated missing; those of which nothing was observed are left out."""
+        """The same examples without generated values. Examples without any observed value are left out."""
         real = {m: o == Origin.OBSERVED for m, o in self.origin.items()}
         inputs = self.inputs
         kept = Batch(
@@ -89,7 +89,7 @@ class Batch:
         return kept.rows(torch.stack(list(real.values())).any(0))
 
     def only(self, kept: Iterable[Modality]) -> "Batch":
-        """The same examples with every other modality missing."""
+        """The same examples, in which all other modalities are missing."""
         keep = set(kept)
         return Batch(
             {m: x if m in keep else torch.zeros_like(x) for m, x in self.inputs.items()},
@@ -104,8 +104,8 @@ def _counts(columns: Mapping[Modality, Tensor]) -> dict[Modality, int]:
 
 @dataclass(frozen=True)
 class Site:
-    """What a site says of itself when it is introduced. local_dp: the noise that its policy adds to its updates, if
-    any, in words."""
+    """The information that a site sends to the server about itself. local_dp: a description of the noise that the
+    site's policy adds to its updates, or ""."""
 
     name: str
     modalities: frozenset[Modality]
@@ -117,8 +117,8 @@ class Site:
 
 @dataclass(frozen=True)
 class Update:
-    """What a client returns from a round of training: the parameters of the blocks it holds, and how many examples
-    they were trained on."""
+    """The result of a client's training in a round: the parameters of the blocks that it holds, and the number of
+    examples on which they were trained."""
 
     site: str
     held: frozenset[Modality]

@@ -165,7 +165,7 @@ class TestClipping:
         params = sent(chosen, ["audio", "image"])
         name = next(name for name in params if name.endswith("running_var"))
         message.content["params"] = wire.pack(params | {name: -params[name]})
-        assert f"{name} is a variance, and negative" in text(Site(both).answer(message))["error"]
+        assert f"{name} is a running variance, but has negative values" in text(Site(both).answer(message))["error"]
         with pytest.raises(WireError, match="negative"):
             wire.check_variances({name: torch.tensor([1.0, -1e-9])})
 

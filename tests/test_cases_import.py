@@ -199,7 +199,7 @@ class TestFolders:
         assert "it has no labels: fedmosaic predict" in said
         shard = Shard.open(tmp_path / "out", labelled=False)
         assert [(record.id, record.label) for record in shard.records] == [("1", ""), ("deep/2", "")]
-        with pytest.raises(ShardError, match="names no classes: it is for prediction only"):
+        with pytest.raises(ShardError, match="has no classes: the shard is for prediction only"):
             Shard.open(tmp_path / "out")
         assert call("inspect", tmp_path / "out") == 0
 

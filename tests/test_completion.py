@@ -198,7 +198,7 @@ class TestComplete:
         folder.mkdir(parents=True)
         lines = [{"id": record.id, "file_name": "../../image/x.png"} for record in to_complete(shard, "image", "text")]
         (folder / "completed.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        with pytest.raises(ShardError, match="leaves the folder"):
+        with pytest.raises(ShardError, match="leads out of the folder"):
             find_completed(shard, "image", options)
 
 

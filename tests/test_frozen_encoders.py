@@ -108,7 +108,7 @@ class TestModels:
         monkeypatch.setenv("FEDMOSAIC_MODELS", str(tmp_path))
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-        with pytest.raises(ModelError, match="fill the folder " + str(tmp_path / "some" / "model")):
+        with pytest.raises(ModelError, match="files into the folder " + str(tmp_path / "some" / "model")):
             locate("some/model")
 
     @pytest.mark.parametrize(

@@ -449,7 +449,7 @@ def test_model_folders(folder: Path, seed: int) -> None:
 
 def test_an_alias_that_stands_for_more_than_memory_holds_is_refused_at_once() -> None:
     bomb = "\n".join(["a0: &a0 [x, x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 40))])
-    with pytest.raises(FedmosaicError, match="aliases written out"):
+    with pytest.raises(FedmosaicError, match="aliases expanded"):
         parse_yaml(bomb.encode(), "bomb", "")
     raw = {**RAW, "data": {**RAW["data"], "limit": 10**5000}}
     with pytest.raises(FedmosaicError):

@@ -185,7 +185,7 @@ def test_generated_values_that_are_no_such_thing(shard: Path, capsys: pytest.Cap
     (recipe.parent / "completed.jsonl").write_text(json.dumps({"id": "b", "file_name": "../../../x.png"}) + "\n")
     recipe.write_text("{}")
     assert call("inspect", shard) == 2
-    assert "leaves the folder" in capsys.readouterr().err
+    assert "leads out of the folder" in capsys.readouterr().err
 
 
 def test_signals_frames_and_other_arrays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -188,8 +188,8 @@ def test_an_encoder_without_tokens_of_its_own_is_passed_once() -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"width": 20, "heads": 8}, "width is 20, which heads = 8 does not divide"),
-        ({"width": 4, "heads": 4}, "which joint_heads = 8 does not divide"),
+        ({"width": 20, "heads": 8}, "width is 20, it must be a multiple of heads, which is 8"),
+        ({"width": 4, "heads": 4}, "a multiple of joint_heads, which is 8"),
         ({"width": 7}, "multiple of 2"),
     ],
 )

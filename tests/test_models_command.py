@@ -94,7 +94,7 @@ def test_a_model_that_names_code_does_not_stay(tmp_path: Path) -> None:
     (source / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "x.Y"}}))
     with hub(source) as address:
         done = models(address, tmp_path, "fetch", NAME)
-    assert done.returncode == 2 and "auto_map names code" in done.stderr
+    assert done.returncode == 2 and "auto_map refers to code" in done.stderr
     assert not (tmp_path / "models" / NAME).exists()
     assert not list((tmp_path / "models").glob(".*.partial"))
 

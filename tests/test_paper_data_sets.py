@@ -218,8 +218,8 @@ class TestCremaD:
     @pytest.mark.parametrize(
         ("name", "content", "expected"),
         [
-            ("train.csv", None, r"no .*train\.csv: put the list there, or set split to 'seeded'"),
-            ("test.csv", "1001_DFA_ANG_XX,SAD\n", r"test\.csv: the label of '1001_DFA_ANG_XX,SAD' is not the one"),
+            ("train.csv", None, r"train\.csv does not exist: put the list there, or set split to 'seeded'"),
+            ("test.csv", "1001_DFA_ANG_XX,SAD\n", r"test\.csv: the label of '1001_DFA_ANG_XX,SAD' differs from"),
             ("test.csv", "../../etc/passwd,ANG\n", "is not the name of a clip"),
             ("test.csv", "", r"test\.csv has no clips"),
             (f"AudioWAV/{CLIPS[0]}.wav", "version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
@@ -248,7 +248,7 @@ class TestCremaD:
             (root / name).symlink_to(crema / name)
         chosen = paper({"name": "crema-d", "folder": str(root)}, AUDIO_VIDEO)
         with pytest.raises(
-            DataError, match=r"none of 36 video values .* can be read; the first: .*\.flv: No such file"
+            DataError, match=r"none of 36 video values .* can be read; the first reason: .*\.flv: No such file"
         ):
             make_shards(chosen, tmp_path / "shards")
         assert not (tmp_path / "shards").exists()
@@ -422,7 +422,7 @@ class TestCrisisMmd:
             train(write_crisis(tmp_path / "a", ["event_name", "tweet_text", "image"]))
         path = write_crisis(tmp_path / "b") / LISTS / "task_informative_text_img_train.tsv"
         path.write_text(path.read_text().replace("\tnot_informative\tnot", "\tperhaps\tnot", 1))
-        with pytest.raises(DataError, match=r"train\.tsv, example 3: needs 9 columns with informative or not_inform"):
+        with pytest.raises(DataError, match=r"train\.tsv, example 3: the line needs 9 columns with informative or not"):
             train(tmp_path / "b")
         path.with_name("task_informative_text_img_test.tsv").unlink()
         path.write_text("")

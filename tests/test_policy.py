@@ -255,7 +255,7 @@ class TestNumbers:
         site = Site(both, policy=policy(tmp_path, max_updates=3, state="here/count.json"))
         message = train_message(experiment(), ["audio", "image"])
         reply = site.answer(message)
-        assert "cannot be kept: No such file" in text(reply)["error"] and "params" not in reply
+        assert "cannot be written: No such file" in text(reply)["error"] and "params" not in reply
         (tmp_path / "here").mkdir()
         site.answer(train_message(experiment(train__lr=1e12, train__epochs=5), ["audio", "image"]))
         assert SiteState(tmp_path / "here" / "count.json").read().updates == 1  # an update that failed told something
@@ -364,10 +364,10 @@ class TestFile:
             (b"", "a policy is a mapping"),
             (b"- metrics", "a policy is a mapping"),
             (b"\xff\xfe", "not UTF-8"),
-            (b"metrics: true\nmetrics: false\n", "'metrics' twice"),
+            (b"metrics: true\nmetrics: false\n", "'metrics' is used twice"),
             (b"metrics: 2001-02-31", "not YAML"),
             (b"metrics: 2001-01-01", "a value of a kind that no option takes"),
-            (b"metrics: &a [*a]", "written out"),
+            (b"metrics: &a [*a]", "with aliases expanded"),
             (b"metrics: " + b"[" * 5000, "not YAML"),
             (b"#" * (1 << 20) + b"#", "larger than"),
         ],
@@ -449,8 +449,8 @@ class TestRequests:
         whole = sent(chosen, held)
         name = next(iter(whole))
         for params, expected in (
-            ({**whole, "other": whole[name] + 1}, r"surplus ['other']"),
-            ({key: value for key, value in whole.items() if key != name}, f"lacking ['{name}']"),
+            ({**whole, "other": whole[name] + 1}, r"unexpected ['other']"),
+            ({key: value for key, value in whole.items() if key != name}, f"missing ['{name}']"),
             ({**whole, name: whole[name].flatten()[:1]}, f"{name} has shape"),
             ({**whole, name: whole[name] * float("nan")}, f"{name} has values that are not finite"),
         ):

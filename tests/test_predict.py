@@ -286,11 +286,11 @@ def damage_all_of_config(folder: Path) -> None:
     [
         (damage_nothing, "there is no .*model.safetensors"),
         (damage_bytes, "cannot be read"),
-        (damage_tensors, "its tensors are not those of the model"),
+        (damage_tensors, "the file's tensors do not match the model"),
         (damage_encoder, "cannot build the model: .*unknown encoder 'hologram'"),
         (damage_option, "cannot build the model: colour: "),
-        (damage_config, "what the model is cannot be read: model.encoders: "),
-        (damage_all_of_config, "does not say what model it is: no 'experiment'"),
+        (damage_config, "the description of the model cannot be read: model.encoders: "),
+        (damage_all_of_config, "has no description of its model: 'experiment' is absent"),
     ],
 )
 def test_a_folder_that_is_no_model_is_refused_with_the_reason(
@@ -336,8 +336,8 @@ def test_predict_takes_texts_and_text_files(
     [
         (["--input", "7.png"], "there is no file '7.png'; a text is given as MODALITY=TEXT"),
         (["--input", "vidoe=7.png"], "the model has no encoder for 'vidoe'; it has audio, image"),
-        (["--input", "notes.txt"], "--input notes.txt: no encoder takes it: audio: a recording is needed"),
-        (["--input", "notes.md"], "--input notes.md: files ending in .md are not known"),
+        (["--input", "notes.txt"], "--input notes.txt: no encoder accepts it: audio: a recording is needed"),
+        (["--input", "notes.md"], "--input notes.md: files ending in .md are not supported"),
         (["--input", "dot.png", "image=dot.png"], "image is given twice"),
         (["--input", "dot.png", "--modalities", "image"], "--modalities is for --shard"),
         (["--shard", "nowhere"], "shard nowhere: there is no such folder"),
@@ -362,7 +362,7 @@ def test_a_file_that_two_encoders_take_needs_a_name(tmp_path: Path) -> None:
     image = {"name": "image", "size": 8, "width": 8}
     chosen = experiment(data={"clients": 2}, model={"encoders": {"front": image, "rear": image}}, method="fedavg")
     predictor = Predictor(build_model(chosen, 2), ("yes", "no"))
-    with pytest.raises(DataError, match=r"it may be front or rear: say which, e.g. front=FILE"):
+    with pytest.raises(DataError, match=r"it may be front or rear: name the modality, e.g. front=FILE"):
         predictor.modality_of(Image.new("L", (8, 8)))
 
 

@@ -153,8 +153,8 @@ def test_broken_fashion_sources_are_named(tmp_path: Path) -> None:
     good_table, good_archive = table.read_bytes(), archive.read_bytes()
     for bad, expected in {
         good_table.replace(b"\tmasked\t", b"\tother\t"): "no column masked",
-        good_table.replace(b"\tval\n", b"\tdev\n"): "line 4, is not a product",
-        good_table + b"cut\tshort\n": "line 21, is not a product",
+        good_table.replace(b"\tval\n", b"\tdev\n"): "line 4: not a product",
+        good_table + b"cut\tshort\n": "line 21: not a product",
         good_table + b"\xff\n": "cannot be read",
     }.items():
         table.write_bytes(bad)
@@ -268,7 +268,7 @@ def test_har_windows_of_two_activities_or_on_which_the_devices_differ_are_left_o
     [
         ({"subject": None}, "has no subject"),
         ({"y": np.zeros((5, 2), np.int8)}, "do not belong together"),
-        ({"y": np.full((2700, 2), 7, np.int8)}, "labels without a name"),
+        ({"y": np.full((2700, 2), 7, np.int8)}, "some labels have no name"),
         ({"x": np.full((2700, 12), np.nan, np.float32)}, "not finite"),
         ({"offset": np.array([0, 10])}, "offset does not divide"),
         ({"subject": np.zeros(2, np.int16)}, "9 executions, but 2 subjects"),

@@ -289,9 +289,9 @@ SPOILS: dict[str, tuple[Callable[[Message], None], str]] = {
     "shape": (repacked(first(lambda x: x.reshape(-1)[:-1])), "has shape"),
     "dtype": (repacked(dict, "bfloat16"), "is bfloat16, the experiment's wire is float32"),
     "too large": (repacked(lambda p: p | {"more": torch.zeros(10**6)}), "the expected blocks need"),
-    "other block": (repacked(lambda p: p | {"branches.video.w": torch.zeros(2)}), "surplus ['branches.video.w']"),
-    "lacking block": (repacked(lambda p: {k: v for k, v in p.items() if block_of(k) != "audio"}), "lacking"),
-    "nothing": (repacked(lambda p: {}), "lacking"),
+    "other block": (repacked(lambda p: p | {"branches.video.w": torch.zeros(2)}), "unexpected ['branches.video.w']"),
+    "lacking block": (repacked(lambda p: {k: v for k, v in p.items() if block_of(k) != "audio"}), "missing"),
+    "nothing": (repacked(lambda p: {}), "missing"),
     "norm": (repacked(first(lambda x: x + 1e4)), "federation.max_update_norm is 1000"),
     "huge": (repacked(first(lambda x: x + 3e38)), "federation.max_update_norm is 1000"),
     "examples": (said(num_examples=10**9), "examples, the site introduced itself with"),
@@ -346,11 +346,11 @@ def test_the_norm_bound_is_of_the_update_minus_what_was_received(dtype: str) -> 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda p: {"other.weight": torch.zeros(3)}, "lacking"),
+        (lambda p: {"other.weight": torch.zeros(3)}, "missing"),
         (first(lambda x: x.unsqueeze(0)), "has shape"),
         (first(lambda x: x * float("nan")), "not finite"),
         (lambda p: p | {"more": torch.zeros(10**6)}, "the expected blocks need"),
-        (lambda p: {k: v for k, v in p.items() if block_of(k) != "shared"}, "lacking"),
+        (lambda p: {k: v for k, v in p.items() if block_of(k) != "shared"}, "missing"),
     ],
 )
 def test_a_client_refuses_a_model_that_is_not_its_own(

@@ -348,9 +348,9 @@ def broken(node: Node) -> None:
         (open_to_others, "closed to others"),
         (link, "closed to others"),
         (too_long, "it cannot be started: AF_UNIX path too long"),
-        (broken, "it ended before it took a message"),
+        (broken, "it ended before it accepted a message"),
         (lambda node: node.env.update(XDG_RUNTIME_DIR="/absent"), "no private folder"),
-        (lambda node: node.env.update(FEDMOSAIC_WORKER_MINUTES="soon"), "'soon' is no number of minutes"),
+        (lambda node: node.env.update(FEDMOSAIC_WORKER_MINUTES="soon"), "'soon' is not a number of minutes"),
     ],
     ids=["open", "link", "long", "broken", "absent", "minutes"],
 )
@@ -415,5 +415,5 @@ def test_half_a_frame_is_nobodys() -> None:
     with there:
         with here:
             here.sendall(frames.LENGTH.pack(100) + b"{")
-        with pytest.raises(EOFError, match="gone"):
+        with pytest.raises(EOFError, match="connection is closed"):
             frames.receive(there)

@@ -1,4 +1,5 @@
-"""What a completer is: a frozen model that makes a missing modality of an example from another one."""
+"""The interface of completers. A completer generates a missing modality of an example from another one, with a frozen
+model."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ from common.modality import Modality
 
 @dataclass(frozen=True)
 class Request:
-    """One value to make. source: the value of the modality it is made from. seeds: one a candidate."""
+    """A request for one value. source: the value of the modality from which it is generated. seeds: one per
+    candidate."""
 
     source: Raw
     prompt: str
@@ -22,38 +24,40 @@ class Request:
 
 
 class Generator(ABC):
-    """A loaded model. What it makes of a request is a function of the request alone, whatever else is in the batch."""
+    """A loaded model. Its result for a request depends only on the request, not on other requests in the batch."""
 
     @abstractmethod
     def generate(self, requests: Sequence[Request]) -> list[list[Raw]]:
-        """The candidates of each request.
+        """The candidates for each request.
 
-        Raises ValueError for a source that is not of the kind it works from.
+        Raises ValueError when the model cannot use this kind of source.
         """
 
 
 class CompleterOptions(Component):
-    """Base of the completers' options."""
+    """The base class of the completers' options."""
 
     from_prompt: ClassVar[bool] = False
-    """Whether a prompt with the name of a class is enough, without a source."""
+    """Whether the model can generate a value from a prompt with the class name, without a source."""
 
     source: Modality
-    """The modality that the missing one is made from."""
+    """The modality from which the missing one is generated."""
     model: str
-    """A name, see `common.frozen.pretrained`."""
+    """Name of a frozen model, see `common.frozen.pretrained`."""
     candidates: int = Field(1, ge=1)
-    """How many are made; the one closest to the source by the ranker's CLIP score is kept (beyond the paper)."""
+    """Number of candidates per value. The candidate with the highest CLIP score of the ranker is kept. The paper has
+    only one candidate."""
     ranker: str | None = None
-    """A CLIP or CoCa model of open_clip. None: no score is taken."""
+    """Name of the CLIP or CoCa model of open_clip that computes the scores. `null`: no scores."""
     reject_below: float | None = Field(None, ge=-1, le=1)
-    """A kept candidate with a lower score is thrown away, and the value stays missing."""
+    """Minimum score. If the best candidate has a lower score, it is rejected and the value stays missing. `null`: no
+    candidate is rejected."""
     class_name: bool = True
-    """Whether the prompt names the class, which is the training label (2.2 of docs/methods.md)."""
+    """Whether the prompt contains the class name, which is the training label (2.2 of docs/methods.md)."""
     seed: int = Field(1, ge=0)
-    """Of everything that is drawn."""
+    """Seed of all random numbers of the completion."""
     batch_size: int = Field(16, ge=1)
-    """Requests at a time."""
+    """Number of requests that the model processes together."""
 
     @model_validator(mode="after")
     def _ranker_where_needed(self) -> Self:
@@ -63,19 +67,19 @@ class CompleterOptions(Component):
 
     @abstractmethod
     def prompt(self, label: str, kind: str, source: Raw | None) -> str:
-        """What the model is told. label: "" if it shall not be named; kind: "" if unknown; source: None for nothing but
-        a class."""
+        """The prompt for the model. label: "" if the prompt must not contain it. kind: "" if it is unknown. source:
+        None if the value is generated only from a class."""
 
     @abstractmethod
     def load(self, modality: Modality, device: str) -> Generator:
-        """The model, to make values of this modality.
+        """The loaded model for generating values of this modality.
 
         Raises ModelError.
         """
 
 
 def subject(label: str, kind: str) -> str:
-    """ "A photo of {class name}, a kind of {kind}", coarse to fine (2.2), with what is known of it."""
+    """ "A photo of {class name}, a kind of {kind}" (2.2), without the parts that are unknown."""
     if label:
         return f"A photo of {label}, a kind of {kind}" if kind else f"A photo of {label}"
     return f"A photo of a {kind}" if kind else "A photo"

@@ -1,7 +1,7 @@
-"""Image -> text by BLIP-2.
+"""Generates text from images with BLIP-2.
 
 J. Li, D. Li, S. Savarese, S. Hoi, "BLIP-2: Bootstrapping Language-Image Pre-training with Frozen Image Encoders and
-Large Language Models", ICML 2023, https://arxiv.org/abs/2301.12597; the captioner of FedMVP's paper.
+Large Language Models", ICML 2023, https://arxiv.org/abs/2301.12597. FedMVP's paper uses it too.
 """
 
 from collections.abc import Sequence
@@ -22,14 +22,14 @@ from common.modality import Modality
 
 
 class Blip2Generator(Generator):
-    """One candidate: the likeliest words, for a whole batch at a time. Several: drawn, an example at a time, so that
-    they depend on nothing else in the batch."""
+    """With one candidate, the text consists of the most likely tokens and is generated for a whole batch. With several
+    candidates, tokens are drawn at random for one example at a time, so a text does not depend on the batch."""
 
     def __init__(self, model: Any, processor: Any, options: "Blip2") -> None:
         self.model, self.processor, self.options = model, processor, options
 
     def generate(self, requests: Sequence[Request]) -> list[list[Raw]]:
-        """Texts without the prompt, which holds the label."""
+        """The texts without the prompt, because the prompt contains the label."""
         if self.options.candidates == 1:
             return [[text] for text in self._write(requests, do_sample=False)]
         return [self._drawn(request) for request in requests]
@@ -52,22 +52,22 @@ class Blip2Generator(Generator):
 
 
 class Blip2(CompleterOptions):
-    """Image -> text by BLIP-2."""
+    """Generates text from images with BLIP-2."""
 
     model: str = "Salesforce/blip2-opt-2.7b"
-    """A BLIP-2 model of transformers."""
+    """Name of a BLIP-2 model of transformers."""
     words: int = Field(40, ge=1)
-    """Tokens of a text at the most."""
+    """Maximum number of tokens of a text."""
     top_p: float = Field(0.9, gt=0, le=1)
-    """Of what is drawn, where there are several candidates: the likeliest tokens that together have this
-    probability."""
+    """With several candidates, each token is drawn from the most likely tokens whose probabilities sum up to this
+    value."""
 
     def prompt(self, label: str, kind: str, source: Raw | None) -> str:
         """ "A photo of {class name}, a kind of {kind}, which has" (2.2)"""
         return f"{subject(label, kind)}, which has"
 
     def load(self, modality: Modality, device: str) -> Blip2Generator:
-        """Model and processor of the folder."""
+        """The generator with the model and processor from the model's folder."""
         folder = locate(self.model)
         return Blip2Generator(*_load(folder, fingerprint(folder), device), self)
 
@@ -79,7 +79,7 @@ def _picture(source: Raw) -> Image.Image:
 
 
 def _after(prompts: Tensor, ids: Tensor) -> Tensor:
-    """Whether what is generated begins with the prompt differs between language models: without it."""
+    """The generated ids without the prompt. Only some language models return the prompt as well."""
     length = prompts.shape[1]
     repeated = prompts.repeat_interleave(len(ids) // len(prompts), 0)
     return ids[:, length:] if torch.equal(ids[:, :length], repeated) else ids

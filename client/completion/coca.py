@@ -1,8 +1,8 @@
-"""Image -> text by a CoCa model of open_clip.
+"""Generates text from images with a CoCa model of open_clip.
 
 J. Yu et al., "CoCa: Contrastive Captioners are Image-Text Foundation Models", TMLR 2022,
-https://arxiv.org/abs/2205.01917. open_clip's own `generate` needs a class that newer versions of transformers no longer
-have; this samples from the same logits.
+https://arxiv.org/abs/2205.01917. This module samples from the same logits as open_clip's own `generate`, which needs a
+class that newer versions of transformers no longer have.
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,12 @@ from common.modality import Modality
 
 
 class CoCaGenerator(Generator):
-    """Continues the prompt, a word at a time: the likeliest word of the first candidate, a drawn one of the others."""
+    """Continues the prompt token by token. The first candidate consists of the most likely tokens; the tokens of the
+    other candidates are drawn at random."""
 
     def __init__(self, loaded: OpenClip, options: "CoCa") -> None:
         self.loaded, self.options = loaded, options
-        # The text of no words is a begin, an end, and padding.
+        # An empty text consists of a begin token, an end token, and padding.
         self.end = int(self.loaded.ids([""])[0, 1])
         self.tokenizer = getattr(loaded.tokenizer, "tokenizer", loaded.tokenizer)
         self.unsaid = [number for number in self.tokenizer.all_special_ids if number != self.end]
@@ -32,7 +33,7 @@ class CoCaGenerator(Generator):
 
     @torch.no_grad()
     def generate(self, requests: Sequence[Request]) -> list[list[Raw]]:
-        """Texts without the prompt, which holds the label."""
+        """The texts without the prompt, because the prompt contains the label."""
         images = torch.stack([self._pixels(request.source) for request in requests]).to(self.loaded.device)
         seen = self.loaded.model(images)
         owner = torch.tensor([i for i, request in enumerate(requests) for _ in request.seeds])
@@ -53,7 +54,8 @@ class CoCaGenerator(Generator):
         return self.loaded.pixels(source)
 
     def _continue(self, ids: Tensor, seen: dict[str, Tensor], draws: Sequence[torch.Generator | None]) -> list[str]:
-        """ids: prompts [B, L], each ending with the end token; seen: what the model makes of the images."""
+        """The generated texts. ids: prompts [B, L], each with an end token. seen: the model's features of the images.
+        draws: a generator per row, None for the most likely tokens."""
         starts = (ids == self.end).float().argmax(1)
         ends, rows = starts.clone(), torch.arange(len(ids))
         open_rows = torch.ones(len(ids), dtype=torch.bool)
@@ -71,7 +73,7 @@ class CoCaGenerator(Generator):
         return [self._text(row[start:end]) for row, start, end in zip(ids, starts.tolist(), ends.tolist(), strict=True)]
 
     def _choose(self, logits: Tensor, draws: Sequence[torch.Generator | None]) -> Tensor:
-        """The next word of every row: logits [B, V] -> [B]."""
+        """The next token of every row: logits [B, V] -> [B]."""
         logits[:, self.unsaid] = -torch.inf
         ranked, order = (logits / self.options.temperature).softmax(1).sort(1, descending=True)
         ranked[ranked.cumsum(1) - ranked > self.options.top_p] = 0
@@ -84,24 +86,24 @@ class CoCaGenerator(Generator):
 
 
 class CoCa(CompleterOptions):
-    """Image -> text by a CoCa model of open_clip."""
+    """Generates text from images with a CoCa model of open_clip."""
 
     model: str = "birds-coca"
-    """A CoCa model of open_clip."""
+    """Name of a CoCa model of open_clip."""
     words: int = Field(32, ge=1)
-    """Tokens of a text at the most."""
+    """Maximum number of tokens of a text."""
     temperature: float = Field(1.0, gt=0)
-    """Of what is drawn."""
+    """Temperature of the distribution from which tokens are drawn."""
     top_p: float = Field(0.9, gt=0, le=1)
-    """Of what is drawn: the likeliest tokens that together have this probability."""
+    """Tokens are drawn from the most likely tokens whose probabilities sum up to this value."""
 
     def prompt(self, label: str, kind: str, source: Raw | None) -> str:
         """ "A photo of {class name}, a kind of {kind}, which has" (2.2)"""
         return f"{subject(label, kind)}, which has"
 
     def load(self, modality: Modality, device: str) -> CoCaGenerator:
-        """The model; it must have a text decoder, which CLIP models have not."""
+        """The generator with the loaded model. The model must have a text decoder, which CLIP models lack."""
         loaded = load_open_clip(self.model, device)
         if not hasattr(loaded.model, "text_decoder"):
-            raise ModelError(f"{loaded.folder}: not a CoCa model: it cannot write texts")
+            raise ModelError(f"{loaded.folder}: not a CoCa model: it has no text decoder")
         return CoCaGenerator(loaded, self)

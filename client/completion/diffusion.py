@@ -1,4 +1,4 @@
-"""Text -> image by any text-to-image pipeline of diffusers.
+"""Generates images from text with any text-to-image pipeline of diffusers.
 
 P. von Platen et al., "Diffusers: State-of-the-art diffusion models", 2022, https://github.com/huggingface/diffusers.
 """
@@ -19,13 +19,13 @@ from common.modality import Modality
 
 
 class DiffusionGenerator(Generator):
-    """A pipeline with the number of steps and the guidance of its options."""
+    """A pipeline with the number of steps and the guidance that its options set."""
 
     def __init__(self, pipeline: Any, options: "Diffusion") -> None:
         self.pipeline, self.options = pipeline, options
 
     def generate(self, requests: Sequence[Request]) -> list[list[Raw]]:
-        """Images; the noise of each is drawn by a generator of its own."""
+        """The images. The noise of each image is drawn with its own seed."""
         counts = [len(request.seeds) for request in requests]
         made: list[Raw] = self.pipeline(
             [request.prompt for request in requests for _ in request.seeds],
@@ -38,16 +38,16 @@ class DiffusionGenerator(Generator):
 
 
 class Diffusion(CompleterOptions):
-    """Text -> image by a pipeline of diffusers."""
+    """Generates images from text with a pipeline of diffusers."""
 
     from_prompt: ClassVar[bool] = True
 
     model: str = "birds-diffusion"
-    """A text-to-image pipeline of diffusers."""
+    """Name of a text-to-image pipeline of diffusers."""
     steps: int = Field(20, ge=1)
-    """Of the sampler."""
+    """Number of steps of the sampler."""
     guidance: float = Field(3.0, ge=1)
-    """How strongly the prompt counts (1: not more than in training)."""
+    """Guidance scale: the influence of the prompt on the image. 1: no guidance, as in training."""
 
     def prompt(self, label: str, kind: str, source: Raw | None) -> str:
         """ "A photo of {class name}, a kind of {kind}, {caption}." (2.2)"""
@@ -56,7 +56,7 @@ class Diffusion(CompleterOptions):
         return f"{subject(label, kind)}, {source}." if source else f"{subject(label, kind)}."
 
     def load(self, modality: Modality, device: str) -> DiffusionGenerator:
-        """The pipeline of the folder, whatever its kind."""
+        """The generator with the pipeline from the model's folder."""
         folder = locate(self.model)
         return DiffusionGenerator(_load(folder, fingerprint(folder), device), self)
 

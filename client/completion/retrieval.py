@@ -1,4 +1,4 @@
-"""The missing value is taken from a public pool: that of the example which CLIP finds most similar to what is there.
+"""Takes the missing value from a public pool: the value that is most similar to the example's source by CLIP.
 
 A. Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021,
 https://arxiv.org/abs/2103.00020.
@@ -27,13 +27,14 @@ CHUNK = 64
 
 
 class RetrievalGenerator(Generator):
-    """pool: the values of the pool. vectors: [N, E], of the same values."""
+    """Finds the nearest values of a pool. pool: its N values. vectors: their CLIP vectors [N, E]."""
 
     def __init__(self, loaded: OpenClip, pool: Sequence[Raw], vectors: Tensor) -> None:
         self.loaded, self.pool, self.vectors = loaded, pool, vectors
 
     def generate(self, requests: Sequence[Request]) -> list[list[Raw]]:
-        """The nearest values, the most similar first. A text is asked for by its prompt, an image by itself."""
+        """The nearest values, the most similar first. The query is the prompt if the source is a text, else the source
+        image."""
         asked = [request.prompt if isinstance(request.source, str) else request.source for request in requests]
         count = min(len(self.pool), max(len(request.seeds) for request in requests))
         found = (self.loaded.embed(asked) @ self.vectors.T).topk(count).indices.tolist()
@@ -42,23 +43,24 @@ class RetrievalGenerator(Generator):
 
 
 class Retrieval(CompleterOptions):
-    """The nearest value of a public pool."""
+    """Takes the nearest value of a public pool."""
 
     from_prompt: ClassVar[bool] = True
 
     pool: str
-    """The folder of a shard with public examples, or the name of a data set whose training part is taken."""
+    """Folder of a shard with public examples, or name of a data set, whose training part is the pool."""
     model: str = "birds-coca"
-    """A CLIP or CoCa model of open_clip."""
+    """Name of a CLIP or CoCa model of open_clip."""
 
     def prompt(self, label: str, kind: str, source: Raw | None) -> str:
-        """ "A photo of {class name}, a kind of {kind}, {caption}." (2.2); an image is asked for by itself."""
+        """ "A photo of {class name}, a kind of {kind}, {caption}." (2.2). For an image source, the query is the image
+        itself."""
         return f"{subject(label, kind)}, {source}." if isinstance(source, str) else f"{subject(label, kind)}."
 
     def load(self, modality: Modality, device: str) -> RetrievalGenerator:
-        """The model, and the pool's values and vectors.
+        """The generator with the loaded model and the pool's values and vectors.
 
-        Raises ModelError, ShardError when the pool has no such values.
+        Raises ModelError, and ShardError when the pool has no values of the modality.
         """
         return _load(self.pool, modality, self.model, fingerprint(locate(self.model)), device)
 
@@ -67,7 +69,7 @@ class Retrieval(CompleterOptions):
 def _load(pool: str, modality: Modality, model: str, content: str, device: str) -> RetrievalGenerator:
     values = _of_data_set(pool, modality) if pool in names("data set") else _of_shard(pool, modality)
     if not values:
-        raise ShardError(f"pool {pool}: it has no {modality}")
+        raise ShardError(f"pool {pool}: no example has {modality}")
     loaded = load_open_clip(model, device)
     parts = [loaded.embed(values[start : start + CHUNK]) for start in range(0, len(values), CHUNK)]
     return RetrievalGenerator(loaded, values, torch.cat(parts))

@@ -1,6 +1,6 @@
-"""What a method is: the local objective of a client, and what it prepares once a round.
+"""The interface of methods. A method is the local objective of a client, with optional work once per round.
 
-A toy, complete:
+A complete minimal example:
 
     class Plain(Method):
         model: ClassVar[str] = "late-fusion"
@@ -27,9 +27,10 @@ C = TypeVar("C")
 
 @dataclass(frozen=True)
 class Round:
-    """What a client knows when a round begins.
+    """The facts of a round for a client.
 
-    number: from 1. held: the modalities that the client has. batch_size: for passes over the whole data.
+    number: the number of the round, from 1. held: the modalities that the client has. batch_size: the batch size for
+    passes over all examples.
     """
 
     number: int
@@ -38,10 +39,10 @@ class Round:
 
 
 class Method(Component, Generic[M, C]):
-    """A local objective; its fields are its options in the config.
+    """A local objective. Its fields are its options in the config.
 
-    model: the architecture it needs. strategy: the aggregation it is meant for; a config may choose another.
-    counts_labels: whether its update tells how many examples of each class the client has.
+    model: the architecture that the method needs. strategy: the default strategy for the method; a config may choose
+    another one. counts_labels: whether the update reveals how many examples of each class the client has.
     """
 
     model: ClassVar[str]
@@ -50,15 +51,16 @@ class Method(Component, Generic[M, C]):
 
     @abstractmethod
     def begin_round(self, model: M, examples: Batch, now: Round) -> C:
-        """What the loss needs all through the round, from the model as it was received (in eval mode)."""
+        """The context that the loss needs during the round, computed from the received model (in eval mode)."""
 
     @abstractmethod
     def loss(self, model: M, batch: Batch, context: C) -> Mapping[str, Tensor]:
-        """Named, weighted terms, each a scalar: "fused" is the loss of the prediction. Their sum is minimised, each is
-        logged."""
+        """The named and weighted terms of the loss. Each term is a scalar. "fused" is the loss of the prediction.
+        Training minimises the sum of the terms and logs each term."""
 
     def after_backward(self, model: M, context: C) -> None:
-        """Change the gradients before the step. By default they stay."""
+        """Change the gradients before the optimiser's step. By default, nothing changes."""
 
     def end_round(self, model: M, examples: Batch, context: C) -> None:
-        """Write into the trained model what else travels, e.g. prototypes. By default nothing."""
+        """Write further values that are sent into the trained model, e.g. prototypes. By default, nothing is
+        written."""

@@ -21,7 +21,7 @@ class FedAvg(Method[MultimodalModel, None]):
     model: ClassVar[str] = "late-fusion"
 
     def begin_round(self, model: MultimodalModel, examples: Batch, now: Round) -> None:
-        """Nothing to prepare."""
+        """Prepares nothing."""
 
     def loss(self, model: MultimodalModel, batch: Batch, context: None) -> Mapping[str, Tensor]:
         """CE(u, y)."""

@@ -1,7 +1,7 @@
-"""FedAvg with unimodal heads: the fused loss plus a classifier loss for each modality, and nothing else.
+"""FedAvg with unimodal heads: the fused loss plus a classifier loss per modality.
 
-The baseline that tells how much of a balancing method's gain comes from supervising each modality on its own; the loss
-is FedCMI's (docs/methods.md, 1.2) without infiltration and without proximal term.
+This baseline shows how much of a balancing method's gain comes from supervising each modality separately. The loss is
+FedCMI's loss (docs/methods.md, 1.2) without infiltration and without proximal term.
 """
 
 from collections.abc import Mapping
@@ -18,18 +18,18 @@ from common.types import Batch
 
 
 class FedAvgHeads(Method[UnimodalHeadsModel, None]):
-    """Cross entropy of the fused prediction and of a head for each modality."""
+    """Cross entropy of the fused prediction and of one head per modality."""
 
     model: ClassVar[str] = "unimodal-heads"
 
     unimodal_weight: float = Field(2.0, ge=0)
-    """c1 of the sum of the heads' losses."""
+    """Weight c1 of the sum of the heads' losses."""
 
     def begin_round(self, model: UnimodalHeadsModel, examples: Batch, now: Round) -> None:
-        """Nothing to prepare."""
+        """Prepares nothing."""
 
     def loss(self, model: UnimodalHeadsModel, batch: Batch, context: None) -> Mapping[str, Tensor]:
-        """CE(u, y) + c1 * sum_m CE(u_m, y), each m over the rows that have it."""
+        """CE(u, y) + c1 * sum_m CE(u_m, y), with the term of m over the rows that have m."""
         features = model.features(batch)
         heads = {m: model.classify(m, features[m]) for m in model.modalities if batch.has(m).any()}
         return {

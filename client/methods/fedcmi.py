@@ -1,11 +1,13 @@
-"""FedCMI: balance modalities by infiltration from the globally learned dominant one.
+"""FedCMI: balances modalities by infiltration from the globally learned dominant modality.
 
 Y. Fan, W. Xu, H. Wang, J. Zhu, S. Guo, "Balanced Multi-modal Federated Learning via Cross-Modal Infiltration", 2023,
 https://arxiv.org/abs/2401.00894. Section numbers are those of docs/methods.md.
 
-Departures, for what the paper leaves open: with more than two modalities the most confident one teaches all others,
-each pair with its own temperatures (1.5); where some examples miss a modality, confidences are means over the examples
-that have it, which for complete batches orders the modalities as the paper's sums do.
+Choices where the paper leaves details open:
+
+- With more than two modalities, the most confident one teaches all others. Each pair has its own temperatures (1.5).
+- If some examples lack a modality, confidences are means over the examples that have it. For complete batches, this
+  gives the same order of the modalities as the paper's sums.
 """
 
 import copy
@@ -28,15 +30,15 @@ from common.models.two_projector import Features, TwoProjectorModel
 from common.types import Batch
 
 TINY = 1e-12
-"""Smallest confidence that a ratio is formed from."""
+"""The smallest confidence in a ratio. Smaller confidences are raised to it."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What FedCMI keeps through a round.
+    """The values that FedCMI keeps during a round.
 
-    teacher: the global model as received, frozen, in eval mode; None where nothing infiltrates.
-    temperatures: [K] for every ordered pair (dominant, weak).
+    held: the client's modalities. received: the received parameters. teacher: the received global model, frozen and in
+    eval mode; None without infiltration. temperatures: [K] for every ordered pair (dominant, weak).
     """
 
     held: frozenset[Modality]
@@ -52,21 +54,21 @@ class FedCMI(Method[TwoProjectorModel, Context]):
     strategy: ClassVar[str] = "fedcmi"
 
     unimodal_weight: float = Field(2.0, ge=0)
-    """c1 of the sum of the unimodal losses."""
+    """Weight c1 of the sum of the unimodal losses."""
     infiltration_weight: float = Field(1.0, ge=0)
-    """Lambda of the infiltration loss; 0 switches infiltration off."""
+    """Weight lambda of the infiltration loss. 0 switches infiltration off."""
     mu: float = Field(0.01, ge=0)
-    """Weight of the proximal term."""
+    """Weight mu of the proximal term."""
     kappa: float = Field(2.0, ge=0)
-    """Strength of the class-wise temperature."""
+    """Strength kappa of the class-wise temperatures."""
     temperature: bool = True
-    """Whether temperatures differ by class; false means T = 1 for every class (ablation)."""
+    """Whether each class has its own temperature. `false`: T = 1 for every class (ablation)."""
     teacher: Literal["global", "local"] = "global"
-    """`local` takes the model that is being trained instead of the received one (ablation)."""
+    """The teacher of the infiltration: the received model (`global`) or the model in training (`local`, ablation)."""
 
     def begin_round(self, model: TwoProjectorModel, examples: Batch, now: Round) -> Context:
-        """Teacher and temperatures. Nothing infiltrates in the first round, when the received model knows nothing,
-        nor at a client with one modality (1.2, 1.4)."""
+        """The teacher and the temperatures. There is no infiltration in the first round, because the received model is
+        not trained yet, and none at a client with one modality (1.2, 1.4)."""
         received = anchor(model)
         if now.number == 1 or len(now.held) < 2 or self.infiltration_weight == 0:
             return Context(now.held, received, None, {})
@@ -81,8 +83,8 @@ class FedCMI(Method[TwoProjectorModel, Context]):
         return Context(now.held, received, copy.deepcopy(model).eval().requires_grad_(False), temperatures)
 
     def loss(self, model: TwoProjectorModel, batch: Batch, context: Context) -> Mapping[str, Tensor]:
-        """L = CE(u, y) + c1 sum_m CE(u_m^S, y) + lambda L_inf + (mu / 2) ||w - w_g||^2, and CE(u, y) with the proximal
-        term alone at a client with one modality."""
+        """L = CE(u, y) + c1 sum_m CE(u_m^S, y) + lambda L_inf + (mu / 2) ||w - w_g||^2. At a client with one modality,
+        only CE(u, y) and the proximal term."""
         features = model.features(batch)
         terms = {"fused": F.cross_entropy(model.fuse(batch, features), batch.labels)}
         if len(context.held) > 1:
@@ -111,7 +113,7 @@ def infiltration(
     batch: Batch,
     temperatures: Mapping[tuple[Modality, Modality], Tensor],
 ) -> Tensor:
-    """L_inf summed over the weak modalities; 0 where no row has both the dominant modality and a weak one.
+    """L_inf summed over the weak modalities; 0 if no row has both the dominant modality and a weak one.
 
     The teacher's self-projector of the dominant modality teaches the infiltration projector of each weak one.
     """
@@ -141,7 +143,8 @@ def infiltration_loss(taught: Tensor, student: Tensor, labels: Tensor, temperatu
 
 @torch.no_grad()
 def true_class_probabilities(model: TwoProjectorModel, examples: Batch, now: Round) -> dict[Modality, Tensor]:
-    """softmax(u_m^S)[y] of every example [N] by held modality, NaN where the example misses it; model in eval mode."""
+    """softmax(u_m^S)[y] of every example [N] by held modality, with NaN for examples without the modality. The model is
+    in eval mode."""
     model.eval()
     parts: dict[Modality, list[Tensor]] = {m: [] for m in sorted(now.held)}
     for batch in batches(examples, now.batch_size):
@@ -158,9 +161,10 @@ def true_class_probabilities(model: TwoProjectorModel, examples: Batch, now: Rou
 def class_temperatures(dominant: Tensor, weak: Tensor, labels: Tensor, classes: int, kappa: float) -> Tensor:
     """Class-wise temperatures [K] of one pair of modalities (1.3).
 
-    dominant, weak: true-class probabilities [N], NaN where missing. With A_c, V_c their means over the examples of
-    class c and r_c = A_c / V_c over the classes present, rbar = mean r_c: T_c = 1 / (1 + kappa ln(r_c / rbar)) where
-    r_c > rbar, else 1. If rbar < 1 the roles are swapped: 1 / r_c and 1 / rbar are used. Absent classes have T_c = 1.
+    dominant, weak: true-class probabilities [N], NaN for missing values. A_c and V_c are their means over the examples
+    of class c. For the classes with examples, r_c = A_c / V_c and rbar = mean r_c.
+    T_c = 1 / (1 + kappa ln(r_c / rbar)) if r_c > rbar, else 1. If rbar < 1, the roles are swapped: 1 / r_c and 1 / rbar
+    are used. Classes without examples have T_c = 1.
     """
     present = [c for c in range(classes) if _has_value(dominant[labels == c]) and _has_value(weak[labels == c])]
     temperatures = torch.ones(classes)

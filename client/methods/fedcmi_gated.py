@@ -1,14 +1,16 @@
-"""FedCMI gated: this project's variant of FedCMI, on late fusion with a head for each modality.
+"""FedCMI gated: this project's variant of FedCMI, on late fusion with one head per modality.
 
-Three departures from FedCMI (Y. Fan et al., 2023, https://arxiv.org/abs/2401.00894); docs/results says what they are
-worth.
-- The teacher is the whole received model, the mean of its fused and unimodal logits, and teaches the fused prediction
-  and every head: there is no dominant modality to be found, no second projector and no temperature.
-- Each example counts as much as the teacher believes in its true class, so that a teacher that errs teaches little.
-- Cross entropies are taken of logits with the client's log class prior added, so that a client's class shares are not
-  learned as a bias of every modality: A. K. Menon et al., "Long-tail Learning via Logit Adjustment", ICLR 2021,
-  https://arxiv.org/abs/2007.07314, equation 10; in federated learning J. Zhang et al., "Federated Learning with Label
-  Distribution Skew via Logits Calibration", ICML 2022, https://arxiv.org/abs/2209.00189.
+There are three differences from FedCMI (Y. Fan et al., 2023, https://arxiv.org/abs/2401.00894). Their effect is in
+docs/results.
+
+- The teacher is the whole received model: the mean of its fused and unimodal logits. It teaches the fused prediction
+  and every head. There is no dominant modality, no second projector and no temperature.
+- The weight of an example is the teacher's probability of the example's true class, so a wrong teacher has little
+  influence.
+- The client's log class prior is added to the logits of all cross entropies, so that the model does not learn the
+  client's class shares as a bias of every modality: A. K. Menon et al., "Long-tail Learning via Logit Adjustment", ICLR
+  2021, https://arxiv.org/abs/2007.07314, equation 10; in federated learning J. Zhang et al., "Federated Learning with
+  Label Distribution Skew via Logits Calibration", ICML 2022, https://arxiv.org/abs/2209.00189.
 """
 
 import copy
@@ -28,14 +30,15 @@ from common.models.unimodal_heads import UnimodalHeadsModel
 from common.types import Batch
 
 SMOOTHING = 0.1
-"""Added to the count of each class, so that an absent one has a finite log prior."""
+"""Added to the count of each class, so that a class without examples has a finite log prior."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """prior: [K], tau times the log of the client's class shares.
+    """The values that the method keeps during a round.
 
-    teacher: the received model, frozen, in eval mode; None where nothing infiltrates.
+    prior: [K], tau times the log of the client's class shares. teacher: the received model, frozen and in eval mode;
+    None without infiltration.
     """
 
     prior: Tensor
@@ -43,22 +46,23 @@ class Context:
 
 
 class FedCMIGated(Method[UnimodalHeadsModel, Context]):
-    """FedAvg with heads, class priors corrected, taught by the received model where that is sure."""
+    """FedAvg with heads and corrected class priors. The received model teaches where it is confident."""
 
     model: ClassVar[str] = "unimodal-heads"
     strategy: ClassVar[str] = "fedcmi"
 
     unimodal_weight: float = Field(2.0, ge=0)
-    """Of the heads' losses."""
+    """Weight c1 of the sum of the heads' losses."""
     infiltration_weight: float = Field(1.0, ge=0)
-    """Of what the received model teaches; 0 switches infiltration off."""
+    """Weight lambda of the infiltration loss. 0 switches infiltration off."""
     prior_weight: float = Field(0.5, ge=0)
-    """tau of the log class prior; 0 switches the correction off."""
+    """Weight tau of the log class prior. 0 switches the correction off."""
     gate: bool = True
-    """Whether the received model's confidence weighs the examples; false weighs all the same."""
+    """Whether the received model's confidence weights the examples. `false`: all examples have the same weight."""
 
     def begin_round(self, model: UnimodalHeadsModel, examples: Batch, now: Round) -> Context:
-        """Prior and teacher. As in FedCMI nothing infiltrates in the first round, nor at a client with one modality."""
+        """The prior and the teacher. As in FedCMI, there is no infiltration in the first round or at a client with one
+        modality."""
         prior = self.prior_weight * log_prior(examples.labels, model.fusion.out_features)
         if now.number == 1 or len(now.held) < 2 or self.infiltration_weight == 0:
             return Context(prior, None)
@@ -83,13 +87,14 @@ class FedCMIGated(Method[UnimodalHeadsModel, Context]):
 
 
 def log_prior(labels: Tensor, classes: int) -> Tensor:
-    """[K]: log of the class shares of labels [N], smoothed."""
+    """The smoothed log class shares [K] of labels [N]."""
     counts = torch.bincount(labels, minlength=classes) + SMOOTHING
     return (counts / counts.sum()).log()
 
 
 def ensemble(model: UnimodalHeadsModel, batch: Batch) -> Tensor:
-    """Logits [B, K]: the mean of the heads of the modalities that a row has and, where it has all, the fused one."""
+    """Logits [B, K]: the mean over the heads of a row's modalities and, if the row has all modalities, the fused
+    logits."""
     features = model.features(batch)
     present = torch.stack([batch.has(m) for m in model.modalities]).unsqueeze(2)
     heads = torch.stack([model.classify(m, features[m]) for m in model.modalities])
@@ -102,8 +107,9 @@ def ensemble(model: UnimodalHeadsModel, batch: Batch) -> Tensor:
 def infiltration_loss(
     taught: Tensor, fused: Tensor, heads: Mapping[Modality, Tensor], batch: Batch, gate: bool
 ) -> Tensor:
-    """L_inf = (1/B) sum_i g_i * sum_s -sum_c t_i[c] log softmax(s_i)[c] over the students s of example i: the fused
-    logits and the heads of the modalities it has. g_i = t_i[y_i], or 1 without gate.
+    """L_inf = (1/B) sum_i g_i * sum_s -sum_c t_i[c] log softmax(s_i)[c], with g_i = t_i[y_i], or 1 without gate.
+
+    The students s of example i are the fused logits and the heads of the example's modalities.
 
     taught: t [B, K] probabilities; fused, heads: logits [B, K].
     """

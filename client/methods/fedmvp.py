@@ -1,10 +1,10 @@
-"""FedMVP: the joint representation is contrasted with each modality's, and drawn to a modality that does better alone.
+"""FedMVP: contrasts the joint representation with each modality's, and aligns it with modalities that predict better.
 
 L. Che, J. Wang, X. Liu, F. Ma, "Leveraging Foundation Models for Multi-modal Federated Learning with Incomplete
 Modality", 2024, https://arxiv.org/abs/2406.11048; section 2.4 of docs/methods.md.
 
-Departure, for what the paper leaves open: each modality's terms are those of the rows that have it, observed or
-generated; B is their number.
+A choice where the paper leaves a detail open: the terms of a modality use only the rows that have it, observed or
+generated, and B is the number of these rows.
 """
 
 from collections.abc import Mapping
@@ -22,24 +22,24 @@ from common.types import Batch
 
 
 class FedMVP(Method[JointModel, None]):
-    """Cross entropy of the joint prediction, a contrastive and an alignment loss."""
+    """Cross entropy of the joint prediction, a contrastive loss and an alignment loss."""
 
     model: ClassVar[str] = "joint"
     strategy: ClassVar[str] = "cka"
 
     contrastive_weight: float = Field(0.01, ge=0)
-    """a of L_MCM; 0 switches the term off."""
+    """Weight a of the contrastive loss L_MCM. 0 switches the term off."""
     alignment_weight: float = Field(0.5, ge=0)
-    """b of L_RAM; 0 switches the term off."""
+    """Weight b of the alignment loss L_RAM. 0 switches the term off."""
     temperature: float = Field(0.1, gt=0)
-    """tau of L_MCM."""
+    """Temperature tau of the contrastive loss L_MCM."""
 
     def begin_round(self, model: JointModel, examples: Batch, now: Round) -> None:
-        """Nothing to prepare."""
+        """Prepares nothing."""
 
     def loss(self, model: JointModel, batch: Batch, context: None) -> Mapping[str, Tensor]:
         """L = CE(logits, y) + a * sum_m l_m + b * sum_m r_m, with l_m by `contrastive_loss` and r_m by
-        `alignment_loss`, each m over the rows that have it."""
+        `alignment_loss`. The terms of m are over the rows that have m."""
         joined = model.join(batch)
         held = [m for m in model.modalities if batch.has(m).any()]
         terms = {"fused": F.cross_entropy(joined.logits, batch.labels)}
@@ -67,8 +67,8 @@ def _sum(losses: list[Tensor]) -> Tensor:
 def contrastive_loss(joint: Tensor, single: Tensor, temperature: float) -> Tensor:
     """l_m = -(1/2B) sum_i log s(Z_i, Z_p(i)) / sum_{k != i} s(Z_i, Z_k), with s(u, v) = exp(u . v / tau).
 
-    joint, single: h_J, h_m [B, R], B >= 1. Z = [h_J ; h_m]: each of its 2B rows is an anchor, p(i) is the other row of
-    the same example, and k runs over all other rows (MCM, 2.4).
+    joint, single: h_J, h_m [B, R], B >= 1. Each of the 2B rows of Z = [h_J ; h_m] is an anchor, p(i) is the other row
+    of the same example, and k runs over all other rows (MCM, 2.4).
     """
     anchors = torch.cat([joint, single])
     similarity = anchors @ anchors.T / temperature
@@ -82,8 +82,8 @@ def alignment_loss(
 ) -> Tensor:
     """r_m = (1/B) * 1[CE(C(h_m), y) < CE(logits, y)] * ||H_J - H_m||_F.
 
-    joint, single: H_J, H_m [B, R]; joint_logits, single_logits: [B, K]; labels: [B]; B >= 1. The gate is of the whole
-    batch; gradients reach both representations (RAM, 2.4).
+    joint, single: H_J, H_m [B, R]; joint_logits, single_logits: [B, K]; labels: [B]; B >= 1. There is one gate for the
+    whole batch. Gradients reach both representations (RAM, 2.4).
     """
     better = F.cross_entropy(single_logits, labels) < F.cross_entropy(joint_logits, labels)
     distance: Tensor = torch.linalg.vector_norm(joint - single)

@@ -1,11 +1,14 @@
-"""FedProto: features are drawn to the class prototypes of all clients.
+"""FedProto: pulls features towards the class prototypes of all clients.
 
 Y. Tan, G. Long, L. Liu, T. Zhou, Q. Lu, J. Jiang, C. Zhang, "FedProto: Federated Prototype Learning across
 Heterogeneous Clients", AAAI 2022, https://arxiv.org/abs/2105.00243, equations 4 to 7.
 
-Departures: parameters are averaged as well (the paper exchanges prototypes only, and has no global model to compare);
-one set of prototypes for each modality; prototypes are weighted by the number of examples of the class, as equation 6
-has it, without its further division by the number of clients.
+Differences from the paper:
+
+- Parameters are averaged too. The paper exchanges only prototypes and thus has no global model for a comparison.
+- There is one set of prototypes per modality.
+- Prototypes are weighted by the number of examples of the class, as in equation 6, but not divided by the number of
+  clients.
 """
 
 from collections.abc import Mapping
@@ -26,28 +29,28 @@ from common.types import Batch
 
 @dataclass(frozen=True)
 class Context:
-    """now: the round. prototypes: the received class means [K, D] by modality, NaN where no client has the class."""
+    """now: the round. prototypes: the received class means [K, D] by modality, NaN for a class that no client has."""
 
     now: Round
     prototypes: Mapping[Modality, Tensor]
 
 
 class FedProto(Method[PrototypeFusionModel, Context]):
-    """Cross entropy of the fused prediction, with features drawn to the prototypes of all clients."""
+    """Cross entropy of the fused prediction, plus the distance of features to the prototypes of all clients."""
 
     model: ClassVar[str] = "prototype-fusion"
-    strategy: ClassVar[str] = "fedcmi"  # prototypes of a modality are those of the clients that hold it
+    strategy: ClassVar[str] = "fedcmi"  # averages the prototypes of a modality over the clients that hold it
     counts_labels: ClassVar[bool] = True
 
     prototype_weight: float = Field(1.0, ge=0)
-    """Lambda of the distance to the prototypes."""
+    """Weight lambda of the distance to the prototypes."""
 
     def begin_round(self, model: PrototypeFusionModel, examples: Batch, now: Round) -> Context:
-        """The prototypes as they were received."""
+        """The received prototypes."""
         return Context(now, {m: model.prototypes(m).means().clone() for m in sorted(now.held)})
 
     def loss(self, model: PrototypeFusionModel, batch: Batch, context: Context) -> Mapping[str, Tensor]:
-        """CE(u, y) + lambda * sum_m mean_i ||z_m,i - c_m,y_i||^2 / D, over rows that have m and a known prototype."""
+        """CE(u, y) + lambda * sum_m mean_i ||z_m,i - c_m,y_i||^2 / D, over the rows i with m and a known prototype."""
         features = model.features(batch)
         terms = {"fused": F.cross_entropy(model.fuse(features), batch.labels)}
         distances = []
@@ -61,7 +64,8 @@ class FedProto(Method[PrototypeFusionModel, Context]):
         return terms
 
     def end_round(self, model: PrototypeFusionModel, examples: Batch, context: Context) -> None:
-        """Write the client's own prototypes, by the trained model, into the model: they travel with its block."""
+        """Write the client's own prototypes, computed with the trained model, into the model. They are sent with the
+        modality's block."""
         for m in context.prototypes:
             own = class_sums(model, examples, m, model.fusion.out_features, context.now.batch_size)
             model.prototypes(m).sums.copy_(own.sums / len(examples))

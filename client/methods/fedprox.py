@@ -17,12 +17,12 @@ from common.types import Batch
 
 
 class FedProx(Method[MultimodalModel, Anchor]):
-    """Cross entropy of the fused prediction, with a proximal term."""
+    """Cross entropy of the fused prediction, plus a proximal term."""
 
     model: ClassVar[str] = "late-fusion"
 
     mu: float = Field(0.01, ge=0)
-    """Weight of the proximal term."""
+    """Weight mu of the proximal term."""
 
     def begin_round(self, model: MultimodalModel, examples: Batch, now: Round) -> Anchor:
         """The received parameters."""

@@ -3,9 +3,12 @@
 X. Peng, Y. Wei, A. Deng, D. Wang, D. Hu, "Balanced Multimodal Learning via On-the-fly Gradient Modulation", CVPR 2022,
 https://arxiv.org/abs/2203.15332, equations 8 to 12.
 
-Departures: with more than two modalities a modality is compared with the mean of the others, which for two is the
-paper's ratio; the encoders' weight matrices and kernels of every kind are modulated, where the authors' ResNets have
-convolutions only; a modality no row of the batch has is left out.
+Differences from the paper:
+
+- With more than two modalities, each one is compared with the mean of the others. For two modalities this is the
+  paper's ratio.
+- The weight matrices and kernels of all encoder layers are modulated. The authors' ResNets have only convolutions.
+- A modality that no row of the batch has is left out.
 """
 
 from collections.abc import Mapping
@@ -23,25 +26,25 @@ from common.models.late_fusion import LateFusionModel
 from common.types import Batch
 
 Coefficients = dict[Modality, float]
-"""k_m of the batch that was last seen."""
+"""k_m of the latest batch, by modality."""
 
 
 class OgmGe(Method[LateFusionModel, Coefficients]):
-    """Cross entropy of the fused prediction, with the gradients of the dominant modality damped."""
+    """Cross entropy of the fused prediction, with smaller gradients for the dominant modality."""
 
     model: ClassVar[str] = "late-fusion"
 
     alpha: float = Field(0.5, gt=0)
-    """Strength of the modulation."""
+    """Strength alpha of the modulation."""
     enhance: bool = True
-    """Whether Gaussian noise of the gradient's own deviation is added."""
+    """Whether Gaussian noise with the standard deviation of the gradient is added to the gradient."""
 
     def begin_round(self, model: LateFusionModel, examples: Batch, now: Round) -> Coefficients:
-        """No coefficients yet."""
+        """An empty context, which the loss fills with coefficients."""
         return {}
 
     def loss(self, model: LateFusionModel, batch: Batch, context: Coefficients) -> Mapping[str, Tensor]:
-        """CE(u, y); leaves the batch's coefficients in the context, for `after_backward`."""
+        """CE(u, y). The batch's coefficients are stored in the context for `after_backward`."""
         features = model.features(batch)
         scores = {
             m: float(true_class_confidence(share, batch.labels)[batch.has(m)].mean())
@@ -65,9 +68,9 @@ class OgmGe(Method[LateFusionModel, Coefficients]):
 
 
 def coefficients(scores: Mapping[Modality, float], alpha: float) -> Coefficients:
-    """k_m = 1 - tanh(alpha * rho_m) where rho_m > 1, else 1; rho_m = score of m / mean score of the others.
+    """k_m = 1 - tanh(alpha * rho_m) if rho_m > 1, else 1, with rho_m = score of m / mean score of the others.
 
-    scores: mean true-class confidence by modality. Nothing is modulated where fewer than two modalities are held.
+    scores: mean true-class confidence by modality. With fewer than two modalities there are no coefficients.
     """
     if len(scores) < 2:
         return {}

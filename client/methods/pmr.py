@@ -3,9 +3,12 @@
 Y. Fan, W. Xu, H. Wang, J. Wang, S. Guo, "PMR: Prototypical Modal Rebalance for Multimodal Learning", CVPR 2023,
 https://arxiv.org/abs/2211.07089.
 
-Departures: prototypes are the local class means at the start of a round, as the received model gives them, where the
-paper renews them each epoch; the entropy term of the paper's early epochs is left out, as in the authors' code; with
-more than two modalities each is compared with the strongest. Classes without local examples have no prototype.
+Differences from the paper:
+
+- The prototypes are the local class means at the start of a round, computed with the received model. The paper computes
+  them again in each epoch. Classes without local examples have no prototype.
+- The entropy term of the paper's early epochs is left out, as in the authors' code.
+- With more than two modalities, each one is compared with the strongest.
 """
 
 from collections.abc import Mapping
@@ -24,27 +27,27 @@ from common.models.late_fusion import LateFusionModel
 from common.types import Batch
 
 Prototypes = Mapping[Modality, Tensor]
-"""Class means [K, D] by modality, NaN for absent classes."""
+"""Class means [K, D] by modality, NaN for classes without examples."""
 
 
 class Pmr(Method[LateFusionModel, Prototypes]):
-    """Cross entropy of the fused prediction, and of the lagging modalities' prototypes."""
+    """Cross entropy of the fused prediction, plus the prototypical cross entropy of the weaker modalities."""
 
     model: ClassVar[str] = "late-fusion"
 
     alpha: float = Field(1.0, ge=0)
-    """Weight of the prototypical cross entropy."""
+    """Weight alpha of the prototypical cross entropy."""
 
     def begin_round(self, model: LateFusionModel, examples: Batch, now: Round) -> Prototypes:
-        """The prototypes of the held modalities; none where there is a single one and nothing is out of balance."""
+        """The prototypes of the held modalities; none at a client with one modality, which needs no balancing."""
         if len(now.held) < 2:
             return {}
         classes = model.fusion.out_features
         return {m: class_sums(model, examples, m, classes, now.batch_size).means() for m in sorted(now.held)}
 
     def loss(self, model: LateFusionModel, batch: Batch, context: Prototypes) -> Mapping[str, Tensor]:
-        """CE(u, y) + alpha * sum_m beta_m CE(-d(z_m, prototypes_m), y), beta_m = clip(s* / s_m - 1, 0, 1), where s_m is
-        the mean true-class probability by prototypes and s* the largest of them."""
+        """CE(u, y) + alpha * sum_m beta_m CE(-d(z_m, prototypes_m), y), with beta_m = clip(s* / s_m - 1, 0, 1). s_m is
+        the mean true-class probability computed from the prototypes of m, and s* is the largest s_m."""
         features = model.features(batch)
         terms = {"fused": F.cross_entropy(model.fuse(features), batch.labels)}
         logits = {m: prototype_logits(features[m], means) for m, means in context.items() if batch.has(m).any()}
@@ -61,7 +64,7 @@ class Pmr(Method[LateFusionModel, Prototypes]):
 
 
 def prototype_logits(features: Tensor, means: Tensor) -> Tensor:
-    """-||z - c_k|| for features z [B, D] and prototypes c [K, D]: [B, K], very small for a NaN prototype."""
+    """Logits -||z - c_k|| [B, K] for features z [B, D] and prototypes c [K, D]; very small for a NaN prototype."""
     known = ~means.isnan().any(1)
     squares = (features.unsqueeze(1) - means.nan_to_num().unsqueeze(0)).square().sum(2)
     distance = (squares + 1e-12).sqrt()  # the root has no gradient at zero

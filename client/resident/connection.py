@@ -1,8 +1,9 @@
-"""The way to the site's resident worker: found, or started, by the short-lived process that Flower makes of a message.
+"""Connects to the resident worker of a site, and starts a worker if there is none. Flower starts a short-lived process
+per message, and this process uses this module.
 
-No module that is imported here may import torch: not doing that is what the worker is for. What the two share lies in a
-private folder of the user: for each shard a socket and a file that a living worker holds locked, so that there is never
-more than one. Both are authenticated by their permissions.
+No module that is imported here may import torch, because the purpose of the worker is to avoid this import. The process
+and the worker share a private folder of the user. It contains a socket and a lock file per shard. A running worker
+holds the lock, so there is never more than one. File permissions authenticate both sides.
 """
 
 import hashlib
@@ -30,19 +31,19 @@ from common.errors import FedmosaicError
 
 try:
     import fcntl
-except ImportError:  # a platform without locks of this kind; it has no such sockets either
+except ImportError:  # this platform has neither such locks nor such sockets
     fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 
 MINUTES_VARIABLE = "FEDMOSAIC_WORKER_MINUTES"
-"""How long a worker waits for the next message before it ends; 0: no worker."""
+"""Environment variable with the minutes that a worker waits for the next message before it ends. 0: no worker."""
 MINUTES = 30.0
 STARTS = 2
-"""How often a worker is started for a message before the ClientApp process does its work."""
+"""Number of attempts to start a worker for a message. After that, the ClientApp process answers the message itself."""
 RETRY_SECONDS, RETRIES = 0.05, 1200
-"""How often, and how many times, somebody is looked for who holds the lock and does not listen: he is about to start or
-to end."""
+"""Interval and number of attempts to connect while a worker holds the lock but does not listen, because it is starting
+or ending."""
 COMMAND = """
 import json, sys
 settings = json.loads(sys.argv[1])
@@ -53,30 +54,32 @@ main(settings)
 
 
 class WorkerError(FedmosaicError):
-    """What the server learns when the worker could not answer: an error of the code, or its death."""
+    """The worker could not answer, because of an error in the code or because it died. The server receives the
+    message."""
 
 
 class NoWorkerError(FedmosaicError):
-    """There can be no worker here; the ClientApp process must do the work itself."""
+    """A worker is not possible on this machine. The ClientApp process must do the work itself."""
 
 
 @dataclass(frozen=True)
 class Home:
-    """What a worker works for: a shard folder, the site's name ("": the shard's own), the file of its policy."""
+    """The configuration of a worker: the shard folder, the site's name ("" for the name in the shard), and the file of
+    the site's policy."""
 
     shard: Path
     site: str
     policy: Path | None
 
     def settings(self) -> dict[str, str]:
-        """As JSON values."""
+        """The configuration as JSON values."""
         return {"shard": str(self.shard), "site": self.site, "policy": str(self.policy or "")}
 
 
 def ask(home: Home, kind: str, content: RecordDict) -> RecordDict:
-    """The worker's answer to a message of a kind ("query", "train"); a worker is started where there is none.
+    """The worker's answer to a message of a kind ("query", "train"). A worker is started if there is none.
 
-    Raises NoWorkerError when none can be had, and nothing was done yet; WorkerError when it failed at the message.
+    Raises NoWorkerError when a worker is not possible; nothing is done then. Raises WorkerError when the worker failed.
     """
     minutes = idle_minutes()
     place = private_folder() / hashlib.sha256(os.path.realpath(home.shard).encode()).hexdigest()[:16]
@@ -85,28 +88,31 @@ def ask(home: Home, kind: str, content: RecordDict) -> RecordDict:
             frames.send_content(connection, {"kind": kind, "stamp": stamp(home.shard)}, content)
             reply = frames.receive(connection)
         except (EOFError, OSError):
-            raise WorkerError("the site's worker process ended while it answered; the site's log may say why") from None
+            raise WorkerError("the site's worker process ended while it answered; see the node's log") from None
     if "error" in reply.header:
         raise WorkerError(reply.header["error"])
     return frames.content_of(reply)
 
 
 def idle_minutes() -> float:
-    """Raises NoWorkerError when the site wants no worker."""
+    """The minutes that a worker waits for the next message.
+
+    Raises NoWorkerError when the site has switched the worker off.
+    """
     given = os.environ.get(MINUTES_VARIABLE, str(MINUTES))
     try:
         minutes = float(given)
     except ValueError:
-        raise NoWorkerError(f"{MINUTES_VARIABLE}={given!r} is no number of minutes") from None
+        raise NoWorkerError(f"{MINUTES_VARIABLE}={given!r} is not a number of minutes") from None
     if not 0 < minutes < 1e6:
         raise NoWorkerError(f"{MINUTES_VARIABLE} is {given}")
     return minutes
 
 
 def private_folder() -> Path:
-    """A folder that this user alone can enter.
+    """A folder that only this user can enter.
 
-    Raises NoWorkerError when it cannot be made, or is somebody else's, or others may enter it.
+    Raises NoWorkerError when it cannot be made, belongs to another user, or other users may enter it.
     """
     if fcntl is None or not hasattr(socket, "AF_UNIX"):
         raise NoWorkerError("this platform has no local sockets")
@@ -119,12 +125,12 @@ def private_folder() -> Path:
     except OSError as error:
         raise NoWorkerError(f"no private folder: {error}") from None
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
-        raise NoWorkerError(f"{folder} is not a folder that belongs to this user and is closed to others (chmod 700)")
+        raise NoWorkerError(f"{folder} must be a folder that belongs to this user and is closed to others (chmod 700)")
     return folder
 
 
 def code() -> str:
-    """A digest of the Python files of `client` and `common` that this process imports, of where they are, and of the
+    """A hash of the Python files of `client` and `common` that this process imports, of their paths, and of the
     installed plugins."""
     digest = hashlib.sha256("".join(f"{plugin} {plugin.digest} " for plugin in plugins()).encode())
     for package in ("client", "common"):
@@ -138,7 +144,8 @@ def code() -> str:
 
 
 def stamp(shard: Path) -> list[list[Any]]:
-    """What changes when a shard does: names, sizes and times of its metadata, and of what says what was completed."""
+    """Names, sizes and modification times of a shard's metadata and completion files. They change when the shard
+    changes."""
     files = [shard / "shard.json", shard / "metadata.jsonl", *sorted(shard.glob("completed/*/*.json*"))]
     return [[str(path), found.st_size, found.st_mtime_ns] for path in files for found in _stat(path)]
 
@@ -146,13 +153,13 @@ def stamp(shard: Path) -> list[list[Any]]:
 def _stat(path: Path) -> list[os.stat_result]:
     try:
         return [path.stat()]
-    except OSError:  # the site says what is wrong with it
+    except OSError:  # reported later, when the site opens the shard
         return []
 
 
 @contextmanager
 def _connected(home: Home, place: Path, minutes: float) -> Iterator[socket.socket]:
-    """A connection to a worker that runs this very code with this configuration, and now waits for a message."""
+    """A connection to a worker that runs the same code with this configuration and waits for a message."""
     settings = {
         **home.settings(),
         "code": code(),
@@ -167,7 +174,7 @@ def _connected(home: Home, place: Path, minutes: float) -> Iterator[socket.socke
         with _lock(place) as free:
             if free is not None:
                 if starts == STARTS:
-                    raise NoWorkerError("it ended before it took a message")
+                    raise NoWorkerError("it ended before it accepted a message")
                 starts += 1
                 _start(place, free, {**settings, "key": key})
         connection = _greeted(place, key)
@@ -176,17 +183,19 @@ def _connected(home: Home, place: Path, minutes: float) -> Iterator[socket.socke
                 yield connection
             return
         time.sleep(RETRY_SECONDS)
-    raise NoWorkerError(f"the process that holds {place}.lock does not listen")
+    raise NoWorkerError(f"the process that holds {place}.lock accepts no connections")
 
 
 def _key(settings: dict[str, Any]) -> str:
-    """A worker serves only who would have started it just so: in the same environment, from the same node."""
+    """A hash of everything that a worker depends on. A worker serves only processes with the same key, i.e. with the
+    same settings and environment, from the same node."""
     described = [settings, sys.executable, sorted(os.environ.items()), _started(settings["owner"])]
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
 def _started(pid: int) -> str:
-    """When a process started, so that one with a used number is not taken for it; "" where there is no /proc."""
+    """The start time of a process; "" without /proc. It distinguishes the process from a later one with the same
+    id."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -195,7 +204,7 @@ def _started(pid: int) -> str:
 
 @contextmanager
 def _lock(place: Path) -> Iterator[int | None]:
-    """A file of the lock that a worker holds while it lives; None when somebody has it.
+    """The file descriptor of the lock that a worker holds while it runs; None when another process holds the lock.
 
     Raises NoWorkerError.
     """
@@ -215,7 +224,7 @@ def _lock(place: Path) -> Iterator[int | None]:
 
 
 def _start(place: Path, lock: int, settings: dict[str, Any]) -> None:
-    """Start a worker that inherits the lock and the listening socket: whoever connects from now on is served.
+    """Start a worker that inherits the lock and the listening socket. The worker serves all connections from now on.
 
     Raises NoWorkerError.
     """
@@ -228,10 +237,10 @@ def _start(place: Path, lock: int, settings: dict[str, Any]) -> None:
             listener.listen()
             told = json.dumps({**settings, "listener": listener.fileno(), "lock": lock})
             subprocess.Popen(
-                # -P: what it imports is found where this process finds it, and not beside the folder it stands in
+                # -P: modules are imported from this process's path, not from the current folder
                 [sys.executable, "-P", "-c", COMMAND, told],
                 stdin=subprocess.DEVNULL,
-                stdout=2,  # into the node's log
+                stdout=2,  # to the node's log
                 pass_fds=[listener.fileno(), lock],
             )
     except OSError as error:
@@ -239,7 +248,8 @@ def _start(place: Path, lock: int, settings: dict[str, Any]) -> None:
 
 
 def _greeted(place: Path, key: str) -> socket.socket | None:
-    """A connection to who has this key and is free; None where nobody listens, or one who ends as he has another."""
+    """A connection to a free worker with this key; None if no worker listens, or if the worker has another key and
+    ends."""
     connection = socket.socket(socket.AF_UNIX)
     try:
         connection.connect(f"{place}.sock")

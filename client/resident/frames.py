@@ -1,6 +1,7 @@
-"""What the ClientApp process and the site's resident worker say to each other over a local socket.
+"""The frames that the ClientApp process and the site's resident worker exchange over a local socket.
 
-A frame is the length of a JSON header, the header, and then raw bytes whose sizes the header gives. Nothing is pickled.
+A frame consists of the length of a JSON header, the header, and raw bytes. The header contains the sizes of the raw
+parts. Nothing is pickled.
 """
 
 import json
@@ -17,14 +18,17 @@ LENGTH = struct.Struct("!I")
 
 @dataclass(frozen=True)
 class Frame:
-    """A header's values and the raw bytes that came with it."""
+    """The values of a header and the raw bytes that follow it."""
 
     header: dict[str, Any]
     parts: list[bytes]
 
 
 def send(connection: socket.socket, header: Mapping[str, Any], parts: Sequence[bytes] = ()) -> None:
-    """Raises OSError when the other side is gone."""
+    """Send a frame.
+
+    Raises OSError when the connection is closed.
+    """
     text = json.dumps({**header, "sizes": [len(part) for part in parts]}).encode()
     connection.sendall(LENGTH.pack(len(text)) + text)
     for part in parts:
@@ -32,7 +36,10 @@ def send(connection: socket.socket, header: Mapping[str, Any], parts: Sequence[b
 
 
 def receive(connection: socket.socket) -> Frame:
-    """Raises EOFError or OSError when the other side is gone before a whole frame was there."""
+    """The next frame.
+
+    Raises EOFError or OSError when the connection is closed before the frame is complete.
+    """
     (length,) = LENGTH.unpack(_exactly(connection, LENGTH.size))
     header = json.loads(_exactly(connection, length))
     return Frame(header, [_exactly(connection, size) for size in header.pop("sizes")])
@@ -44,15 +51,15 @@ def _exactly(connection: socket.socket, count: int) -> bytes:
     while rest:
         got = connection.recv_into(rest)
         if not got:
-            raise EOFError("the other side is gone")
+            raise EOFError("the connection is closed")
         rest = rest[got:]
     return bytes(buffer)
 
 
 def send_content(connection: socket.socket, header: Mapping[str, Any], content: RecordDict) -> None:
-    """A frame with the texts and arrays of a message, which are all that a site reads or says.
+    """Send a frame with the texts and arrays of a message. A site uses no other content.
 
-    Raises OSError when the other side is gone.
+    Raises OSError when the connection is closed.
     """
     texts = {
         record: {key: value.encode() for key, value in values.items() if isinstance(value, str)}
@@ -72,7 +79,7 @@ def send_content(connection: socket.socket, header: Mapping[str, Any], content: 
 
 
 def content_of(frame: Frame) -> RecordDict:
-    """The content that `send_content` was given."""
+    """The content that `send_content` sent."""
     parts = iter(frame.parts)
     records: dict[str, Any] = {}
     for record, keys in frame.header["texts"].items():

@@ -1,14 +1,14 @@
 """The resident worker of a site: keeps torch, the shard and its prepared examples between messages.
 
-Flower starts a process for every message; that process (`client/app.py`) hands the message over
+Flower starts a process for every message. That process (`client/app.py`) passes the message to the worker
 (`client/resident/connection.py`) and returns the answer. The worker answers one message after the other with one
-`client.site.Site`, so that what leaves the site is decided there as ever. It ends
+`client.site.Site`, which decides what leaves the site, with or without a worker. The worker ends
 
-- when no message has come for a while,
-- with the node: when the process that starts the ClientApps is gone,
-- when it is asked by somebody with other code or another configuration, who then starts another one,
-- when who asked is gone before the answer, as nothing else would stop a training that nobody waits for,
-- after an error that is not this project's own, so that the next message finds a process without its traces.
+- when no message arrives for a while,
+- together with the node, i.e. when the process that starts the ClientApps ends,
+- when a process with other code or another configuration connects, which then starts a new worker,
+- when the process that sent the message ends before the answer, because nothing else would stop a useless training,
+- after an error that is not one of this project's own, so that the next message gets a clean process.
 """
 
 import contextlib
@@ -31,37 +31,37 @@ from client.site import Site
 
 log = logging.getLogger(__name__)
 OWNER_SECONDS = 1.0
-"""How often the owner is looked for where the system cannot tell of its end."""
+"""Interval for checking whether the owner still runs, on systems that cannot notify of its end."""
 GOODBYE_SECONDS = 10.0
 
 
 def main(settings: dict[str, Any]) -> NoReturn:
-    """The process: serve until it is time to end. settings: as `client.resident.connection` makes them."""
+    """Run the worker process until it ends. settings: from `client.resident.connection`."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     for file in (settings["lock"], settings["listener"]):
         os.set_inheritable(file, False)
     threading.Thread(target=_end_with, args=(settings["owner"],), daemon=True).start()
-    if code() == settings["code"]:  # else it was changed just now, and who started this process learns it
+    if code() == settings["code"]:  # else the code has just changed, and the starting process gets no answer
         policy = Path(settings["policy"]) if settings["policy"] else None
         worker = Worker(Path(settings["shard"]), settings["site"], policy, settings["key"])
         with socket.socket(fileno=settings["listener"]) as listener:
             worker.serve(listener, settings["minutes"] * 60)
             Path(listener.getsockname()).unlink(missing_ok=True)
     logging.shutdown()
-    os._exit(0)  # and the lock is free: taking torch apart needs seconds
+    os._exit(0)  # frees the lock at once, because a normal exit with torch takes seconds
 
 
 class Worker:
-    """Answers whoever has the key."""
+    """Answers all processes that have the key."""
 
     def __init__(self, shard: Path, site: str, policy: Path | None, key: str) -> None:
-        # Flower lets nobody make a message who is not one of its tasks
+        # Flower allows only its own tasks to create messages
         TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 0
         self._home, self._key = (shard, site, policy), key
         self._site, self._stamp = Site(*self._home), None
 
     def serve(self, listener: socket.socket, idle_seconds: float) -> None:
-        """Answer one after the other, until nobody has come for a while or another worker is needed."""
+        """Answer one connection after the other, until none arrives for a while or another worker is needed."""
         listener.settimeout(idle_seconds)
         while True:
             try:
@@ -74,7 +74,7 @@ class Worker:
                     return
 
     def _serve(self, connection: socket.socket) -> bool:
-        """Whether to go on afterwards."""
+        """Answer one connection. Returns whether the worker continues afterwards."""
         try:
             if frames.receive(connection).header["key"] != self._key:
                 return False
@@ -98,9 +98,9 @@ class Worker:
         return True
 
     def _answer(self, asked: frames.Frame) -> RecordDict:
-        if asked.header["stamp"] != self._stamp:  # the shard is another one now
+        if asked.header["stamp"] != self._stamp:  # the shard has changed
             self._site, self._stamp = Site(*self._home), asked.header["stamp"]
-        # of whom it is, and for whom, a site reads nothing
+        # the ids do not matter, because a site does not read the sender or the receiver
         return self._site.answer(Message(frames.content_of(asked), dst_node_id=0, message_type=asked.header["kind"]))
 
 
@@ -108,27 +108,31 @@ def _say(connection: socket.socket, header: dict[str, Any], content: RecordDict 
     try:
         frames.send_content(connection, header, content if content is not None else RecordDict())
     except OSError:
-        log.warning("who asked is gone before the answer")
+        log.warning("the answer could not be sent: the process that sent the message has ended")
 
 
 def _end_when_alone(connection: socket.socket, done: threading.Event) -> None:
-    """Until the answer is sent, who asked says nothing more: its connection can only end."""
+    """End this process when the connection closes before the answer. The other side sends nothing until the answer, so
+    `recv` returns only when the connection closes."""
     with contextlib.suppress(OSError):
         connection.recv(1)
     if not done.is_set():
-        log.warning("who asked is gone, so this message is not answered")
+        log.warning("this message is not answered: the process that sent it has ended")
         os._exit(1)
 
 
 def _end_with(owner: int) -> NoReturn:
-    """End this process with another one."""
+    """End this process when the owner ends."""
     with contextlib.suppress(ProcessLookupError):
         _wait_for_end(owner)
     os._exit(0)
 
 
 def _wait_for_end(pid: int) -> None:
-    """Raises ProcessLookupError when there is no such process."""
+    """Wait until a process ends.
+
+    Raises ProcessLookupError when there is no such process.
+    """
     try:
         file = os.pidfd_open(pid)
     except (AttributeError, OSError) as error:

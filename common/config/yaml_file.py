@@ -1,4 +1,4 @@
-"""YAML files that people write: read as a mapping, or refused with the reason."""
+"""Reads YAML files that people write. The result is a mapping, or an error with the reason."""
 
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,15 @@ import yaml
 from common.errors import ConfigError
 
 LARGEST = 1 << 20
-"""Bytes of a file."""
+"""The maximum size of a file in bytes."""
 MOST_VALUES = 100_000
-"""Values of a file, aliases written out: a few lines of them can stand for more than any memory holds."""
+"""The maximum number of values in a file, with aliases expanded. A few lines with aliases can expand to more values
+than fit into memory."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping: a reader believes the first, YAML takes the last."""
+    """Refuses a mapping that contains a key twice, because a person may read the first value while YAML uses the
+    last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Raises ConstructorError, which is a YAMLError."""
@@ -22,13 +24,15 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if (key.tag, key.value) in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} twice", key.start_mark)
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value!r} is used twice", key.start_mark
+                    )
                 seen.add((key.tag, key.value))
         return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path, what: str) -> dict[str, Any]:
-    """The mapping in a file. what: that it is, for the message if it is something else.
+    """The mapping in a file. what: the message when the file contains something other than a mapping.
 
     Raises ConfigError.
     """
@@ -52,19 +56,19 @@ def parse_yaml(data: bytes, source: str, what: str) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise ConfigError(source, ["cannot be read: it is not UTF-8 text"]) from None
     except (yaml.YAMLError, ValueError, OverflowError, AttributeError) as error:
-        # ValueError: the 31st of February; AttributeError: what is tagged a time and is none
+        # ValueError: a date such as the 31st of February; AttributeError: a value with a time tag that is no time
         raise ConfigError(source, [f"not YAML: {' '.join(str(error).split())}"]) from None
     except RecursionError:
         raise ConfigError(source, ["not YAML: it is nested too deeply"]) from None
     if not isinstance(raw, dict):
         raise ConfigError(source, [what])
     if _too_many(raw):
-        raise ConfigError(source, [f"it has more than {MOST_VALUES} values, aliases written out"])
+        raise ConfigError(source, [f"it has more than {MOST_VALUES} values, with aliases expanded"])
     return raw
 
 
 def _too_many(raw: object) -> bool:
-    """Whether there are more than MOST_VALUES values, e.g. because an alias stands inside of what it stands for."""
+    """Whether there are more than MOST_VALUES values, e.g. because an alias refers to a mapping that contains it."""
     waiting, count = [raw], 0
     while waiting:
         value = waiting.pop()

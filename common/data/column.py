@@ -12,9 +12,10 @@ from common.rows import BLANK
 
 @dataclass(frozen=True)
 class Column:
-    """values [n, ...] of n of the shard's rows, whose numbers are `rows`, ascending. They may lie in a mapped file.
+    """The values of those rows of the shard that have a value.
 
-    findings: what reading them showed.
+    rows: the n row numbers, ascending. values: [n, ...], may be mapped from a file. findings: the findings from reading
+    the values.
     """
 
     rows: list[int]
@@ -22,6 +23,6 @@ class Column:
     findings: Findings
 
     def places(self, wanted: Sequence[int]) -> Tensor:
-        """Where in `values` those of the shard's rows are, BLANK for those that are not there."""
+        """The index in `values` for each of the wanted rows of the shard; BLANK for a row without a value."""
         place = {row: i for i, row in enumerate(self.rows)}
         return torch.tensor([place.get(row, BLANK) for row in wanted])

@@ -1,9 +1,9 @@
-"""What frozen models wrote for the missing values of a shard, and how it is found again.
+"""Finds the values that frozen models generated for the missing values of a shard.
 
 shard/completed/image-0f3a.../
   recipe.json       the completer with all of its options
-  completed.jsonl   one line an example: id, source, model, prompt, seed, score, and "file_name" or "value";
-                    "rejected" or "failed" with a reason where nothing usable was made
+  completed.jsonl   one line per example: id, source, model, prompt, seed, score, and "file_name" or "value";
+                    "rejected" or "failed" with a reason if there is no usable value
   7.png ...
 """
 
@@ -22,11 +22,11 @@ COMPLETED = "completed"
 LINES = "completed.jsonl"
 RECIPE = "recipe.json"
 WITHOUT_EFFECT = {"batch_size"}
-"""Options of a completer that change nothing in what it makes."""
+"""Options of a completer that do not change the generated values."""
 
 
 def folder_of(shard: Shard, modality: Modality, completer: Reference) -> Path:
-    """Where the values of a modality are that this completer makes: other options, another folder.
+    """The folder for the values of a modality that this completer generates. Other options give another folder.
 
     Raises ShardError when a link leads out of the shard.
     """
@@ -36,12 +36,12 @@ def folder_of(shard: Shard, modality: Modality, completer: Reference) -> Path:
 
 
 def to_complete(shard: Shard, modality: Modality, source: Modality) -> list[Record]:
-    """The examples that miss a modality and have the one it is made from."""
+    """The examples that lack a modality and have the source modality."""
     return [record for record in shard.records if not record.has(modality) and record.has(source)]
 
 
 def find_completed(shard: Shard, modality: Modality, completer: Reference) -> Mapping[str, str | Path]:
-    """The generated values, texts or files, by example id, without what was rejected or failed.
+    """The generated values, texts or files, by example id, without rejected and failed ones.
 
     Raises ShardError when the shard has not been completed with these options.
     """
@@ -51,16 +51,16 @@ def find_completed(shard: Shard, modality: Modality, completer: Reference) -> Ma
     if lacking := [record.id for record in wanted if record.id not in lines]:
         raise ShardError(
             f"shard {shard.folder}: {len(lacking)} of {len(wanted)} missing {modality} values have not been completed "
-            f"as the experiment says: run `fedmosaic complete {shard.folder} --with CONFIG`"
+            f"with the options of the experiment: run `fedmosaic complete {shard.folder} --with CONFIG`"
         )
     values = {record.id: line_value(folder, lines[record.id]) for record in wanted}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def read_lines(folder: Path) -> dict[str, dict[str, Any]]:
-    """The lines of completed.jsonl by id; none if there is no such file. A last line that was cut off is left out.
+    """The lines of completed.jsonl by id; empty if there is no such file. An incomplete last line is left out.
 
-    Raises ShardError when another line is no such line.
+    Raises ShardError when another line is not valid.
     """
     path = part(folder, LINES)
     if not path.exists():
@@ -75,14 +75,14 @@ def read_lines(folder: Path) -> dict[str, dict[str, Any]]:
             content = json.loads(line)
             found[str(content["id"])] = content
         except (ValueError, TypeError, KeyError, RecursionError):
-            raise ShardError(f"{path}, line {number}: not a line about an example") from None
+            raise ShardError(f"{path}, line {number}: the line is not a JSON object with an id") from None
     return found
 
 
 def line_value(folder: Path, line: Mapping[str, Any]) -> str | Path | None:
-    """The generated text or file of a line; None where nothing usable was made.
+    """The generated text or file of a line; None if there is no usable value.
 
-    Raises ShardError when the file's name leaves the folder.
+    Raises ShardError when the file's name leads out of the folder.
     """
     if isinstance(line.get("value"), str):
         return str(line["value"])

@@ -1,10 +1,10 @@
-"""What frozen encoders make of a shard, computed once and kept in the shard's folder `cache`.
+"""The features that frozen encoders compute for a shard. They are computed once and kept in the shard's folder `cache`.
 
-A file is mapped into memory when it is read: what no batch asks for is not read, nothing is copied whole, and processes
-on one machine share what was. It is never written to again, only replaced.
+A file is mapped into memory, so only the values that a batch needs are read, no file is copied as a whole, and the
+processes on a machine share the memory. A file is never changed, only replaced.
 
-A file is named by all that its content depends on: the encoder with its weights and preprocessing, and the values of
-the column. Whatever of that changes, another file is made. The folder may be deleted at any time.
+The name of a file is a hash of everything that its content depends on: the encoder with its weights and preprocessing,
+and the values of the column. When one of them changes, a new file is written. The folder may be deleted at any time.
 """
 
 import contextlib
@@ -34,15 +34,16 @@ from common.modality import Modality
 log = logging.getLogger(__name__)
 CACHE = "cache"
 CHUNK = 64
-"""Values that are encoded at a time."""
+"""Number of values that are encoded together."""
 GIGABYTES_VARIABLE, GIGABYTES = "FEDMOSAIC_CACHE_GB", 10.0
-"""Most that the folder of a shard may hold: a server chooses what encoders are asked for, and how often others."""
+"""The maximum size of a shard's folder `cache`. There is a limit because a server chooses the encoders and may change
+them often."""
 LEFT_FREE = 1 << 30
-"""Bytes of the disk that features never take."""
+"""Bytes of the disk that stay free."""
 
 
 def frozen_column(shard: Shard, modality: Modality, encoder: FrozenEncoder, values: Sequence[Value | None]) -> Column:
-    """Features [n, 1 + T, D], float16; rows without a readable value are left out, the unreadable ones logged.
+    """Features [n, 1 + T, D], float16. Rows without a readable value are left out; unreadable values are logged.
 
     Raises ShardError when the folder `cache` is a link that leads out of the shard.
     """
@@ -57,15 +58,18 @@ def frozen_column(shard: Shard, modality: Modality, encoder: FrozenEncoder, valu
 
 
 def _make_room(path: Path, kept: Column) -> bool:
-    """Take away what was used longest ago, as far as the limit of the folder asks for it. Whether there is room then,
-    for this limit and on the disk; else the features are computed again next time."""
+    """Delete the least recently used files until the new file fits within the folder's limit.
+
+    Returns whether the file fits, within the limit and on the disk. If it does not, the features are not kept and are
+    computed again next time.
+    """
     size, most = kept.values.nbytes, bytes_allowed(GIGABYTES_VARIABLE, GIGABYTES)
     try:
         free = shutil.disk_usage(path.parent if path.parent.exists() else path.parent.parent).free
     except OSError:
         return False
     if size > most or size + LEFT_FREE > free:
-        log.warning("features of %d bytes are not kept: the limit is %d, and %d are free", size, most, free)
+        log.warning("features are not kept: they take %d bytes, the limit is %d, %d are free", size, most, free)
         return False
     found = sorted(((one, one.stat()) for one in path.parent.glob("*")), key=lambda one: one[1].st_mtime)
     total = size + sum(about.st_size for _, about in found)
@@ -89,12 +93,12 @@ def _read(path: Path) -> Column | None:
     try:
         with safe_open(path, framework="pt") as file:
             said = (file.metadata() or {}).get("findings", "")
-        kept = load_file(path)  # maps it; only its header is read here
+        kept = load_file(path)  # maps the file; only its header is read here
         with contextlib.suppress(OSError):
-            os.utime(path)  # was used now
+            os.utime(path)  # marks the file as used now
         return Column(kept["rows"].tolist(), kept["features"], Findings.model_validate_json(said))
     except (OSError, SafetensorError, KeyError, ValidationError) as error:
-        log.warning("%s is made anew: %s", path, error)
+        log.warning("%s cannot be read, its features are computed again: %s", path, error)
         return None
 
 
@@ -112,7 +116,7 @@ def _compute(shard: Shard, modality: Modality, encoder: FrozenEncoder, values: S
 def _chunks(
     shard: Shard, finder: Finder, encoder: FrozenEncoder, values: Sequence[Value | None]
 ) -> Iterator[tuple[list[int], list[Tensor]]]:
-    """Rows and inputs of the readable values, a chunk at a time."""
+    """Rows and inputs of the readable values, in chunks."""
     rows: list[int] = []
     inputs: list[Tensor] = []
     for row, value in enumerate(values):
@@ -129,7 +133,8 @@ def _chunks(
 
 
 def _write(path: Path, kept: Column) -> None:
-    """At once or not at all. A shard that cannot be written to is encoded anew by every process."""
+    """Write the file completely or not at all. Without write access to the shard, every process computes the features
+    again."""
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
         path.parent.mkdir(exist_ok=True)

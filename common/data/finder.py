@@ -1,4 +1,4 @@
-"""Values of a modality on their way from the shard to the model: prepared, and what they are like noted."""
+"""Prepares the values of a modality for the model, and collects findings about them."""
 
 import hashlib
 import logging
@@ -20,16 +20,16 @@ from common.media.values import TEXTS, Raw, Value
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 FAULTS = (ValueError, RuntimeError, ArithmeticError, MemoryError)
-"""What preparing one value may raise without ending a run: the value is unreadable."""
+"""Exceptions from preparing a value that do not end a run. The value counts as unreadable."""
 SILENT = 1e-4
-"""Range of a recording's samples up to which it is silent: three steps of 16 bits."""
+"""The largest range of the samples of a silent recording: three steps of 16 bits."""
 
 
 class Finder:
-    """Takes the values of one modality, one after the other, and notes what they are like.
+    """Takes the values of one modality, one after the other, and collects findings about them.
 
-    broken: by example, why its value cannot be had. low, high: of the numbers of all values, infinite while there are
-    none.
+    broken: by example id, the reason why its value is unreadable. low, high: the smallest and largest number in all
+    values; infinite without values.
     """
 
     def __init__(self, modality: str) -> None:
@@ -41,7 +41,7 @@ class Finder:
         self._owners: dict[bytes, list[Record]] = {}
 
     def take(self, record: Record, value: Value, prepare: Callable[[Raw], T]) -> T | None:
-        """What `prepare` makes of a value; None, logged, when it cannot be had."""
+        """The result of `prepare` for a value. An unreadable value is logged and gives None."""
         self._values += 1
         try:
             raw = value.read()
@@ -60,15 +60,15 @@ class Finder:
 
     @property
     def digests(self) -> Set[bytes]:
-        """Of the readable files, texts excepted."""
+        """The digests of the readable files, except texts."""
         return self._owners.keys()
 
     def conflicts(self) -> list[list[Record]]:
-        """Examples whose files have the same bytes and whose labels differ."""
+        """Groups of examples whose files have the same bytes and whose labels differ."""
         return [same for same in self._owners.values() if len({record.label for record in same}) > 1]
 
     def found(self) -> Findings:
-        """What may be told."""
+        """The findings, which may be sent to the server."""
         return Findings(
             values=self._values,
             unreadable=len(self.broken),
@@ -80,8 +80,8 @@ class Finder:
 
 
 def reason(error: Exception, value: Value) -> str:
-    """Why a value cannot be had, without the name of its file: equal reasons are counted together, and it leaves the
-    site."""
+    """Why a value is unreadable, without the name of its file, because equal reasons are counted together and the
+    reason is sent to the server."""
     kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
     return (kind + _nameless(str(error), value.source))[:LONGEST]
 
@@ -96,8 +96,11 @@ def _nameless(said: str, source: str | Path) -> str:
 
 
 def extent(raw: Raw) -> tuple[float, float]:
-    """The smallest and the largest number of a value; of a recording with channels or a picture in colour those of the
-    channel where they differ most. Equal ones say nothing: silence, a picture in one colour. Of a text -inf, inf."""
+    """The smallest and the largest number of a value.
+
+    For a recording or a picture with several channels, these are the numbers of the channel in which they differ most.
+    Equal numbers mean silence or a picture in one colour. For a text: -inf, inf.
+    """
     if isinstance(raw, str):
         return -math.inf, math.inf
     if isinstance(raw, Image.Image):
@@ -112,7 +115,7 @@ def extent(raw: Raw) -> tuple[float, float]:
 
 
 def digest_of(source: str | Path) -> bytes | None:
-    """What files with the same bytes share; None of a text, as different examples may well have the same words."""
+    """A hash of a file's bytes. None for a text, because different examples may have the same words."""
     if isinstance(source, str) or source.suffix.lower() in TEXTS:
         return None
     with source.open("rb") as file:
@@ -120,7 +123,7 @@ def digest_of(source: str | Path) -> bytes | None:
 
 
 def measured(raw: Raw) -> tuple[str, float, str]:
-    """What kind of value it is, its length, and the unit of the length."""
+    """The kind of a value, its length, and the unit of the length."""
     if isinstance(raw, Sound):
         return f"sound, {raw.rate} Hz, {_channels(raw.samples.shape[1])}", len(raw.samples) / raw.rate, "seconds"
     if isinstance(raw, Image.Image):

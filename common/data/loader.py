@@ -1,4 +1,4 @@
-"""A shard in memory: every usable example prepared by the encoders, column by column."""
+"""Loads a shard into memory: the encoders prepare every usable example, column by column."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,16 +23,16 @@ from common.seeding import derive
 from common.types import Batch, Origin
 
 GIGABYTES_VARIABLE, GIGABYTES = "FEDMOSAIC_PREPARED_GB", 16.0
-"""Most memory that the prepared values of one modality may take."""
+"""The maximum memory for the prepared values of one modality."""
 
 
 @dataclass(frozen=True)
 class Loaded:
     """The usable examples of a shard.
 
-    ids: of the examples, in the order of the rows.
-    findings: by modality, what reading the values showed; the unreadable ones count as missing.
-    unusable: how many examples had no readable modality at all and were left out.
+    ids: the ids of the examples, in the order of the rows.
+    findings: by modality, the findings from reading the values. Unreadable values count as missing.
+    unusable: the number of examples that have no readable modality and are left out.
     """
 
     examples: Batch
@@ -43,21 +43,24 @@ class Loaded:
 
     @property
     def unreadable(self) -> dict[Modality, int]:
-        """By modality, how many values could not be read, where any."""
+        """The number of unreadable values by modality, without modalities that have none."""
         return {m: found.unreadable for m, found in self.findings.items() if found.unreadable}
 
     def split(self, share: float, seed: int, secret: str = "") -> tuple[Batch, Batch]:
-        """The parts of `divide`; the last ones asked for are kept."""
+        """The parts of `divide`. The last result is kept."""
         if (share, seed, secret) not in self._split:
             self._split.clear()
             self._split[share, seed, secret] = self.divide(share, seed, secret)
         return self._split[share, seed, secret]
 
     def divide(self, share: float, seed: int, secret: str = "") -> tuple[Batch, Batch]:
-        """Training and validation part. Which part an example is in depends on its id, the seed and the site's secret
-        alone, so it stays there when others come or go; who does not know the secret cannot tell from the sizes of the
-        parts whether the site has an example of some id. With at least one example left to train on, `share` is met on
-        average."""
+        """The training part and the validation part.
+
+        The part of an example depends only on its id, the seed and the site's secret. It does not change when other
+        examples are added or removed. Without the secret, the sizes of the parts do not reveal whether the site has an
+        example with a certain id. The validation part has the given share of the examples on average; at least one
+        example is left for training.
+        """
         purpose = ("validation", secret) if secret else ("validation",)
         held_out = torch.tensor([derive(seed, *purpose, name) < share * 2**63 for name in self.ids])
         if held_out.all():
@@ -70,16 +73,17 @@ def load(
 ) -> Loaded:
     """Read and prepare the modalities that the shard holds and the model has encoders for.
 
-    completion: how missing values of a modality were generated; they are used if given, and then must be there.
+    completion: by modality, the completer that generated its missing values. The generated values are then used, and
+    all of them must exist.
 
-    Raises ShardError naming the shard when no example is usable or it is not completed.
+    Raises ShardError, which names the shard, when no example is usable or the shard is not completed.
     """
     completed = {m: find_completed(shard, m, given) for m, given in (completion or {}).items()}
     held = [m for m in sorted(encoders) if m in shard.info.modalities or completed.get(m)]
     if not held:
         raise ShardError(
-            f"shard {shard.folder}: holds {', '.join(shard.info.modalities)}, "
-            f"the model has encoders for {', '.join(sorted(encoders))}"
+            f"shard {shard.folder}: it holds {', '.join(shard.info.modalities)}, "
+            f"but the model has encoders for {', '.join(sorted(encoders))}"
         )
     values = {m: [_value(shard, record, m, completed.get(m, {})) for record in shard.records] for m in held}
     columns = {m: _column(shard, m, encoders[m], values[m]) for m in held}
@@ -98,7 +102,7 @@ def load(
 
 
 def _value(shard: Shard, record: Record, modality: Modality, completed: Mapping[str, str | Path]) -> Value | None:
-    """What stands for a modality of an example: what the shard has, else what was generated, else nothing."""
+    """The value of a modality of an example: the shard's own value, else the generated value, else None."""
     if record.has(modality):
         return Value(record.value(modality), rate=shard.info.rates.get(modality))
     generated = completed.get(record.id)
@@ -106,7 +110,7 @@ def _value(shard: Shard, record: Record, modality: Modality, completed: Mapping[
 
 
 def _column(shard: Shard, modality: Modality, encoder: Encoder, values: list[Value | None]) -> Column:
-    """The prepared values; without those that are missing or, counted and logged, unreadable."""
+    """The prepared values, without missing and unreadable ones. Unreadable values are counted and logged."""
     if isinstance(encoder, FrozenEncoder):
         return frozen_column(shard, modality, encoder, values)
     _check_memory(modality, encoder, sum(value is not None for value in values))
@@ -121,15 +125,18 @@ def _column(shard: Shard, modality: Modality, encoder: Encoder, values: list[Val
 
 
 def _check_memory(modality: Modality, encoder: Encoder, count: int) -> None:
-    """Raises ShardError when the prepared values would take more memory than a site allows: the sizes of an experiment
-    are bounded one by one, and their product with the examples is not."""
-    with torch.device("meta"):  # its shape, without its memory
+    """Raises ShardError when the prepared values would take more memory than the site allows.
+
+    The check is necessary because the experiment's sizes have limits of their own, but their product with the number of
+    examples has none.
+    """
+    with torch.device("meta"):  # gives the shape without allocating memory
         blank = encoder.blank()
     needed, most = count * blank.numel() * blank.element_size(), bytes_allowed(GIGABYTES_VARIABLE, GIGABYTES)
     if needed > most:
         raise ShardError(
             f"{modality}: {count} prepared values would take {needed / 1e9:.1f} GB of memory, {GIGABYTES_VARIABLE} "
-            f"allows {most / 1e9:g}: choose smaller sizes in the encoder, or allow more"
+            f"allows {most / 1e9:g} GB: choose smaller sizes in the encoder, or set {GIGABYTES_VARIABLE} higher"
         )
 
 
@@ -140,7 +147,8 @@ def _origin(value: Value | None, readable: bool) -> Origin:
 
 
 def batches(examples: Batch, size: int, order: torch.Generator | None = None) -> Iterator[Batch]:
-    """The examples in batches of `size`, shuffled by `order` if given; the last one may be smaller. None for none."""
+    """The examples in batches of `size`, shuffled by `order` if given. The last batch may be smaller. Without examples
+    there are no batches."""
     index = torch.arange(len(examples)) if order is None else torch.randperm(len(examples), generator=order)
     for chosen in torch.split(index, size) if len(examples) else ():
         yield examples.rows(chosen).gathered()

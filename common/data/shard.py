@@ -1,13 +1,13 @@
-"""A shard: the folder in which one site's examples lie, and the boundary between its files and the system.
+"""A shard: the folder with one site's examples. This module checks all file names and file contents that it reads.
 
     shard/
-      metadata.jsonl   one line an example: {"id": "7", "label": "cat", "image_file_name": "image/7.png", "text": "..."}
+      metadata.jsonl   one line per example: {"id": "7", "label": "cat", "image_file_name": "image/7.png", "text": ".."}
       shard.json       {"site": ..., "classes": [...], "modalities": [...], "licence": ..., "made": {...}}
       image/ audio/    the files
 
-The value of modality m stands under "m_file_name" (a file of the shard) or, for text, under "m" itself. A missing key,
-null, NaN or a blank text is a missing modality. A shard for prediction has no labels, and may have no classes. The
-names follow the folder-with-metadata convention of Hugging Face `datasets`.
+The value of modality m is under the key "m_file_name" (a file of the shard) or, for text, under the key "m". A missing
+key, null, NaN or a blank text means that the modality is missing. A shard for prediction has no labels and may have no
+classes. The names follow the folder-with-metadata convention of Hugging Face `datasets`.
 """
 
 import json
@@ -33,35 +33,37 @@ FILE_KEY = "_file_name"
 UNLABELLED = -1
 """The class index of an example without a label."""
 LONGEST_NAME = 100
-"""Characters of a file's name that is made of an id."""
+"""The maximum number of characters of a file name that is made from an id."""
 MAX_LISTED = 10
-"""How many faults of a file an error message lists unless asked for more."""
+"""The number of mistakes that an error message lists by default."""
 
 
 class ShardInfo(Options):
-    """What shard.json says."""
+    """The content of shard.json."""
 
     site: str
     """The site's name."""
     classes: list[str]
     """The class names in the order of their indices, the same at every site."""
     modalities: list[Modality]
-    """Those the site holds at all."""
+    """The modalities that at least some examples of the site have."""
     licence: str = ""
-    """Of the examples."""
+    """The licence of the examples."""
     kinds: dict[str, str] = Field(default_factory=dict)
-    """What a class is a kind of, e.g. {"cardinal": "bird"}, for the prompts of completion; may lack classes."""
+    """The kind of thing that a class is, e.g. {"cardinal": "bird"}, for the prompts of completion. Classes may be
+    absent."""
     rates: dict[Modality, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    """Of arrays, which do not say it themselves: samples (of signals) or frames (of videos) per second."""
+    """Samples per second of signals, or frames per second of videos. Needed for arrays, because array files do not
+    contain their rate."""
     made: dict[str, Any] = Field(default_factory=dict)
-    """How the shard was made (data set, partition, seed, missing scenario); free form."""
+    """How the shard was made (data set, partition, seed, missing scenario). The form is free."""
 
 
 @dataclass(frozen=True)
 class Media:
-    """One modality of one example on its way into a shard: a text, or a file given by its suffix and its bytes.
+    """One modality of one example that is to be written into a shard: a text, or a file with a suffix.
 
-    read: raises ValueError or OSError when the source cannot be read.
+    read: returns the bytes; raises ValueError or OSError when the source cannot be read.
     """
 
     read: Callable[[], bytes]
@@ -77,7 +79,7 @@ class Media:
 class Example:
     """One example of a data set.
 
-    group: the natural owner (speaker, writer, brand), "" when there is none.
+    group: the natural owner (speaker, writer, brand), or "" if there is none.
     """
 
     id: str
@@ -88,7 +90,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Record:
-    """One line of metadata.jsonl: where each modality's value is. label: "" in a shard without labels."""
+    """One line of metadata.jsonl: the text or file of each modality. label: "" in a shard without labels."""
 
     id: str
     label: str
@@ -96,11 +98,11 @@ class Record:
     files: Mapping[Modality, Path] = field(default_factory=dict)
 
     def has(self, modality: Modality) -> bool:
-        """Whether the modality is there, readable or not."""
+        """Whether the example has the modality, readable or not."""
         return modality in self.texts or modality in self.files
 
     def value(self, modality: Modality) -> str | Path:
-        """The text itself or the file of a modality that is there."""
+        """The text or the file of a modality that the example has."""
         return self.texts[modality] if modality in self.texts else self.files[modality]
 
     def only(self, modalities: Collection[Modality]) -> "Record":
@@ -111,7 +113,8 @@ class Record:
 
 @dataclass
 class Written:
-    """Values by modality that went into a shard, and those whose source could not be read, with the reasons."""
+    """Counts of what was written into a shard: examples, values by modality, and values whose source could not be read,
+    with the reasons."""
 
     examples: int = 0
     values: Counter[Modality] = field(default_factory=Counter)
@@ -119,7 +122,7 @@ class Written:
     reasons: dict[Modality, list[str]] = field(default_factory=dict)
 
     def add(self, other: "Written") -> None:
-        """Count another shard in."""
+        """Add the counts of another shard."""
         self.examples += other.examples
         self.values += other.values
         self.unreadable += other.unreadable
@@ -143,7 +146,7 @@ class ShardWriter:
     def write(self, examples: Iterable[Example]) -> Written:
         """Write the files, the metadata and shard.json.
 
-        A value whose source cannot be read is left out, logged, and counted in shard.json; an example without any
+        A value whose source cannot be read is left out, logged, and counted in shard.json. An example without a
         readable value is left out.
         """
         written = Written()
@@ -163,7 +166,7 @@ class ShardWriter:
         return written
 
     def _values(self, example: Example, written: Written) -> dict[str, str]:
-        """The keys of the modalities in a line of the metadata, their files written."""
+        """Write the files of an example. Returns the keys and values of its modalities for the line in the metadata."""
         values = {}
         for modality, media in sorted(example.media.items()):
             try:
@@ -187,10 +190,10 @@ class ShardWriter:
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard on disk: its info and its records. Opening it reads the metadata, none of the files.
+    """A shard on disk: its info and its records. Opening a shard reads the metadata, but not the examples' files.
 
-    unread: keys of metadata.jsonl that mean nothing, with the number of lines that have them. blank: by modality, how
-    many texts are empty, and so missing.
+    unread: unknown keys of metadata.jsonl with the number of lines that have them. blank: by modality, the number of
+    empty texts, which count as missing.
     """
 
     folder: Path
@@ -201,11 +204,11 @@ class Shard:
 
     @classmethod
     def open(cls, folder: Path, listed: int | None = MAX_LISTED, labelled: bool = True) -> "Shard":
-        """Read shard.json and metadata.jsonl. listed: how many mistakes of the metadata an error names, None for all.
-        labelled: whether every example must have a label.
+        """Read shard.json and metadata.jsonl. listed: the number of mistakes in the metadata that an error lists, None
+        for all. labelled: whether every example must have a label.
 
-        Raises ShardError naming the shard: absent or malformed files, missing or unknown labels, repeated ids, file
-        names that leave the shard.
+        Raises ShardError, which names the shard, for absent or malformed files, missing or unknown labels, repeated
+        ids, and file names that lead out of the shard.
         """
         info = _read_info(folder, labelled)
         faults: list[str] = []
@@ -226,7 +229,7 @@ class Shard:
         return replace(self, info=info, records=[record.only(modalities) for record in self.records])
 
     def label_index(self, record: Record) -> int:
-        """The class index of a record, UNLABELLED without a label."""
+        """The class index of a record; UNLABELLED if it has no label."""
         return self.info.classes.index(record.label) if record.label else UNLABELLED
 
 
@@ -244,15 +247,15 @@ def _read_info(folder: Path, labelled: bool) -> ShardInfo:
         if name == "classes" and not values and not labelled:
             continue
         if not values:
-            hint = ": it is for prediction only" if name == "classes" else ""
-            raise ShardError(f"shard {folder}: shard.json names no {name}{hint}")
+            hint = ": the shard is for prediction only" if name == "classes" else ""
+            raise ShardError(f"shard {folder}: shard.json has no {name}{hint}")
         if len(set(values)) != len(values):
             raise ShardError(f"shard {folder}: shard.json: {name} must be a list of different names")
     return info
 
 
 def _text_of(folder: Path, name: str) -> str:
-    """The text of a file of every shard, without the mark that some editors put before UTF-8.
+    """The text of a file in the shard folder, without the byte order mark that some editors write.
 
     Raises ShardError.
     """
@@ -274,7 +277,7 @@ class _Lines:
         self._known = {"id", "label"} | {key for m in info.modalities for key in (m, m + FILE_KEY)}
 
     def read(self, text: str, faults: list[str]) -> Iterator[Record]:
-        """The records; what is wrong with a line goes to `faults`."""
+        """The records. A message about each wrong line is appended to `faults`."""
         for number, line in enumerate(text.split("\n"), start=1):
             if not line.strip():
                 continue
@@ -286,23 +289,23 @@ class _Lines:
 
     def _record(self, line: Any) -> Record:
         if not isinstance(line, dict) or not isinstance(line.get("id"), str):
-            raise ValueError('needs "id" and "label", both text')
+            raise ValueError('the line needs "id" and "label", both as text')
         name, label = line["id"], self._label(line)
-        name.encode()  # raises ValueError for half a surrogate pair, which JSON can write and no file can hold
+        name.encode()  # raises ValueError for half a surrogate pair, which JSON allows and UTF-8 does not
         texts, files = {}, {}
         for modality in self._info.modalities:
             if not _is_absent(given := line.get(modality + FILE_KEY)):
                 files[modality] = inside(self._root, given)
             elif not _is_absent(text := line.get(modality)):
                 if not isinstance(text, str):
-                    raise ValueError(f"{modality!r} must be text, not {text!r}; leave the key out where there is none")
+                    raise ValueError(f"{modality!r} must be text, not {text!r}; leave the key out if there is no text")
                 text.encode()
                 if text.strip():
                     texts[modality] = text
                 else:
                     self.blank[modality] += 1
         if name in self._seen:
-            raise ValueError(f"id {name!r} stands there twice")
+            raise ValueError(f"id {name!r} is used by an earlier line; every id must be unique")
         self._seen.add(name)
         self.unread.update(key for key in line if key not in self._known)
         return Record(name, label, texts, files)
@@ -312,19 +315,20 @@ class _Lines:
         if _is_absent(label) and not self._labelled:
             return ""
         if not isinstance(label, str):
-            raise ValueError('needs "id" and "label", both text')
+            raise ValueError('the line needs "id" and "label", both as text')
         if label not in self._classes and (self._labelled or self._classes):
             raise ValueError(f"label {label!r} is not among the classes of shard.json")
         return label if self._classes else ""
 
 
 def _is_absent(value: Any) -> bool:
-    """JSON's null, and the NaN that programs for tables write for an empty cell."""
+    """Whether a value is JSON's null, or the NaN that spreadsheet programs write for an empty cell."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def file_stem(name: str) -> str:
-    """The name of an example's files, without modality and ending: its id, if that may be a place inside a folder."""
+    """The name of an example's files, without modality and ending. This is the id if the id is a valid path inside a
+    folder, else an escaped form of it."""
     parts = name.split("/")
     plain = all(0 < len(part) <= LONGEST_NAME and part.strip(". ") == part for part in parts)
     if plain and name.isprintable() and not set(name) & set('\\:*?"<>|'):
@@ -333,9 +337,9 @@ def file_stem(name: str) -> str:
 
 
 def part(folder: Path, name: str) -> Path:
-    """A file or folder that belongs to every shard, in the shard folder.
+    """The path of a file or folder in the shard folder.
 
-    Raises ShardError when a link leads out of it.
+    Raises ShardError when a link leads out of the shard folder.
     """
     try:
         return inside(folder.resolve(), name)
@@ -344,16 +348,16 @@ def part(folder: Path, name: str) -> Path:
 
 
 def inside(root: Path, name: object) -> Path:
-    """The file of a name, which must stay in a resolved folder, links followed.
+    """The path of a file in a resolved folder, with links followed.
 
-    Raises ValueError.
+    Raises ValueError when the path is not inside the folder.
     """
     if not isinstance(name, str) or "\0" in name:
-        raise ValueError(f"file name {name!r} is not a file name")
+        raise ValueError(f"{name!r} is not a file name")
     try:
         path = (root / name).resolve()
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
-        raise ValueError(f"file name {name!r} is not a file name: {error}") from None
+        raise ValueError(f"{name!r} is not a file name: {error}") from None
     if not path.is_relative_to(root):
-        raise ValueError(f"file name {name!r} leaves the folder")
+        raise ValueError(f"file name {name!r} leads out of the folder")
     return path

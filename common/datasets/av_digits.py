@@ -1,4 +1,4 @@
-"""av-digits: MNIST images with recordings of the Free Spoken Digit Dataset, in their original layouts on disk.
+"""av-digits: MNIST images paired with recordings of the Free Spoken Digit Dataset, read from their original layouts.
 
 Images: Y. LeCun, C. Cortes, C. J. C. Burges, MNIST; writers from C. Yadav, L. Bottou, "Cold Case: the Lost MNIST
 Digits", NeurIPS 2019 (QMNIST). Recordings: Z. Jackson et al., Free Spoken Digit Dataset; takes 0 to 4 are the test
@@ -28,26 +28,27 @@ RECORDING = re.compile(r"(\d)_(\w+)_(\d+)\.wav")
 
 
 class AvDigits(DataSet):
-    """Noise and pixels make the modalities unequal."""
+    """The options for noise and pixels make one modality worse than the other."""
 
     modalities: ClassVar[tuple[str, ...]] = ("audio", "image")
     licence: ClassVar[str] = "images CC BY-SA 3.0 (MNIST); recordings CC BY-SA 4.0 (FSDD)"
     folders: ClassVar[tuple[str, ...]] = ("mnist", "fsdd")
 
     mnist: str
-    """Folder of the idx files (plain or .gz; also torchvision's MNIST/raw), with writers.npz for writer ids."""
+    """The folder with the idx files (plain or .gz; the folder above torchvision's MNIST/raw also works). For
+    `group: writer` it also needs writers.npz."""
     fsdd: str
-    """Folder of the recordings (also the repository's root)."""
+    """The folder with the recordings, or the root of their repository."""
     group: Literal["speaker", "writer"] = "speaker"
-    """Whose data a natural client has."""
+    """The natural clients: one per speaker or one per writer."""
     audio_snr_db: float | None = None
-    """Signal-to-noise ratio in dB of the noise that is added to the recordings. None: no noise."""
+    """Signal-to-noise ratio in dB of the noise that is added to the recordings. `null`: no noise."""
     image_snr_db: float | None = None
-    """Signal-to-noise ratio in dB of the noise that is added to the images. None: no noise."""
+    """Signal-to-noise ratio in dB of the noise that is added to the images. `null`: no noise."""
     image_pixels: int = Field(28, ge=1, le=28)
-    """Pixels a side that are left of an image; 28 = all."""
+    """Pixels per side after each image is reduced. 28: the original size."""
     test_images: int = Field(1, ge=1)
-    """How many test images each of the few test recordings is paired with, for a finer measure."""
+    """Test images that each test recording is paired with. More images make the test score more precise."""
 
     @property
     def classes(self) -> list[str]:
@@ -55,7 +56,8 @@ class AvDigits(DataSet):
         return [str(digit) for digit in range(10)]
 
     def examples(self, part: str, seed: int) -> list[Example]:
-        """Image and recording of the same digit, as many as there are recordings."""
+        """Pairs of an image and a recording of the same digit. Each recording is used once, or `test_images` times in
+        the test part."""
         pixels, labels = _read_mnist(find_folder(NAME, self.mnist, ["", "raw", "MNIST/raw"], "train-images*"), part)
         writers = _writers(Path(self.mnist), part, len(labels)) if self.group == "writer" else None
         images = [(str(label), index) for index, label in enumerate(labels.tolist())]
@@ -99,7 +101,8 @@ def _one(folder: Path, pattern: str) -> Path:
 
 
 def _idx(path: Path) -> NDArray[np.uint8]:
-    """An idx file of bytes: magic 0, 0, type 8, number of dimensions, the dimensions (big-endian), the values."""
+    """The array in an idx file of bytes. The file contains 0, 0, type 8, the number of dimensions, the dimensions
+    (big-endian) and the values."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError) as error:
@@ -109,7 +112,7 @@ def _idx(path: Path) -> NDArray[np.uint8]:
     shape = np.frombuffer(data, ">u4", count=data[3], offset=4) if len(data) >= 4 + 4 * data[3] else np.zeros(0)
     values = np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]) if shape.size else np.zeros(0, np.uint8)
     if not shape.size or values.size != int(np.prod(shape.astype(np.int64))):
-        raise DataError(f"av-digits: {path} is cut short")
+        raise DataError(f"av-digits: {path} is truncated: its size does not match its header")
     return values.reshape([int(n) for n in shape])
 
 

@@ -32,23 +32,23 @@ LISTS = {"train": "trainSet.txt", "test": "testSet.txt"}
 
 @dataclass(frozen=True)
 class Event:
-    """A line of a list: the class and the video. When the event begins and ends is not used."""
+    """A line of a list: the class and the video. The start and end of the event are not used."""
 
     label: str
     video: str
 
 
 class Ave(Clips):
-    """Events of ten seconds."""
+    """Ten-second clips of events that are seen and heard."""
 
     licence: ClassVar[str] = "clips of YouTube videos, each its owner's; for research (AVE)"
 
     folder: str
-    """The one with AVE/*.mp4, trainSet.txt and testSet.txt."""
+    """The folder with AVE/*.mp4, trainSet.txt and testSet.txt."""
     frames: int = Field(4, ge=1)
-    """How many, spread over those that ten seconds have at `fps`."""
+    """Number of frames per clip, spread evenly over the frames that ten seconds have at `fps`."""
     rate: int = Field(16000, ge=1000)
-    """Of the audio track, in Hz."""
+    """Sampling rate of the audio track in Hz."""
 
     @property
     def classes(self) -> list[str]:
@@ -56,7 +56,7 @@ class Ave(Clips):
         return list(CLASSES)
 
     def examples(self, part: str, seed: int) -> list[Example]:
-        """An example for every line of the list: the audio track of the whole video and frames of it."""
+        """One example per line of the list: the audio track of the whole video, and frames from the video."""
         require(NAME)
         root = Path(self.folder)
         if not (root / "AVE").is_dir():
@@ -73,7 +73,7 @@ class Ave(Clips):
         return examples
 
     def _example(self, root: Path, event: Event, turn: int) -> Example:
-        """A video has as many lines as events; from the second on the id ends in a number."""
+        """A video with several events has several lines. From its second line on, the id ends with a number."""
         path = root / "AVE" / f"{event.video}.mp4"
 
         def wav() -> bytes:

@@ -1,4 +1,4 @@
-"""What a data set offers: labelled examples, each with one or more modalities, in a training and a test part."""
+"""The interface of a data set: labelled examples with one or more modalities, in a training and a test part."""
 
 import logging
 from abc import abstractmethod
@@ -19,13 +19,13 @@ T = TypeVar("T")
 
 
 class DataSet(Component):
-    """A data set with its options. A subclass is one file, named as configs name it."""
+    """A data set with its options. Each subclass is in its own file, which has the name that configs use."""
 
     modalities: ClassVar[tuple[Modality, ...]]
     licence: ClassVar[str]
-    """Of the examples, as it is written into shard.json."""
+    """The licence of the examples, which is written into shard.json."""
     folders: ClassVar[tuple[str, ...]] = ()
-    """The options that say where the source files lie."""
+    """The options that contain folders of source files."""
 
     @property
     @abstractmethod
@@ -34,12 +34,13 @@ class DataSet(Component):
 
     @property
     def kinds(self) -> dict[str, str]:
-        """What a class is a kind of, e.g. {"cardinal": "bird"}, for the prompts of completion; by default nothing."""
+        """The kind of thing that a class is, e.g. {"cardinal": "bird"}, for the prompts of completion. Empty by
+        default."""
         return {}
 
     @abstractmethod
     def examples(self, part: str, seed: int) -> list[Example]:
-        """The examples of "train" or "test"; no recording or image is in both.
+        """The examples of the part "train" or "test". No recording or image is in both parts.
 
         Raises DataError when source files are absent or malformed.
         """
@@ -50,7 +51,7 @@ def pair_by_label(
 ) -> list[tuple[str, T, T]]:
     """(label, left item, right item): items of one label paired at random, each used at most once.
 
-    Surplus items of a label are left out. The order of the result is by label; it is not shuffled.
+    Surplus items of a label are left out. The result is sorted by label.
     """
     pools: list[dict[str, list[T]]] = []
     for items in (left, right):
@@ -69,9 +70,9 @@ def pair_by_label(
 
 
 def find_folder(name: str, given: str, layouts: Sequence[str], pattern: str) -> Path:
-    """The first of the known layouts below a folder that has files of the pattern.
+    """The first folder among the known layouts that contains files matching the pattern.
 
-    Raises DataError, for the data set of that name, listing where it looked.
+    name: of the data set, for the message. Raises DataError, which lists the folders that were searched.
     """
     for layout in layouts:
         folder = Path(given) / layout
@@ -82,23 +83,24 @@ def find_folder(name: str, given: str, layouts: Sequence[str], pattern: str) -> 
 
 
 def read_lines(name: str, path: Path) -> list[str]:
-    """The lines of a list, without empty ones.
+    """The lines of a file, without empty lines.
 
-    Raises DataError, for the data set of that name, when there is no such file or it is not UTF-8 text.
+    name: of the data set, for the message. Raises DataError when the file does not exist or is not UTF-8 text.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise DataError(f"{name}: {path} cannot be read: {reason}") from None
-    # Not splitlines: a tweet may hold characters that it takes for the end of a line.
+    # Not splitlines, because a tweet may contain characters that splitlines treats as the end of a line.
     return [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
 
 
 def only_in_training(name: str, train: Sequence[T], test: Sequence[T], key: Callable[[T], Hashable]) -> list[T]:
-    """The training items whose source, as `key` has it, is not in the test part as well; logs how many are."""
+    """The training items whose source (their `key`) is not in the test part. The number of the others is logged."""
     held_out = {key(item) for item in test}
     kept = [item for item in train if key(item) not in held_out]
     if len(kept) < len(train):
-        log.warning("%s: %d training examples are left out, the test part has them", name, len(train) - len(kept))
+        removed = len(train) - len(kept)
+        log.warning("%s: %d training examples are left out because they are also in the test part", name, removed)
     return kept

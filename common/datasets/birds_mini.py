@@ -1,8 +1,8 @@
-"""birds-mini: drawn birds of 48 species with captions; needs no network and no files.
+"""birds-mini: drawn birds of 48 species with captions. It needs no network and no files.
 
-Everything is made by a program (`common/datasets/birds`): pictures of 64 x 64 pixels, in many poses, lights and places,
-and one caption each that names three to five of eleven traits. Species of a kind are alike. The frozen models that come
-with the project were trained on birds from the same program, none of them of these species.
+A program (`common/datasets/birds`) makes all examples: pictures of 64 x 64 pixels, in many poses, lights and places,
+and one caption per picture that names three to five of eleven traits. Species of the same kind are similar. The frozen
+models that come with the project were trained on birds of other species from the same program.
 """
 
 from typing import ClassVar
@@ -19,18 +19,18 @@ from common.seeding import rng
 
 
 class BirdsMini(DataSet):
-    """The first examples of a species are the same whatever their number."""
+    """The first examples of a species do not depend on the number of examples."""
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "text")
     licence: ClassVar[str] = "Apache-2.0"
 
     train_per_class: int = Field(30, ge=1)
-    """Training examples of a species."""
+    """Training examples per species."""
     test_per_class: int = Field(10, ge=1)
-    """Test examples of a species."""
+    """Test examples per species."""
     foliage: int = Field(0, ge=0)
-    """Leaves that hide the bird, besides the few of every picture; with many of them a picture shows some of the
-    traits, as a caption names some."""
+    """Additional leaves in front of the bird. With many leaves a picture shows only some of the traits, just as a
+    caption names only some of them."""
 
     @property
     def classes(self) -> list[str]:
@@ -39,11 +39,11 @@ class BirdsMini(DataSet):
 
     @property
     def kinds(self) -> dict[str, str]:
-        """Finch, heron, ..."""
+        """The kind of each species: finch, heron, ..."""
         return {bird.name: bird.kind for bird in species()}
 
     def examples(self, part: str, seed: int) -> list[Example]:
-        """The examples of a part; there are no natural groups, and the seed changes nothing."""
+        """The examples of a part. They have no natural groups and do not depend on the seed."""
         count = self.train_per_class if part == "train" else self.test_per_class
         return [self._example(part, bird, number) for bird in species() for number in range(count)]
 

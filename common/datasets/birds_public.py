@@ -1,7 +1,7 @@
-"""birds-public: drawn birds with captions, none of them of a species of birds-mini; the class is the kind.
+"""birds-public: drawn birds with captions, of other species than those of birds-mini. The class is the kind of bird.
 
-A public pool for retrieval, from the program that draws birds-mini (`common/datasets/birds`). The frozen models that
-come with the project were trained on other birds of the same sort.
+The data set is a public pool for retrieval. The program that draws birds-mini (`common/datasets/birds`) draws it too.
+The frozen models that come with the project were trained on other birds of this sort.
 """
 
 from typing import ClassVar
@@ -26,7 +26,7 @@ class BirdsPublic(DataSet):
     licence: ClassVar[str] = "Apache-2.0"
 
     size: int = Field(3000, ge=10)
-    """Birds of the training part; a tenth as many more are the test part."""
+    """Birds in the training part. The test part has a tenth as many additional birds."""
 
     @property
     def classes(self) -> list[str]:
@@ -34,7 +34,7 @@ class BirdsPublic(DataSet):
         return sorted(KINDS)
 
     def examples(self, part: str, seed: int) -> list[Example]:
-        """The examples of a part; there are no natural groups, and the seed changes nothing."""
+        """The examples of a part. They have no natural groups and do not depend on the seed."""
         count = self.size if part == "train" else round(TEST_SHARE * self.size)
         return [_example(f"{part}-{number}") for number in range(count)]
 

@@ -1,4 +1,4 @@
-"""CREMA-D: actors who say a sentence in one of six emotions, as sound and as video frames.
+"""CREMA-D: actors say a sentence with one of six emotions, recorded as sound and video frames.
 
 H. Cao, D. G. Cooper, M. K. Keutmann, R. C. Gur, A. Nenkova, R. Verma, "CREMA-D: Crowd-Sourced Emotional Multimodal
 Actors Dataset", IEEE Transactions on Affective Computing 5(4), 2014. 7,442 clips of 91 actors.
@@ -24,23 +24,24 @@ POINTER = b"version https://git-lfs"
 
 
 class CremaD(Clips):
-    """Emotions of actors; a natural client is one of them."""
+    """Emotions of actors. Each natural client has one actor."""
 
     licence: ClassVar[str] = "ODbL 1.0, contents DbCL 1.0 (CREMA-D)"
 
     folder: str
-    """The one with AudioWAV and VideoFlash."""
+    """The folder with AudioWAV and VideoFlash."""
     split: Literal["lists", "seeded"] = "lists"
-    """`lists` takes train.csv and test.csv of the folder, lines `name,label` as published with OGM-GE (X. Peng et al.,
-    CVPR 2022), 6,698 and 744 clips; `seeded` holds out a tenth of the clips, the same in every experiment."""
+    """How the clips are divided into training and test part. `lists` reads train.csv and test.csv of the folder, with
+    lines `name,label` as published with OGM-GE (X. Peng et al., CVPR 2022; 6,698 and 744 clips). `seeded` holds out a
+    tenth of the clips, the same ones in every experiment."""
 
     @property
     def classes(self) -> list[str]:
-        """Codes of the emotions, as in the names of the files: anger, disgust, fear, happiness, neutral, sadness."""
+        """The codes of the emotions in the file names: anger, disgust, fear, happiness, neutral, sadness."""
         return list(CLASSES)
 
     def examples(self, part: str, seed: int) -> list[Example]:
-        """A clip's sound as it is and frames of its video; the natural group is the actor."""
+        """One example per clip: the unchanged sound and frames of the video. The natural group is the actor."""
         require(NAME)
         root = Path(self.folder)
         names = _listed(root, part) if self.split == "lists" else _seeded(root, part)
@@ -55,19 +56,19 @@ class CremaD(Clips):
 
 
 def _fields(name: str, source: Path) -> tuple[str, str]:
-    """Speaker and class of a clip, e.g. 1001 and ANG of 1001_DFA_ANG_XX."""
+    """The speaker and the class of a clip, e.g. 1001 and ANG for 1001_DFA_ANG_XX."""
     if match := CLIP.fullmatch(name):
         return match[1], match[2]
     raise DataError(f"{NAME}: {name!r} in {source} is not the name of a clip such as 1001_DFA_ANG_XX")
 
 
 def _listed(root: Path, part: str) -> list[str]:
-    """The clips of a published list; of the training list those that the test list does not have."""
+    """The clips of a published list. Clips that are in both lists belong only to the test part."""
     lists = {}
     for which in ("train", "test"):
         path = root / f"{which}.csv"
         if not path.is_file():
-            raise DataError(f"{NAME}: no {path}: put the list there, or set split to 'seeded'")
+            raise DataError(f"{NAME}: {path} does not exist: put the list there, or set split to 'seeded'")
         lists[which] = [_entry(line, path) for line in read_lines(NAME, path)]
         if not lists[which]:
             raise DataError(f"{NAME}: {path} has no clips")
@@ -77,12 +78,13 @@ def _listed(root: Path, part: str) -> list[str]:
 def _entry(line: str, path: Path) -> str:
     name, _, label = line.strip().partition(",")
     if _fields(name, path)[1] != label.strip():
-        raise DataError(f"{NAME}: {path}: the label of {line!r} is not the one in the clip's name")
+        raise DataError(f"{NAME}: {path}: the label of {line!r} differs from the label in the clip's name")
     return name
 
 
 def _seeded(root: Path, part: str) -> list[str]:
-    """Every clip that has a sound or a video; a tenth, drawn from the sorted names, is the test part."""
+    """The clips of a part, among all clips that have a sound or a video. The test part is a tenth, drawn from the
+    sorted names."""
     found = {path.stem for kind in ("AudioWAV/*.wav", "VideoFlash/*.flv") for path in root.glob(kind)}
     names = sorted(name for name in found if CLIP.fullmatch(name))
     if not names:
@@ -93,7 +95,8 @@ def _seeded(root: Path, part: str) -> list[str]:
 
 
 def _check_content(root: Path, name: str) -> None:
-    """The repository keeps its files in Git LFS: a plain clone has a line of text in the place of each."""
+    """Raises DataError when the recording is a Git LFS pointer. The repository keeps its files in Git LFS, so a plain
+    clone contains text files instead of recordings."""
     path = root / "AudioWAV" / f"{name}.wav"
     if path.is_file() and path.read_bytes()[: len(POINTER)] == POINTER:
         raise DataError(f"{NAME}: {path} is a Git LFS pointer, not a recording: run `git lfs pull` in {root}")

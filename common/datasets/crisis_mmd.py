@@ -1,4 +1,4 @@
-"""CrisisMMD v2.0, informative task: is a tweet with a picture, sent during a disaster, informative or not?
+"""CrisisMMD v2.0, informative task: classify tweets with pictures, sent during a disaster, as informative or not.
 
 F. Alam, F. Ofli, M. Imran, "CrisisMMD: Multimodal Twitter Datasets from Natural Disasters", ICWSM 2018. Seven disasters
 of 2017; 13,608 pairs of text and picture for training, 2,237 for development (not used here), 2,237 for testing.
@@ -16,30 +16,31 @@ LISTS = "crisismmd_datasplit_all"
 FILE = "task_informative_text_img_{}.tsv"
 CLASSES = ["informative", "not_informative"]
 Row = dict[str, str]
-"""A line of a list by the names of its columns."""
+"""A line of a list, by column name."""
 
 
 class CrisisMmd(DataSet):
-    """Tweets with pictures; a natural client has a disaster."""
+    """Tweets with pictures. Each natural client has one disaster."""
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "text")
     licence: ClassVar[str] = "CC BY-NC-SA 4.0; tweets under Twitter's terms (CrisisMMD)"
     folders: ClassVar[tuple[str, ...]] = ("folder",)
 
     folder: str
-    """The one with data_image and crisismmd_datasplit_all."""
+    """The folder with data_image and crisismmd_datasplit_all."""
     label: Literal["label", "label_text", "label_image"] = "label"
-    """The column that is the class: `label`, or what annotators said of the text or of the picture alone."""
+    """The column with the class: `label`, `label_text` (the annotators' label for the text alone) or `label_image`
+    (their label for the picture alone)."""
     agreed: bool = False
-    """Only pairs of which they said the same."""
+    """Whether to use only pairs whose text and picture have the same label."""
 
     @property
     def classes(self) -> list[str]:
-        """As the lists name them."""
+        """The class names in the lists."""
         return list(CLASSES)
 
     def examples(self, part: str, seed: int) -> list[Example]:
-        """A tweet's text with one of its pictures; the natural group is the disaster."""
+        """One example per picture, with the text of its tweet. The natural group is the disaster."""
         lists = find_folder(NAME, self.folder, [LISTS, f"{LISTS}/{LISTS}", ""], FILE.format("t*"))
         images = find_folder(NAME, self.folder, ["", "CrisisMMD_v2.0"], "data_image")
         rows = {which: self._read(lists / FILE.format(which)) for which in ("train", "test")}
@@ -54,7 +55,8 @@ class CrisisMmd(DataSet):
         return Example(row["image_id"], row[self.label], media, row["event_name"])
 
     def _read(self, path: Path) -> list[Row]:
-        """The rows of a list. It is split at tabs alone: a quotation mark in a tweet opens nothing."""
+        """The rows of a list. Lines are split only at tabs, because a quotation mark in a tweet does not begin a quoted
+        field."""
         names, *lines = [line.split("\t") for line in read_lines(NAME, path)] or [[]]
         needed = {"event_name", "image_id", "tweet_text", "image", self.label}
         needed |= {"label_text", "label_image"} if self.agreed else set()
@@ -65,8 +67,8 @@ class CrisisMmd(DataSet):
             row = dict(zip(names, fields, strict=False))
             if len(fields) < len(names) or row[self.label] not in CLASSES:
                 raise DataError(
-                    f"{NAME}: {path}, example {number - 1}: needs {len(names)} columns with "
-                    f"{' or '.join(CLASSES)} as {self.label}"
+                    f"{NAME}: {path}, example {number - 1}: the line needs {len(names)} columns with "
+                    f"{' or '.join(CLASSES)} in the column {self.label}"
                 )
             if not self.agreed or row["label_text"] == row["label_image"]:
                 rows.append(row)

@@ -1,4 +1,4 @@
-"""cub-200: photographs of birds of 200 species (Caltech-UCSD Birds-200-2011) with ten captions each.
+"""cub-200: photographs of birds of 200 species (Caltech-UCSD Birds-200-2011) with ten captions per image.
 
 C. Wah, S. Branson, P. Welinder, P. Perona, S. Belongie, "The Caltech-UCSD Birds-200-2011 Dataset", California Institute
 of Technology, CNS-TR-2011-001, 2011. 11,788 images; the authors' split has 5,994 for training and 5,794 for testing.
@@ -28,7 +28,7 @@ class Cub200(Captioned):
     kind: ClassVar[str] = "bird"
 
     folder: str
-    """The one with CUB_200_2011 and text_c10."""
+    """The folder with CUB_200_2011 and text_c10."""
 
     @property
     def classes(self) -> list[str]:
@@ -36,17 +36,17 @@ class Cub200(Captioned):
         return list(_species(self._root()).values())
 
     def photographs(self) -> list[Photograph]:
-        """Those of images.txt."""
+        """The photographs in images.txt."""
         root = self._root()
         names, labels = _species(root), _table(root / "image_class_labels.txt")
         captions = _captions(find_folder(NAME, self.folder, CAPTIONS, "*/*.txt"))
         found = []
         for number, name in _table(root / "images.txt").items():
             if not IMAGE.fullmatch(name):
-                raise DataError(f"{NAME}: {root / 'images.txt'}: {name!r} is not class/image.jpg")
+                raise DataError(f"{NAME}: {root / 'images.txt'}: {name!r} does not have the form class/image.jpg")
             if labels.get(number) not in names:
                 raise DataError(
-                    f"{NAME}: {root / 'image_class_labels.txt'}: no class of classes.txt for image {number}"
+                    f"{NAME}: {root / 'image_class_labels.txt'}: image {number} has no class of classes.txt"
                 )
             path = root / "images" / name
             text = captions.get(_key(path), path.with_suffix(".txt"))
@@ -54,7 +54,7 @@ class Cub200(Captioned):
         return found
 
     def tested(self) -> set[int]:
-        """Those with a 0 in train_test_split.txt."""
+        """The numbers of the images with a 0 in train_test_split.txt."""
         return {number for number, train in _table(self._root() / "train_test_split.txt").items() if train == "0"}
 
     def _root(self) -> Path:
@@ -62,7 +62,7 @@ class Cub200(Captioned):
 
 
 def _species(root: Path) -> dict[str, str]:
-    """Names by the number of the class, as images are labelled."""
+    """The names by class number; images are labelled with this number."""
     path = root / "classes.txt"
     names = {str(number): name.partition(".")[2].replace("_", " ") for number, name in _table(path).items()}
     if not all(names.values()) or len(set(names.values())) != len(names):
@@ -71,7 +71,7 @@ def _species(root: Path) -> dict[str, str]:
 
 
 def _table(path: Path) -> dict[int, str]:
-    """The lines of a list: a number and a value."""
+    """The lines of a list. Each line has a number and a value."""
     table = {}
     for line in read_lines(NAME, path):
         number, _, value = line.strip().partition(" ")
@@ -88,7 +88,7 @@ def _captions(folder: Path) -> dict[tuple[str, str], Path]:
 
 
 def _key(path: Path) -> tuple[str, str]:
-    """The number of the class and those of the image: the captions still have earlier names of 17 species, such as
-    009.Brewers_Blackbird for 009.Brewer_Blackbird."""
+    """The number of the class and the numbers of the image. Names are not compared, because the captions use earlier
+    names of 17 species, such as 009.Brewers_Blackbird for 009.Brewer_Blackbird."""
     numbers = NUMBERS.search(path.stem)
     return path.parent.name.partition(".")[0], numbers[0] if numbers else path.stem

@@ -1,7 +1,7 @@
-"""digits-mini: scikit-learn's handwritten digits with digits spoken by espeak-ng; needs no network.
+"""digits-mini: scikit-learn's handwritten digits paired with digits spoken by espeak-ng. It needs no network.
 
 Images: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998, 8 x 8 pixels, as shipped with
-scikit-learn. Clips: made by `assets/make_digits_mini.py`. The test part has voices and images that training never has.
+scikit-learn. Clips: made by `assets/make_digits_mini.py`. No voice or image of the test part is in the training part.
 """
 
 import io
@@ -26,17 +26,17 @@ TEST_SHARE = 0.2
 
 
 class DigitsMini(DataSet):
-    """The options make the modalities unequal."""
+    """The options make one modality worse than the other."""
 
     modalities: ClassVar[tuple[str, ...]] = ("audio", "image")
     licence: ClassVar[str] = "images CC BY 4.0 (UCI); clips Apache-2.0"
 
     audio_snr_db: float | None = None
-    """Signal-to-noise ratio in dB of the noise that is added to the recordings. None: no noise."""
+    """Signal-to-noise ratio in dB of the noise that is added to the recordings. `null`: no noise."""
     image_snr_db: float | None = None
-    """Signal-to-noise ratio in dB of the noise that is added to the images. None: no noise."""
+    """Signal-to-noise ratio in dB of the noise that is added to the images. `null`: no noise."""
     image_pixels: int = Field(8, ge=1, le=8)
-    """Pixels a side that are left of an image; 8 = all."""
+    """Pixels per side after each image is reduced. 8: the original size."""
 
     @property
     def classes(self) -> list[str]:
@@ -44,7 +44,7 @@ class DigitsMini(DataSet):
         return [str(digit) for digit in range(10)]
 
     def examples(self, part: str, seed: int) -> list[Example]:
-        """Image and clip of the same digit; the natural group is the voice."""
+        """Pairs of an image and a clip of the same digit. The natural group is the voice."""
         pairs = pair_by_label(_images(part), _clips(part), seed, part)
         return [self._example(part, seed, *pair) for pair in pairs]
 
@@ -64,7 +64,7 @@ class DigitsMini(DataSet):
 
 @cache
 def _archive() -> zipfile.ZipFile:
-    """In memory, and open for good: to read its list of files takes longer than to read a clip."""
+    """The archive, kept open in memory, because reading its list of files takes longer than reading a clip."""
     return zipfile.ZipFile(io.BytesIO(files("common.datasets").joinpath("assets/digits_mini.zip").read_bytes()))
 
 
@@ -74,18 +74,18 @@ def _read(name: str) -> bytes:
 
 @cache
 def _digits() -> Any:
-    from sklearn.datasets import load_digits  # a site that only reads the experiment does not wait for it
+    from sklearn.datasets import load_digits  # here, so that a site that only reads the experiment does not load it
 
     return load_digits()
 
 
 def load_pixels() -> NDArray[np.float64]:
-    """[1797, 8, 8] in 0..16."""
+    """The pixels of all images, [1797, 8, 8], from 0 to 16."""
     return np.asarray(_digits().images)
 
 
 def _images(part: str) -> list[tuple[str, Any]]:
-    """Every fifth image of a digit is a test image."""
+    """The images of a part. Every fifth image of a digit is a test image."""
     labels = _digits().target
     chosen = []
     for digit in range(10):
@@ -96,7 +96,7 @@ def _images(part: str) -> list[tuple[str, Any]]:
 
 
 def _clips(part: str) -> list[tuple[str, Any]]:
-    """Every fifth voice is a test voice."""
+    """The clips of a part. Every fifth voice is a test voice."""
     clips = [json.loads(line) for line in _read("metadata.jsonl").splitlines()]
     voices = sorted({clip["voice"] for clip in clips})
     order = rng(0, "digits-mini voices").permutation(len(voices))

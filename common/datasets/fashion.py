@@ -1,7 +1,7 @@
-"""fashion: product photographs with the words of their names, to tell the kind of article.
+"""fashion: product photographs with the words of the product names. The class is the type of article.
 
 P. Aggarwal, "Fashion Product Images (Small)", Kaggle, 2019. `meta.tsv` (id, masked, brand, articleType, split, ...) and
-`images_96.zip` ({id}.jpg). The text is the column `masked`, the name without the words that give the class away.
+`images_96.zip` ({id}.jpg). The text is the column `masked`, the product name without the words that reveal the class.
 """
 
 import csv
@@ -28,36 +28,37 @@ from common.seeding import rng
 TABLE, IMAGES = "meta.tsv", "images_96.zip"
 COLUMNS = {"id", "masked", "brand", "articleType", "split"}
 PARTS = {"train": "train", "val": "train", "test": "test"}
-"""The part of each value of `split`. Sites hold out validation examples of their own, so `val` is training data."""
+"""The part for each value of `split`. `val` is training data, because sites hold out their own validation examples."""
 
 Row = dict[str, str]
 
 
 class Fashion(DataSet):
-    """A natural client has brands. Noise, pixels and dropped words make the modalities unequal."""
+    """Each natural client has certain brands. The options for noise, pixels and dropped words make one modality worse
+    than the other."""
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "text")
     licence: ClassVar[str] = "MIT (Fashion Product Images)"
     folders: ClassVar[tuple[str, ...]] = ("folder",)
 
     folder: str
-    """With meta.tsv and images_96.zip."""
+    """The folder with meta.tsv and images_96.zip."""
     min_per_class: int = Field(50, ge=1)
-    """Articles with fewer training examples are left out, of the test part too."""
+    """Minimum number of training examples of a class. Classes with fewer are left out of both parts."""
     image_snr_db: float | None = None
-    """Signal-to-noise ratio in dB of the noise that is added to the images. None: no noise."""
+    """Signal-to-noise ratio in dB of the noise that is added to the images. `null`: no noise."""
     image_pixels: int | None = Field(None, ge=1)
-    """Pixels a side that are left of an image. None: all."""
+    """Pixels per side after each image is reduced. `null`: the original size."""
     text_drop: float = Field(0.0, ge=0, le=1)
-    """The probability that a word of the text is left out (a text may lose all of them)."""
+    """Probability that a word of the text is left out. A text may lose all its words."""
 
     @property
     def classes(self) -> list[str]:
-        """The articles with enough training examples, in alphabetical order."""
+        """The types of article with enough training examples, in alphabetical order."""
         return self._classes(self._rows())
 
     def examples(self, part: str, seed: int) -> list[Example]:
-        """The products of a part; a training image that is also a test image, byte for byte, is left out."""
+        """The products of a part. A training image with the same bytes as a test image is left out."""
         rows = self._rows()
         known = set(self._classes(rows))
         chosen = [row for row in rows if PARTS[row["split"]] == part and row["articleType"] in known]
@@ -81,7 +82,7 @@ class Fashion(DataSet):
         return Example(row["id"], row["articleType"], media, row["brand"])
 
     def _image(self, name: str, images: Mapping[str, bytes], seed: int) -> Media:
-        """The JPEG itself, or, made worse, a PNG."""
+        """The unchanged JPEG, or a PNG with noise or fewer pixels."""
 
         def jpg() -> bytes:
             if name not in images:
@@ -106,12 +107,13 @@ def _read_table(path: Path) -> list[Row]:
         raise DataError(f"fashion: {path} has no column {', '.join(sorted(missing))}")
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values() or row["split"] not in PARTS:
-            raise DataError(f"fashion: {path}, line {number}, is not a product with a split of {', '.join(PARTS)}")
+            raise DataError(f"fashion: {path}, line {number}: not a product whose split is one of {', '.join(PARTS)}")
     return rows
 
 
 def _fingerprints(path: Path, names: list[str]) -> dict[str, tuple[int, int]]:
-    """Checksum and size of the images by id, from the archive's directory: enough to find equal ones unread."""
+    """The checksum and size of each image, by id. The archive's directory contains them, so equal images are found
+    without reading the images."""
     try:
         with zipfile.ZipFile(path) as archive:
             held = {info.filename: (info.CRC, info.file_size) for info in archive.infolist()}
@@ -121,7 +123,7 @@ def _fingerprints(path: Path, names: list[str]) -> dict[str, tuple[int, int]]:
 
 
 def _read_images(path: Path, names: list[str]) -> dict[str, bytes]:
-    """The images by id, without those that are absent or damaged; a damaged archive as a whole is an error."""
+    """The images by id, without absent or damaged images. Raises DataError when the archive itself is damaged."""
     found = {}
     try:
         with zipfile.ZipFile(path) as archive:

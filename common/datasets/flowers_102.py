@@ -1,4 +1,4 @@
-"""flowers-102: photographs of flowers of 102 categories (Oxford Flowers-102) with ten captions each.
+"""flowers-102: photographs of flowers of 102 categories (Oxford Flowers-102) with ten captions per image.
 
 M.-E. Nilsback, A. Zisserman, "Automated Flower Classification over a Large Number of Classes", ICVGIP 2008. 8,189
 images; the authors' split has 1,020 for training, 1,020 for validation and 6,149 for testing. Captions: S. Reed et al.,
@@ -37,29 +37,29 @@ CLASSES = [
     "canna lily", "hippeastrum", "bee balm", "ball moss", "foxglove", "bougainvillea", "camellia", "mallow",
     "mexican petunia", "bromelia", "blanket flower", "trumpet creeper", "blackberry lily",
 ]  # fmt: skip
-"""In the order of the labels, which are all that the set itself has: the names that are in common use for them."""
+"""The commonly used class names, in the order of the labels. The data set itself contains only label numbers."""
 UNREADABLE = (OSError, ValueError, TypeError, LookupError, NotImplementedError, zlib.error, MatReadError)
-"""What SciPy raises for a file that is no .mat file or a part of one."""
+"""The exceptions that SciPy raises for a file that is not a .mat file or is truncated."""
 
 
 class Flowers102(Captioned):
-    """Flowers of 102 classes. In the official split the validation part is training data here, since sites hold out
-    their own."""
+    """Flowers of 102 classes. With the official split, the validation part is training data, because sites hold out
+    their own validation examples."""
 
     licence: ClassVar[str] = "photographs their owners'; for research (Oxford Flowers-102)"
     title: ClassVar[str] = NAME
     kind: ClassVar[str] = "flower"
 
     folder: str
-    """The one with jpg, imagelabels.mat, text_c10 and, for the official split, setid.mat."""
+    """The folder with jpg, imagelabels.mat, text_c10 and, for the official split, setid.mat."""
 
     @property
     def classes(self) -> list[str]:
-        """In the order of the labels."""
+        """The class names in the order of the labels."""
         return list(CLASSES)
 
     def photographs(self) -> list[Photograph]:
-        """As many as imagelabels.mat has labels."""
+        """One photograph per label in imagelabels.mat."""
         root, captions = self._root(), find_folder(NAME, self.folder, CAPTIONS, "*/*.txt")
         found = []
         for number, label in enumerate(_numbers(root / "imagelabels.mat", "labels"), start=1):
@@ -71,7 +71,7 @@ class Flowers102(Captioned):
         return found
 
     def tested(self) -> set[int]:
-        """Those in `tstid` of setid.mat."""
+        """The numbers in `tstid` of setid.mat."""
         return set(_numbers(self._root() / "setid.mat", "tstid"))
 
     def _root(self) -> Path:

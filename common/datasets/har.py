@@ -1,9 +1,9 @@
-"""har: activities of people who wear a phone and a watch, each with accelerometer and gyroscope.
+"""har: activities of people who wear a phone and a watch. Each device has an accelerometer and a gyroscope.
 
 M. Matey-Sanz, S. Casteleyn, C. Granell, "Dataset of inertial measurements of smartphones and smartwatches for human
 activity recognition", Data in Brief, 2023 (GeoTecINIT/sp-sw-har-dataset). `signals_50hz.npz`: x [T, 12] in m/s² and
-rad/s, y [T, 2] the label of each device's stream, offset [N + 1] where the N executions begin and end, subject [N],
-execution [N], labels, channels. In an execution of about 12 s a seated person gets up, walks, turns, walks back and
+rad/s, y [T, 2] (the labels of each device), offset [N + 1] (the start and end of the N executions), subject [N],
+execution [N], labels, channels. In an execution of about 12 s, a seated person gets up, walks, turns, walks back and
 sits down again.
 """
 
@@ -30,32 +30,33 @@ CHANNELS = {f"{device}_{sensor}": [f"{device}_{sensor[0]}{axis}" for axis in "xy
 
 
 class Har(DataSet):
-    """A natural client is a subject. The seed changes nothing: there is no chance here."""
+    """Each natural client has one subject. The examples do not depend on the seed, because nothing is drawn at
+    random."""
 
     modalities: ClassVar[tuple[str, ...]] = tuple(CHANNELS)
     licence: ClassVar[str] = "CC BY 4.0 (sp-sw-har-dataset)"
     folders: ClassVar[tuple[str, ...]] = ("folder",)
 
     folder: str
-    """With signals_50hz.npz."""
+    """The folder with signals_50hz.npz."""
     seconds: float = Field(1.0, ge=1 / RATE)
-    """Length of the windows, which lie inside one execution."""
+    """Length of a window in seconds. Each window is inside one execution."""
     stride_seconds: float = Field(0.25, ge=1 / RATE)
-    """Distance of the windows."""
+    """Distance in seconds between the starts of two windows."""
     purity: float = Field(0.7, gt=0.5, le=1)
-    """Share of a window's samples that must have its label, at both devices; other windows are left out. Most
-    activities last little more than a second: longer or purer windows are nearly all of walking."""
+    """Minimum share of a window's samples that have its label, for each device. Other windows are left out. Most
+    activities last little more than a second, so longer or purer windows nearly all show walking."""
     test_share: float = Field(0.25, gt=0, lt=1)
-    """Of each subject's executions, the last ones; whole ones, because each has every activity once or twice, and a cut
-    within one would put windows of the same movement on both sides."""
+    """Share of each subject's executions that is in the test part. These are the last executions, as a whole: a cut
+    within an execution would put windows of the same movement into both parts."""
 
     @property
     def classes(self) -> list[str]:
-        """The activities, in the order of the file's indices."""
+        """The activities in the order of their indices in the file."""
         return [str(label) for label in _read(Path(self.folder) / SIGNALS)["labels"]]
 
     def examples(self, part: str, seed: int) -> list[Example]:
-        """Windows [T, 3] of each sensor as .npy files."""
+        """Windows [T, 3] per sensor, as .npy files."""
         table = _read(Path(self.folder) / SIGNALS)
         tested = self._tested(table["subject"])
         return [
@@ -66,7 +67,7 @@ class Har(DataSet):
         ]
 
     def _tested(self, subjects: NDArray[np.int64]) -> set[int]:
-        """The executions of the test part: at least one of each subject, unless it is the subject's only one."""
+        """The executions of the test part: at least one per subject, except for subjects with only one execution."""
         own = defaultdict(list)
         for execution, subject in enumerate(subjects.tolist()):
             own[subject].append(execution)
@@ -74,7 +75,7 @@ class Har(DataSet):
         return {execution for s, runs in own.items() for execution in runs[len(runs) - counts[s] :]}
 
     def _windows(self, table: Mapping[str, NDArray[Any]], execution: int) -> Iterator[tuple[int, int]]:
-        """First sample and the one after the last of the windows that are pure enough."""
+        """The index of the first sample and the index after the last sample of each window that is pure enough."""
         length, stride = round(self.seconds * RATE), round(self.stride_seconds * RATE)
         begin, end = table["offset"][execution : execution + 2].tolist()
         for start in range(begin, end - length + 1, stride):
@@ -92,7 +93,7 @@ class Har(DataSet):
 
 
 def _majority(labels: NDArray[np.int64]) -> int:
-    """The most frequent label of both devices' samples [T, 2] together."""
+    """The most frequent label in the samples [T, 2] of both devices together."""
     return int(np.bincount(labels.ravel()).argmax())
 
 
@@ -119,14 +120,14 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _fault(table: Mapping[str, NDArray[Any]]) -> str:
-    """What does not fit together in the file, or ""."""
+    """A message about an inconsistency in the file, or ""."""
     samples, offset = len(table["x"]), table["offset"]
     if absent := {name for names in CHANNELS.values() for name in names} - set(table["channels"].tolist()):
         return f"no channel {', '.join(sorted(absent))}"
     if table["x"].shape != (samples, len(table["channels"])) or table["y"].shape != (samples, 2):
         return f"signals {table['x'].shape} and labels {table['y'].shape} do not belong together"
     if not np.isfinite(table["x"]).all() or not np.isin(table["y"], np.arange(len(table["labels"]))).all():
-        return "signals that are not finite, or labels without a name"
+        return "some signals are not finite, or some labels have no name"
     if len(offset) < 2 or offset[0] != 0 or offset[-1] != samples or (np.diff(offset) <= 0).any():
         return f"offset does not divide {samples} samples"
     if not len(table["subject"]) == len(table["execution"]) == len(offset) - 1:

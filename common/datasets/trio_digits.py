@@ -17,7 +17,7 @@ WORDS = {
     "Italian": ["zero", "uno", "due", "tre", "quattro", "cinque", "sei", "sette", "otto", "nove"],
     "Spanish": ["cero", "uno", "dos", "tres", "cuatro", "cinco", "seis", "siete", "ocho", "nueve"],
 }
-"""The words for 0 to 9. No word stands for two digits."""
+"""The words for 0 to 9. No word means two different digits."""
 
 
 class TrioDigits(AvDigits):
@@ -27,11 +27,11 @@ class TrioDigits(AvDigits):
     licence: ClassVar[str] = f"{AvDigits.licence}; words Apache-2.0"
 
     text_noise: float = Field(0.0, ge=0, le=1)
-    """The probability that a letter of the word is replaced by one drawn from a to z. At 1 the text says nothing but
-    the word's length."""
+    """Probability that a letter of the word is replaced by a letter drawn from a to z. At 1, the text contains only the
+    length of the word."""
 
     def examples(self, part: str, seed: int) -> list[Example]:
-        """Those of av-digits, each with a word; nothing about the language stands in the example."""
+        """The examples of av-digits with a number word. An example does not contain the language of its word."""
         return [
             replace(example, media={**example.media, "text": Media.text(self._word(example, seed))})
             for example in super().examples(part, seed)

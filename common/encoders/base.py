@@ -1,4 +1,4 @@
-"""What an encoder is: the one place that knows what a modality's raw values mean."""
+"""The interface of encoders. An encoder is the only code that interprets the raw values of a modality."""
 
 from abc import ABC, abstractmethod
 from typing import Self
@@ -14,7 +14,8 @@ from common.media.values import Raw
 
 
 class Encoder(nn.Module, ABC):
-    """Raw values of one modality -> tensors -> features. It owns its preprocessing, which belongs to the weights.
+    """Converts raw values of one modality to tensors, and tensors to features. The preprocessing is a part of the
+    encoder, because it must match the weights.
 
     width: the number D of features.
     """
@@ -23,39 +24,40 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def prepare(self, raw: Raw) -> Tensor:
-        """One raw value as the input of `forward`, without the batch dimension; always of the same shape.
+        """One raw value as input for `forward`, without the batch dimension. The shape is always the same.
 
-        Raises ValueError for a value that is not of this encoder's kind.
+        Raises ValueError for a value that this encoder cannot read.
         """
 
     def check(self, raw: Raw) -> None:
-        """Raises ValueError for a value that `prepare` would not take."""
+        """Raises ValueError for a value that `prepare` would refuse."""
         self.prepare(raw)
 
     @abstractmethod
     def blank(self) -> Tensor:
-        """The stand-in for a missing value, zeros in the shape that `prepare` gives."""
+        """The replacement for a missing value: zeros in the shape that `prepare` returns."""
 
     @abstractmethod
     def forward(self, inputs: Tensor) -> Tensor:
         """Features [B, D] of prepared inputs [B, ...]."""
 
     def alternatives(self) -> list["Encoder"]:
-        """The ways to prepare values for this encoder, of which a site uses one; for all but a mixed one itself."""
+        """The encoders from which a site uses one. Every encoder except a mixed one returns only itself."""
         return [self]
 
     def tokens(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Token features [B, T, D] of prepared inputs, and which of them are real [B, T] bool; at least one in a row.
+        """Token features [B, T, D] of prepared inputs, and a mask [B, T] bool of the real tokens. At least one token
+        per row is real.
 
-        By default the features are the one token.
+        By default, the features are the only token.
         """
         features = self(inputs).unsqueeze(1)
         return features, torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
 
     def pooled_and_tokens(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Features [B, D], tokens [B, T, D] and which of these are real [B, T], as `forward` and `tokens` give them.
+        """Features [B, D], tokens [B, T, D] and the mask of real tokens [B, T], as `forward` and `tokens` return them.
 
-        An encoder with tokens of its own may give both in one pass.
+        An encoder with its own tokens may compute both in one pass.
         """
         if type(self).tokens is Encoder.tokens:
             tokens, real = self.tokens(inputs)
@@ -70,20 +72,22 @@ class Tower(ABC):
     def inputs(self, raw: Raw) -> Tensor:
         """One raw value as the network's input, without the batch dimension.
 
-        Raises ValueError for a value that is not of its kind.
+        Raises ValueError for a value that the network cannot read.
         """
 
     @abstractmethod
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of inputs [B, ...]: pooled features [B, D], token features [B, T, D], which tokens are real [B, T] bool."""
+        """For inputs [B, ...]: pooled features [B, D], token features [B, T, D] and the mask of the real tokens [B, T]
+        bool."""
 
 
 class FrozenEncoder(Encoder):
-    """An encoder that is never trained: its weights are no parameters of the model, they are not sent, and what it
-    makes of a value is computed once and kept (`common.data.features`).
+    """An encoder that is never trained. Its weights are not parameters of the model and are not sent. The features of a
+    value are computed once and kept (`common.data.features`).
 
-    Its prepared inputs are the features themselves, [1 + T, D]: first the pooled ones, scaled to a mean square of 1, as
-    the scale of a tower's output is arbitrary; then the tokens, standardised each, zeros where there is none.
+    Its prepared inputs are the features themselves, [1 + T, D]. The first row contains the pooled features, scaled to a
+    mean square of 1 because the scale of a tower's output is arbitrary. The other rows contain the tokens, each one
+    standardised, and zeros for absent tokens.
     """
 
     def __init__(self, width: int, length: int) -> None:
@@ -100,18 +104,19 @@ class FrozenEncoder(Encoder):
 
     @abstractmethod
     def described(self) -> str:
-        """All that the features of a value depend on: the kind of tower, its weights, its preprocessing."""
+        """A text with everything that the features of a value depend on: the kind of tower, its weights, its
+        preprocessing."""
 
     @torch.no_grad()
     def extract(self, inputs: Tensor) -> Tensor:
-        """Features [B, 1 + T, D] of the tower's inputs [B, ...]."""
+        """Features [B, 1 + T, D] for the tower's inputs [B, ...]."""
         pooled, tokens, real = self.tower.features(inputs)
         pooled = F.normalize(pooled.float(), dim=-1) * self.width**0.5
         tokens = F.layer_norm(tokens.float(), (self.width,)) * real.unsqueeze(-1)
         return torch.cat([pooled.unsqueeze(1), tokens], dim=1)
 
     def check(self, raw: Raw) -> None:
-        """Raises ValueError for a value that the tower does not take; the network is not asked."""
+        """Raises ValueError for a value that the tower refuses. The network does not run."""
         self.tower.inputs(raw)
 
     def prepare(self, raw: Raw) -> Tensor:
@@ -133,7 +138,7 @@ class FrozenEncoder(Encoder):
 
 
 class EncoderOptions(Component):
-    """Base of the encoders' options."""
+    """The base class of the encoders' options."""
 
     @abstractmethod
     def build(self) -> Encoder:
@@ -141,16 +146,16 @@ class EncoderOptions(Component):
 
 
 class PictureOptions(EncoderOptions):
-    """Of encoders that put square pictures through a backbone."""
+    """Options of encoders that send square pictures through a backbone."""
 
     size: int = Field(28, ge=8, le=1024)
-    """Pixels a side."""
+    """Pixels per side of a picture."""
     backbone: Backbone = "cnn"
-    """The network."""
+    """The network that computes the features."""
     filters: int = Field(16, ge=8, multiple_of=8, le=1024)
-    """Of the first convolution of the cnn backbone."""
+    """Number of filters of the first convolution of the cnn backbone."""
     width: int = Field(64, ge=1, le=16_384)
-    """Features D."""
+    """Number of features D."""
 
     @model_validator(mode="after")
     def _large_enough(self) -> Self:

@@ -1,4 +1,4 @@
-"""A few frames of a video."""
+"""An encoder for videos. It reads a few frames per video."""
 
 from typing import Any, Literal
 
@@ -17,9 +17,10 @@ from common.media.values import Raw
 
 
 class FramesEncoder(Encoder):
-    """Each frame as the image encoder has it; the backbone's features are averaged over time (1.8 of docs/methods.md).
+    """Each frame is prepared like a picture of the image encoder. The backbone's features are averaged over time (1.8
+    of docs/methods.md).
 
-    Of a longer video frames are chosen, of a shorter one the last is repeated.
+    From a longer video, frames are chosen. For a shorter video, the last frame is repeated.
     """
 
     def __init__(self, options: "Frames") -> None:
@@ -28,8 +29,11 @@ class FramesEncoder(Encoder):
         self.net = backbone(options.backbone, 3, options.width, options.filters)
 
     def prepare(self, raw: Raw) -> Tensor:
-        """[T, 3, size, size] of an array or a series [any number of frames, H, W, 3]: whole numbers from 0 to 255, or
-        others from 0 to 255 or, as is customary for those, from 0 to 1."""
+        """[T, 3, size, size] for an array or a series [any number of frames, H, W, 3] with values from 0 to 255. Arrays
+        of floating-point numbers may also have values from 0 to 1.
+
+        Raises ValueError for other shapes and values.
+        """
         values, rate = over_time(raw, self.options.fps)
         if values.ndim != 4 or values.shape[3] != 3:
             raise ValueError(f"frames [T, H, W, 3] are needed, not an array {list(values.shape)}{_hint(values)}")
@@ -39,7 +43,7 @@ class FramesEncoder(Encoder):
         return torch.stack([picture_tensor(_picture(pixels), self.options.size, 3) for pixels in chosen])
 
     def _places(self, count: int, rate: float | None) -> NDArray[np.int64]:
-        """Which frames are taken, T of them."""
+        """The indices of the T frames that are used."""
         wanted = np.arange(self.options.frames, dtype=np.float64)
         if rate is not None and self.options.fps is not None:
             wanted *= rate / self.options.fps
@@ -52,7 +56,7 @@ class FramesEncoder(Encoder):
         return torch.zeros(self.options.frames, 3, self.options.size, self.options.size)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """[B, T, 3, size, size] -> [B, D]. Batch normalisation sees the frames of all examples together."""
+        """[B, T, 3, size, size] -> [B, D]. Batch normalisation uses the frames of all examples together."""
         features: Tensor = self.net(inputs.flatten(0, 1))
         return features.reshape(len(inputs), self.options.frames, self.width).mean(dim=1)
 
@@ -64,7 +68,7 @@ def _picture(pixels: NDArray[np.float32]) -> Picture.Image:
 def _check_range(values: NDArray[Any]) -> None:
     low, high = values.min(), values.max()
     if low < 0 or high > 255:
-        raise ValueError(f"frames with values from 0 to 255 are needed, these are from {low:g} to {high:g}")
+        raise ValueError(f"frames with values from 0 to 255 are needed, these values are from {low:g} to {high:g}")
 
 
 def _hint(values: NDArray[Any]) -> str:
@@ -74,17 +78,18 @@ def _hint(values: NDArray[Any]) -> str:
 
 
 class Frames(PictureOptions):
-    """Frames of a video through a backbone that is trained from scratch, their features averaged."""
+    """Frames of a video pass through a backbone that is trained from scratch. The frames' features are averaged."""
 
     frames: int = Field(3, ge=1, le=256)
-    """How many, T."""
+    """Number of frames T per video."""
 
     fps: float | None = Field(None, gt=0, le=1000)
-    """Frames per second that are taken from the beginning; the shard must say how many a video has (`rates` of
-    shard.json). None: as `longer` says."""
+    """Frames per second that are taken from the beginning of a video. shard.json must contain the videos' own rate in
+    `rates`. `null`: `longer` chooses the frames."""
     longer: Literal["first", "spread"] = "first"
-    """Which frames of a video with more than T are taken without `fps`: the first, or evenly spread from the first to
-    the last. Of a shorter one the last is repeated in any case."""
+    """Frames that are taken from a video with more than T frames when `fps` is `null`: the first T frames (`first`), or
+    T frames evenly spread from the first to the last (`spread`). For a shorter video the last frame is always
+    repeated."""
 
     def build(self) -> FramesEncoder:
         """A new encoder with random weights."""

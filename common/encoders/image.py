@@ -1,4 +1,4 @@
-"""Images of any size, in grey or colour."""
+"""An encoder for images of any size, in grey or colour."""
 
 from typing import Literal
 
@@ -13,14 +13,14 @@ from common.media.values import Raw
 
 
 def picture_tensor(picture: Picture.Image, size: int, channels: int) -> Tensor:
-    """[C, size, size] from -1 to 1, in grey (1 channel) or colour (3)."""
+    """The picture as a tensor [C, size, size] from -1 to 1, in grey (1 channel) or colour (3 channels)."""
     picture = picture.convert("L" if channels == 1 else "RGB").resize((size, size), Picture.Resampling.BILINEAR)
     pixels = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 127.5 - 1)
     return pixels.reshape(size, size, channels).permute(2, 0, 1).contiguous()
 
 
 class ImageEncoder(Encoder):
-    """Resized to size x size by bilinear interpolation, values from -1 to 1."""
+    """Resizes pictures to size x size by bilinear interpolation, with values from -1 to 1, and applies a backbone."""
 
     def __init__(self, size: int, channels: int, kind: Backbone, width: int, filters: int = 16) -> None:
         super().__init__()
@@ -44,10 +44,10 @@ class ImageEncoder(Encoder):
 
 
 class Image(PictureOptions):
-    """Pictures through a backbone that is trained from scratch."""
+    """Pictures pass through a backbone that is trained from scratch."""
 
     channels: Literal[1, 3] = 1
-    """1 (grey) or 3 (colour)."""
+    """Colour channels: 1 (grey) or 3 (colour)."""
 
     def build(self) -> ImageEncoder:
         """A new encoder with random weights."""

@@ -1,11 +1,11 @@
-"""Several frozen encoders of one modality, of which each site uses one.
+"""Several frozen encoders for one modality. Each site uses one of them.
 
-Sites have different foundation models, which is a question the FedMVP paper leaves open. Here the features of each
-member stand in columns of their own, so that the first layer that reads them, which is linear, has weights of its own
-for every member, and everything behind it is shared.
+The FedMVP paper leaves open how sites with different foundation models can train together. Here, the features of each
+member have their own columns. The first layer that reads them is linear and thus has its own weights for each member;
+all later layers are shared.
 
-A site that uses one member gives back the columns of the others as it got them, so that an update of a member's columns
-enters the mean with the share of the sites that use it.
+A site returns the columns of the members that it does not use unchanged. The update of a member's columns therefore
+enters the mean with the share of the sites that use this member.
 """
 
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ from common.errors import ConfigError
 
 
 class MixedEncoder(FrozenEncoder):
-    """One of the members, as if it had the columns of all.
+    """One of the members, with additional columns for the features of all other members.
 
-    chosen: its number. The others are `alternatives`.
+    chosen: the index of the member that is used. `alternatives` returns one encoder per member.
     """
 
     def __init__(self, members: Sequence[FrozenEncoder], chosen: int = 0) -> None:
@@ -31,45 +31,45 @@ class MixedEncoder(FrozenEncoder):
 
     @property
     def member(self) -> FrozenEncoder:
-        """The encoder that is used."""
+        """The member that is used."""
         return self._members[self._chosen]
 
     @property
     def columns(self) -> slice:
-        """Those of the member that is used."""
+        """The columns of the member that is used."""
         before = sum(member.width for member in self._members[: self._chosen])
         return slice(before, before + self.member.width)
 
     @property
     def tower(self) -> Tower:
-        """The member's.
+        """The tower of the member that is used.
 
         Raises ModelError.
         """
         return self.member.tower
 
     def described(self) -> str:
-        """The member and where its columns are."""
+        """A text with the member and the place of its columns."""
         widths = [member.width for member in self._members]
         return f"number {self._chosen} of widths {widths}, {self.length} tokens: {self.member.described()}"
 
     def extract(self, inputs: Tensor) -> Tensor:
-        """The member's features in its own columns: [B, 1 + T, D], zeros in those of the others."""
+        """The member's features in its own columns, [B, 1 + T, D], with zeros in the columns of the others."""
         features = self.member.extract(inputs)
         own = self.columns
         return F.pad(features, (own.start, self.width - own.stop, 0, 1 + self.length - features.shape[1]))
 
     def alternatives(self) -> list[Encoder]:
-        """One for each member, in order."""
+        """One encoder per member, in order."""
         return [MixedEncoder(self._members, index) for index in range(len(self._members))]
 
 
 class Mixed(EncoderOptions):
-    """Several frozen encoders, of which a site uses the one that its name and the seed decide; the server looks at its
-    own examples through each."""
+    """Several frozen encoders. The site's name and the seed determine the one that a site uses. The server applies each
+    of them to its own examples."""
 
     members: list[Reference] = Field(min_length=2, max_length=16)
-    """Frozen encoders, each a name with its options."""
+    """The frozen encoders. Each entry has a name and options."""
 
     @field_validator("members")
     @classmethod
@@ -87,9 +87,9 @@ class Mixed(EncoderOptions):
         return members
 
     def build(self) -> MixedEncoder:
-        """The encoder; until a site has chosen, the first member.
+        """The encoder. It uses the first member until a site chooses another one.
 
-        Raises ConfigError for a member that is trained.
+        Raises ConfigError when a member is not a frozen encoder.
         """
         members = [build("encoder", member).build() for member in self.members]
         if trained := [given["name"] for given, made in zip(self.members, members, strict=True)

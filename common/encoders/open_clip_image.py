@@ -14,20 +14,21 @@ from common.media.values import Raw
 
 
 class OpenClipImageTower(Tower):
-    """Pooled features are those of the space that images and texts share; tokens are those of the patches after the
-    last block, means over grid x grid cells."""
+    """The pooled features are in the space that images and texts share. The tokens are the outputs of the last block
+    for the patches, averaged over grid x grid cells."""
 
     def __init__(self, loaded: OpenClip, grid: int, width: int) -> None:
         self.loaded, self.grid, self.width = loaded, grid, width
 
     def inputs(self, raw: Raw) -> Tensor:
-        """[3, H, W]."""
+        """The pixels [3, H, W]."""
         if not isinstance(raw, Picture.Image):
             raise ValueError(f"an image is needed, not {type(raw).__name__}")
         return self.loaded.pixels(raw)
 
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, D], zeros behind the shared space if the tokens are wider, and [B, grid * grid, D]."""
+        """Pooled features [B, D], tokens [B, grid * grid, D] and their mask. The narrower of the two is padded with
+        zeros."""
         found = self.loaded.model.forward_intermediates(
             image=inputs, image_indices=1, normalize=False, normalize_intermediates=True
         )
@@ -38,7 +39,7 @@ class OpenClipImageTower(Tower):
 
 
 class OpenClipImageEncoder(FrozenEncoder):
-    """Features of images."""
+    """Frozen features of images."""
 
     def __init__(self, options: "OpenClipImage") -> None:
         self.folder = locate(options.model)
@@ -52,22 +53,22 @@ class OpenClipImageEncoder(FrozenEncoder):
 
     @property
     def tower(self) -> OpenClipImageTower:
-        """The tower, kept by the process once it is loaded."""
+        """The tower. The process keeps it after the first load."""
         return OpenClipImageTower(load_open_clip(self.options.model), self.options.grid, self.width)
 
     def described(self) -> str:
-        """Weights and preprocessing are files of the folder."""
+        """A text with the grid and a hash of the model's folder, which contains weights and preprocessing."""
         return f"open-clip-image grid {self.options.grid} {fingerprint(self.folder)}"
 
 
 class OpenClipImage(EncoderOptions):
-    """Pictures through a frozen CLIP or CoCa model of open_clip."""
+    """Pictures pass through a frozen CLIP or CoCa model of open_clip."""
 
     model: str = "birds-coca"
-    """A name, see `common.frozen.pretrained`."""
+    """Name of a frozen model, see `common.frozen.pretrained`."""
     grid: int = Field(4, ge=1, le=64)
-    """The tokens are means over grid x grid cells of the picture."""
+    """Cells per side of the picture. Each token is the mean over one of grid x grid cells."""
 
     def build(self) -> OpenClipImageEncoder:
-        """The encoder of this model."""
+        """The encoder for this model."""
         return OpenClipImageEncoder(self)

@@ -11,24 +11,26 @@ from common.frozen.pretrained import fingerprint, locate
 from common.media.values import Raw
 
 PADDING = 0
-"""Of all tokenizers of open_clip, and of the config's `pad_id` unless it says otherwise."""
+"""The padding id of all open_clip tokenizers. A model's `pad_id` in its config overrides it."""
 
 
 class OpenClipTextTower(Tower):
-    """Pooled features are those of the space that images and texts share; tokens are those after the last block."""
+    """The pooled features are in the space that images and texts share. The tokens are the outputs of the last
+    block."""
 
     def __init__(self, loaded: OpenClip, width: int) -> None:
         self.loaded, self.width = loaded, width
         self.padding = open_clip_config(loaded.folder)["text_cfg"].get("pad_id", PADDING)
 
     def inputs(self, raw: Raw) -> Tensor:
-        """[context length] token ids."""
+        """The token ids [context length]."""
         if not isinstance(raw, str):
             raise ValueError(f"a text is needed, not {type(raw).__name__}")
         return self.loaded.ids([raw])[0]
 
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, D], zeros behind the shared space if the tokens are wider, and [B, context length, D]."""
+        """Pooled features [B, D], tokens [B, context length, D] and their mask. The narrower of the two is padded with
+        zeros."""
         found = self.loaded.model.forward_intermediates(
             text=inputs, text_indices=1, normalize=False, normalize_intermediates=True
         )
@@ -38,7 +40,7 @@ class OpenClipTextTower(Tower):
 
 
 class OpenClipTextEncoder(FrozenEncoder):
-    """Features of texts."""
+    """Frozen features of texts."""
 
     def __init__(self, options: "OpenClipText") -> None:
         self.folder = locate(options.model)
@@ -53,20 +55,20 @@ class OpenClipTextEncoder(FrozenEncoder):
 
     @property
     def tower(self) -> OpenClipTextTower:
-        """The tower, kept by the process once it is loaded."""
+        """The tower. The process keeps it after the first load."""
         return OpenClipTextTower(load_open_clip(self.options.model), self.width)
 
     def described(self) -> str:
-        """Weights and tokenizer are files of the folder."""
+        """A text with a hash of the model's folder, which contains weights and tokenizer."""
         return f"open-clip-text {fingerprint(self.folder)}"
 
 
 class OpenClipText(EncoderOptions):
-    """Texts through a frozen CLIP or CoCa model of open_clip."""
+    """Texts pass through a frozen CLIP or CoCa model of open_clip."""
 
     model: str = "birds-coca"
-    """A name, see `common.frozen.pretrained`."""
+    """Name of a frozen model, see `common.frozen.pretrained`."""
 
     def build(self) -> OpenClipTextEncoder:
-        """The encoder of this model."""
+        """The encoder for this model."""
         return OpenClipTextEncoder(self)

@@ -1,4 +1,4 @@
-"""Windows of sensor signals: acceleration, angular velocity, or anything else sampled at a fixed rate."""
+"""An encoder for windows of sensor signals: acceleration, angular velocity, or other signals with a fixed rate."""
 
 from itertools import pairwise
 from typing import Any, Literal
@@ -17,8 +17,11 @@ from common.media.values import Raw
 
 
 class SignalEncoder(Encoder):
-    """Values divided by a fixed number. Nothing is standardised per window: the level says how a device is held
-    (gravity) and the spread how much it moves, and a window by itself has neither to compare with."""
+    """Divides the values by a fixed number.
+
+    Windows are not standardised one by one, because the level shows how a device is held (gravity) and the spread shows
+    how much it moves. Standardising would remove both.
+    """
 
     def __init__(self, options: "Signal") -> None:
         super().__init__()
@@ -26,7 +29,7 @@ class SignalEncoder(Encoder):
         self.net = SignalCNN(options.channels, options.width)
 
     def prepare(self, raw: Raw) -> Tensor:
-        """[C, T] of an array or a series [T, C], a row a sample; of one channel also [T]."""
+        """[C, T] for an array or a series [T, C] with one row per sample. With one channel, [T] is also accepted."""
         values, rate = over_time(raw, self.options.rate)
         window = self._channelled(values)
         if rate is not None and self.options.rate is not None:
@@ -36,7 +39,7 @@ class SignalEncoder(Encoder):
 
     @property
     def _most(self) -> int | None:
-        """Samples that are looked at."""
+        """The maximum number of samples that are resampled; None for all."""
         return None if self.options.other_lengths == "refuse" else self.options.length
 
     def _channelled(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -56,7 +59,7 @@ class SignalEncoder(Encoder):
         wanted, given = self.options.length, len(window)
         if given != wanted and self.options.other_lengths == "refuse":
             raise ValueError(
-                f"a window of {wanted} samples is needed, not of {given} (other_lengths says what is done)"
+                f"a window of {wanted} samples is needed, not of {given}; set other_lengths to cut-and-pad to use it"
             )
         return np.pad(window[:wanted], ((0, max(0, wanted - given)), (0, 0)), mode="edge")
 
@@ -71,23 +74,24 @@ class SignalEncoder(Encoder):
 
 
 class Signal(EncoderOptions):
-    """Windows of a signal through a network that is trained from scratch."""
+    """Windows of a signal pass through a network that is trained from scratch."""
 
     channels: int = Field(3, ge=1, le=4096)
-    """C."""
+    """Number of channels C."""
     length: int = Field(50, ge=8, le=1_000_000)
-    """Samples T of a window."""
+    """Number of samples T of a window."""
     rate: float | None = Field(None, gt=0, le=1_000_000)
-    """Samples per second that values are resampled to; the shard must say their own (`rates` of shard.json). None: as
-    they are."""
+    """Samples per second to which values are resampled. shard.json must contain the signals' own rate in `rates`.
+    `null`: values are not resampled."""
     other_lengths: Literal["refuse", "cut-and-pad"] = "refuse"
-    """What is done with another number of samples: nothing, the value counts as unreadable, as an array does not say
-    its rate, and another number is more likely another rate than another duration; or the first `length` are taken, and
-    the last is repeated."""
+    """How a value with another number of samples is treated. `refuse`: it counts as unreadable, because an array does
+    not contain its rate, and another number more likely means another rate than another duration. `cut-and-pad`: the
+    first `length` samples are used, or the last sample is repeated."""
     scale: float = Field(1.0, gt=0)
-    """What values are divided by, in their own unit, so that usual ones are near 1 (9.81 for m/s², 1 for rad/s)."""
+    """Divisor of the values, in their own unit. Choose it so that typical values are near 1 (9.81 for m/s², 1 for
+    rad/s)."""
     width: int = Field(64, ge=1, le=16_384)
-    """Features D."""
+    """Number of features D."""
 
     def build(self) -> SignalEncoder:
         """A new encoder with random weights."""
@@ -95,8 +99,9 @@ class Signal(EncoderOptions):
 
 
 class SignalCNN(nn.Module):
-    """SmallCNN in one dimension: three convolutions over 5 samples, each halving the window, then means over 4 parts
-    of it and one linear layer. Group normalisation for the reasons given there."""
+    """SmallCNN in one dimension: three convolutions over 5 samples, which are each followed by pooling that halves the
+    window, then means over 4 parts of the window, then one linear layer. It uses group normalisation for the reasons
+    given in SmallCNN."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()

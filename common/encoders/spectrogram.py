@@ -1,4 +1,4 @@
-"""Recordings as log spectrograms."""
+"""An encoder for recordings. It converts them to log spectrograms."""
 
 from typing import Self
 
@@ -17,27 +17,28 @@ FLOOR = 1e-7
 """Added to the magnitudes before the logarithm (1.8 of docs/methods.md, FedCMI's preprocessing)."""
 
 SILENT = 1e-3
-"""Standard deviation of a clip's log spectrogram up to which it is silent: what is left are errors of rounding."""
+"""The largest standard deviation of the log spectrogram of a silent clip. Smaller deviations are rounding errors."""
 
 
 class SpectrogramEncoder(Encoder):
-    """Mono, resampled, cut to a fixed length; log(|STFT| + 1e-7), standardised per clip, then padded with its mean.
-    Silence is zeros.
+    """A clip is converted to mono, resampled and cut to a fixed length. log(|STFT| + 1e-7) is standardised per clip and
+    then padded with its mean. Silence becomes zeros.
 
-    The padding comes last: as silence before the logarithm it would be most of what a short clip is standardised by.
+    Padding is the last step. If silence were added before the logarithm, it would dominate the standardisation of a
+    short clip.
     """
 
     def __init__(self, options: "Spectrogram") -> None:
         super().__init__()
         self.options, self.width = options, options.width
         self.length = options.samples
-        # Plain attributes, not buffers: a constant is not sent.
+        # Plain attributes instead of buffers, because constants are not sent.
         self.window = torch.hann_window(options.n_fft)
         self.mel = _mel_filters(options)
         self.net = backbone(options.backbone, 1, options.width, options.filters)
 
     def prepare(self, raw: Raw) -> Tensor:
-        """[1, frequencies, frames]."""
+        """The spectrogram [1, frequencies, frames]."""
         if not isinstance(raw, Sound):
             raise ValueError(f"a recording is needed, not {type(raw).__name__}")
         wave = torch.from_numpy(resampled(raw.mono(), raw.rate, self.options.rate, self.length))
@@ -48,7 +49,7 @@ class SpectrogramEncoder(Encoder):
         return F.pad(log, (0, self.options.shape[1] - log.shape[1])).unsqueeze(0)
 
     def _magnitude(self, wave: Tensor) -> Tensor:
-        """[frequencies, frames], on the mel scale if so chosen."""
+        """The magnitudes [frequencies, frames], on the mel scale if `n_mels` is set."""
         n_fft, hop = self.options.n_fft, self.options.hop
         magnitude: Tensor = torchaudio.functional.spectrogram(
             wave, 0, self.window, n_fft, hop, n_fft, power=1.0, normalized=False, center=False
@@ -56,7 +57,7 @@ class SpectrogramEncoder(Encoder):
         return magnitude if self.mel is None else self.mel.T @ magnitude
 
     def blank(self) -> Tensor:
-        """Zeros in the shape of a spectrogram: the mean of a standardised clip."""
+        """Zeros in the shape of a spectrogram. Zero is the mean of a standardised clip."""
         return torch.zeros(1, *self.options.shape)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -66,24 +67,24 @@ class SpectrogramEncoder(Encoder):
 
 
 class Spectrogram(EncoderOptions):
-    """Recordings as spectrograms through a backbone that is trained from scratch."""
+    """Spectrograms of recordings pass through a backbone that is trained from scratch."""
 
     rate: int = Field(8000, ge=1000, le=768_000)
-    """Hz after resampling."""
+    """Sampling rate in Hz after resampling."""
     seconds: float = Field(1.0, gt=0, le=3600)
-    """Length of a clip."""
+    """Length of a clip in seconds."""
     n_fft: int = Field(256, ge=16, le=65_536)
-    """Window in samples."""
+    """Length of the Fourier transform's window in samples."""
     hop: int = Field(128, ge=1, le=65_536)
-    """Step in samples."""
+    """Distance between two windows in samples."""
     n_mels: int | None = Field(None, ge=8, le=4096)
-    """Mel bands instead of the n_fft / 2 + 1 linear frequencies."""
+    """Number of mel bands. `null`: the n_fft / 2 + 1 linear frequencies."""
     backbone: Backbone = "cnn"
-    """The network."""
+    """The network that computes the features."""
     filters: int = Field(16, ge=8, multiple_of=8, le=1024)
-    """Of the first convolution of the cnn backbone."""
+    """Number of filters of the first convolution of the cnn backbone."""
     width: int = Field(64, ge=1, le=16_384)
-    """Features D."""
+    """Number of features D."""
 
     @model_validator(mode="after")
     def _window_fits(self) -> Self:
@@ -94,13 +95,13 @@ class Spectrogram(EncoderOptions):
 
     @property
     def samples(self) -> int:
-        """Of a clip, after resampling."""
+        """Number of samples of a clip after resampling."""
         return round(self.seconds * self.rate)
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(frequencies, frames). Windows lie fully inside the clip: 3 s at 16 kHz, n_fft 512 and hop 159 give the
-        257 x 299 of 1.8 in docs/methods.md, 10 s 257 x 1004."""
+        """(frequencies, frames) of a spectrogram. Windows are completely inside the clip. With 16 kHz, n_fft 512 and
+        hop 159, 3 s give 257 x 299 as in 1.8 of docs/methods.md, and 10 s give 257 x 1004."""
         return self.n_mels or self.n_fft // 2 + 1, (self.samples - self.n_fft) // self.hop + 1
 
     def build(self) -> SpectrogramEncoder:
@@ -109,7 +110,7 @@ class Spectrogram(EncoderOptions):
 
 
 def _mel_filters(options: Spectrogram) -> Tensor | None:
-    """[n_fft / 2 + 1, n_mels] triangular filters."""
+    """Triangular filters [n_fft / 2 + 1, n_mels]; None for linear frequencies."""
     if options.n_mels is None:
         return None
     filters: Tensor = torchaudio.functional.melscale_fbanks(

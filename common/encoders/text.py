@@ -1,4 +1,4 @@
-"""Short texts as bags of hashed words or character n-grams; trained from scratch, nothing is downloaded.
+"""An encoder for short texts: bags of hashed words or character n-grams. It is trained from scratch, without downloads.
 
 Hashed features: K. Weinberger et al., "Feature Hashing for Large Scale Multitask Learning", ICML 2009. Character
 n-grams with marked word ends: P. Bojanowski et al., "Enriching Word Vectors with Subword Information", TACL 2017.
@@ -16,16 +16,16 @@ from common.encoders.base import Encoder, EncoderOptions
 from common.media.values import Raw
 
 WORD = regex.compile(r"[\w\p{M}\u200c\u200d]+")
-"""Letters, digits and the marks on them (vowel signs of Hindi, say), with the joiners of Persian and Indic scripts."""
+"""Letters, digits and their marks (e.g. vowel signs of Hindi), with the joiners of Persian and Indic scripts."""
 SCRIPTS = "".join(rf"\p{{{name}}}" for name in ("Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar"))
-"""Those that are written without spaces between words."""
+"""Scripts that are written without spaces between words."""
 TOKEN = regex.compile(rf"[{SCRIPTS}]\p{{M}}*|[\w\p{{M}}\u200c\u200d--[{SCRIPTS}]]+", regex.VERSION1)
-"""A word; or, of such a script, a sign with its marks."""
+"""A word, or a sign with its marks in a script without spaces."""
 PADDING = 0
 
 
 class TextEncoder(Encoder):
-    """Tokens -> hashed ids -> embeddings -> their mean -> two linear layers. The order of the tokens is not seen."""
+    """Tokens -> hashed ids -> embeddings -> their mean -> two linear layers. The order of the tokens has no effect."""
 
     def __init__(self, options: "Text") -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class TextEncoder(Encoder):
         )
 
     def prepare(self, raw: Raw) -> Tensor:
-        """[length] int64: the ids of the first `length` tokens, then zeros."""
+        """The ids of the first `length` tokens, then zeros: [length] int64."""
         if not isinstance(raw, str):
             raise ValueError(f"a text is needed, not {type(raw).__name__}")
         ids = [token_id(token, self.options.buckets) for token in tokens(raw, self.options.ngram)]
@@ -47,29 +47,30 @@ class TextEncoder(Encoder):
         return padded
 
     def blank(self) -> Tensor:
-        """[length] int64 of padding."""
+        """Only padding: [length] int64."""
         return torch.full((self.options.length,), PADDING)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[B, length] -> [B, D]."""
         real = (inputs != PADDING).unsqueeze(-1)
-        # The mask stands beside padding_idx, which only stops gradients: padding is left out whatever its row holds.
+        # The mask removes padding from the sum. padding_idx alone stops only the gradients of the padding's embedding.
         total = (self.embedding(inputs) * real).sum(dim=1)
         features: Tensor = self.net(total / real.sum(dim=1).clamp(min=1))
         return features
 
 
 class Text(EncoderOptions):
-    """Short texts as the mean of their hashed tokens' embeddings."""
+    """A short text becomes the mean of the embeddings of its hashed tokens."""
 
     buckets: int = Field(2048, ge=1, le=1_000_000)
-    """Different ids; tokens that share one are not told apart."""
+    """Number of different token ids. Tokens with the same id cannot be distinguished."""
     length: int = Field(16, ge=1, le=65_536)
-    """Tokens kept, the rest is cut off."""
+    """Maximum number of tokens per text. Further tokens are cut off."""
     ngram: int | None = Field(None, ge=1, le=8)
-    """Characters of the n-grams that words are cut into, which misspelt words share. None: whole words."""
+    """Number of characters of the n-grams into which words are cut. Misspelt words share n-grams with the correct word.
+    `null`: whole words."""
     width: int = Field(64, ge=1, le=16_384)
-    """Features D, and the width of the embedding."""
+    """Number of features D, and the width of the embedding."""
 
     def build(self) -> TextEncoder:
         """A new encoder with random weights."""
@@ -77,8 +78,8 @@ class Text(EncoderOptions):
 
 
 def tokens(text: str, ngram: int | None) -> list[str]:
-    """Words without regard to case, a sign being a word in scripts without spaces; or the n-grams of "<word>", where a
-    word shorter than that is one n-gram."""
+    """The words in lower case; in scripts without spaces, each sign is a word. With `ngram`, the n-grams of "<word>"; a
+    shorter word is one n-gram."""
     text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
     if ngram is None:
         return list(TOKEN.findall(text))
@@ -87,5 +88,5 @@ def tokens(text: str, ngram: int | None) -> list[str]:
 
 
 def token_id(token: str, buckets: int) -> int:
-    """1 to `buckets`, the same in every process and on every machine, unlike Python's own hash."""
+    """A number from 1 to `buckets`. Unlike Python's own hash, it is the same in every process and on every machine."""
     return zlib.crc32(token.encode()) % buckets + 1

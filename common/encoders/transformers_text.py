@@ -1,7 +1,7 @@
-"""A frozen text encoder of the transformers library: BERT, the text tower of CLIP, and their kin.
+"""A frozen text encoder of the transformers library, such as BERT or the text tower of CLIP.
 
-T. Wolf et al., "Transformers: State-of-the-Art Natural Language Processing", EMNLP 2020. The library is imported when a
-model is loaded, which a client whose features are cached does not do.
+T. Wolf et al., "Transformers: State-of-the-Art Natural Language Processing", EMNLP 2020. The library is imported only
+when a model is loaded. A client with cached features does not load a model.
 """
 
 import json
@@ -22,20 +22,21 @@ from common.media.values import Raw
 
 
 class TransformersTextTower(Tower):
-    """Pooled features are the model's own (BERT: of the first token; CLIP: of the last), tokens the last layer's."""
+    """The pooled features are the model's own (BERT: from the first token, CLIP: from the last token), or the mean of
+    the tokens. The tokens are the outputs of the last layer."""
 
     def __init__(self, model: Any, tokenizer: Any, length: int) -> None:
         self.model, self.tokenizer, self.length = model, tokenizer, length
 
     def inputs(self, raw: Raw) -> Tensor:
-        """[2, length]: token ids, and 1 where they are not padding."""
+        """[2, length]: the token ids, and a mask with 1 for tokens that are not padding."""
         if not isinstance(raw, str):
             raise ValueError(f"a text is needed, not {type(raw).__name__}")
         found = self.tokenizer(raw, padding="max_length", truncation=True, max_length=self.length, return_tensors="pt")
         return torch.cat([found.input_ids, found.attention_mask])
 
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, D], [B, length, D]."""
+        """Pooled features [B, D], tokens [B, length, D] and their mask."""
         ids, real = inputs.unbind(1)
         found = self.model(input_ids=ids, attention_mask=real)
         tokens: Tensor = found.last_hidden_state
@@ -46,7 +47,7 @@ class TransformersTextTower(Tower):
 
 
 class TransformersTextEncoder(FrozenEncoder):
-    """Features of texts."""
+    """Frozen features of texts."""
 
     def __init__(self, options: "TransformersText") -> None:
         self.folder = locate(options.model)
@@ -55,24 +56,24 @@ class TransformersTextEncoder(FrozenEncoder):
 
     @property
     def tower(self) -> TransformersTextTower:
-        """The tower, kept by the process once it is loaded."""
+        """The tower. The process keeps it after the first load."""
         return _load(self.folder, fingerprint(self.folder), self.length)
 
     def described(self) -> str:
-        """Weights and tokenizer are files of the folder."""
+        """A text with the length and a hash of the model's folder, which contains weights and tokenizer."""
         return f"transformers-text length {self.length} {fingerprint(self.folder)}"
 
 
 class TransformersText(EncoderOptions):
-    """Texts through a frozen model of transformers."""
+    """Texts pass through a frozen model of the transformers library."""
 
     model: str
-    """A name, see `common.frozen.pretrained`."""
+    """Name of a frozen model, see `common.frozen.pretrained`."""
     length: int = Field(64, ge=4, le=8192)
-    """Tokens that are kept of a text."""
+    """Maximum number of tokens per text. Further tokens are cut off."""
 
     def build(self) -> TransformersTextEncoder:
-        """The encoder of this model."""
+        """The encoder for this model."""
         return TransformersTextEncoder(self)
 
 
@@ -81,7 +82,7 @@ def _width(folder: Path) -> int:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return int(config["hidden_size"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder}: config.json names no hidden_size of a text encoder: {error}") from None
+        raise ModelError(f"{folder}: config.json has no hidden_size of a text encoder: {error}") from None
 
 
 @lru_cache(maxsize=2)

@@ -1,7 +1,7 @@
 """A frozen vision transformer of torchvision.
 
-A. Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021, https://arxiv.org/abs/2010.11929. The folder holds
-torchvision's state dict as `model.safetensors`; the sizes of the network are read from it.
+A. Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021, https://arxiv.org/abs/2010.11929. The model's folder
+contains torchvision's state dict as `model.safetensors`. The sizes of the network are read from this file.
 """
 
 import math
@@ -27,11 +27,12 @@ from common.media.values import Raw
 
 WEIGHTS = "model.safetensors"
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet, with which torchvision's weights were trained."""
+"""Mean and standard deviation of ImageNet's colour channels; torchvision's weights were trained with them."""
 
 
 class VisionTransformerTower(Tower):
-    """Pooled features are those of the class token; tokens are those of the patches, means over grid x grid cells."""
+    """The pooled features are the output for the class token. The tokens are the outputs for the patches, averaged over
+    grid x grid cells."""
 
     def __init__(self, network: Any, size: int, grid: int) -> None:
         self.network = create_feature_extractor(network, {"encoder.ln": "tokens"}).eval()
@@ -39,14 +40,14 @@ class VisionTransformerTower(Tower):
         self.normalise = v2.Normalize(MEAN, DEVIATION)
 
     def inputs(self, raw: Raw) -> Tensor:
-        """[3, size, size]."""
+        """The normalised pixels [3, size, size]."""
         if not isinstance(raw, Picture.Image):
             raise ValueError(f"an image is needed, not {type(raw).__name__}")
         pixels: Tensor = self.normalise((picture_tensor(raw, self.size, 3) + 1) / 2)
         return pixels
 
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, D], [B, grid * grid, D]."""
+        """Pooled features [B, D], tokens [B, grid * grid, D] and their mask."""
         found = self.network(inputs)["tokens"]
         side = math.isqrt(found.shape[1] - 1)
         patches = found[:, 1:].transpose(1, 2).unflatten(2, (side, side))
@@ -55,7 +56,7 @@ class VisionTransformerTower(Tower):
 
 
 class VisionTransformerEncoder(FrozenEncoder):
-    """Features of images."""
+    """Frozen features of images."""
 
     def __init__(self, options: "VisionTransformer") -> None:
         self.folder = locate(options.model)
@@ -64,27 +65,27 @@ class VisionTransformerEncoder(FrozenEncoder):
 
     @property
     def tower(self) -> VisionTransformerTower:
-        """The tower, kept by the process once it is loaded."""
+        """The tower. The process keeps it after the first load."""
         return _load(self.folder, fingerprint(self.folder), self.options.heads, self.options.grid)
 
     def described(self) -> str:
-        """The weights are a file of the folder."""
+        """A text with the options and a hash of the model's folder, which contains the weights."""
         options = self.options
         return f"vision-transformer heads {options.heads} grid {options.grid} {fingerprint(self.folder)}"
 
 
 class VisionTransformer(EncoderOptions):
-    """Pictures through a frozen ViT of torchvision."""
+    """Pictures pass through a frozen vision transformer (ViT) of torchvision."""
 
     model: str
-    """A name, see `common.frozen.pretrained`."""
+    """Name of a frozen model, see `common.frozen.pretrained`."""
     heads: int = Field(12, ge=1, le=256)
-    """Of its attention, 12 for ViT-B."""
+    """Number of attention heads of the model; 12 for ViT-B."""
     grid: int = Field(4, ge=1, le=64)
-    """The tokens are means over grid x grid cells of the picture."""
+    """Cells per side of the picture. Each token is the mean over one of grid x grid cells."""
 
     def build(self) -> VisionTransformerEncoder:
-        """The encoder of this model."""
+        """The encoder for this model."""
         return VisionTransformerEncoder(self)
 
 
@@ -93,7 +94,7 @@ def _shape(folder: Path, name: str) -> list[int]:
         with safe_open(folder / WEIGHTS, framework="pt") as weights:
             shape: list[int] = weights.get_slice(name).get_shape()
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{folder / WEIGHTS} holds no vision transformer of torchvision: {error}") from None
+        raise ModelError(f"{folder / WEIGHTS} contains no vision transformer of torchvision: {error}") from None
     return shape
 
 
@@ -114,5 +115,5 @@ def _load(folder: Path, content: str, heads: int, grid: int) -> VisionTransforme
         )
         network.load_state_dict(weights)
     except (KeyError, RuntimeError, ValueError) as error:
-        raise ModelError(f"{folder / WEIGHTS} holds no vision transformer of torchvision: {error}") from None
+        raise ModelError(f"{folder / WEIGHTS} contains no vision transformer of torchvision: {error}") from None
     return VisionTransformerTower(network.eval().requires_grad_(False), size, grid)

@@ -1,4 +1,4 @@
-"""Clipping, Gaussian noise and what they promise: the arithmetic of differential privacy, for either side.
+"""The arithmetic of differential privacy, for server and client: clipping, Gaussian noise and their guarantee.
 
 C. Dwork, A. Roth, "The Algorithmic Foundations of Differential Privacy", 2014, https://doi.org/10.1561/0400000042;
 J. Dong, A. Roth, W. J. Su, "Gaussian Differential Privacy", JRSS B 2022, https://arxiv.org/abs/1905.02383.
@@ -19,20 +19,23 @@ SECRET_BYTES = 32
 
 
 def norm(update: Mapping[str, Tensor]) -> float:
-    """The L2 norm of all values of an update together, whatever the order of its parameters; infinite where a value is
-    not finite."""
+    """The L2 norm of all values of an update together. It does not depend on the order of the parameters, and it is
+    infinite when a value is not finite."""
     largest = max((float(value.abs().max()) for value in update.values() if value.numel()), default=0.0)
     if not math.isfinite(largest):
         return math.inf
-    # Squares of values beyond 1e154 or below 1e-154 do not fit: of those, the norm of multiples.
+    # Squares of values above 1e154 or below 1e-154 overflow or underflow in float64, so such values are scaled first.
     unit = largest if largest and not 1e-100 < largest < 1e100 else 1.0
     squares = (float((value.to(torch.float64) / unit).square().sum()) for value in update.values())
     return unit * math.sqrt(math.fsum(squares))
 
 
 def clip(update: Mapping[str, Tensor], bound: float) -> Params:
-    """The update, in float64, scaled down to an L2 norm of `bound` where it is longer. One with a value that is not
-    finite has no direction: all of it becomes zero, so that the result is never longer, whatever came."""
+    """The update, in float64, scaled down to an L2 norm of `bound` when its norm is larger.
+
+    An update with a value that is not finite has no direction, so all its values become zero. The norm of the result is
+    thus never above `bound`.
+    """
     length = norm(update)
     if not math.isfinite(length):
         return {name: torch.zeros_like(value, dtype=torch.float64) for name, value in update.items()}
@@ -41,16 +44,16 @@ def clip(update: Mapping[str, Tensor], bound: float) -> Params:
 
 
 def new_secret() -> bytes:
-    """Random bytes of the operating system: what noise is drawn from. Whoever knows them can take the noise away."""
+    """Random bytes of the operating system, from which noise is drawn. Knowing them allows removing the noise."""
     return secrets.token_bytes(SECRET_BYTES)
 
 
 def noise(update: Mapping[str, Tensor], std: float, secret: bytes, *purpose: str | int) -> Params:
-    """The update, in float64, with N(0, std^2) added to every value: a function of the secret, the purpose and the
-    parameter's name.
+    """The update, in float64, with noise of N(0, std^2) added to every value. The noise is a function of the secret,
+    the purpose and the parameter's name.
 
-    Never use a purpose twice with one secret. Unlike `common.seeding`, whose seed every site knows, the stream is
-    cryptographic (SHAKE-256), so that noise seen in one place says nothing of the noise in another.
+    Never use a purpose twice with one secret. Unlike in `common.seeding`, whose seed every site knows, the stream is
+    cryptographic (SHAKE-256), so noise that is known for one purpose reveals nothing about the noise for another one.
     """
     return {
         name: value.to(torch.float64) + std * _normal(value, secret, *purpose, name) for name, value in update.items()
@@ -59,7 +62,7 @@ def noise(update: Mapping[str, Tensor], std: float, secret: bytes, *purpose: str
 
 def _normal(like: Tensor, secret: bytes, *purpose: str | int) -> Tensor:
     """Standard normal values in the shape of a tensor, by the inverse of the distribution function."""
-    from scipy.special import ndtri  # no run without noise waits for it
+    from scipy.special import ndtri  # here, so that runs without noise do not load it
 
     label = "\x1f".join(map(str, purpose)).encode()
     stream = hashlib.shake_256(secret + label).digest(8 * like.numel())
@@ -68,12 +71,12 @@ def _normal(like: Tensor, secret: bytes, *purpose: str | int) -> Tensor:
 
 
 def epsilon(releases: int, multiplier: float, delta: float) -> float:
-    """The epsilon, at a delta, of a number of Gaussian releases; each may depend on those before.
+    """The epsilon, at a delta, of a number of Gaussian releases. Each release may depend on the earlier ones.
 
     multiplier: standard deviation of the noise over the L2 sensitivity, the same in every release.
 
-    Exact: T releases are together one Gaussian release with mu = sqrt(T) / multiplier (Dong et al., corollary 2 and
-    corollary 1), so no bound of an accountant for subsampled releases is needed.
+    The result is exact: T releases together equal one Gaussian release with mu = sqrt(T) / multiplier (Dong et al.,
+    corollary 2 and corollary 1), so the bound of an accountant for subsampled releases is not needed.
     """
     mu = math.sqrt(releases) / multiplier
     if not releases or _delta(0.0, mu) <= delta:

@@ -1,7 +1,7 @@
-"""Parameters and figures <-> Flower records.
+"""Converts parameters and figures to Flower records and back.
 
-All parameters of a message travel as one packed safetensors array: Flower's cost grows with the number of arrays, not
-only with the bytes. Nothing is pickled. Figures with structure travel as JSON text in a ConfigRecord.
+All parameters of a message are sent as one packed safetensors array, because Flower's cost grows with the number of
+arrays, not only with the bytes. Nothing is pickled. Structured figures are sent as JSON text in a ConfigRecord.
 """
 
 import io
@@ -23,13 +23,13 @@ PARAMS = "params"
 BODY = "body"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 BODY_BYTES = 2**24
-"""The longest JSON text that is read."""
+"""The maximum length of a JSON text."""
 HEADER_BYTES, ENTRY_BYTES = 1024, 256
-"""Room for what a packed array holds besides values: altogether, and for each parameter beside its name."""
+"""The allowed bytes of a packed array in addition to values and names: in total, and per parameter."""
 
 
 def pack(params: Params, dtype: str = "float32") -> ArrayRecord:
-    """One uint8 array that holds every parameter in the given type."""
+    """One uint8 array that contains every parameter in the given type."""
     data = save({name: value.to(DTYPES[dtype]).contiguous() for name, value in params.items()})
     return ArrayRecord({PARAMS: Array(np.frombuffer(data, dtype=np.uint8))})
 
@@ -37,7 +37,7 @@ def pack(params: Params, dtype: str = "float32") -> ArrayRecord:
 def unpack(record: ArrayRecord) -> Params:
     """The parameters of a packed array, as float32.
 
-    Raises WireError when the record is not what `pack` makes.
+    Raises WireError when `pack` did not make the record.
     """
     return {name: value.to(torch.float32) for name, value in _load(_only_array(record)).items()}
 
@@ -49,9 +49,10 @@ def _only_array(record: ArrayRecord) -> Array:
 
 
 def _load(array: Array) -> Params:
-    """The tensors of a packed array, in the type in which they travelled.
+    """The tensors of a packed array, in the type in which they were sent.
 
-    The header must be NumPy's for so many bytes: its reader would take archives too, and allocate what a header claims.
+    The header must be exactly NumPy's header for an array of that many bytes. NumPy's own reader is not used, because
+    it also accepts archives and allocates as much memory as a header claims.
     """
     start = len(_header(0))
     if not array.data.startswith(_header(max(len(array.data) - start, 0))):
@@ -61,7 +62,7 @@ def _load(array: Array) -> Params:
     except SafetensorError as error:
         raise WireError(f"the parameters cannot be unpacked: {error}") from None
     except (AssertionError, KeyError, MemoryError, OverflowError, RuntimeError, TypeError, ValueError) as error:
-        # what torch says of types and shapes that safetensors knows and it does not
+        # torch raises these for types and shapes that safetensors supports and torch does not
         raise WireError(f"the parameters cannot be unpacked: {error!r}") from None
     if other := {value.dtype for value in params.values()} - {*DTYPES.values()}:
         raise WireError(f"packed parameters must be {' or '.join(DTYPES)}, not {', '.join(sorted(map(str, other)))}")
@@ -69,28 +70,28 @@ def _load(array: Array) -> Params:
 
 
 def _header(count: int) -> bytes:
-    """The header of NumPy's format for `count` bytes."""
+    """The header of NumPy's file format for an array of `count` bytes."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (count,)})
     return header.getvalue()
 
 
 def size(record: RecordDict) -> int:
-    """Bytes of a message's packed parameters and JSON bodies."""
+    """The number of bytes of a message's packed parameters and JSON bodies."""
     arrays = sum(len(array.data) for part in record.array_records.values() for array in part.values())
     bodies = sum(len(str(value)) for part in record.config_records.values() for value in part.values())
     return arrays + bodies
 
 
 def body(content: Mapping[str, Any]) -> ConfigRecord:
-    """A record that holds JSON values."""
+    """A record that contains JSON values."""
     return ConfigRecord({"json": json.dumps(content, allow_nan=False)})
 
 
 def read_body(message: Message) -> dict[str, Any]:
     """The JSON values of a message.
 
-    Raises WireError when there are none.
+    Raises WireError when the message has no readable JSON mapping.
     """
     records = message.content.config_records
     text = records[BODY].get("json") if BODY in records else None
@@ -106,9 +107,11 @@ def read_body(message: Message) -> dict[str, Any]:
 
 
 def read_params(message: Message, expected: Mapping[str, Tensor], dtype: str) -> Params:
-    """The parameters of a message, as float32: the names and shapes of `expected`, finite, sent in the given type.
+    """The parameters of a message, as float32. They must have the names and shapes of `expected`, be finite, and be
+    sent in the given type.
 
-    Nothing is unpacked that is longer than they need. Raises WireError with the reason to refuse the message.
+    An array that is longer than these parameters need is not unpacked. Raises WireError with the reason to refuse the
+    message.
     """
     records = message.content.array_records
     if PARAMS not in records:
@@ -132,7 +135,7 @@ def check_variances(params: Mapping[str, Tensor]) -> None:
     """Raises WireError when a running variance is negative."""
     for name, value in params.items():
         if is_variance(name) and bool((value < 0).any()):
-            raise WireError(f"{name} is a variance, and negative")
+            raise WireError(f"{name} is a running variance, but has negative values")
 
 
 def _check_size(given: int, expected: Mapping[str, Tensor], dtype: str) -> None:
@@ -148,7 +151,7 @@ def _check_names(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) ->
     if given.keys() != expected.keys():
         lacking = sorted(expected.keys() - given.keys())[:3]
         surplus = sorted(name[:80] for name in given.keys() - expected.keys())[:3]
-        raise WireError(f"the message has other parameters than expected: lacking {lacking}, surplus {surplus}")
+        raise WireError(f"the message has other parameters than expected: missing {lacking}, unexpected {surplus}")
 
 
 def record(content: Mapping[str, Any], params: ArrayRecord | None = None) -> RecordDict:

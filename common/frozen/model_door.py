@@ -1,8 +1,9 @@
-"""The one door through which frozen models come into a process: what they are is data, never code, and never fetched.
+"""Loads all frozen models. Models are data: this module runs no code from a model's folder and fetches nothing.
 
-A model's folder may name code to run, other models to fetch, and files elsewhere. Everything that loads one with
-transformers, open_clip, timm or diffusers does so here, after `check`; `lint-imports` sees to it. Nothing here talks to
-a model hub: `fedmosaic models fetch` does, when a site's own people call it.
+The folder of a model may refer to code to run, to other models to fetch, and to files elsewhere. Therefore all code
+that loads a model with transformers, open_clip, timm or diffusers is in this module and calls `check` first;
+`lint-imports` enforces this. This module never contacts a model hub. Only `fedmosaic models fetch` does, which the
+site's staff run.
 """
 
 import json
@@ -16,24 +17,25 @@ from common.errors import ModelError
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 LARGEST = 16 << 20
-"""Bytes of a JSON file that is looked into."""
+"""The maximum size in bytes of a JSON file with settings."""
 VOCABULARIES = {"tokenizer.json", "vocab.json", "added_tokens.json"}
-"""Large, and without settings."""
+"""Large files without settings, which are not checked."""
 CODE = {"auto_map", "trust_remote_code", "custom_pipelines", "custom_pipeline", "custom_generate", "custom_code"}
-"""Keys by which a folder names code to run."""
+"""Keys that refer to code to run."""
 ELSEWHERE = {"base_model_name_or_path", "hf_model_name", "timm_model_pretrained", "use_pretrained_backbone"}
-"""Keys by which a folder names weights that are not in it."""
+"""Keys that refer to weights outside the folder."""
 TOKENIZER = {"clean", "strip_sep_token", "language"}
-"""Of an open_clip tokenizer's options those that name no file and no code."""
+"""The options of an open_clip tokenizer that refer to no file and no code."""
 TIMM_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")
 INDEX, PIPELINE = ".index.json", "model_index.json"
 POOLER = "pooler"
 PARTS = {"diffusers", "transformers"}
-"""Libraries that the parts of a pipeline may be classes of."""
+"""The libraries that may provide the classes of a pipeline's parts."""
 
 
 def text_model(folder: Path) -> tuple[Any, Any]:
-    """A text encoder of transformers, in eval mode, without a pooler where its weights have none, and its tokenizer.
+    """A text encoder of transformers in eval mode, and its tokenizer. If the weights contain no pooler, the encoder has
+    none.
 
     Raises ModelError.
     """
@@ -43,17 +45,17 @@ def text_model(folder: Path) -> tuple[Any, Any]:
     try:
         model, found = AutoModel.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **SEALED)
         tokenizer = AutoTokenizer.from_pretrained(folder, **SEALED)
-    except Exception as error:  # nothing but a library's code runs here
+    except Exception as error:  # the library may raise any exception; none of our code runs here
         raise _unfit(folder, "a text encoder of transformers", error) from error
     if lacking := {name.split(".")[0] for name in found["missing_keys"]}:
         if lacking != {POOLER}:
             raise _incomplete(folder, found["missing_keys"])
-        model.pooler = None  # checkpoints of some language models have none, and a random one is worse than none
+        model.pooler = None  # some checkpoints contain no pooler, and a random pooler is worse than none
     return model.eval().requires_grad_(False), tokenizer
 
 
 def blip2(folder: Path, device: str) -> tuple[Any, Any]:
-    """A BLIP-2 model of transformers, in eval mode, and its processor; of half precision on a GPU.
+    """A BLIP-2 model of transformers in eval mode, and its processor. On a GPU the model has half precision.
 
     Raises ModelError.
     """
@@ -65,7 +67,7 @@ def blip2(folder: Path, device: str) -> tuple[Any, Any]:
             folder, dtype=_dtype(device), use_safetensors=True, output_loading_info=True, **SEALED
         )
         processor = AutoProcessor.from_pretrained(folder, **SEALED)
-    except Exception as error:  # nothing but a library's code runs here
+    except Exception as error:  # the library may raise any exception; none of our code runs here
         raise _unfit(folder, "a BLIP-2 model", error) from error
     if found["missing_keys"]:
         raise _incomplete(folder, found["missing_keys"])
@@ -73,7 +75,7 @@ def blip2(folder: Path, device: str) -> tuple[Any, Any]:
 
 
 def pipeline(folder: Path, device: str) -> Any:
-    """A text-to-image pipeline of diffusers; of half precision on a GPU.
+    """A text-to-image pipeline of diffusers. On a GPU it has half precision.
 
     Raises ModelError.
     """
@@ -84,7 +86,7 @@ def pipeline(folder: Path, device: str) -> Any:
     options = {"dtype": _dtype(device), "use_safetensors": True, "low_cpu_mem_usage": False, "local_files_only": True}
     try:
         made = DiffusionPipeline.from_pretrained(folder, **options)
-    except Exception as error:  # nothing but a library's code runs here
+    except Exception as error:  # the library may raise any exception; none of our code runs here
         raise _unfit(folder, "a pipeline of diffusers", error) from error
     _check_parts(folder, made.components)
     made.set_progress_bar_config(disable=True)
@@ -92,7 +94,7 @@ def pipeline(folder: Path, device: str) -> Any:
 
 
 def open_clip_model(folder: Path, device: str) -> tuple[Any, Any, Any]:
-    """A model of open_clip in eval mode, its preprocessing of pictures, its tokenizer.
+    """A model of open_clip in eval mode, its preprocessing of pictures, and its tokenizer.
 
     Raises ModelError.
     """
@@ -107,7 +109,7 @@ def open_clip_model(folder: Path, device: str) -> tuple[Any, Any, Any]:
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(where, device=device)
         tokenizer = open_clip.get_tokenizer(where)
-    except Exception as error:  # nothing but a library's code runs here
+    except Exception as error:  # the library may raise any exception; none of our code runs here
         raise _unfit(folder, "a model that open_clip can load", error) from error
     return model.eval().requires_grad_(False), preprocess, tokenizer
 
@@ -122,36 +124,36 @@ def open_clip_config(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(f"{folder}: {CONFIG} cannot be read: {error}") from None
     if not isinstance(config, dict):
-        raise ModelError(f"{folder}: {CONFIG} cannot be read: model_cfg is no mapping")
+        raise ModelError(f"{folder}: {CONFIG} cannot be read: model_cfg is not a mapping")
     return config
 
 
 SEALED: Mapping[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-"""Without the first, transformers asks at the console whether to run code."""
+"""Options of `from_pretrained`. Without `trust_remote_code`, transformers asks on the console whether to run code."""
 
 
 def check(folder: Path) -> None:
-    """Raises ModelError when a model's folder names code or weights that are not in it; makes sure that no library of
-    this process asks a model hub for anything."""
+    """Raises ModelError when a model's folder refers to code, or to weights outside the folder. From then on, no
+    library of this process contacts a model hub."""
     seal()
     if (folder / "adapter_config.json").exists():
-        raise ModelError(f"{folder}: adapter_config.json: an adapter's weights belong to a model that is not here")
+        raise ModelError(f"{folder}: adapter_config.json: the folder contains an adapter, which needs another model")
     for path in sorted(folder.rglob("*.json")):
         if path.name.endswith(INDEX):
             _check_index(path)
         elif path.name == PIPELINE and path.parent != folder:
-            raise ModelError(f"{path}: a pipeline inside of a model")
+            raise ModelError(f"{path}: a model's folder must not contain another pipeline")
         elif path.name not in VOCABULARIES:
             for key, value in _settings(path):
                 if value and key in CODE:
-                    raise ModelError(f"{path}: {key} names code, and no model's code is run here")
+                    raise ModelError(f"{path}: {key} refers to code, but code of a model is never run")
                 if value and key in ELSEWHERE:
-                    raise ModelError(f"{path}: {key} names weights that are not in the folder, and nothing is fetched")
+                    raise ModelError(f"{path}: {key} refers to weights outside the folder, but nothing is fetched")
 
 
 def _check_index(path: Path) -> None:
-    """Raises ModelError when the parts of a model's weights are anything but safetensors files beside their index: by
-    other endings they would be unpickled, and by other paths read from anywhere."""
+    """Raises ModelError unless all parts of a model's weights are safetensors files in the folder of their index. Files
+    with other endings would be unpickled, and other paths could be anywhere on the machine."""
     try:
         parts = json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()
         names = {str(name) for name in parts}
@@ -159,21 +161,21 @@ def _check_index(path: Path) -> None:
         raise ModelError(f"{path} cannot be read: {error}") from None
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors") or not (path.parent / name).is_file():
-            raise ModelError(f"{path}: {name!r} is no safetensors file beside it")
+            raise ModelError(f"{path}: {name!r} is not a safetensors file in the same folder")
 
 
 def seal() -> None:
-    """Keep the libraries of this process from asking a model hub, whatever its environment says."""
-    os.environ["HF_HUB_OFFLINE"] = "1"  # for processes that it starts
+    """Prevent the libraries of this process from contacting a model hub, regardless of environment variables."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # for child processes
     import huggingface_hub.constants as hub
 
     hub.HF_HUB_OFFLINE = True
 
 
 def _settings(path: Path) -> Iterator[tuple[str, Any]]:
-    """Every key of a JSON file with its value, however deep."""
+    """Every key of a JSON file with its value, at every depth."""
     if path.stat().st_size > LARGEST:
-        raise ModelError(f"{path}: settings of more than {LARGEST >> 20} MiB")
+        raise ModelError(f"{path}: the file is larger than {LARGEST >> 20} MiB, the limit for settings")
     try:
         left = [json.loads(path.read_text(encoding="utf-8"))]
     except (ValueError, RecursionError) as error:
@@ -187,7 +189,7 @@ def _settings(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def check_open_clip(folder: Path, config: Mapping[str, Any]) -> None:
-    """Raises ModelError for settings that open_clip's own architectures do not have, or that name files."""
+    """Raises ModelError for settings that are unknown to open_clip's architectures or refer to files."""
     from open_clip.coca_model import MultimodalCfg
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
@@ -196,21 +198,22 @@ def check_open_clip(folder: Path, config: Mapping[str, Any]) -> None:
         given = config.get(section) or {}
         fields: set[str] = set(kind.__dataclass_fields__)
         if not isinstance(given, dict):
-            raise ModelError(f"{folder / CONFIG}: {section} is no mapping")
+            raise ModelError(f"{folder / CONFIG}: {section} is not a mapping")
         if unknown := sorted(given.keys() - fields):
             raise ModelError(f"{folder / CONFIG}: {section}: unknown settings {unknown}")
         options = given.get("tokenizer_kwargs") or {}
         if not isinstance(options, dict):
-            raise ModelError(f"{folder / CONFIG}: {section}.tokenizer_kwargs is no mapping")
+            raise ModelError(f"{folder / CONFIG}: {section}.tokenizer_kwargs is not a mapping")
         if unknown := sorted(options.keys() - TOKENIZER):
-            raise ModelError(f"{folder / CONFIG}: {section}.tokenizer_kwargs: {unknown} may not be set by a model")
+            raise ModelError(f"{folder / CONFIG}: {section}.tokenizer_kwargs: a model may not set {unknown}")
         name = given.get("timm_model_name")
         if name and not (isinstance(name, str) and TIMM_NAME.fullmatch(name)):
-            raise ModelError(f"{folder / CONFIG}: {section}.timm_model_name {name!r} is no name of an architecture")
+            where = f"{folder / CONFIG}: {section}.timm_model_name"
+            raise ModelError(f"{where} {name!r} is not the name of an architecture")
 
 
 def _check_parts(folder: Path, parts: Mapping[str, Any]) -> None:
-    """Raises ModelError when weights of a pipeline's part are not in its files: they would be random."""
+    """Raises ModelError when the files of a pipeline's part lack weights, because these weights would be random."""
     from safetensors import safe_open
 
     for name, part in parts.items():
@@ -220,11 +223,11 @@ def _check_parts(folder: Path, parts: Mapping[str, Any]) -> None:
         for file in files:
             with safe_open(file, "pt") as opened:
                 there |= set(opened.keys())
-        # Libraries rename what is outside; the last three parts of a name stay.
+        # Libraries rename the outer parts of a name; the last three parts stay the same.
         tails = set(map(_tail, there))
         lacking = {key for key in part.state_dict() if _tail(key) not in tails}
         if lacking or len(there) < len({value.data_ptr() for value in part.state_dict().values()}):
-            raise _incomplete(folder / name, lacking or {"one of several of a name"})
+            raise _incomplete(folder / name, lacking or {"one of several tensors with the same name"})
 
 
 def _tail(name: str) -> str:
@@ -232,7 +235,7 @@ def _tail(name: str) -> str:
 
 
 def check_pipeline(folder: Path) -> None:
-    """Raises ModelError for a pipeline that is not made of classes of the two libraries."""
+    """Raises ModelError for a pipeline with classes of other libraries than diffusers and transformers."""
     path = folder / "model_index.json"
     try:
         parts = json.loads(path.read_text(encoding="utf-8"))
@@ -240,10 +243,10 @@ def check_pipeline(folder: Path) -> None:
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from None
     if not isinstance(kind, str) or not kind.isidentifier():
-        raise ModelError(f"{path}: _class_name {kind!r} is no pipeline of diffusers")
+        raise ModelError(f"{path}: _class_name {kind!r} is not a pipeline of diffusers")
     for part in named:
         if part and part[0] is not None and not (isinstance(part[0], str) and part[0] in PARTS):
-            raise ModelError(f"{path}: {part[0]!r} is not a library that parts of a pipeline come from")
+            raise ModelError(f"{path}: parts from the library {part[0]!r} are not allowed in a pipeline")
 
 
 def _dtype(device: str) -> Any:
@@ -253,9 +256,9 @@ def _dtype(device: str) -> Any:
 
 
 def _incomplete(folder: Path, lacking: Iterable[str]) -> ModelError:
-    """transformers would fill in random weights."""
+    """The error for weights that lack tensors, because transformers would fill in random values."""
     names = sorted(lacking)
-    return ModelError(f"{folder}: its weights lack {len(names)} tensors of this kind of model, e.g. {names[0]}")
+    return ModelError(f"{folder}: the weights lack {len(names)} tensors of this kind of model, e.g. {names[0]}")
 
 
 def _unfit(folder: Path, what: str, error: Exception) -> ModelError:

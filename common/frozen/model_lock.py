@@ -1,4 +1,4 @@
-"""Which models a site has fetched, in which revision and with which content: the file models.lock.json beside them."""
+"""The file models.lock.json in a site's folder of models: the fetched models with their revision and content hash."""
 
 import json
 from pathlib import Path
@@ -13,21 +13,21 @@ LOCK = "models.lock.json"
 
 
 class Fetched(Options):
-    """A model that was fetched from a hub."""
+    """A model that was fetched from a model hub."""
 
     revision: str = Field(pattern=r"^[0-9a-f]{40}$")
     """The commit of its repository."""
     fingerprint: str = Field(pattern=r"^[0-9a-f]{16,64}$")
-    """Of its files, see `common.frozen.pretrained.fingerprint`."""
+    """The hash of its files, see `common.frozen.pretrained.fingerprint`."""
 
 
 _Lock = TypeAdapter(dict[str, Fetched])
 
 
 def read_lock(folder: Path) -> dict[str, Fetched]:
-    """By name; empty where nothing was fetched.
+    """The fetched models by name; empty if no model was fetched.
 
-    Raises ModelError for a file that is none: what it pinned must not pass unchecked.
+    Raises ModelError when the file is malformed, because the models could then not be checked.
     """
     path = folder / LOCK
     try:
@@ -39,12 +39,12 @@ def read_lock(folder: Path) -> dict[str, Fetched]:
 
 
 def pinned(folder: Path, name: str) -> str | None:
-    """The fingerprint that a model below a folder of models must have; None where it was not fetched."""
+    """The fingerprint that a model in a folder of models must have; None if the model was not fetched."""
     found = read_lock(folder).get(name)
     return found.fingerprint if found else None
 
 
 def pin(folder: Path, name: str, fetched: Fetched) -> None:
-    """Note what was fetched."""
+    """Write an entry for a fetched model."""
     lock = {known: about.model_dump() for known, about in sorted({**read_lock(folder), name: fetched}.items())}
     write_whole(folder / LOCK, json.dumps(lock, indent=1).encode() + b"\n")

@@ -1,9 +1,9 @@
-"""Models of open_clip from a folder: CLIP, CoCa and their kin, with preprocessing and tokenizer.
+"""Models of open_clip, such as CLIP and CoCa, from a folder, with preprocessing and tokenizer.
 
 G. Ilharco et al., "OpenCLIP", 2021, https://github.com/mlfoundations/open_clip.
 
-open_clip itself takes seconds to import, so that is left to whoever really loads a model: a client whose features are
-cached does not.
+The import of open_clip takes seconds, so it is imported only when a model is loaded. A client with cached features does
+not load a model.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from common.media.values import Raw
 
 @dataclass(frozen=True)
 class OpenClip:
-    """A frozen model in eval mode. folder: where it lies."""
+    """A frozen model in eval mode. folder: the model's folder."""
 
     folder: Path
     model: Any
@@ -31,9 +31,9 @@ class OpenClip:
     tokenizer: Any
 
     def embed(self, values: Sequence[Raw]) -> Tensor:
-        """Images, or texts, as unit vectors [B, E] in the space that both share.
+        """Unit vectors [B, E] of images or texts, in the space that both share.
 
-        Raises ValueError for values of another kind, or of both kinds.
+        Raises ValueError for other kinds of values, and for a mixture of both kinds.
         """
         images = [value for value in values if isinstance(value, Image.Image)]
         texts = [value for value in values if isinstance(value, str)]
@@ -44,7 +44,7 @@ class OpenClip:
         raise ValueError(f"images or texts are needed, not {', '.join(sorted({type(v).__name__ for v in values}))}")
 
     def pixels(self, picture: Image.Image) -> Tensor:
-        """[3, H, W] as the model wants them."""
+        """A picture as the model's input [3, H, W]."""
         pixels: Tensor = self.preprocess(picture.convert("RGB"))
         return pixels
 
@@ -67,13 +67,13 @@ class OpenClip:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         device: torch.device = next(self.model.parameters()).device
         return device
 
 
 def load_open_clip(name: str, device: str = "cpu") -> OpenClip:
-    """The model of a name, see `common.frozen.pretrained`.
+    """The model with this name, see `common.frozen.pretrained`.
 
     Raises ModelError.
     """

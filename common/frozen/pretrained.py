@@ -1,8 +1,8 @@
-"""Where the weights of frozen models lie: found by name, never changed, never unpickled, never fetched.
+"""Finds the weights of frozen models by name. The weights are never changed, unpickled or fetched.
 
-A name such as "birds-coca" or "Salesforce/blip2-opt-2.7b" is a folder below $FEDMOSAIC_MODELS, else one that comes with
-the project. It is never a path, and nothing is downloaded: names come from the experiment, which a server sends. A site
-fills the folder itself (`fedmosaic models fetch`), and its policy may name the models that are used (`only`).
+A name such as "birds-coca" or "Salesforce/blip2-opt-2.7b" is a folder in $FEDMOSAIC_MODELS, or else a folder that comes
+with the project. A name is never a path, and nothing is downloaded, because names are in the experiment, which the
+server sends. A site fills the folder itself (`fedmosaic models fetch`), and its policy may limit the models (`only`).
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from common.frozen.model_lock import pinned
 
 VARIABLE = "FEDMOSAIC_MODELS"
 WANTED = ["*.safetensors", "*.json", "*.txt", "*.model"]
-"""What is read of a model's folder. Weights in other formats may hold code."""
+"""The files that are read from a model's folder. Weights in other formats may contain code."""
 BLOCK = 1 << 20
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)?")
 _permitted: ContextVar[frozenset[str] | None] = ContextVar("permitted models", default=None)
@@ -28,7 +28,7 @@ _permitted: ContextVar[frozenset[str] | None] = ContextVar("permitted models", d
 
 @contextmanager
 def only(names: Iterable[str] | None) -> Iterator[None]:
-    """Within, no model of another name is found. None: any is."""
+    """A context in which only models with these names are found. None: all models."""
     before = _permitted.set(None if names is None else frozenset(names))
     try:
         yield
@@ -37,20 +37,20 @@ def only(names: Iterable[str] | None) -> Iterator[None]:
 
 
 def permitted() -> frozenset[str] | None:
-    """The names that `only` allows here; None: any."""
+    """The names that `only` allows in this context. None: all names."""
     return _permitted.get()
 
 
 def locate(name: str) -> Path:
     """The folder of a model.
 
-    Raises ModelError for a path instead of a name, for a model that may not be used here, for one whose files are not
-    those that were fetched, and, saying how to fetch it, for one that is not here.
+    Raises ModelError in these cases: the name is a path, the site's policy does not allow the model, the model's files
+    have changed since they were fetched, or there is no such model. The last message contains the command to fetch it.
     """
     check_name(name)
     allowed = permitted()
     if allowed is not None and name not in allowed:
-        raise ModelError(f"model {name!r} is none of those that this site's policy names (models)")
+        raise ModelError(f"model {name!r} is not in the list `models` of this site's policy")
     for place in _places():
         if (place / name).is_dir():
             _check_lock(place, name)
@@ -58,8 +58,8 @@ def locate(name: str) -> Path:
     folder = models_folder() / name
     hint = "" if os.environ.get(VARIABLE) else f", and set {VARIABLE}={models_folder()}"
     raise ModelError(
-        f"model {name!r} is not here: `fedmosaic models fetch {name}` fetches it from the Hugging Face hub, or "
-        f"fill the folder {folder} with its {', '.join(WANTED)} files{hint}"
+        f"model {name!r} is not on this machine: run `fedmosaic models fetch {name}` to fetch it from the Hugging Face "
+        f"hub, or copy its {', '.join(WANTED)} files into the folder {folder}{hint}"
     )
 
 
@@ -67,32 +67,35 @@ def check_name(name: str) -> None:
     """Raises ModelError for a path instead of a name."""
     if not NAME.fullmatch(name):
         raise ModelError(
-            f"model {name!r}: a model is named, as NAME or OWNER/NAME, and looked for in the folder that the "
-            f"environment variable {VARIABLE} names; paths are refused, because experiments come from the server"
+            f"model {name!r}: a model's name must be NAME or OWNER/NAME, a folder below the one in the environment "
+            f"variable {VARIABLE}; paths are refused, because experiments come from the server"
         )
 
 
 def models_folder() -> Path:
-    """Where this machine's own models lie."""
+    """The folder with this machine's own models."""
     return Path(os.environ.get(VARIABLE) or "models").resolve()
 
 
 def _places() -> list[Path]:
-    """Folders of models by name."""
+    """The folders in which models are searched, in order."""
     embedded = embedded_models()
     return [*([models_folder()] if os.environ.get(VARIABLE) else []), *([embedded] if embedded else [])]
 
 
 def _check_lock(place: Path, name: str) -> None:
-    """Raises ModelError when the files of a model that was fetched are others now."""
+    """Raises ModelError when the files of a fetched model have changed."""
     expected = pinned(place, name)
     if expected is not None and fingerprint(place / name) != expected:
-        raise ModelError(f"{place / name}: its files are not those that were fetched; fetch the model again")
+        raise ModelError(
+            f"{place / name}: the files have changed since they were fetched; fetch the model again with "
+            f"`fedmosaic models fetch {name}`"
+        )
 
 
 def embedded_models() -> Path | None:
-    """The folder of the models that come with the project. What Flower sends to the nodes is a copy of the code without
-    weights, so they are looked for in the package of the installation that is not sent."""
+    """The folder of the models that come with the project. Flower sends the nodes a copy of the code without weights,
+    so the weights are searched in the package `deploy` of the installation, which is not sent."""
     spec = find_spec("deploy")
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -100,7 +103,7 @@ def embedded_models() -> Path | None:
 
 
 def fingerprint(folder: Path) -> str:
-    """A digest of everything in a model's folder that is read of it."""
+    """A hash of all files that are read from a model's folder."""
     files = sorted({path for pattern in WANTED for path in folder.rglob(pattern)})
     stamps = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
     return _digest(folder, stamps)

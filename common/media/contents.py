@@ -1,4 +1,4 @@
-"""What a file really is, when it is not what its name says."""
+"""Detects the real format of a file whose content does not match its name."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ OURS: dict[bytes, tuple[str, str]] = {
     b"ID3": ("MP3", RECORDING),
     b"\x93NUMPY": ("NumPy", ARRAY),
 }
-"""What could be read under another name: format and family, by the first bytes."""
+"""Formats that can be read if the file has the right ending: format and family by the first bytes."""
 MAGIC: dict[bytes, str] = {
     b"%PDF": "a PDF document",
     b"PK\x03\x04": "a zip archive (or an office document)",
@@ -31,8 +31,8 @@ MAGIC: dict[bytes, str] = {
     b"MM\x00*": "a TIFF picture: save it as PNG",
     b"\x1aE\xdf\xa3": "a Matroska or WebM video",
 }
-"""What nobody here reads, by the first bytes."""
-PAGE = "a web page (HTML), as a failed download leaves it"
+"""Formats that cannot be read, by the first bytes."""
+PAGE = "a web page (HTML), perhaps from a failed download"
 WORDS: dict[bytes, str] = {
     b"version https://git-lfs": "a Git LFS pointer, not the file itself: fetch it with 'git lfs pull'",
     b"/annex/objects": "a git-annex pointer, not the file itself: fetch it with 'git annex get'",
@@ -43,7 +43,7 @@ WORDS: dict[bytes, str] = {
     b"<?xml": "an XML text",
     b"{": "a JSON text",
 }
-"""The same of text files, without regard to case and to blanks before it."""
+"""Text formats that cannot be read, by the first characters in lower case, without leading blanks."""
 RIFF = {b"WAVE": ("WAV", RECORDING), b"WEBP": ("WebP", PICTURE)}
 BRANDS = {
     b"heic": "a HEIC picture (of an iPhone): save it as JPEG or PNG",
@@ -54,13 +54,14 @@ BRANDS = {
     b"M4A ": "an M4A (AAC) recording: save it as WAV, FLAC or MP3",
     b"qt  ": "a QuickTime video",
 }
-"""Of the ISO base media format, by the brand at byte 8."""
+"""Files in the ISO base media format, by the brand at byte 8."""
 DICOM_AT = 128
 HEAD = 512
 
 
 def actual(path: Path, family: str) -> str | None:
-    """What a file is that the decoder of a family could not read; None when its first bytes say nothing else."""
+    """A description of a file that the decoder of a family could not read; None if its first bytes do not show another
+    format."""
     try:
         with path.open("rb") as file:
             head = file.read(HEAD)
@@ -69,7 +70,7 @@ def actual(path: Path, family: str) -> str | None:
     if not head:
         return "an empty file"
     if not head.strip(b"\0"):
-        return "a file of zeros, as an interrupted copy leaves it"
+        return "a file of zeros, perhaps from an interrupted copy"
     if head[DICOM_AT : DICOM_AT + 4] == b"DICM":
         return "a DICOM file: save it as PNG"
     if head[4:8] == b"ftyp":

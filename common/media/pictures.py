@@ -1,4 +1,4 @@
-"""Pictures as people see them: upright, without transparency, 8 bits a channel, in grey or colour."""
+"""Reads pictures and converts them to one form: upright, without transparency, 8 bits per channel, grey or colour."""
 
 import warnings
 from pathlib import Path
@@ -7,30 +7,30 @@ import numpy as np
 from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 PLUGINS = BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
-"""Being imported makes Pillow know their formats."""
+"""Importing these modules registers their formats with Pillow."""
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "GIF")
-"""Pillow's names of the formats whose endings are read. It knows fifty more, some of which start other programs."""
+"""Pillow's names of the formats that are read. Pillow reads fifty more; for some of them it starts other programs."""
 MOST_BYTES = 280_000_000
-"""Of a decoded picture in memory, 70 million pixels in colour or 280 million in grey; a larger one is refused."""
+"""The maximum size of a decoded picture in memory: 70 million pixels in colour or 280 million in grey."""
 LARGEST_SIDE = 4096
-"""Pixels; a larger picture is reduced by a whole number when it is read, as no encoder sees as many."""
+"""The maximum side in pixels. A larger picture is reduced by a whole-number factor when it is read, because no encoder
+uses as many pixels."""
 GREY_MODES = {"1", "L", "LA", "La"}
 BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
-"""A decoded pixel's, by mode; 4 in all others."""
+"""Bytes per decoded pixel by mode; 4 for all other modes."""
 BAND = 256
-"""Rows of a large picture, after reduction, that are converted together: all at once would be copied several times."""
+"""Number of rows, after reduction, of a large picture that are converted together. Converting the whole picture at once
+would hold several copies of it in memory."""
 WHITE = (255, 255, 255, 255)
 
 
 def read_picture(path: Path) -> Image.Image:
-    """The picture of a file, the first one of an animation, as `plain` has it.
+    """The picture in a file, in the form that `plain` returns. For an animation this is the first picture.
 
-    Raises what Pillow raises, and ValueError for a picture that is too large to be decoded.
+    Raises Pillow's exceptions, and ValueError for a picture that is too large to be decoded.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # about sizes, which are checked here, and about damaged notes beside the pixels
+        warnings.simplefilter("ignore")  # about sizes, which are checked below, and about damaged metadata
         with Image.open(path, formats=FORMATS) as picture:
             if picture.format == "JPEG":
                 picture.draft(None, (LARGEST_SIDE, LARGEST_SIDE))  # decodes at 1/2, 1/4 or 1/8 of the size, not below
@@ -40,15 +40,15 @@ def read_picture(path: Path) -> Image.Image:
 
 
 def plain(picture: Image.Image) -> Image.Image:
-    """Mode L or RGB, upright as the orientation noted in the file says, on a white ground where it is transparent, and
-    16-bit values divided by 257: the whole range of the file is the whole range of the result.
+    """The picture in mode L or RGB, rotated upright by the orientation in the file, on a white background where it is
+    transparent. 16-bit values are divided by 257, which maps their full range to the full range of 8 bits.
 
-    Raises ValueError for values of an unknown range (mode F).
+    Raises ValueError for values with an unknown range (mode F).
     """
     factor = -(-max(picture.size) // LARGEST_SIDE)
     seen = _opaque(picture) if factor == 1 else _reduced(picture, factor)
     if seen is not picture:
-        seen.info = picture.info  # which notes the orientation
+        seen.info = picture.info  # contains the orientation
     return ImageOps.exif_transpose(seen)
 
 
@@ -59,9 +59,9 @@ def _check_size(picture: Image.Image) -> None:
 
 
 def _opaque(picture: Image.Image) -> Image.Image:
-    """Mode L or RGB."""
+    """The picture in mode L or RGB, on a white background where it is transparent."""
     if picture.mode == "F":
-        raise ValueError("a picture of floating-point values, whose range is not known: save it with 8 or 16 bits")
+        raise ValueError("a picture of floating-point values has no known range: save it with 8 or 16 bits")
     if picture.mode.startswith("I"):
         return _from_16_bits(picture)
     wanted = "L" if picture.mode in GREY_MODES else "RGB"
@@ -75,7 +75,7 @@ def _opaque(picture: Image.Image) -> Image.Image:
 def _from_16_bits(picture: Image.Image) -> Image.Image:
     values = np.asarray(picture).astype(np.int64)
     if values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
-        raise ValueError(f"values from {values.min()} to {values.max()}, 0 to 65535 is needed")
+        raise ValueError(f"values from {values.min()} to {values.max()}, values from 0 to 65535 are needed")
     grey = np.rint(values / 257).astype(np.uint8)
     if (transparent := picture.info.get("transparency")) is not None:
         grey[values == transparent] = 255
@@ -83,7 +83,7 @@ def _from_16_bits(picture: Image.Image) -> Image.Image:
 
 
 def _reduced(picture: Image.Image, factor: int) -> Image.Image:
-    """The opaque picture with the mean of factor x factor pixels for each."""
+    """The opaque picture, in which each pixel is the mean of factor x factor pixels."""
     bands = [_opaque(_rows(picture, top, top + BAND * factor)).reduce(factor)
              for top in range(0, picture.height, BAND * factor)]  # fmt: skip
     whole = Image.new(bands[0].mode, (bands[0].width, sum(band.height for band in bands)))

@@ -1,4 +1,4 @@
-"""Arrays over time: samples of a signal, frames of a video."""
+"""Reads arrays over time: samples of a signal, frames of a video."""
 
 import math
 from dataclasses import dataclass
@@ -14,43 +14,42 @@ HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 
 @dataclass(frozen=True)
 class Series:
-    """Values [T, ...] of which `rate` follow each other in a second. A file of an array does not say its rate; the
-    shard may."""
+    """Values [T, ...] with `rate` values per second. An array file does not contain its rate, but shard.json may."""
 
     values: NDArray[Any]
     rate: float
 
 
 def read_array(path: Path) -> NDArray[Any]:
-    """The array of a .npy file.
+    """The array in a .npy file.
 
-    Raises ValueError for another kind of file and for one that is shorter than its header says: memory is only taken
-    for what is there.
+    Raises ValueError for another kind of file, and for a file that is shorter than its header requires. This check runs
+    before memory is allocated.
     """
     with path.open("rb") as file:
         version = np.lib.format.read_magic(file)
         if version not in HEADERS:
-            raise ValueError(f"a .npy file of version {version}")
+            raise ValueError(f"a .npy file of version {version}, which is not supported")
         try:
             shape, _, dtype = HEADERS[version](file)
-        except (SyntaxError, TokenError, TypeError, KeyError, RecursionError) as error:  # the header is Python's text
+        except (SyntaxError, TokenError, TypeError, KeyError, RecursionError) as error:  # the header is Python code
             raise ValueError(f"its header cannot be read: {error}") from None
         size, there = math.prod(shape) * dtype.itemsize, path.stat().st_size - file.tell()
         if size > there:
-            raise ValueError(f"its header promises {size} bytes, and {there} are there")
+            raise ValueError(f"its header requires {size} bytes of values, the file has {there}")
         file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def real_array(array: object) -> NDArray[Any]:
-    """Whole numbers as they are, other numbers as float32.
+    """The array, with floating-point numbers converted to float32.
 
-    Raises ValueError for what is not an array of finite real numbers.
+    Raises ValueError unless it is an array of finite real numbers.
     """
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
         kind = f"of {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
         raise ValueError(f"an array of real numbers is needed, not {kind}")
-    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, which is not taken
+    with np.errstate(over="ignore"):  # numbers too large for float32 become infinite and are refused below
         values = array.astype(np.float32) if array.dtype.kind == "f" else array
     if values.size == 0 or not np.isfinite(values).all():
         raise ValueError("the array is empty or not finite")
@@ -58,13 +57,13 @@ def real_array(array: object) -> NDArray[Any]:
 
 
 def over_time(raw: object, wanted: float | None) -> tuple[NDArray[Any], float | None]:
-    """The values of an array or a `Series`, and their rate if it is `wanted` that one is known.
+    """The values of an array or a `Series`, and their rate; None instead of the rate if no rate is `wanted`.
 
-    Raises ValueError for another kind of value, and where the wanted rate cannot be had because the own is not known.
+    Raises ValueError for another kind of value, and when a rate is wanted but the values' own rate is not known.
     """
     values = real_array(raw.values if isinstance(raw, Series) else raw)
     if wanted is None:
         return values, None
     if not isinstance(raw, Series):
-        raise ValueError(f"its rate is not known, {wanted:g} per second are wanted: 'rates' of shard.json can say it")
+        raise ValueError(f"its rate is not known, {wanted:g} per second are needed: add it to 'rates' of shard.json")
     return values, raw.rate

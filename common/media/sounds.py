@@ -1,4 +1,4 @@
-"""Recordings: their samples, their mix to one channel, and another rate."""
+"""Reads recordings, mixes them to one channel, and resamples them."""
 
 import contextlib
 import os
@@ -15,12 +15,12 @@ import soundfile
 from numpy.typing import NDArray
 
 CANCELLED = 0.1
-"""Share of the channels' mean power below which their mean counts as cancelled out."""
+"""Channels cancel each other out if the power of their mean is below this share of their mean power."""
 FINEST = 100_000
-"""Largest number of a ratio of two rates. It is as good as exact (44,101 Hz to 8,000 Hz is 8000/44101), and bounds the
-memory of the filter."""
+"""The largest numerator or denominator of a ratio of two rates. It keeps ratios practically exact (44,101 Hz to
+8,000 Hz is 8000/44101) and limits the memory of the filter."""
 TAPS = 10
-"""Zero crossings of the filter on each side, as scipy's own."""
+"""Zero crossings of the filter on each side, as in scipy's own filter."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Sound:
     rate: int
 
     def mono(self) -> NDArray[np.float32]:
-        """[T]: the mean of the channels; where they cancel each other out, as two in opposite phase do, the loudest."""
+        """The mean of the channels, [T]. If the channels cancel each other out, e.g. two channels in opposite phase,
+        the loudest channel."""
         mixed: NDArray[np.float32] = self.samples.mean(axis=1)
         power = np.square(self.samples, dtype=np.float64).mean(axis=0)
         if np.square(mixed, dtype=np.float64).mean() < CANCELLED * power.mean():
@@ -40,10 +41,10 @@ class Sound:
 
 
 def read_sound(path: Path) -> Sound:
-    """The recording of a file.
+    """The recording in a file.
 
-    Raises OSError when there is no such file, and ValueError for one that cannot be decoded, is empty, not finite or
-    without a rate.
+    Raises OSError when there is no such file, and ValueError when the recording cannot be decoded, is empty, is not
+    finite or has no rate.
     """
     path.stat()
     try:
@@ -59,16 +60,16 @@ def read_sound(path: Path) -> Sound:
 
 
 def resampled(values: NDArray[Any], rate: float, wanted: float, most: int | None = None) -> NDArray[np.float32]:
-    """Values [T, ...] at `rate` per second as [T', ...] at `wanted` per second, by a polyphase filter.
+    """Values [T, ...] with `rate` per second, resampled to [T', ...] with `wanted` per second by a polyphase filter.
 
-    most: how many are needed at most; what lies behind them is not looked at.
+    most: the maximum number of values in the result; values after the end of the result are not processed.
 
     Raises ValueError when the rates are too far apart.
     """
     values = np.asarray(values, dtype=np.float32)
     ratio = (Fraction(wanted) / Fraction(rate)).limit_denominator(FINEST)
     if not ratio or ratio.numerator > FINEST:
-        raise ValueError(f"a rate of {rate:g} Hz cannot be turned into {wanted:g} Hz")
+        raise ValueError(f"a rate of {rate:g} Hz cannot be converted to {wanted:g} Hz")
     if most is not None:
         values = values[: int(most / ratio + 2 * TAPS * max(1.0, float(1 / ratio))) + 1]
     if ratio != 1:
@@ -81,7 +82,8 @@ def resampled(values: NDArray[Any], rate: float, wanted: float, most: int | None
 
 @lru_cache(maxsize=4)
 def _filter(most: int) -> NDArray[np.float64]:
-    """The low-pass filter that `resample_poly` would design for every recording anew."""
+    """The low-pass filter of `resample_poly`, cached because `resample_poly` would design it again for every
+    recording."""
     from scipy.signal import firwin
 
     taps: NDArray[np.float64] = firwin(2 * TAPS * most + 1, 1 / most, window=("kaiser", 5.0))
@@ -90,11 +92,12 @@ def _filter(most: int) -> NDArray[np.float64]:
 
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
-    """Decoders of MP3 write about damaged files to the process's standard error, past Python; the error is enough."""
+    """Discard what is written to standard error. MP3 decoders write messages about damaged files there, bypassing
+    Python; the exception is enough."""
     try:
         sys.stderr.flush()
         kept = os.dup(2)
-    except (OSError, ValueError, AttributeError):  # no standard error, nothing to keep quiet
+    except (OSError, ValueError, AttributeError):  # there is no standard error
         yield
         return
     try:

@@ -1,4 +1,4 @@
-"""Files of a shard as raw values, before any encoder's preprocessing."""
+"""Reads the files of a shard as raw values, before the preprocessing of the encoders."""
 
 import codecs
 import io
@@ -25,19 +25,19 @@ ARRAYS = {".npy"}
 TEXTS = {".txt"}
 FAMILIES = {PICTURE: IMAGES, RECORDING: SOUNDS, ARRAY: ARRAYS}
 KNOWN = IMAGES | SOUNDS | ARRAYS | TEXTS
-"""The endings of the files that `read` reads."""
+"""The file endings that `read` supports."""
 
 
 Raw = Sound | Image.Image | Series | NDArray[Any] | str
-"""What `read` gives: a sound; a picture, in mode L or RGB (`common.media.pictures`); an array [...] of whole numbers or
-of float32, all finite; a text, in Unicode's form NFC. A `Series` is an array whose rate is known."""
+"""The result of `read`: a sound; a picture in mode L or RGB (`common.media.pictures`); a finite array [...] of integers
+or float32; a text in Unicode's form NFC. A `Series` is an array with a known rate."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """Where the value of one modality of one example is: a text itself, or a file.
+    """The source of the value of one modality of one example: a text, or the path of a file.
 
-    rate: of an array, which does not say it itself, if the shard does.
+    generated: whether a frozen model generated the value. rate: of an array, if shard.json contains it.
     """
 
     source: str | Path
@@ -55,8 +55,8 @@ class Value:
         return Series(raw, self.rate) if self.rate and isinstance(raw, np.ndarray) else raw
 
     def stamp(self, folder: Path) -> list[str | int]:
-        """What tells this value from another one without reading the file: the text, or name, size and time of change
-        of a file below `folder`."""
+        """An identification of the value that does not require reading its file: the text itself, or the name relative
+        to `folder`, the size and the modification time of the file."""
         if isinstance(self.source, str):
             return [self.source]
         try:
@@ -67,10 +67,10 @@ class Value:
 
 
 def read(path: Path) -> Raw:
-    """The content of a file, decided by its suffix.
+    """The content of a file. The suffix determines the decoder.
 
-    Raises ValueError, with the file's name and what it is instead if that can be told, when it cannot be decoded or its
-    kind is unknown.
+    Raises ValueError when the file cannot be decoded or its kind is unknown. The message contains the file's name and,
+    if it can be detected, the file's real format.
     """
     kind = path.suffix.lower()
     try:
@@ -85,7 +85,7 @@ def read(path: Path) -> Raw:
 
 
 def checked(raw: Raw) -> Raw:
-    """A value that comes from elsewhere than `read`, e.g. a picture that a program made, as `read` would give it.
+    """A value from another source than `read`, e.g. a picture that a program made, in the form that `read` returns.
 
     Raises ValueError.
     """
@@ -105,24 +105,27 @@ def _decoded(path: Path, kind: str) -> Raw:
         return real_array(read_array(path))
     if kind in TEXTS:
         return _text(_characters(path.read_bytes()))
-    raise ValueError(f"files ending in {kind or 'nothing'} are not known")
+    raise ValueError(
+        f"files ending in {kind} are not supported" if kind else "files without an ending are not supported"
+    )
 
 
 def _reason(path: Path, said: str) -> str:
-    """What a file that cannot be decoded is, else what the decoder said."""
+    """The real format of a file that cannot be decoded, or else the decoder's message."""
     family = next((family for family, endings in FAMILIES.items() if path.suffix.lower() in endings), None)
     what = actual(path, family) if family else None
     return f"it is {what}" if what else said
 
 
 def _characters(content: bytes) -> str:
-    """The text of a file in UTF-8, or in UTF-16 if it begins with that mark: other encodings look alike."""
+    """The text in the bytes of a file in UTF-8, or in UTF-16 with a byte order mark. Other encodings cannot be
+    distinguished and are refused."""
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-16")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ValueError("not UTF-8 text (of Windows perhaps, cp1252): save it as UTF-8") from None
+        raise ValueError("not UTF-8 text (perhaps cp1252, the encoding of Windows): save it as UTF-8") from None
 
 
 def _text(text: str) -> str:
@@ -132,21 +135,21 @@ def _text(text: str) -> str:
 
 
 def encode_sound(samples: NDArray[np.float32], rate: int) -> bytes:
-    """16-bit mono WAV of samples [T] in -1..1."""
+    """A 16-bit mono WAV file with samples [T] in -1..1."""
     buffer = io.BytesIO()
     soundfile.write(buffer, np.clip(samples, -1, 1), rate, format="WAV", subtype="PCM_16")
     return buffer.getvalue()
 
 
 def encode_image(pixels: NDArray[np.uint8]) -> bytes:
-    """PNG of pixels [H, W] or [H, W, 3]."""
+    """A PNG file with pixels [H, W] or [H, W, 3]."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def encode_array(array: NDArray[Any]) -> bytes:
-    """A .npy file."""
+    """A .npy file with an array."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Video files as a few frames and a mono recording, by PyAV (FFmpeg's libraries; the optional extra "video")."""
+"""Reads frames and a mono recording from video files with PyAV (FFmpeg's libraries; the optional extra "video")."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 SCALED = 8 / 7
-"""The short side of a frame before the middle is cut out, relative to the side of the cut: 256 for 224."""
+"""The short side of a frame before its middle is cut out, relative to the side of the result: 256 for 224."""
 CLOCK = 1e-6
-"""Seconds by which a time stamp, a fraction, may miss the time that it stands for."""
+"""Tolerance in seconds for time stamps, which are rounded fractions."""
 
 
 def require(name: str) -> None:
-    """Raise DataError, for the data set of that name, when PyAV is not installed."""
+    """Raises DataError, which names the data set, when PyAV is not installed."""
     try:
         import av  # noqa: F401
     except ImportError:
@@ -32,19 +32,20 @@ def require(name: str) -> None:
 
 
 def spread(fps: float, seconds: float, count: int) -> list[float]:
-    """`count` times spread over the frames that a clip of `seconds` has at `fps`: every n-th of them from the first on.
+    """`count` times in seconds, spread over the frames that a clip of `seconds` has at `fps`: every n-th frame,
+    starting with the first.
 
-    At 1 fps, 3 of 3 s are 0, 1, 2 and 4 of 10 s are 0, 2, 4, 6.
+    At 1 fps, 3 frames from 3 s have the times 0, 1, 2; 4 frames from 10 s have the times 0, 2, 4, 6.
     """
     step = max(1, int(seconds * fps) // count)
     return [index * step / fps for index in range(count)]
 
 
 def read_frames(path: Path, times: Sequence[float], side: int) -> NDArray[np.uint8]:
-    """[len(times), side, side, 3] RGB: for each time, in rising order, the first frame at or after it.
+    """The first frame at or after each time: [len(times), side, side, 3] RGB.
 
-    Times are in seconds after the first frame. Where a clip is too short its last frame is repeated. Frames are scaled
-    so that the short side is side * 8 / 7 and the middle is cut out.
+    Times are in seconds after the first frame, in ascending order. If a clip is too short, its last frame is repeated.
+    Frames are scaled so that the short side is side * 8 / 7, and then the middle is cut out.
 
     Raises ValueError when the file cannot be decoded or has no frames.
     """
@@ -65,7 +66,7 @@ def read_frames(path: Path, times: Sequence[float], side: int) -> NDArray[np.uin
 
 
 def read_audio(path: Path, rate: int) -> NDArray[np.float32]:
-    """[T] mono samples at `rate` Hz of a file's audio track.
+    """The mono samples [T] of a file's audio track, with `rate` Hz.
 
     Raises ValueError when the file cannot be decoded or has no audio.
     """
@@ -75,7 +76,7 @@ def read_audio(path: Path, rate: int) -> NDArray[np.float32]:
         if not container.streams.audio:
             raise ValueError("no audio track")
         resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
-        frames = [*container.decode(container.streams.audio[0]), None]  # None: what the resampler still holds
+        frames = [*container.decode(container.streams.audio[0]), None]  # None flushes the resampler
         parts = [part.to_ndarray()[0] for frame in frames for part in resampler.resample(frame)]
         samples = np.concatenate(parts) if parts else np.zeros(0)
         if samples.size == 0 or not np.isfinite(samples).all():
@@ -85,7 +86,7 @@ def read_audio(path: Path, rate: int) -> NDArray[np.float32]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator["InputContainer"]:
-    """The open file; whatever is wrong with it becomes a ValueError that names it."""
+    """The open file. Errors become a ValueError that names the file."""
     import av
 
     try:
@@ -96,7 +97,7 @@ def _opened(path: Path) -> Iterator["InputContainer"]:
 
 
 def _timed_frames(container: "InputContainer") -> Iterator[tuple[float, "VideoFrame"]]:
-    """(seconds after the first frame, frame) in the order of time; frames without a time stamp are left out."""
+    """Pairs (seconds after the first frame, frame) in order of time. Frames without a time stamp are left out."""
     first: float | None = None
     for frame in container.decode(container.streams.video[0]):
         if frame.time is not None:
@@ -105,7 +106,7 @@ def _timed_frames(container: "InputContainer") -> Iterator[tuple[float, "VideoFr
 
 
 def _middle(frame: "VideoFrame", side: int) -> NDArray[np.uint8]:
-    """[side, side, 3]: the middle of a frame whose short side has been scaled to side * 8 / 7."""
+    """The middle [side, side, 3] of a frame after its short side is scaled to side * 8 / 7."""
     picture = Image.fromarray(frame.to_ndarray(format="rgb24"))
     factor = round(side * SCALED) / min(picture.size)
     width, height = (max(side, round(length * factor)) for length in picture.size)

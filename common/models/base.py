@@ -1,4 +1,4 @@
-"""What a model is: encoders by modality, and a prediction for any pattern of missing modalities."""
+"""The interface of models: one encoder per modality, and a prediction for any pattern of missing modalities."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -15,15 +15,15 @@ from common.types import Batch
 class MultimodalModel(nn.Module, ABC):
     """A classifier over several modalities.
 
-    Parameters that belong to one modality live in `branches[modality]`, everything else outside of `branches`:
-    `common.blocks` reads from that what travels.
+    Parameters that belong to one modality must be in `branches[modality]`, all other parameters outside `branches`,
+    because `common.blocks` determines from the names which parameters are sent.
     """
 
     branches: nn.ModuleDict
 
     @property
     def modalities(self) -> list[Modality]:
-        """In alphabetical order, which is the order of the slots in a fusion."""
+        """The modalities in alphabetical order, which is also their order in a fusion."""
         return sorted(self.branches)
 
     def encoder(self, modality: Modality) -> Encoder:
@@ -33,10 +33,10 @@ class MultimodalModel(nn.Module, ABC):
         return encoder
 
     def encode(self, batch: Batch, modality: Modality) -> Tensor:
-        """Features [B, D], zeros in the rows without the modality.
+        """Features [B, D] of a modality, with zeros in rows without the modality.
 
-        Only rows that have it pass through the encoder, so that a blank can influence nothing: neither the prediction
-        nor batch statistics.
+        Only rows with the modality pass through the encoder, so a blank value influences neither the prediction nor
+        batch statistics.
         """
         encoder = self.encoder(modality)
         present = batch.has(modality)
@@ -46,13 +46,13 @@ class MultimodalModel(nn.Module, ABC):
         return features.new_zeros(len(batch), encoder.width).index_put((present.nonzero()[:, 0],), features)
 
     def represent(self, batch: Batch) -> Tensor:
-        """What the model makes of the examples before it classifies them, [B, R]: by default the encoders' features
-        side by side."""
+        """The representation [B, R] of the examples before classification. By default, the concatenated features of the
+        encoders."""
         return torch.cat([self.encode(batch, m) for m in self.modalities], dim=1)
 
     def represent_all(self, batch: Batch) -> Tensor:
-        """What the model makes of the examples with every modality's own vector beside it, [B, R']: by default there is
-        nothing besides."""
+        """The representation [B, R'] of the examples, concatenated with the vector of every modality. By default, there
+        are no such vectors."""
         return self.represent(batch)
 
     @abstractmethod
@@ -65,7 +65,7 @@ class MultimodalModel(nn.Module, ABC):
 
 
 class ModelOptions(Component):
-    """Base of the models' options."""
+    """The base class of the models' options."""
 
     @abstractmethod
     def build(self, encoders: Mapping[Modality, Encoder], classes: int) -> MultimodalModel:

@@ -1,12 +1,15 @@
-"""FedMVP's joint encoder: the tokens of all modalities attend to each other, and every vector meets in one space.
+"""FedMVP's joint encoder. The tokens of all modalities attend to each other, and all vectors are in one space.
 
 L. Che, J. Wang, X. Liu, F. Ma, "Leveraging Foundation Models for Multi-modal Federated Learning with Incomplete
 Modality", 2024, https://arxiv.org/abs/2406.11048. Section numbers are those of docs/methods.md.
 
-Departures, for what the paper leaves open: any number of modalities, of which the first in alphabetical order goes
-through the layer of its own and each attends to the tokens of all others side by side; streams of different lengths are
-padded with zeros to the longest before they are joined channel by channel, and a position counts where any stream is
-real; padding is masked wherever something attends.
+Choices where the paper leaves details open:
+
+- There may be any number of modalities. The first one in alphabetical order goes through an additional layer. Each one
+  attends to the concatenated tokens of all others.
+- Streams of different lengths are padded with zeros to the longest before their channels are joined. A position is real
+  if any stream is real there.
+- Padding is masked in every attention layer.
 """
 
 from collections.abc import Mapping
@@ -26,7 +29,7 @@ from common.types import Batch
 
 
 class Branch(nn.Module):
-    """One modality: encoder, projection of its tokens to the width, and projection W_m of its features."""
+    """The layers of one modality: the encoder, the projection of its tokens, and the projection W_m of its features."""
 
     def __init__(self, encoder: Encoder, width: int, joint: int) -> None:
         super().__init__()
@@ -37,14 +40,14 @@ class Branch(nn.Module):
 
 @dataclass(frozen=True)
 class Slot:
-    """What stands for one modality: tokens [B, T, width], which of them are real [B, T] bool, and h_m [B, R]."""
+    """The representation of one modality: tokens [B, T, width], the mask of real tokens [B, T] bool, and h_m [B, R]."""
 
     tokens: Tensor
     real: Tensor
     vector: Tensor
 
     def where(self, rows: Tensor, other: "Slot") -> "Slot":
-        """This slot in the rows of a [B] bool mask, the other one in the rest."""
+        """This slot in the rows of a mask [B] bool, the other slot in the remaining rows."""
         by_row = rows.unsqueeze(1)
         return Slot(
             torch.where(by_row.unsqueeze(2), self.tokens, other.tokens),
@@ -55,9 +58,9 @@ class Slot:
 
 @dataclass(frozen=True)
 class Joined:
-    """What the model makes of a batch: h_m [B, R] by modality, h_J [B, R] and logits [B, K].
+    """The model's result for a batch: h_m [B, R] by modality, h_J [B, R] and logits [B, K].
 
-    In a row that misses m, h_m is that of the row's first modality, and zeros where it has none.
+    In a row without modality m, h_m is the vector of the row's first modality, or zeros if the row has no modality.
     """
 
     single: Mapping[Modality, Tensor]
@@ -86,7 +89,7 @@ class JointModel(MultimodalModel):
         self.classifier = nn.Linear(joint, classes)
 
     def join(self, batch: Batch) -> Joined:
-        """Every vector of the batch and the prediction, in one pass."""
+        """All vectors of the batch and the prediction, in one pass."""
         slots = self._slots(batch)
         tokens, real = self._joint_tokens(slots)
         keep = real.unsqueeze(2)
@@ -116,12 +119,12 @@ class JointModel(MultimodalModel):
         return self.join(batch).logits
 
     def _to_space(self, x: Tensor) -> Tensor:
-        """g, shared by every modality and the joint tokens: unit vectors [..., R]."""
+        """The projection g, which all modalities and the joint tokens share: unit vectors [..., R]."""
         return F.normalize(self.shared(x), dim=-1)
 
     def _slots(self, batch: Batch) -> dict[Modality, Slot]:
-        """A slot for every modality of the model; where a row misses one, its first modality lends both tokens and
-        vector (2.7)."""
+        """A slot for every modality of the model. If a row lacks a modality, the row's first modality provides tokens
+        and vector (2.7)."""
         held = {m: self._stream(batch, m) for m in self.modalities if batch.has(m).any()}
         if len(batch) and all(batch.has(m).all() for m in self.modalities):
             return held
@@ -133,12 +136,13 @@ class JointModel(MultimodalModel):
         return {m: held[m].where(batch.has(m), lent) if m in held else lent for m in self.modalities}
 
     def _stream(self, batch: Batch, modality: Modality) -> Slot:
-        """A modality's own slot, zeros in the rows without it; only rows that have it pass the encoder."""
+        """The slot of a modality, with zeros in rows without it. Only rows with the modality pass through the
+        encoder."""
         branch = self.branches[modality]
         assert isinstance(branch, Branch)
         present = batch.has(modality)
         pooled, tokens, real = branch.encoder.pooled_and_tokens(batch.inputs[modality][present])
-        length = _filled(real)  # what no row fills would be padding in every layer
+        length = _filled(real)  # positions that are padding in all rows are cut off
         tokens, real = tokens[:, :length], real[:, :length]
         places = positions(tokens.shape[1], self.width).to(tokens)
         projected = (branch.tokens(tokens) * self.token_scale + places) * real.unsqueeze(2)
@@ -151,7 +155,7 @@ class JointModel(MultimodalModel):
         return Slot(zeros(rows, length, self.width), real, zeros(rows, self.joint_width))
 
     def _joint_tokens(self, slots: Mapping[Modality, Slot]) -> tuple[Tensor, Tensor]:
-        """Joint tokens [B, T, R] and which positions are real [B, T]."""
+        """The joint tokens [B, T, R] and the mask of real positions [B, T]."""
         tokens = {m: slot.tokens for m, slot in slots.items()}
         leader = self.modalities[0]
         tokens[leader] = self.first(tokens[leader], tokens[leader], slots[leader].real)
@@ -172,47 +176,47 @@ class JointModel(MultimodalModel):
 
 
 def _spread(part: Tensor, present: Tensor) -> Tensor:
-    """[n, ...] into the rows of a [B] bool mask with n true values: [B, ...], zeros elsewhere."""
+    """The rows [n, ...] at the n true places of a mask [B] bool, with zeros elsewhere: [B, ...]."""
     return part.new_zeros(len(present), *part.shape[1:]).index_put((present.nonzero()[:, 0],), part)
 
 
 def _filled(real: Tensor) -> int:
-    """The places up to the last real one of any row, of a [B, T] bool mask; at least one."""
+    """The number of positions up to the last real one of any row, for a mask [B, T] bool; at least one."""
     places = real.any(0).nonzero()
     return int(places.max()) + 1 if len(places) else 1
 
 
 def _padded(slot: Slot, length: int) -> Slot:
-    """The slot with zeros up to a length, none of them real."""
+    """The slot, padded with zeros to a length. The padding is not real."""
     more = length - slot.tokens.shape[1]
     return Slot(F.pad(slot.tokens, (0, 0, 0, more)), F.pad(slot.real, (0, more)), slot.vector)
 
 
 class Joint(ModelOptions):
-    """Tokens of all modalities attend to each other."""
+    """The tokens of all modalities attend to each other."""
 
     width: int = Field(256, ge=2, multiple_of=2, le=16_384)
-    """Of a modality's tokens."""
+    """Width of the tokens of a modality."""
     heads: int = Field(4, ge=1, le=256)
-    """Of a modality's attention."""
+    """Attention heads of the layers for one modality."""
     joint_heads: int = Field(8, ge=1, le=256)
-    """Of the joint layers' attention."""
+    """Attention heads of the joint layers."""
     depth: int = Field(3, ge=1, le=64)
-    """How many joint layers."""
+    """Number of joint layers."""
     dropout: float = Field(0.1, ge=0, lt=1)
-    """Before the classifier."""
+    """Dropout rate before the classifier."""
     token_scale: float | None = Field(None, gt=0)
-    """Of tokens before positions are added. None: the paper's 1 / sqrt(width), which leaves little of tokens that are
-    small themselves."""
+    """Factor of the tokens before positions are added. `null`: the paper's 1 / sqrt(width), which makes tokens with
+    small values very small compared with the positions."""
     incomplete: Literal["lend", "mean"] = "lend"
-    """A row that misses a modality is predicted with what another one lends, or, the variant of 2.7, from the mean of
-    the vectors h_m that it has in the place of h_J."""
+    """Prediction for a row that lacks a modality. `lend`: another modality of the row provides tokens and vector.
+    `mean` (the variant in 2.7): the mean of the row's vectors h_m replaces h_J."""
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> Self:
         for name, heads in (("heads", self.heads), ("joint_heads", self.joint_heads)):
             if self.width % heads:
-                raise ValueError(f"width is {self.width}, which {name} = {heads} does not divide")
+                raise ValueError(f"width is {self.width}, it must be a multiple of {name}, which is {heads}")
         return self
 
     def build(self, encoders: Mapping[Modality, Encoder], classes: int) -> JointModel:

@@ -1,4 +1,4 @@
-"""Late fusion whose branches carry class prototypes: what FedProto exchanges."""
+"""Late fusion with class prototypes in its branches, which FedProto exchanges."""
 
 from collections.abc import Mapping
 
@@ -12,10 +12,10 @@ from common.models.late_fusion import LateFusionModel
 
 
 class Prototypes(nn.Module):
-    """Class means of one modality's features, in a form that block-wise means aggregate exactly.
+    """Class means of one modality's features, in a form that the server's block-wise means aggregate exactly.
 
     sums [K, D] and shares [K] are the feature sums and the counts by class, both divided by the client's number of
-    examples n_k. The server's mean with weights n_k makes sums / shares the mean over all examples of all clients.
+    examples n_k. After the server's mean with weights n_k, sums / shares is the mean over all examples of all clients.
     """
 
     sums: Tensor
@@ -27,12 +27,12 @@ class Prototypes(nn.Module):
         self.register_buffer("shares", torch.zeros(classes))
 
     def means(self) -> Tensor:
-        """[K, D]; NaN for a class without examples."""
+        """The class means [K, D]; NaN for a class without examples."""
         return self.sums / self.shares.unsqueeze(1)
 
 
 class PrototypeFusionModel(LateFusionModel):
-    """Late fusion with `Prototypes` in each branch; they do not enter the prediction."""
+    """Late fusion with `Prototypes` in each branch. They do not influence the prediction."""
 
     def __init__(self, encoders: Mapping[Modality, Encoder], classes: int) -> None:
         super().__init__(encoders, classes)

@@ -1,4 +1,4 @@
-"""FedCMI's architecture: every modality has a self-projector and an infiltration projector.
+"""FedCMI's architecture. Every modality has a self-projector and an infiltration projector.
 
 Y. Fan, W. Xu, H. Wang, J. Zhu, S. Guo, "Balanced Multi-modal Federated Learning via Cross-Modal Infiltration", 2023,
 https://arxiv.org/abs/2401.00894.
@@ -18,7 +18,8 @@ from common.types import Batch
 
 
 class Branch(nn.Module):
-    """One modality: encoder f_m, self-projector S_m, infiltration projector P_m, and the classifier C_m they share."""
+    """The layers of one modality: encoder f_m, self-projector S_m, infiltration projector P_m, and the classifier C_m
+    for both projectors."""
 
     def __init__(self, encoder: Encoder, width: int, depth: int, classes: int, shared: bool) -> None:
         super().__init__()
@@ -29,7 +30,8 @@ class Branch(nn.Module):
 
 
 class Features:
-    """What the model computes of one batch, per modality [B, D]: s_m = S_m(z_m) and p_m = P_m(z_m)."""
+    """The projected features of a batch, [B, D] per modality: s_m = S_m(z_m) in `own`, p_m = P_m(z_m) in
+    `infiltration`."""
 
     def __init__(self, own: dict[Modality, Tensor], infiltration: dict[Modality, Tensor]) -> None:
         self.own = own
@@ -62,7 +64,7 @@ class TwoProjectorModel(MultimodalModel):
         self.fusion = nn.Linear(width * len(encoders), classes)
 
     def features(self, batch: Batch) -> Features:
-        """s_m and p_m of every modality that some row has; zeros in the rows without it."""
+        """s_m and p_m for every modality m that some row has, with zeros in rows without m."""
         own, infiltration = {}, {}
         for m in self.modalities:
             present = batch.has(m)
@@ -74,15 +76,15 @@ class TwoProjectorModel(MultimodalModel):
         return Features(own, infiltration)
 
     def classify(self, modality: Modality, projected: Tensor) -> Tensor:
-        """u_m = C_m(.) of projected features [B, D], either projector's: logits [B, K]."""
+        """u_m = C_m(.): logits [B, K] for projected features [B, D] of either projector."""
         logits: Tensor = self.branches[modality].get_submodule("classifier")(projected)
         return logits
 
     def fuse(self, batch: Batch, features: Features) -> Tensor:
         """u = F(concat_m slot_m): logits [B, K].
 
-        The slot of a modality that a row has holds s_m. A missing one is filled with the infiltration feature p of the
-        most confident modality that the row has (1.4, 1.5, 1.7), or with zeros (ablation).
+        If a row has the modality m, slot_m is s_m. Otherwise slot_m is the infiltration feature p of the row's most
+        confident modality (1.4, 1.5, 1.7), or zeros (ablation).
         """
         filler = self._filler(batch, features)
         slots = []
@@ -93,7 +95,8 @@ class TwoProjectorModel(MultimodalModel):
         return logits
 
     def _filler(self, batch: Batch, features: Features) -> Tensor:
-        """[B, D]: p of each row's most confident modality; confidence is the largest probability of its own head."""
+        """p [B, D] of each row's most confident modality. The confidence of a modality is the largest probability of
+        its classifier."""
         held = sorted(features.own)
         if self.fill == "zero" or not held:
             return torch.zeros(len(batch), self.width)
@@ -113,16 +116,17 @@ class TwoProjectorModel(MultimodalModel):
 
 
 class TwoProjector(ModelOptions):
-    """Two projectors and a classifier for each modality."""
+    """Two projectors and a classifier per modality."""
 
     width: int | None = Field(None, ge=1, le=16_384)
-    """D of the projected features. None: the first encoder's."""
+    """Width D of the projected features. `null`: the width of the first encoder."""
     depth: int = Field(1, ge=1, le=64)
-    """Linear layers of a projector."""
+    """Number of linear layers per projector."""
     infiltration_projector: bool = True
-    """False makes P_m the same as S_m (ablation)."""
+    """Whether P_m is separate from S_m. `false`: P_m and S_m are the same projector (ablation)."""
     fill: Literal["infiltration", "zero"] = "infiltration"
-    """What stands in the slot of a missing modality."""
+    """Replacement for a missing modality in the fusion: `infiltration` features of another modality, or zeros
+    (`zero`)."""
 
     def build(self, encoders: Mapping[Modality, Encoder], classes: int) -> TwoProjectorModel:
         """A new model with random weights."""

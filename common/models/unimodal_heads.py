@@ -13,7 +13,7 @@ from common.types import Batch
 
 
 class UnimodalHeadsModel(LateFusionModel):
-    """u = F(concat_m z_m) and u_m = C_m(z_m). A row that misses a modality is predicted by the heads of the others."""
+    """u = F(concat_m z_m) and u_m = C_m(z_m). If a row lacks a modality, the heads of its other modalities predict."""
 
     def __init__(self, encoders: Mapping[Modality, Encoder], classes: int) -> None:
         super().__init__(encoders, classes)
@@ -21,12 +21,12 @@ class UnimodalHeadsModel(LateFusionModel):
             self.branches[m].add_module("classifier", nn.Linear(encoders[m].width, classes))
 
     def classify(self, modality: Modality, features: Tensor) -> Tensor:
-        """u_m: logits [B, K] of features [B, D]."""
+        """u_m: logits [B, K] for features [B, D]."""
         logits: Tensor = self.branches[modality].get_submodule("classifier")(features)
         return logits
 
     def predict(self, batch: Batch) -> Tensor:
-        """Logits [B, K]: u where nothing is missing, else the mean of u_m over the modalities that the row has."""
+        """Logits [B, K]: u for a row with all modalities, else the mean of u_m over the modalities of the row."""
         features = self.features(batch)
         present = torch.stack([batch.has(m) for m in self.modalities])
         if present.all():

@@ -1,4 +1,4 @@
-"""Data set -> partition -> missing scenario -> one shard a client, and a test shard for the server."""
+"""Makes shards: data set -> partition -> missing scenario -> one shard per client, and a test shard for the server."""
 
 import json
 from collections import Counter
@@ -20,20 +20,20 @@ MADE = "made.json"
 
 
 def client_name(index: int) -> str:
-    """The folder, and the default site name, of a client's shard."""
+    """The folder name, and the default site name, of a client's shard."""
     return f"client-{index}"
 
 
 def make_shards(experiment: Experiment, out: Path, progress: Callable[[str], None] = lambda _: None) -> list[Path]:
-    """Write `out`/client-0, client-1, ... and `out`/test, and return the folders of the clients.
+    """Write `out`/client-0, client-1, ... and `out`/test. Returns the folders of the clients.
 
-    The same experiment gives the same bytes. The shards appear all at once or not at all. Test data stay complete.
-    `progress` is called with the name of each shard before it is written.
+    The same experiment gives the same bytes. Either all shards are written or none. Test data stay complete. `progress`
+    is called with the name of each shard before the shard is written.
 
-    Raises ShardError when `out` exists and is not empty, DataError when the data set or the partition cannot be had.
+    Raises ShardError when `out` exists and is not empty, and DataError when the data set cannot be read or partitioned.
     """
     if experiment.data.set is None:
-        raise DataError("data.set names no data set to make shards from")
+        raise DataError("data.set is empty: there is no data set to make shards from")
     if not is_free(out):
         raise ShardError(f"{out} exists and is not empty: remove it or choose another folder")
     with whole_folder(out) as partial:
@@ -43,10 +43,10 @@ def make_shards(experiment: Experiment, out: Path, progress: Callable[[str], Non
 
 
 def check_made(experiment: Experiment, shards: Path) -> None:
-    """Compare shards that `make_shards` wrote earlier with what it would write now; others are taken as they are, and
-    all are where the experiment names no data set.
+    """Check that earlier shards of `make_shards` were made with the options of this experiment. Shards from other
+    sources are not checked, and no shards are checked if the experiment has no data set.
 
-    Raises ShardError naming the options that differ.
+    Raises ShardError, which lists the options that differ.
     """
     try:
         made = json.loads((shards / MADE).read_text(encoding="utf-8"))
@@ -63,13 +63,13 @@ def check_made(experiment: Experiment, shards: Path) -> None:
 
 
 def recipe(experiment: Experiment) -> dict[str, Any]:
-    """All that the bytes of the shards depend on: not where the source files lie."""
+    """Everything that determines the bytes of the shards. The folders of the source files are not included."""
     data = experiment.data.model_dump(mode="json", exclude={"validation", "complete_only", "max_unreadable"})
     return {"seed": experiment.seed, "modalities": experiment.modalities, **data, "set": _set_made(experiment)}
 
 
 def _set_made(experiment: Experiment) -> dict[str, Any] | None:
-    """The data set's options but for the places of its files, which are no business of whoever gets the shards."""
+    """The data set's options, without the folders of its files, which the sites that receive shards need not know."""
     if experiment.data.set is None:
         return None
     source: DataSet = experiment.component("data set")
@@ -77,7 +77,7 @@ def _set_made(experiment: Experiment) -> dict[str, Any] | None:
 
 
 def _write_all(experiment: Experiment, out: Path, progress: Callable[[str], None]) -> None:
-    from common.split.partition import partition  # flwr-datasets takes seconds to import
+    from common.split.partition import partition  # here, because the import of flwr-datasets takes seconds
 
     source: DataSet = experiment.component("data set")
     seed, data = experiment.seed, experiment.data
@@ -102,14 +102,14 @@ def _write_all(experiment: Experiment, out: Path, progress: Callable[[str], None
     written.add(_write(experiment, source, out / TEST, TEST, experiment.modalities, test))
     for modality in sorted(written.unreadable.keys() - written.values.keys()):
         count, reason = written.unreadable[modality], written.reasons[modality][0]
-        raise DataError(f"none of {count} {modality} values of the data set can be read; the first: {reason}")
+        raise DataError(f"none of {count} {modality} values of the data set can be read; the first reason: {reason}")
 
 
 def _take(experiment: Experiment, examples: list[Example], limit: int | None, part: str) -> list[Example]:
-    """The examples with the experiment's modalities; at most `limit` of them, chosen by seed."""
+    """At most `limit` examples, chosen by seed, with only the experiment's modalities."""
     kept = [_only(example, experiment.modalities) for example in examples]
     if doubled := [name for name, count in Counter(example.id for example in kept).items() if count > 1]:
-        raise DataError(f"the {part} part has ids twice: {', '.join(sorted(doubled)[:5])}")
+        raise DataError(f"the {part} part has several examples with the same id: {', '.join(sorted(doubled)[:5])}")
     if not kept:
         raise DataError(f"the {part} part has no examples")
     order = rng(experiment.seed, "limit", part).permutation(len(kept))[:limit]

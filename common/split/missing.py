@@ -1,4 +1,4 @@
-"""Seeded scenarios of missing modalities: unimodal clients, incomplete examples, rates by modality."""
+"""Seeded scenarios of missing modalities: unimodal clients, incomplete examples, rates per modality."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,9 +10,10 @@ from common.seeding import rng
 
 
 def unimodal_clients(clients: int, modalities: Sequence[Modality], missing: Missing, seed: int) -> dict[int, Modality]:
-    """Which clients hold one modality only, and which.
+    """The clients that hold only one modality, with that modality.
 
-    The number is the share of the clients, rounded; with one share for all, the modalities take turns.
+    Their number is the given share of the clients, rounded. With one share for all modalities, the modalities are
+    assigned in turn.
     """
     wanted = missing.unimodal_clients
     if isinstance(wanted, Mapping):
@@ -26,11 +27,11 @@ def unimodal_clients(clients: int, modalities: Sequence[Modality], missing: Miss
 def drop(
     present: Sequence[frozenset[Modality]], labels: Sequence[str], missing: Missing, seed: int, purpose: str
 ) -> list[frozenset[Modality]]:
-    """What each example of one client keeps of the modalities it has; nobody loses the last one.
+    """The modalities that each example of a client keeps. No example loses its last modality.
 
-    incomplete: that share of the examples, rounded, loses exactly one modality, each modality equally often. Where the
-    share depends on the class or the client, each of them has its own, a function of the seed and its name.
-    rates: each example loses each modality with its probability, independently.
+    `missing.incomplete`: this share of the examples, rounded, loses exactly one modality, each modality equally often.
+    If the share depends on the class or the client, each class or client has its own share, which is a function of the
+    seed and the name. `missing.rates`: each example independently loses each modality with the modality's probability.
     """
     kept = list(present)
     for name, members in _groups(labels, missing.depends_on).items():
@@ -43,14 +44,15 @@ def drop(
 
 
 def own_share(mean: float, seed: int, name: str) -> float:
-    """A share of its own for a class or a client, from a beta distribution with this mean; at 1/2 it is uniform."""
+    """The share of one class or client, drawn from a beta distribution with this mean. For a mean of 1/2, the
+    distribution is uniform."""
     if mean in (0, 1):
         return mean
     return float(rng(seed, "own share", name).beta(2 * mean, 2 * (1 - mean)))
 
 
 def _groups(labels: Sequence[str], depends_on: str | None) -> dict[str, list[int]]:
-    """The examples that share a rate: those of a class, or all of a client."""
+    """The groups of examples with the same share: the examples of a class, or all examples of a client."""
     if depends_on != "class":
         return {"": list(range(len(labels)))}
     return {label: [i for i, own in enumerate(labels) if own == label] for label in sorted(set(labels))}

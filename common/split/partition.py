@@ -1,4 +1,4 @@
-"""Which client gets which example, by the partitioners of flwr-datasets."""
+"""Divides examples among clients with the partitioners of flwr-datasets."""
 
 import warnings
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ from common.seeding import derive, rng
 def partition(
     labels: Sequence[str], groups: Sequence[str], clients: int, scheme: Partition, seed: int
 ) -> list[list[int]]:
-    """Indices of the examples of each client, sorted; no example goes to two clients, and every example to one.
+    """The sorted indices of each client's examples. Every example belongs to exactly one client.
 
-    Only label shards, which are of equal size, leave out a remainder: fewer examples than there are shards.
+    There is one exception: label shards have equal sizes, so a remainder of fewer examples than shards is left out.
 
-    Raises DataError when the scheme cannot be met with these examples.
+    Raises DataError when these examples cannot be divided with the scheme.
     """
     if clients > len(labels):
         raise DataError(f"{len(labels)} examples cannot be divided among {clients} clients")
     owners = _owners(groups, clients, scheme, seed)
-    order = rng(seed, "order").permutation(len(labels)).tolist()  # the IID partitioner cuts, it does not shuffle
+    order = rng(seed, "order").permutation(len(labels)).tolist()  # the IID partitioner does not shuffle
     table = Dataset.from_dict(
         {"index": order, "label": [labels[i] for i in order], "group": [owners[i] for i in order]}
     )
@@ -31,8 +31,8 @@ def partition(
     divider.dataset = table
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of pyarrow about how `datasets` sorts
-            warnings.filterwarnings("ignore", message="The specified min_partition_size")  # it then draws again
+            warnings.simplefilter("ignore", FutureWarning)  # from pyarrow, about sorting in `datasets`
+            warnings.filterwarnings("ignore", message="The specified min_partition_size")  # flwr-datasets draws again
             parts = [sorted(divider.load_partition(client)["index"]) for client in range(clients)]
     except ValueError as error:
         raise DataError(f"partition {scheme.name}: {' '.join(str(error).split())}") from None
@@ -58,14 +58,15 @@ def _partitioner(scheme: Partition, clients: int, seed: int) -> flower.Partition
 
 
 def _owners(groups: Sequence[str], clients: int, scheme: Partition, seed: int) -> list[str]:
-    """Natural ids merged into as many owners as there are clients: shuffled, then dealt out in turn."""
+    """The owner of each example. Natural ids are shuffled and assigned to as many owners as there are clients, in
+    turn."""
     if not isinstance(scheme, Natural):
         return list(groups)
     ids = sorted(set(groups))
     if "" in ids:
         raise DataError("partition natural: the data set has no natural ids")
     if len(ids) < clients:
-        raise DataError(f"partition natural: {clients} clients asked for, the data set has {len(ids)} natural ids")
+        raise DataError(f"partition natural: {clients} clients are needed, the data set has {len(ids)} natural ids")
     order = rng(seed, "natural").permutation(len(ids))
     owner = {ids[position]: f"{turn % clients:06d}" for turn, position in enumerate(order)}
     return [owner[group] for group in groups]

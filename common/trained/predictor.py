@@ -1,4 +1,4 @@
-"""Predictions of a trained model: `load_model("runs/demo").predict([{"image": "7.png", "audio": "7.wav"}])`."""
+"""Predicts with a trained model: `load_model("runs/demo").predict([{"image": "7.png", "audio": "7.wav"}])`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -18,19 +18,19 @@ from common.trained.saved_model import read_model
 from common.types import Batch, Origin
 
 CHUNK = 256
-"""Examples that are looked at together."""
+"""Number of examples that are predicted together."""
 
 Given = str | Path | Raw
-"""One modality of one example: a file; or its content as `common.media.values.Raw` has it, e.g. a picture of PIL, a
-`Sound` or an array. A str is a text where the modality's encoder takes texts, else the name of a file."""
+"""One modality of one example: a file, or a value of type `common.media.values.Raw`, e.g. a PIL picture, a `Sound` or
+an array. A str is a text if the modality's encoder reads texts, else the name of a file."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of one example.
+    """The prediction for one example.
 
-    probabilities: by class, in the model's order; they add up to 1.
-    modalities: those that the prediction was made from.
+    probabilities: by class, in the model's order. Their sum is 1.
+    modalities: the modalities that the prediction uses.
     """
 
     probabilities: Mapping[str, float]
@@ -51,14 +51,14 @@ class Predictor:
 
     @property
     def modalities(self) -> list[Modality]:
-        """Those that the model has encoders for, in alphabetical order."""
+        """The modalities with an encoder in the model, in alphabetical order."""
         return self.model.modalities
 
     def predict(self, examples: Sequence[Mapping[Modality, Given]]) -> list[Prediction]:
-        """A prediction for each example, from any of the model's modalities, at least one.
+        """One prediction per example. An example has at least one of the model's modalities.
 
-        Raises DataError, with the number of the example (from 1) and the modality, for a file that cannot be read, a
-        value that the encoder does not take, or a modality that the model has no encoder for.
+        Raises DataError, which contains the number of the example (from 1) and the modality, when a file cannot be
+        read, an encoder refuses a value, or the model has no encoder for a modality.
         """
         numbered, found = enumerate(examples, start=1), list[Prediction]()
         while chunk := [self._prepare(number, example) for number, example in islice(numbered, CHUNK)]:
@@ -67,27 +67,27 @@ class Predictor:
 
     @torch.no_grad()
     def predict_batch(self, examples: Batch) -> list[Prediction]:
-        """A prediction for each prepared example; their labels are not looked at.
+        """One prediction per prepared example. Labels are not used.
 
         Raises ModelError when a prediction is not finite.
         """
         return [prediction for batch in batches(examples, CHUNK) for prediction in self._predict(batch)]
 
     def modality_of(self, raw: Raw) -> Modality:
-        """The modality whose encoder takes a value.
+        """The modality whose encoder accepts a value.
 
-        Raises DataError when none or more than one does.
+        Raises DataError unless exactly one encoder accepts it.
         """
         refusals = {m: reason for m in self.modalities if (reason := self._refusal(m, raw))}
         fitting = [m for m in self.modalities if m not in refusals]
         if len(fitting) > 1:
-            raise DataError(f"it may be {' or '.join(fitting)}: say which, e.g. {fitting[0]}=FILE")
+            raise DataError(f"it may be {' or '.join(fitting)}: name the modality, e.g. {fitting[0]}=FILE")
         if not fitting:
-            raise DataError("no encoder takes it: " + "; ".join(f"{m}: {why}" for m, why in refusals.items()))
+            raise DataError("no encoder accepts it: " + "; ".join(f"{m}: {why}" for m, why in refusals.items()))
         return fitting[0]
 
     def _refusal(self, modality: Modality, raw: Raw) -> str | None:
-        """Why an encoder does not take a value."""
+        """The reason why an encoder refuses a value; None if it accepts the value."""
         try:
             self.model.encoder(modality).check(raw)
         except ValueError as error:
@@ -136,7 +136,7 @@ class Predictor:
 
 
 def load_model(folder: Path | str) -> Predictor:
-    """The model of a run's folder, or of a folder that `fedmosaic export` wrote.
+    """The model in a run's folder, or in a folder that `fedmosaic export` wrote.
 
     Raises ModelError.
     """

@@ -1,7 +1,7 @@
-"""A trained model on disk: in a run's folder as training leaves it, or exported.
+"""A trained model on disk: in a run's folder, or exported.
 
-run/model.safetensors      the parameters; the experiment and the classes stand in its metadata
-exported/model.safetensors the parameters alone
+run/model.safetensors      the parameters, with the experiment and the classes as metadata
+exported/model.safetensors only the parameters
 exported/config.json       a `Description`
 """
 
@@ -28,10 +28,10 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
 class Description(Options):
-    """What the parameters need to become a model again.
+    """The information that is needed to build a model from its parameters.
 
-    frozen: of the encoders whose weights are not among the parameters, which ones they were, see
-        `FrozenEncoder.described`; {} where that was not written down.
+    frozen: the descriptions of the frozen encoders, see `FrozenEncoder.described`, because their weights are not among
+        the parameters; {} if they are not known.
     """
 
     model: Model
@@ -40,17 +40,17 @@ class Description(Options):
 
 
 def read_model(folder: Path) -> tuple[MultimodalModel, Description]:
-    """The model of a run's or an exported folder, in eval mode.
+    """The model in a run's folder or an exported folder, in eval mode.
 
-    Raises ModelError when there is none, when it is damaged or of another version of this project, or when a frozen
-    encoder is not here or has other weights than it had.
+    Raises ModelError when there is no model, when the model is damaged or from another version of this project, or when
+    a frozen encoder is absent or has other weights than in training.
     """
     params, metadata = _read_weights(folder / WEIGHTS)
     description = _described(folder, metadata)
     model = _build(folder, description)
     wanted = {name: value.shape for name, value in learned(model).items()}
     if wanted != {name: value.shape for name, value in params.items()}:
-        raise ModelError(f"{folder / WEIGHTS}: its tensors are not those of the model that it describes")
+        raise ModelError(f"{folder / WEIGHTS}: the file's tensors do not match the model that its description defines")
     set_params(model, params)
     now = frozen_encoders(model)
     if other := [m for m, then in description.frozen.items() if now.get(m) != then]:
@@ -69,14 +69,14 @@ def write_model(folder: Path, model: MultimodalModel, description: Description) 
 
 
 def frozen_encoders(model: MultimodalModel) -> dict[Modality, str]:
-    """What the frozen encoders of a model are, weights included."""
+    """The descriptions of a model's frozen encoders, which include a hash of their weights."""
     encoders = {m: model.encoder(m) for m in model.modalities}
     return {m: encoder.described() for m, encoder in encoders.items() if isinstance(encoder, FrozenEncoder)}
 
 
 def _read_weights(path: Path) -> tuple[Params, dict[str, str]]:
     if not path.is_file():
-        raise ModelError(f"there is no {path}: neither a run after its first round nor an exported model")
+        raise ModelError(f"there is no {path}: the folder must be a run after its first round or an exported model")
     try:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
@@ -94,9 +94,9 @@ def _described(folder: Path, metadata: dict[str, str]) -> Description:
         }
         return Description.model_validate_json(json.dumps(found))
     except KeyError as error:
-        raise ModelError(f"{folder / WEIGHTS} does not say what model it is: no {error.args[0]!r}") from None
+        raise ModelError(f"{folder / WEIGHTS} has no description of its model: {error.args[0]!r} is absent") from None
     except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"{folder}: what the model is cannot be read: {_why(error)}") from None
+        raise ModelError(f"{folder}: the description of the model cannot be read: {_why(error)}") from None
 
 
 def _build(folder: Path, description: Description) -> MultimodalModel:

@@ -1,4 +1,4 @@
-"""Our lines in a node's log."""
+"""Writes fedmosaic's own lines into the log of a node."""
 
 import sys
 import time
@@ -6,12 +6,12 @@ import time
 from common.words.printable import printable
 
 MARK = "fedmosaic: "
-"""How they begin among Flower's: `fedmosaic node` shows these, and keeps the others in a file."""
+"""The beginning of fedmosaic's own lines. `fedmosaic node` shows these lines and writes Flower's lines to a file."""
 
 LONGEST = 5000
-"""Characters of a line."""
+"""The maximum number of characters of a line."""
 
 
 def say(text: str) -> None:
-    """Write a line; what a server sent may be part of it."""
+    """Write a line. The text may contain text from a server, so only its printable characters are written."""
     print(f"{MARK}{time.strftime('%H:%M:%S')} {printable(text[:LONGEST])}", file=sys.stderr, flush=True)

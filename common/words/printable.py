@@ -1,15 +1,15 @@
-"""What others wrote - sites, servers, their files - as it may be shown: on a terminal, in a log, on a page."""
+"""Makes text from others (sites, servers, their files) safe to show on a terminal, in a log or on a page."""
 
 from typing import Any
 
 
 def printable(value: Any) -> str:
-    """What XML cannot hold, a reader cannot see, or would steer a terminal or turn the direction of writing becomes a
-    dot."""
+    """The text, in which a dot replaces each character that is invisible, is not allowed in XML, controls a terminal,
+    or changes the direction of writing."""
     return "".join(c if c.isprintable() else "·" for c in str(value))
 
 
 def of_others(text: str, most: int) -> str:
-    """Lines that somebody else wrote: printable, and cut after so many characters."""
+    """Lines of text from others: printable, and cut after `most` characters."""
     cut = text if len(text) <= most else f"{text[:most]} ..."
     return "\n".join(map(printable, cut.split("\n")))

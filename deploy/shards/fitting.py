@@ -9,14 +9,14 @@ import numpy as np
 from PIL import Image
 
 from common.data.finder import is_frames
-from common.split.make import PROBE, TEST
-from common.media.values import Raw
-from common.media.series import Series
 from common.data.shard import Record, Shard
-from common.media.sounds import Sound
 from common.encoders.text import tokens
 from common.errors import ShardError
+from common.media.series import Series
+from common.media.sounds import Sound
+from common.media.values import Raw
 from common.modality import Modality
+from common.split.make import PROBE, TEST
 from deploy.shards.inspection.survey import sampled, survey
 from server.sites.attention import unlike
 

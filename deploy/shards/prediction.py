@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from common.data.loader import load
-from common.media.values import Value
 from common.data.shard import Record, Shard, ShardInfo
 from common.errors import ConfigError
+from common.media.values import Value
 from common.modality import Modality
 from common.trained.predictor import Prediction, Predictor
 from deploy.shards.own_files.folders import Files, unlabelled

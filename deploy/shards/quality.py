@@ -23,13 +23,13 @@ from common.build import build_model
 from common.config.experiment import Experiment
 from common.data.completed import folder_of, read_lines
 from common.data.loader import Loaded, load
-from common.split.make import TEST, client_name
-from common.media.values import Value
 from common.data.shard import Shard
 from common.errors import ConfigError
-from common.modality import Modality
 from common.frozen.open_clip_models import OpenClip, load_open_clip
+from common.media.values import Value
+from common.modality import Modality
 from common.seeding import rng
+from common.split.make import TEST, client_name
 from common.types import Origin
 from deploy.terminal import terminal
 

@@ -28,8 +28,8 @@ SPOILED: list[tuple[Callable[[Params], Params], str]] = [
         "fusion.bias has values that are not finite",
     ),
     (lambda p: p | {"fusion.weight": torch.zeros(7)}, "fusion.weight has shape"),
-    (lambda p: p | {"branches.image.w": torch.zeros(4)}, "surplus"),
-    (lambda p: {k: v for k, v in p.items() if k != "fusion.bias"}, "lacking"),
+    (lambda p: p | {"branches.image.w": torch.zeros(4)}, "unexpected"),
+    (lambda p: {k: v for k, v in p.items() if k != "fusion.bias"}, "missing"),
     (lambda p: p | {"fusion.weight": torch.zeros(10_000)}, "the expected blocks need 52 and at most"),
 ]
 """What a bad update may look like, and what the reason of the refusal contains."""

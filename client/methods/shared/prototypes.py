@@ -1,4 +1,4 @@
-"""Class prototypes: sums of one modality's features by class."""
+"""Computes class prototypes from sums of one modality's features by class."""
 
 from dataclasses import dataclass
 
@@ -13,19 +13,19 @@ from common.types import Batch
 
 @dataclass(frozen=True)
 class ClassSums:
-    """sums [K, D] of features and counts [K] of examples by class."""
+    """The sums [K, D] of features and the counts [K] of examples, by class."""
 
     sums: Tensor
     counts: Tensor
 
     def means(self) -> Tensor:
-        """[K, D]; NaN for a class without examples."""
+        """The class means [K, D]; NaN for a class without examples."""
         return self.sums / self.counts.unsqueeze(1)
 
 
 @torch.no_grad()
 def class_sums(model: MultimodalModel, examples: Batch, modality: Modality, classes: int, batch_size: int) -> ClassSums:
-    """The prototypes of the examples that have the modality, by the model in eval mode."""
+    """The sums over the examples that have the modality, computed with the model in eval mode."""
     model.eval()
     present = examples.rows(examples.has(modality))
     sums = torch.zeros(classes, model.encoder(modality).width)

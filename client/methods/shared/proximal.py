@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 Anchor = Mapping[str, Tensor]
-"""The trainable parameters as they were received."""
+"""The received trainable parameters, by name."""
 
 
 def anchor(model: nn.Module) -> Anchor:
@@ -15,7 +15,7 @@ def anchor(model: nn.Module) -> Anchor:
 
 
 def proximal(model: nn.Module, received: Anchor, mu: float) -> Tensor:
-    """(mu / 2) * ||w - w_g||^2 over the trainable parameters w; w_g are the received ones.
+    """(mu / 2) * ||w - w_g||^2, with the trainable parameters w and the received parameters w_g.
 
     T. Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, https://arxiv.org/abs/1812.06127,
     equation 2.

@@ -1,4 +1,4 @@
-"""Make digits_mini.zip: the English digits spoken by espeak-ng in many voices, speeds and pitches.
+"""Makes digits_mini.zip: the English digits spoken by espeak-ng in many voices, speeds and pitches.
 
     apt-get install espeak-ng && python common/datasets/assets/make_digits_mini.py
 
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    """Add a file with a fixed date, so that the archive's bytes depend on its content only."""
+    """Add a file with a fixed date, so that the archive's bytes depend only on its content."""
     info = zipfile.ZipInfo(name, EPOCH)
     info.compress_type = zipfile.ZIP_DEFLATED
     info.external_attr = 0o644 << 16
@@ -59,14 +59,14 @@ def add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
 
 
 def delivery(voice: str, digit: int, take: int) -> tuple[int, int]:
-    """Speed in words a minute and pitch 0..99 of a take: a function of voice, digit and take."""
+    """The speed (words per minute) and pitch (0..99) of a take, a function of voice, digit and take."""
     digest = hashlib.sha256(f"{voice} {digit} {take}".encode()).digest()
     return 130 + int.from_bytes(digest[:2], "big") % 91, 20 + int.from_bytes(digest[2:4], "big") % 61
 
 
 def speak(word: str, voice: str, speed: int, pitch: int) -> NDArray[np.float64]:
-    """Samples [T] at 8 kHz, silence cut off at both ends, peak 0.9, at most 0.8 s."""
-    # espeak-ng 1.51 knows British English by the name "en", and after "en-gb" it ignores the variant.
+    """Samples [T] at 8 kHz, without silence at both ends, with a peak of 0.9 and at most 0.8 s long."""
+    # The name of British English in espeak-ng 1.51 is "en"; after "en-gb" it ignores the variant.
     command = ["espeak-ng", "-v", voice.replace("en-gb+", "en+"), "-s", str(speed), "-p", str(pitch), "--stdout", word]
     wav = subprocess.run(command, check=True, capture_output=True).stdout
     samples, rate = soundfile.read(io.BytesIO(wav))
@@ -79,7 +79,8 @@ def speak(word: str, voice: str, speed: int, pitch: int) -> NDArray[np.float64]:
 
 
 def flac(samples: NDArray[np.float64]) -> bytes:
-    """A 16-bit FLAC file of samples at 8 kHz, with 9 significant bits: below that lies only synthesis noise."""
+    """A 16-bit FLAC file of samples at 8 kHz with 9 significant bits, because the lower bits are only synthesis
+    noise."""
     coarse = np.rint(samples * 255) * 128
     buffer = io.BytesIO()
     soundfile.write(buffer, coarse.astype(np.int16), RATE, format="FLAC", subtype="PCM_16", compression_level=1.0)

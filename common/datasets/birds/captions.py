@@ -1,4 +1,4 @@
-"""What people say of a picture: a few of the traits, and where the bird is, in words that vary."""
+"""Captions as people write them: a few traits of the bird and its place, with varying words."""
 
 from collections.abc import Mapping, Sequence
 
@@ -66,16 +66,16 @@ SUBJECTS = ("this bird", "the bird", "a bird", "this {kind}", "a {kind}", "this 
 
 
 def caption(bird: Bird, scene: Scene, draw: np.random.Generator) -> str:
-    """One sentence on three to five of the traits, in lower case and without punctuation.
+    """One sentence about three to five of the traits, in lower case and without punctuation.
 
-    A trait that is hidden in the picture may be named all the same: whoever writes has seen the bird move.
+    The sentence may name a trait that is hidden in the picture, as if the author had seen the bird move.
     """
     subject = str(draw.choice(SUBJECTS)).format(kind=bird.kind)
     return f"{subject} {draw.choice(('has', 'shows', 'with'))} {description(bird, scene, draw)}"
 
 
 def description(bird: Bird, scene: Scene, draw: np.random.Generator) -> str:
-    """What a caption says after "this bird has"."""
+    """The part of a caption after "this bird has"."""
     traits = [str(trait) for trait in draw.permutation(list(bird.traits))]
     said = [phrase(trait, bird.traits[trait], draw) for trait in traits[: draw.integers(MIN_TRAITS, MAX_TRAITS + 1)]]
     place = " " + str(draw.choice(PLACES[scene.place])) if draw.random() < 0.5 else ""
@@ -83,7 +83,7 @@ def description(bird: Bird, scene: Scene, draw: np.random.Generator) -> str:
 
 
 def phrase(trait: str, value: str, draw: np.random.Generator) -> str:
-    """One trait in words."""
+    """A phrase for one trait."""
     if trait in SHAPES:
         return str(draw.choice(SHAPES[trait][value]))
     return str(draw.choice(PHRASES[trait])).format(draw.choice(WORDS[value]))

@@ -1,4 +1,4 @@
-"""Pictures of birds, 64 x 64: the same bird in many poses, lights and places, sometimes behind leaves."""
+"""Draws pictures of birds, 64 x 64 pixels: a bird in many poses, lights and places, sometimes behind leaves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from common.datasets.birds.species import Bird
 
 SIZE = 64
 FINE = 3
-"""Drawn this many times larger, then reduced, for smooth edges."""
+"""The factor by which a picture is drawn larger. It is reduced afterwards, which gives smooth edges."""
 RGB: Mapping[str, tuple[int, int, int]] = {
     "red": (200, 40, 35),
     "orange": (235, 130, 30),
@@ -31,7 +31,7 @@ PLACES: Mapping[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
     "sand": ((215, 190, 140), (180, 150, 105)),
     "dusk": ((120, 85, 105), (220, 150, 110)),
 }
-"""The colours of the background, above and below."""
+"""The colours of the background, at the top and at the bottom."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,11 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Scene:
-    """How a bird is seen: everything of a picture that is not of its species.
+    """Everything in a picture that does not depend on the bird's species.
 
-    left: it faces left. angle: in degrees. centre, length: of the body, in parts of the picture. light: factors of
-    red, green and blue. leaves: (x, y, radius) of what is before the bird. noise: of the pixels, in parts of 255.
+    left: whether the bird faces left. angle: in degrees. centre, length: of the body, as a fraction of the picture's
+    side. light: factors for red, green and blue. leaves: (x, y, radius) of the leaves in front of the bird. noise:
+    standard deviation of the pixels, as a fraction of 255.
     """
 
     place: str
@@ -77,7 +78,7 @@ class Scene:
 
 
 def random_scene(draw: np.random.Generator) -> Scene:
-    """A scene at random."""
+    """A random scene."""
     brightness, warmth = draw.uniform(0.55, 1.15), draw.uniform(-0.15, 0.15)
     leaves = tuple(
         (float(draw.uniform(0.15, 0.85)), float(draw.uniform(0.2, 0.8)), float(draw.uniform(0.05, 0.13)))
@@ -97,7 +98,7 @@ def random_scene(draw: np.random.Generator) -> Scene:
 
 
 def hidden(scene: Scene, leaves: int, draw: np.random.Generator) -> Scene:
-    """The scene with this many more leaves, larger ones and about where the bird is."""
+    """The scene with `leaves` additional leaves, which are larger and near the bird."""
     x, y = scene.centre
     more = tuple(
         (float(draw.normal(x, 0.16)), float(draw.normal(y - 0.03, 0.12)), float(draw.uniform(0.08, 0.15)))
@@ -107,7 +108,7 @@ def hidden(scene: Scene, leaves: int, draw: np.random.Generator) -> Scene:
 
 
 def picture(bird: Bird, scene: Scene) -> NDArray[np.uint8]:
-    """Pixels [64, 64, 3]."""
+    """The pixels [64, 64, 3] of a picture."""
     draw = np.random.default_rng(scene.seed)
     image = _background(scene)
     layer = Image.new("RGBA", image.size)
@@ -141,7 +142,7 @@ def _box(x: float, y: float, rx: float, ry: float) -> tuple[float, float, float,
 
 
 class _Drawing:
-    """Draws one bird: coordinates are relative to its body, x towards its head, in units of the body's length."""
+    """Draws one bird. Coordinates are relative to the body, in units of its length; x points towards the head."""
 
     def __init__(self, bird: Bird, scene: Scene, layer: Image.Image, draw: np.random.Generator) -> None:
         self.traits, self.scene, self.draw = bird.traits, scene, draw
@@ -150,7 +151,7 @@ class _Drawing:
         self.head: Point = (0.42 + 0.35 * self.shape.neck, -0.22 - 0.9 * self.shape.neck - 0.15 * self.shape.height)
 
     def all(self) -> None:
-        """Every part, from back to front."""
+        """Draw every part, from back to front."""
         self._legs()
         self._tail()
         self._body()
@@ -160,7 +161,7 @@ class _Drawing:
         self._eye()
 
     def _colour(self, name: str) -> tuple[int, int, int]:
-        """The colour as this one bird has it."""
+        """The colour with a small random change for this bird."""
         red, green, blue = (int(np.clip(value + self.draw.normal(0, 10), 0, 255)) for value in RGB[name])
         return red, green, blue
 
@@ -266,5 +267,5 @@ class _Drawing:
 
 
 def _contrast(colour: tuple[int, int, int]) -> tuple[int, int, int]:
-    """The colour of marks on a ground: dark on light, light on dark."""
+    """The colour of marks on a background: dark on light, light on dark."""
     return (40, 35, 30) if sum(colour) > 330 else (235, 230, 215)

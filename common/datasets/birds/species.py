@@ -1,4 +1,4 @@
-"""What a bird can look like, the species of birds-mini, and the birds of the public corpus, which are none of them."""
+"""The traits of a bird, the species of birds-mini, and the birds of the public corpus, which are of other species."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -26,20 +26,20 @@ TRAITS: Mapping[str, tuple[str, ...]] = {
 }
 SPECIES_PER_KIND = 6
 CHANGED = 4
-"""Traits in which a species differs from the model of its kind."""
+"""Number of traits in which a species differs from the model of its kind."""
 APART = 3
-"""Traits in which a public bird differs at least from every species of the same kind."""
+"""Minimum number of traits in which a public bird differs from every species of the same kind."""
 WORLD = 20_261
-"""The seed of the world: birds-mini is one data set, and no option of an experiment changes its species."""
+"""The fixed seed for species and scenes. birds-mini is one data set; no option of an experiment changes its species."""
 PLUMAGE = ("crown", "back", "wing", "breast")
 NAMED = 3
-"""Colours of the plumage that a name says."""
+"""Number of colours of the plumage in a name."""
 SYLLABLES = ("ka", "lo", "mi", "ra", "tu", "ve", "zo", "ni", "sha", "be", "dor", "quil", "fen", "gar", "wis")
 
 
 @dataclass(frozen=True)
 class Bird:
-    """A kind and a value of every trait. name: of its species; "" for a bird of the public corpus."""
+    """A kind and a value for every trait. name: the name of the species; "" for a bird of the public corpus."""
 
     kind: str
     traits: Mapping[str, str]
@@ -48,8 +48,11 @@ class Bird:
 
 @cache
 def species() -> tuple[Bird, ...]:
-    """The classes of birds-mini: six of each kind. Those of a kind are alike: each differs from the model of the kind
-    in four of eleven traits. A name says the kind and, as those of real birds do, some of the looks: three traits."""
+    """The classes of birds-mini: six species of each kind.
+
+    The species of a kind are similar: each one differs from the model of the kind in four of eleven traits. A name
+    contains the kind and, like the names of real birds, a part of the appearance: three traits.
+    """
     found: list[Bird] = []
     for kind in KINDS:
         draw = rng(WORLD, "species", kind)
@@ -63,12 +66,12 @@ def species() -> tuple[Bird, ...]:
 
 
 def random_bird(kind: str, draw: np.random.Generator) -> Bird:
-    """A bird with every trait drawn on its own."""
+    """A bird whose traits are drawn independently."""
     return Bird(kind, {trait: str(draw.choice(values)) for trait, values in TRAITS.items()})
 
 
 def public_bird(draw: np.random.Generator) -> Bird:
-    """A bird that is not of birds-mini: at least `APART` traits away from every species of its kind."""
+    """A bird that is not in birds-mini. It differs from every species of its kind in at least `APART` traits."""
     while True:
         bird = random_bird(str(draw.choice(KINDS)), draw)
         if all(distance(bird, other) >= APART for other in species()):
@@ -76,7 +79,7 @@ def public_bird(draw: np.random.Generator) -> Bird:
 
 
 def distance(one: Bird, other: Bird) -> int:
-    """The number of traits that differ; all of them between two kinds."""
+    """The number of traits that differ. Birds of two kinds differ in all traits."""
     if one.kind != other.kind:
         return len(TRAITS)
     return sum(one.traits[trait] != other.traits[trait] for trait in TRAITS)

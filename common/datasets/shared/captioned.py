@@ -1,7 +1,8 @@
-"""Photographs with ten captions each.
+"""Photographs with ten captions per photograph.
 
-S. Reed, Z. Akata, H. Lee, B. Schiele, "Learning Deep Representations of Fine-Grained Visual Descriptions", CVPR 2016:
-a folder `text_c10` with a folder a class and in it a text file an image, one caption a line.
+S. Reed, Z. Akata, H. Lee, B. Schiele, "Learning Deep Representations of Fine-Grained Visual Descriptions", CVPR 2016.
+The folder `text_c10` contains one folder per class. A class folder contains one text file per image, with one caption
+per line.
 """
 
 import hashlib
@@ -20,7 +21,8 @@ from common.seeding import rng
 
 @dataclass(frozen=True)
 class Photograph:
-    """An image by its number in the set, its class, and where it and its captions are (or would be)."""
+    """An image: its number in the data set, its class, and the paths of its file and its captions, which may be
+    absent."""
 
     number: int
     label: str
@@ -29,26 +31,27 @@ class Photograph:
 
 
 class Captioned(DataSet):
-    """Photographs with captions. The text of an example is one of the image's captions, chosen by the experiment's
-    seed."""
+    """Photographs with captions. The text of an example is one of the image's captions, which is drawn with the
+    experiment's seed."""
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "text")
     folders: ClassVar[tuple[str, ...]] = ("folder",)
     title: ClassVar[str]
     kind: ClassVar[str]
-    """What every class is a kind of."""
+    """The kind of thing that every class is, e.g. "bird"."""
 
     folder: str
-    """Where images and captions lie."""
+    """The folder with images and captions."""
     split: Literal["official", "ninety-ten"] = "ninety-ten"
-    """`ninety-ten` holds out every tenth image of each class, drawn once and the same in every experiment, as many as
-    the FedMVP paper has (2.8 of docs/methods.md); `official` is the split of the set's authors."""
+    """How the images are divided into training and test part. `ninety-ten` holds out a tenth of the images, the same
+    ones in every experiment and as many as in the FedMVP paper (2.8 of docs/methods.md). `official` is the split of the
+    data set's authors."""
 
     @abstractmethod
     def photographs(self) -> list[Photograph]:
-        """Those of both parts.
+        """The photographs of both parts.
 
-        Raises DataError when a list is absent or malformed, or there are no captions at all.
+        Raises DataError when a list is absent or malformed, or when there are no captions at all.
         """
 
     @abstractmethod
@@ -57,11 +60,11 @@ class Captioned(DataSet):
 
     @property
     def kinds(self) -> dict[str, str]:
-        """The same for all."""
+        """The same kind for all classes."""
         return dict.fromkeys(self.classes, self.kind)
 
     def examples(self, part: str, seed: int) -> list[Example]:
-        """The images of a part; a training image that is also a test image, byte for byte, is left out."""
+        """The images of a part. A training image with the same bytes as a test image is left out."""
         photographs = self.photographs()
         tested = self.tested() if self.split == "official" else _tenth(self.title, photographs)
         chosen = test = [item for item in photographs if item.number in tested]
@@ -72,9 +75,9 @@ class Captioned(DataSet):
 
 
 def _tenth(name: str, photographs: list[Photograph]) -> set[int]:
-    """Every tenth of the images, shuffled within their classes and put class after class.
+    """The numbers of every tenth image. The images are sorted by class and shuffled within their classes.
 
-    It begins at the ninth: that gives the paper's 1,178 of 11,788 and 819 of 8,189.
+    The first one is the ninth image, because this gives the paper's numbers: 1,178 of 11,788 and 819 of 8,189.
     """
     numbers: dict[str, list[int]] = defaultdict(list)
     for item in photographs:
@@ -98,7 +101,7 @@ def _example(item: Photograph, seed: int) -> Example:
     name = item.image.stem
 
     def jpg() -> bytes:
-        read(item.image)  # A file that is no image is left out now, and counted.
+        read(item.image)  # raises for a file that is not an image, so that it is left out and counted
         return item.image.read_bytes()
 
     def text() -> bytes:
@@ -109,7 +112,11 @@ def _example(item: Photograph, seed: int) -> Example:
 
 
 def _captions(path: Path) -> list[str]:
-    """The lines of a file. Here and there the published ones have bytes or marks in the place of a lost character."""
+    """The lines of a file. Some published files contain bytes or marks instead of a lost character; these become
+    spaces.
+
+    Raises ValueError when there are no captions.
+    """
     text = path.read_text(encoding="utf-8", errors="replace").replace("\ufffd", " ")
     captions = [" ".join(line.split()) for line in text.split("\n") if line.strip()]
     if not captions:

@@ -18,15 +18,15 @@ class Clips(DataSet):
     folders: ClassVar[tuple[str, ...]] = ("folder",)
 
     folder: str
-    """Where the set lies."""
+    """The folder with the data set."""
     frames: int = Field(3, ge=1)
-    """How many of a clip, spread over those that it has at `fps`."""
+    """Number of frames per clip, spread evenly over the frames that the clip has at `fps`."""
     fps: float = Field(1.0, gt=0)
-    """Frames a second."""
+    """Frames per second from which `frames` frames are chosen."""
     side: int = Field(224, ge=8)
-    """Pixels of a frame's side."""
+    """Pixels per side of a frame."""
 
     def video(self, path: Path, seconds: float) -> Media:
-        """The frames of a video of that length."""
+        """The frames of a video with a length of `seconds`."""
         times = spread(self.fps, seconds, self.frames)
         return Media(lambda: encode_array(read_frames(path, times, self.side)), ".npy")

@@ -1,4 +1,5 @@
-"""Options that make one modality worse than another, applied to the source examples before they become shards."""
+"""Noise and fewer pixels, which make one modality worse than another. They change the source examples before shards are
+written."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,9 +7,9 @@ from PIL import Image
 
 
 def add_noise(signal: NDArray[np.float32], snr_db: float | None, rng: np.random.Generator) -> NDArray[np.float32]:
-    """The signal with white Gaussian noise at a signal-to-noise ratio in dB; None adds nothing.
+    """The signal with white Gaussian noise at a signal-to-noise ratio in dB. None adds no noise.
 
-    The power of the signal is its mean square around its mean, so that a bright image is not a loud one.
+    The power of the signal is its variance, so the brightness of an image does not count as power.
     """
     if snr_db is None:
         return signal
@@ -17,7 +18,8 @@ def add_noise(signal: NDArray[np.float32], snr_db: float | None, rng: np.random.
 
 
 def fewer_pixels(pixels: NDArray[np.uint8], size: int | None) -> NDArray[np.uint8]:
-    """The image [H, W] reduced to size x size by area averaging; None or a size it already has changes nothing."""
+    """The image [H, W] reduced to size x size by area averaging. None, or a size that is not smaller, changes
+    nothing."""
     if size is None or size >= max(pixels.shape[:2]):
         return pixels
     return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BOX))
@@ -26,12 +28,12 @@ def fewer_pixels(pixels: NDArray[np.uint8], size: int | None) -> NDArray[np.uint
 def noisy_image(
     pixels: NDArray[np.uint8], size: int | None, snr_db: float | None, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Fewer pixels first, then noise, as a worse sensor would give."""
+    """The image with fewer pixels and then noise, like the image of a worse sensor."""
     small = fewer_pixels(pixels, size).astype(np.float32)
     return np.clip(np.rint(add_noise(small, snr_db, rng)), 0, 255).astype(np.uint8)
 
 
 def noisy_sound(samples: NDArray[np.float32], snr_db: float | None, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Noise at the given ratio, scaled down where the sum would clip."""
+    """The recording with noise at the given ratio, scaled down if it would clip."""
     noisy = add_noise(samples, snr_db, rng)
     return noisy / max(1.0, float(np.abs(noisy).max(initial=0.0)))

@@ -1,4 +1,4 @@
-"""Networks from a picture-like tensor [B, C, H, W] to features [B, D], shared by image and spectrogram encoders."""
+"""Networks that compute features [B, D] from a picture-like tensor [B, C, H, W], for image and spectrogram encoders."""
 
 from itertools import pairwise
 from typing import Literal
@@ -8,16 +8,18 @@ from torch import Tensor, nn
 
 Backbone = Literal["cnn", "resnet18", "densenet121"]
 GRID = 4
-"""Cells a side that SmallCNN keeps of the place of a feature."""
+"""Cells per side of the grid over which SmallCNN averages its features."""
 DENSENET_SIDE = 32
-"""DenseNet-121 halves the picture five times, without padding from the third on."""
+"""Smallest side of a picture for DenseNet-121, which halves the picture five times, the last three times without
+padding."""
 
 
 def backbone(kind: Backbone, channels: int, width: int, filters: int = 16) -> nn.Module:
-    """A backbone with random weights; `width` is D. The features of resnet18 (512) and densenet121 (1024) are mapped
-    to D when D is another number.
+    """A backbone with random weights. width: the number D of features. The features of resnet18 (512) and densenet121
+    (1024) are mapped to D features by a linear layer when D is another number.
 
-    filters: of the first convolution of cnn; the next two have two and four times as many.
+    filters: number of filters of the first convolution of cnn. The next two convolutions have two and four times as
+    many.
     """
     if kind == "cnn":
         return SmallCNN(channels, width, filters)
@@ -25,16 +27,16 @@ def backbone(kind: Backbone, channels: int, width: int, filters: int = 16) -> nn
 
 
 def check_sides(kind: Backbone, height: int, width: int) -> None:
-    """Raise ValueError when a backbone cannot take pictures as small as height x width."""
+    """Raises ValueError when pictures of height x width are too small for a backbone."""
     if kind == "densenet121" and min(height, width) < DENSENET_SIDE:
         raise ValueError(f"densenet121 needs {DENSENET_SIDE} x {DENSENET_SIDE} or larger, not {height} x {width}")
 
 
 class SmallCNN(nn.Module):
-    """Three 3 x 3 convolutions of stride 2, then means over a 4 x 4 grid and one linear layer.
+    """Three 3 x 3 convolutions of stride 2, then means over a 4 x 4 grid, then one linear layer.
 
-    Group normalisation instead of batch normalisation: its result for one example does not depend on the others, and
-    there are no running statistics to average over clients.
+    It uses group normalisation instead of batch normalisation, because the result for an example then does not depend
+    on other examples, and because there are no running statistics to average over clients.
     """
 
     def __init__(self, channels: int, width: int, filters: int = 16) -> None:
@@ -54,8 +56,8 @@ class SmallCNN(nn.Module):
 
 
 def grid_means(maps: Tensor, dim: int) -> Tensor:
-    """Means over GRID nearly equal parts of one dimension, as adaptive pooling has them, whose own gradient is not
-    deterministic on every device."""
+    """Means over GRID nearly equal parts of one dimension, like adaptive pooling. torch's adaptive pooling is not used,
+    because its gradient is not deterministic on every device."""
     size = maps.shape[dim]
     parts = [
         maps.narrow(dim, i * size // GRID, -(-(i + 1) * size // GRID) - i * size // GRID).mean(dim) for i in range(GRID)
@@ -64,7 +66,7 @@ def grid_means(maps: Tensor, dim: int) -> Tensor:
 
 
 class BatchNormed(nn.Module):
-    """A network `net` with batch normalisation, which can be trained on a single example too."""
+    """A network `net` with batch normalisation that can also be trained on a single example."""
 
     net: nn.Module
 
@@ -76,7 +78,8 @@ class BatchNormed(nn.Module):
         return features
 
     def _single(self, pictures: Tensor) -> Tensor:
-        """One example has no batch statistics (its deepest maps may be 1 x 1): the running ones stand in."""
+        """The features of one example, computed with the running statistics, because one example has no batch
+        statistics (its deepest maps may be 1 x 1)."""
         self.net.eval()
         try:
             features: Tensor = self.net(pictures)
@@ -86,13 +89,13 @@ class BatchNormed(nn.Module):
 
 
 class ResNet18(BatchNormed):
-    """torchvision's ResNet-18 from scratch, first layer for any number of channels.
+    """torchvision's ResNet-18 with random weights and a first layer for any number of channels.
 
     K. He, X. Zhang, S. Ren, J. Sun, "Deep Residual Learning for Image Recognition", CVPR 2016.
     """
 
     def __init__(self, channels: int, width: int) -> None:
-        from torchvision.models import resnet18  # takes longer to import than all the rest
+        from torchvision.models import resnet18  # here, because its import takes longer than all others together
 
         super().__init__()
         self.net = resnet18(weights=None)
@@ -102,7 +105,7 @@ class ResNet18(BatchNormed):
 
 
 class DenseNet121(BatchNormed):
-    """torchvision's DenseNet-121 from scratch, first layer for any number of channels.
+    """torchvision's DenseNet-121 with random weights and a first layer for any number of channels.
 
     G. Huang, Z. Liu, L. van der Maaten, K. Q. Weinberger, "Densely Connected Convolutional Networks", CVPR 2017.
     """

@@ -1,7 +1,7 @@
-"""The attention layer that joint encoders are made of, and the positions of its tokens.
+"""The attention layer of joint encoders, and the positions of its tokens.
 
-A. Vaswani et al., "Attention Is All You Need", NeurIPS 2017, https://arxiv.org/abs/1706.03762; with the norms before
-attention and feed-forward: R. Xiong et al., "On Layer Normalization in the Transformer Architecture", ICML 2020,
+A. Vaswani et al., "Attention Is All You Need", NeurIPS 2017, https://arxiv.org/abs/1706.03762; norms before attention
+and feed-forward layers: R. Xiong et al., "On Layer Normalization in the Transformer Architecture", ICML 2020,
 https://arxiv.org/abs/2002.04745.
 """
 
@@ -13,8 +13,8 @@ from torch.nn import functional as F
 class AttentionLayer(nn.Module):
     """TEL(q, kv): x = q + attention(norm(q), norm(kv)), then x + FFN(norm'(x)) with a hidden layer four times as wide.
 
-    Queries and keys share their norm. Only positions of kv that are real are attended to; a row without any attends to
-    all of them, which keeps it finite.
+    Queries and keys share their norm. The layer attends only to real positions of kv. In a row without real positions,
+    it attends to all positions, which keeps the result finite.
     """
 
     def __init__(self, width: int, heads: int) -> None:

@@ -11,9 +11,9 @@ from PIL import Image
 from scipy.signal import spectrogram
 
 from common.data.finder import is_frames, measured
-from common.media.values import Raw
 from common.media.series import Series
 from common.media.sounds import Sound
+from common.media.values import Raw
 
 SIDE = 160
 """Pixels of the longer side of a thumbnail."""

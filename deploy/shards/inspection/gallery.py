@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from PIL.Image import Image
 
-from common.media.values import Raw
 from common.data.shard import Record, Shard
+from common.media.values import Raw
 from common.modality import Modality, subset_name
 from common.seeding import rng
 from deploy.shards.inspection.drawing import draw

@@ -12,8 +12,8 @@ from deploy.shards.inspection.attention import attention
 from deploy.shards.inspection.drawing import SMALL, encoded
 from deploy.shards.inspection.gallery import Shown
 from deploy.shards.inspection.survey import Survey
-from server.report.page import bar, document, table, text, tile
 from server.report.drawing import FULL
+from server.report.page import bar, document, table, text, tile
 
 MOST_BROKEN = 200
 """Broken files that are listed."""

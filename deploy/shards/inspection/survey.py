@@ -10,14 +10,14 @@ from functools import partial
 from typing import Any, Protocol
 
 from common.data.finder import Finder, measured
-from common.media.values import Raw, Value
 from common.data.shard import Record, Shard
 from common.encoders.base import Encoder
 from common.findings import Findings
+from common.media.values import Raw, Value
 from common.modality import Modality, subset_name, subsets
 from common.seeding import rng
-from deploy.shards.inspection.generated import Generated, read_generated
 from deploy.progress import tracked
+from deploy.shards.inspection.generated import Generated, read_generated
 
 SAMPLE_SEED = 1
 METADATA = "metadata.jsonl"

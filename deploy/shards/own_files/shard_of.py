@@ -10,17 +10,17 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from common.config.experiment import RESERVED, ModalityName
-from common.media.values import KNOWN, TEXTS, read
 from common.data.shard import Example, Media, ShardInfo, ShardWriter, Written
 from common.errors import ConfigError, ShardError
 from common.files import is_free, whole_folder
+from common.media.values import KNOWN, TEXTS, read
 from common.modality import Modality
 from common.site_name import is_site_name
+from deploy.progress import tracked
 from deploy.shards.own_files import folders
 from deploy.shards.own_files.folders import Files, LeftOut
 from deploy.shards.own_files.names import look_alike, nfc
 from deploy.shards.own_files.table import Format, Table, read_table
-from deploy.progress import tracked
 from server.sites.attention import alike
 
 MADE: dict[str, Any] = {"by": "fedmosaic import"}
