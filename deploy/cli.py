@@ -41,33 +41,33 @@ COMMANDS = (
     models,
     *(certs, superlink, register, node, doctor, flwr, completion),
 )
-"""In the order of `fedmosaic --help`: a user's data and runs, what comes of them, several hosts."""
+"""In the order of `fedmosaic --help`: data and runs, finished runs, several hosts."""
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_PIPE = 1, 2, 130, 128 + signal.SIGPIPE
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run a command and exit: 0 done, 1 the run failed, 2 a mistake in what was asked for, 130 interrupted, 141 when
-    whoever read the output has gone."""
+    """Run a command and exit: 0 success, 1 failed run, 2 wrong input, 130 interrupted, 141 when the reader of the
+    output has closed it."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a sign that the terminal does not have is no reason to fail
-    for number in (signal.SIGTERM, signal.SIGINT):  # the latter is ignored in jobs that a script starts with &
+            stream.reconfigure(errors="replace")  # replace characters that the terminal cannot show
+    for number in (signal.SIGTERM, signal.SIGINT):  # scripts start jobs with & that ignore SIGINT
         signal.signal(number, _interrupt)
     keep_private()
-    os.environ.setdefault("TQDM_DISABLE", "1")  # the bars of flwr-datasets; ours say what matters
+    os.environ.setdefault("TQDM_DISABLE", "1")  # hide the progress bars of flwr-datasets
     options = parser().parse_args(arguments)
     try:
         options.command(options)
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python prints an error at exit
         sys.exit(EXIT_PIPE)
     except (ConfigError, DataError, ModelError) as error:
         _fail(error, EXIT_USAGE)
     except FedmosaicError as error:
         _fail(error, EXIT_FAILED)
     except KeyboardInterrupt:
-        print("interrupted; everything that was started has been stopped", file=sys.stderr)
+        print("interrupted: all processes of this command have been stopped", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
     sys.exit(0)
 

@@ -1,4 +1,4 @@
-"""The ServerApp: the run's configuration -> a federation -> a run folder."""
+"""The ServerApp: from a run configuration to a federation and its run folder."""
 
 import json
 import logging
@@ -22,9 +22,9 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the experiment that the run's configuration names.
+    """Run the experiment of the run configuration.
 
-    A run that fails leaves a summary with the reason and raises, so that Flower's status says failed.
+    A failed run writes a summary with the reason and raises, so that Flower's status is "failed".
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     keep_private()
@@ -35,7 +35,7 @@ def main(grid: Grid, context: Context) -> None:
     test_shard = Path(settings["test-shard"]) if settings["test-shard"] else None
     probe_shard = Path(settings["probe-shard"]) if settings["probe-shard"] else None
     started = time.perf_counter()
-    status, reason, federation = "failed", "the ServerApp stopped on an unexpected error, see its log", None
+    status, reason, federation = "failed", "the ServerApp stopped on an unexpected error; see its log", None
     try:
         federation = Federation(experiment, grid, test_shard, run, probe_shard)
         federation.run()
@@ -53,7 +53,7 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def _folder(settings: dict[str, str], experiment: Experiment) -> Path:
-    """The folder of the run, a new one or that of the run to go on with."""
+    """The folder of the run: a new one, or the one of the run to continue."""
     if settings["run-dir"]:
         return Path(settings["run-dir"])
     wanted = Path("runs") / experiment.name
@@ -61,8 +61,8 @@ def _folder(settings: dict[str, str], experiment: Experiment) -> Path:
 
 
 def _conclude(run: RunFolder, summary: dict[str, Any]) -> None:
-    """Write what tells people how the run ended. What cannot be written must not hide why it ended."""
-    from server.report.page import write_report  # no round waits until what draws it is loaded
+    """Write summary and report. A failure to write them must not hide the reason for the end of the run."""
+    from server.report.page import write_report  # loaded at the end, so that no round waits for it
 
     try:
         run.summary(summary)
@@ -81,7 +81,8 @@ def _described(experiment: Experiment) -> dict[str, Any]:
 
 
 def read_experiment(given: str) -> Experiment:
-    """The experiment of a run: the JSON of one, or the path of a config file (relative to the app's folder or here).
+    """The experiment of a run. given: its JSON, or the path of a config file, relative to the app's folder or to this
+    one.
 
     Raises ConfigError.
     """

@@ -125,7 +125,7 @@ def test_a_cas_certificate(certs: Path, tmp_path: Path) -> None:
     assert doctor.authority(certs / "ca.crt").state is State.OK
     assert doctor.authority(certs / "absent").state is State.FAILED
     assert "not of a CA" in doctor.authority(certs / "server.crt").found
-    assert "no PEM certificate" in doctor.authority(certs / "ca.key").found
+    assert "not the PEM certificate" in doctor.authority(certs / "ca.key").found
     old = write_server(tmp_path / "old", now=datetime.now(UTC) - timedelta(days=3651))
     assert doctor.authority(old / "ca.crt").found.startswith("expired on")
     soon = write_server(tmp_path / "soon", now=datetime.now(UTC) - timedelta(days=3640))
@@ -135,7 +135,7 @@ def test_a_cas_certificate(certs: Path, tmp_path: Path) -> None:
 def test_a_sites_key(certs: Path) -> None:
     assert doctor.private_key(certs / "clinic-a.key").state is State.OK
     shutil.copy(certs / "clinic-b.pub", certs / "clinic-a.pub")
-    assert "is of another key" in doctor.private_key(certs / "clinic-a.key").found
+    assert "belongs to another key" in doctor.private_key(certs / "clinic-a.key").found
     (certs / "clinic-b.key").chmod(0o604)
     assert doctor.private_key(certs / "clinic-b.key").state is State.FAILED
     assert doctor.private_key(certs / "ca.key").state is State.FAILED

@@ -206,7 +206,10 @@ class TestSites:
         claim_identity()
         policy = self.policy(tmp_path, [f"{NAME}==0.1.0"])
         said = text(Site(tiny_shards / "client-1", policy=policy).answer(message))
-        assert "method 'focal' comes with the package pytest-focal==0.1.0, which may not run here" in said["error"]
+        assert (
+            "method 'focal' comes with the package pytest-focal==0.1.0, which is not allowed to run here"
+            in said["error"]
+        )
         assert "pytest_focal.focal" not in sys.modules
 
     def test_without_a_policys_file_the_environment_names_them(

@@ -297,7 +297,7 @@ class TestNumbers:
         for message in (query_message(chosen), train_message(chosen, ["audio", "image"])):
             reply = few.answer(message)
             assert (
-                f"PolicyError: the site has fewer training examples than its policy requires (min_examples: {count + 1})"
+                f"the site has fewer training examples than its policy requires (min_examples: {count + 1})"
                 in text(reply)["error"]
             )
             assert "params" not in reply

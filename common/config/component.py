@@ -19,19 +19,19 @@ from common.config import plugins
 from common.errors import ConfigError
 
 MOST, LONGEST = 10**12, 100_000
-"""Magnitude of a number, and characters of a text."""
+"""Largest magnitude of a number, and largest number of characters of a text."""
 
 
 class Options(BaseModel):
-    """Frozen options; unknown names and wrong types are mistakes. The text below a field is its description, which
-    the configuration reference shows."""
+    """Frozen options. Unknown names and wrong types are mistakes. The text below a field is its description in the
+    configuration reference."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
     def _within_bounds(cls, given: Any) -> Any:
-        """What comes from elsewhere fits into the machine's own numbers, so that nothing breaks on it later."""
+        """Refuse numbers that would overflow later, and texts that are too long."""
         for name, value in given.items() if isinstance(given, dict) else ():
             for part in (value, *_parts(value)):
                 if isinstance(part, int | float) and abs(part) > MOST:
@@ -48,20 +48,20 @@ def _parts(value: Any) -> Iterable[Any]:
 
 
 class Component(Options):
-    """Base of every registered class; its fields are the options of the config."""
+    """Base of every component. Its fields are the options of the config."""
 
 
 Reference = dict[str, Any]
-"""A component by name with its options, e.g. {"name": "fedprox", "mu": 0.1}."""
+"""A component's name and options, e.g. {"name": "fedprox", "mu": 0.1}."""
 
 
 def families() -> list[str]:
-    """The families of components, e.g. "method"; each registers its package in the project's own entry points."""
+    """The families of components, e.g. "method". Each registers its package in the entry points of this project."""
     return list(plugins.homes())
 
 
 def names(family: str) -> list[str]:
-    """The members of a family as configs spell them, e.g. "digits-mini": our own, and those of plugins."""
+    """The members of a family as configs spell them, e.g. "digits-mini": those of this project and of plugins."""
     return sorted({*own_names(family), *plugins.members(family)})
 
 
@@ -73,9 +73,9 @@ def own_names(family: str) -> list[str]:
 
 
 def find(family: str, name: str) -> type[Component]:
-    """The component class of a name. No plugin can replace a member of our own.
+    """The component class of a name. A plugin cannot replace a member of this project.
 
-    Raises ConfigError, listing what exists, for an unknown name; and when a plugin may not run here.
+    Raises ConfigError for an unknown name, with the known ones, and for a plugin that is not allowed to run here.
     """
     if name in own_names(family):
         return _own(family, name)
@@ -112,7 +112,7 @@ def _component_of(module: ModuleType) -> type[Component]:
 
 
 def unknown(kind: str, name: object, known: list[str]) -> str:
-    """The message for a name that does not exist: what exists, and the nearest to what was written."""
+    """The message for an unknown name, with the known names and the most similar one."""
     near = difflib.get_close_matches(str(name), known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {name!r}; known: {', '.join(known)}{hint}"

@@ -1,12 +1,12 @@
-"""Packages of others that add members to the families: found by their entry points, loaded only where that is allowed.
+"""Plugins: packages of others that add members to the families by entry points.
 
-A package such as focal-loss declares, in its pyproject.toml,
+The pyproject.toml of a package such as focal-loss contains
 
     [project.entry-points."fedmosaic.methods"]
     focal = "focal_loss.focal"
 
-and the method "focal" exists wherever the package is installed. Its code runs only within `only`: a site allows the
-packages that its policy names, and compares their content with what the server's run uses.
+and the method "focal" exists on every host where the package is installed. A site loads only the plugins that its
+policy names and whose content equals that at the server: it runs its messages within `only`.
 """
 
 import hashlib
@@ -27,26 +27,26 @@ from common.errors import ConfigError
 PREFIX = "fedmosaic."
 OURS = "fedmosaic"
 HOMES = "fedmosaic.families"
-"""Entry points of this project: by family, the package whose modules are its members."""
+"""Group of this project's own entry points: by family, the package whose modules are its members."""
 PLURALS = {"data set": "datasets", "strategy": "strategies"}
 VARIABLE = "FEDMOSAIC_PLUGINS"
 """Environment variable of a site without a policy's file: the packages that may run, each as name==version. Engines
 that start the clients themselves set it."""
 PINNED = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}==[A-Za-z0-9][A-Za-z0-9.!+_-]{0,99}"
-"""How a policy names a package: name==version."""
+"""Pattern of a package in a policy: name==version."""
 
 
 @dataclass(frozen=True, order=True)
 class Plugin:
-    """An installed package with members of families. digest: SHA-256 of the modules that its entry points name, and of
-    all that lies in their packages."""
+    """An installed package with members of families. digest: SHA-256 of all files in the top-level packages that its
+    entry points name, without compiled files."""
 
     name: str
     version: str
     digest: str
 
     def __str__(self) -> str:
-        """As a policy names it."""
+        """The form of a policy: name==version."""
         return f"{self.name}=={self.version}"
 
 
@@ -104,7 +104,8 @@ def group(family: str) -> str:
 
 @cache
 def _installed() -> Mapping[str, tuple[tuple[EntryPoint, Distribution], ...]]:
-    """Entry points of other packages by group. Of two installations of one package, the first on the path counts."""
+    """Entry points of other packages by group. Of two installations of a package, Python uses the first on the path,
+    and so does this function."""
     found: dict[str, list[tuple[EntryPoint, Distribution]]] = {}
     seen = {_normalised(OURS)}
     for distribution in distributions():
@@ -118,16 +119,16 @@ def _installed() -> Mapping[str, tuple[tuple[EntryPoint, Distribution], ...]]:
 
 
 def members(family: str) -> list[str]:
-    """The names of the members that plugins add to a family, as far as the plugins are allowed here."""
+    """The names of the members that the allowed plugins add to a family."""
     entries = _installed().get(group(family), ())
     allowed = _allowed.get()
     return sorted({entry.name for entry, package in entries if allowed is None or plugin(package) in allowed})
 
 
 def load(family: str, name: str) -> Any:
-    """What the entry point of a member names: a module, or a class in one. None: there is no such entry point.
+    """Load the module or the class that the entry point of a member names. None: no plugin has this member.
 
-    Raises ConfigError when two packages have it, when its package is not allowed here, or cannot be loaded.
+    Raises ConfigError when two packages have the member, when its package is not allowed, or when loading fails.
     """
     entries = [(entry, package) for entry, package in _installed().get(group(family), ()) if entry.name == name]
     if not entries:
@@ -138,7 +139,7 @@ def load(family: str, name: str) -> Any:
     allowed = _allowed.get()
     if allowed is not None and packages[0] not in allowed:
         raise ConfigError(
-            "plugins", [f"{family} {name!r} comes with the package {packages[0]}, which may not run here"]
+            "plugins", [f"{family} {name!r} comes with the package {packages[0]}, which is not allowed to run here"]
         )
     if (used := _used.get()) is not None:
         used.add(packages[0])
@@ -162,7 +163,7 @@ def plugins() -> list[Plugin]:
 
 
 def plugin(distribution: Distribution) -> Plugin:
-    """A distribution as a plugin. Its content is read once per process."""
+    """The plugin of a distribution. Reads its files once per process."""
     return _plugin(distribution.metadata["Name"], distribution.version, _top_levels(distribution))
 
 
@@ -182,7 +183,7 @@ def _plugin(name: str, version: str, top_levels: tuple[str, ...]) -> Plugin:
 
 
 def _files(top: str) -> list[tuple[str, Path]]:
-    """The files of a top-level module or package, without what Python compiled, by their name in it."""
+    """The files of a top-level module or package by name, without compiled files."""
     spec = find_spec(top)
     if spec is None:
         return []
@@ -195,7 +196,7 @@ def _files(top: str) -> list[tuple[str, Path]]:
 
 
 def normalised(pinned: str) -> str:
-    """name==version with the name as Python's packaging compares it: lower case, one hyphen for "-", "_" and "."."""
+    """name==version with a normalised name: lower case, with one hyphen for each run of "-", "_" and "."."""
     name, _, version = pinned.partition("==")
     return f"{_normalised(name)}=={version}"
 

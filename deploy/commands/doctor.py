@@ -1,6 +1,6 @@
-"""`fedmosaic doctor`: is this host ready? One line a check, and a remedy for whatever is not.
+"""`fedmosaic doctor`: checks whether this host is ready. Prints one line per check, and a remedy for each failure.
 
-What no option names is not looked at: without --shard no shard, without --superlink no connection.
+It checks only what the options name: a shard with --shard, a connection with --superlink.
 """
 
 import argparse
@@ -30,16 +30,16 @@ from deploy.hosts.start import missing_file, node_key
 from deploy.terminal import terminal
 
 EXPIRY_DAYS, DISK_LOW, DISK_FULL = 30, 10 * 10**9, 10**9
-"""When to warn of a certificate's end; free bytes at which to warn, and at which a run cannot be kept."""
+"""Days before the end of a certificate to warn; free bytes to warn at, and free bytes that are too few for a run."""
 SKEW_WARNING, SKEW_REFUSED = 30.0, 300.0
-"""Seconds between clocks; Flower refuses a node's signature from more than the latter away."""
+"""Seconds between clocks. Flower refuses a node's signature beyond the second value."""
 INSTALL = "pip install -c constraints.txt . in this environment"
 SERVER_PORTS = {8000: "the SuperLink's control API", 9092: "the SuperLink's port for nodes"}
 NODE_PORTS = {9094: "the SuperNode"}
 
 
 class State(Enum):
-    """How a check came out: the mark and the colour of its line."""
+    """Result of a check: mark and colour of its line."""
 
     OK = ("✓", "green")
     WARNING = ("!", "yellow")
@@ -48,7 +48,7 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Result:
-    """What a check found, and what to do unless all is well."""
+    """Finding of a check, and the remedy if there is one."""
 
     check: str
     state: State
@@ -60,7 +60,7 @@ def add_parser(commands: Any) -> None:
     """The command line of `fedmosaic doctor`."""
     parser = commands.add_parser(
         "doctor",
-        help="check whether this host is ready to take part",
+        help="check whether this host is ready for a federation",
         epilog="example: fedmosaic doctor --superlink fl.example.org:9092 --root-certificates ca.crt"
         " --key clinic-a.key --shard /data/shard",
     )
@@ -68,7 +68,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--address", metavar="HOST:PORT", help="the SuperLink's control API, 8000")
     parser.add_argument("--root-certificates", type=Path, metavar="FILE", help="ca.crt of the SuperLink")
     parser.add_argument("--key", type=Path, metavar="FILE", help="the site's private key")
-    parser.add_argument("--shard", type=Path, metavar="DIR", help="the site's shard; every file of it is read")
+    parser.add_argument("--shard", type=Path, metavar="DIR", help="the site's shard; reads every file")
     parser.add_argument("--policy", type=Path, metavar="FILE", help="the site's policy")
     parser.set_defaults(command=_command)
 
@@ -89,7 +89,7 @@ def _line(result: Result) -> Text:
 
 
 def examine(options: argparse.Namespace) -> Iterator[Result]:
-    """The checks that the options ask for, one after the other."""
+    """The results of the checks for the given options."""
     yield package_versions()
     yield disk(options.shard if options.shard and options.shard.is_dir() else Path.cwd())
     yield graphics_processor()
@@ -101,6 +101,7 @@ def examine(options: argparse.Namespace) -> Iterator[Result]:
         yield private_key(options.key)
     if options.policy:
         yield policy(options.policy)
+        yield plugins(options.policy)
     if options.shard:
         yield shard(options.shard)
     if options.superlink:
@@ -113,7 +114,7 @@ def examine(options: argparse.Namespace) -> Iterator[Result]:
 
 
 def package_versions(package: str = "fedmosaic") -> Result:
-    """Whether the installed packages are those that a package's metadata ask for."""
+    """Check the installed packages against the requirements of a package."""
     try:
         wanted = [Requirement(text) for text in requires(package) or []]
     except PackageNotFoundError:
@@ -136,17 +137,17 @@ def _version_fault(wish: Requirement) -> str:
 
 
 def disk(folder: Path) -> Result:
-    """Whether there is room for checkpoints and caches."""
+    """Check the free space for checkpoints and caches."""
     free = shutil.disk_usage(folder).free
     said = f"{human(free)} free at {folder}"
-    remedy = "make room: a run keeps two checkpoints, and a shard the features of its frozen encoders"
+    remedy = "make room: a run keeps two checkpoints, and a shard keeps the features of its frozen encoders"
     if free < DISK_LOW:
         return Result("disk", State.FAILED if free < DISK_FULL else State.WARNING, said, remedy)
     return Result("disk", State.OK, said)
 
 
 def graphics_processor() -> Result:
-    """What completion would run on; rounds train on the processor everywhere, for the same bits."""
+    """Check for a GPU for completion. Training uses the CPU at every site, so that all engines give the same bits."""
     import torch
 
     if not torch.cuda.is_available():
@@ -156,31 +157,31 @@ def graphics_processor() -> Result:
 
 
 def free_port(port: int, owner: str) -> Result:
-    """Whether a port of this host is free; if not, it may be because what it is for runs already."""
+    """Check whether a port of this host is free. It is not when the owner is running already."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            remedy = f"right if {owner} is running; else see `ss -ltnp sport = :{port}`, or choose another port"
+            remedy = f"fine if {owner} is running; otherwise see `ss -ltnp sport = :{port}`, or choose another port"
             return Result(f"port {port}", State.WARNING, f"{error.strerror} ({owner})", remedy)
     return Result(f"port {port}", State.OK, f"free for {owner}")
 
 
 def authority(path: Path) -> Result:
-    """Whether a file is a CA's certificate, in its time."""
+    """Check that a file is the certificate of a CA, and that it is valid now."""
     check = "CA certificate"
-    ask = "ask whoever runs the SuperLink for its ca.crt"
+    ask = "ask the operator of the SuperLink for its ca.crt"
     if mistakes := missing_file("--root-certificates", path):
         return Result(check, State.FAILED, mistakes[0], ask)
     try:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
         signs = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except (ValueError, x509.ExtensionNotFound):
-        return Result(check, State.FAILED, f"{path} is no PEM certificate of a CA", ask)
+        return Result(check, State.FAILED, f"{path} is not the PEM certificate of a CA", ask)
     if not signs:
         return Result(check, State.FAILED, f"{path} is the certificate of a host, not of a CA", ask)
-    remedy = "the operator makes a new CA (docs/how-to/deploy.md, rotation) and sends ca.crt to all"
+    remedy = "the operator makes a new CA (docs/how-to/deploy.md, rotation) and sends ca.crt to every site"
     return _in_time(check, certificate, remedy)
 
 
@@ -197,12 +198,14 @@ def _in_time(check: str, certificate: x509.Certificate, remedy: str) -> Result:
 
 
 def private_key(path: Path) -> Result:
-    """Whether a site's key can be read by its owner only, is of a kind that Flower takes, and fits NAME.pub."""
+    """Check that only its owner can read a site's key, that Flower accepts its kind, and that it matches NAME.pub."""
     if mistakes := node_key("--key", path):
-        return Result("key", State.FAILED, mistakes[0], "chmod 600, or a key of `fedmosaic certs --site NAME`")
+        return Result(
+            "key", State.FAILED, mistakes[0], "run chmod 600, or make a key with `fedmosaic certs --site NAME`"
+        )
     public = path.with_suffix(".pub")
     if public.exists() and not _belong_together(path, public):
-        return Result("key", State.FAILED, f"{public} is of another key", "register the public key of this one")
+        return Result("key", State.FAILED, f"{public} belongs to another key", "register the public key of this key")
     return Result("key", State.OK, f"{path}, readable by its owner only")
 
 
@@ -216,24 +219,45 @@ def _belong_together(private: Path, public: Path) -> bool:
 
 
 def policy(path: Path) -> Result:
-    """Whether a site's policy can be read; what it says, in words."""
+    """Check that a site's policy can be read, and list its rules."""
     from client.policy import read_policy
 
     try:
         said = read_policy(path).in_words()
     except PolicyError as error:
-        return Result("policy", State.FAILED, str(error), "docs/explanation/security.md says what a policy holds")
+        return Result(
+            "policy", State.FAILED, str(error), "docs/explanation/security.md describes the options of a policy"
+        )
     return Result("policy", State.OK, f"{path}: {'; '.join(said)}")
 
 
+def plugins(path: Path) -> Result:
+    """Compare the plugins that a site's policy names with the installed ones."""
+    from client.policy import read_policy
+    from common.config.plugins import normalised
+    from common.config.plugins import plugins as installed_plugins
+
+    installed = {str(plugin) for plugin in installed_plugins()}
+    try:
+        named = {normalised(pinned) for pinned in read_policy(path).plugins}
+    except PolicyError:
+        return Result("plugins", State.WARNING, "the policy cannot be read", "see the line above")
+    if absent := sorted(named - installed):
+        remedy = f"install the version of the server: pip install {' '.join(absent)}"
+        return Result("plugins", State.WARNING, f"not installed: {', '.join(absent)}", remedy)
+    refused = sorted(installed - named)
+    said = f"allowed: {', '.join(sorted(named)) or 'none'}"
+    return Result("plugins", State.OK, said + (f"; installed but not allowed: {', '.join(refused)}" if refused else ""))
+
+
 def shard(folder: Path) -> Result:
-    """Whether a shard can be opened, and how many of its files cannot be decoded."""
+    """Check that a shard can be opened, and count the files that cannot be decoded."""
     from common.data.shard import Shard
 
     try:
         opened = Shard.open(folder)
     except ShardError as error:
-        return Result("shard", State.FAILED, str(error), "docs/how-to/data-sets.md says what a shard looks like")
+        return Result("shard", State.FAILED, str(error), "docs/how-to/data-sets.md describes the format of a shard")
     files = [(modality, path) for record in opened.records for modality, path in record.files.items()]
     broken = Counter(modality for modality, path in files if not _readable(path))
     said = f"{opened.info.site}: {len(opened.records)} examples, {len(files)} files"
@@ -241,7 +265,7 @@ def shard(folder: Path) -> Result:
         return Result("shard", State.OK, said)
     counts = ", ".join(f"{count} {modality}" for modality, count in sorted(broken.items()))
     worthless = broken.total() == len(files) and not any(record.texts for record in opened.records)
-    remedy = "they count as missing; see that this user may read them and that they are not damaged"
+    remedy = "these values count as missing; check the permissions of the files, and replace damaged files"
     return Result("shard", State.FAILED if worthless else State.WARNING, f"{said}; broken files: {counts}", remedy)
 
 
@@ -256,7 +280,7 @@ def _readable(path: Path) -> bool:
 
 
 def reachable(check: str, address: str, root_certificates: Path | None) -> Result:
-    """Whether something answers at an address and, with a CA, proves to be the host that was dialled."""
+    """Check that a server answers at an address and, with a CA, that its certificate is for this address."""
     try:
         dialled = Address.parse(address)
     except ValueError as error:
@@ -264,7 +288,7 @@ def reachable(check: str, address: str, root_certificates: Path | None) -> Resul
     try:
         if root_certificates is None:
             socket.create_connection(dialled, timeout=CONNECT_SECONDS).close()
-            return Result(check, State.WARNING, f"{address} answers", "give --root-certificates to check who it is")
+            return Result(check, State.WARNING, f"{address} answers", "give --root-certificates to check its identity")
         certificate, protocol = shake_hands(dialled, root_certificates)
     except OSError as error:
         return Result(check, State.FAILED, f"{address}: {described(error)}", remedy(error, dialled))
@@ -273,11 +297,11 @@ def reachable(check: str, address: str, root_certificates: Path | None) -> Resul
 
 
 def clock(address: str, root_certificates: Path | None) -> Result:
-    """How far this host's clock is from the SuperLink's, by the date of its answer (whole seconds)."""
+    """Compare this host's clock with the date of the SuperLink's answer (whole seconds)."""
     try:
         away = abs((_date_at(Address.parse(address), root_certificates) - datetime.now(UTC)).total_seconds())
     except (OSError, ValueError, HTTPException) as error:
-        return Result("clock", State.WARNING, f"the SuperLink's time is not known: {error}", "see the lines above")
+        return Result("clock", State.WARNING, f"the SuperLink's time is unknown: {error}", "see the lines above")
     said = f"within {max(away, 1):.0f} s of the SuperLink's"
     if away < SKEW_WARNING:
         return Result("clock", State.OK, said)
@@ -302,13 +326,13 @@ def _date(connection: socket.socket, host: str) -> datetime:
 
 
 def clock_after(root_certificates: Path) -> Result:
-    """Whether this host's clock is past the making of the CA: all that can be known without asking the SuperLink."""
+    """Check that this host's clock is after the creation of the CA. More needs an answer of the SuperLink."""
     try:
         made = x509.load_pem_x509_certificate(root_certificates.read_bytes()).not_valid_before_utc
     except (OSError, ValueError):
-        return Result("clock", State.WARNING, "nothing to compare it with", "give --address or a valid ca.crt")
+        return Result("clock", State.WARNING, "there is no time to compare with", "give --address or a valid ca.crt")
     now = datetime.now(UTC)
     said = f"{now:%Y-%m-%d %H:%M:%S} UTC"
     if now < made:
-        return Result("clock", State.FAILED, f"{said}, before the CA was made", "set this host's clock")
-    return Result("clock", State.OK, f"{said}, after the CA was made")
+        return Result("clock", State.FAILED, f"{said}, before the CA was created", "set this host's clock")
+    return Result("clock", State.OK, f"{said}, after the CA was created")

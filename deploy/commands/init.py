@@ -14,16 +14,16 @@ STARTING = Path(__file__).with_name("starting_experiment.yaml")
 FAMILIES = ("method", "encoder", "model", "strategy", "data-set", "completer")
 EXPERIMENT, EXAMPLE = "experiment.yaml", "example"
 NEXT = """\
-{folder}/experiment.yaml  an experiment, every option explained
+{folder}/experiment.yaml  an experiment with every option explained
 {folder}/example/         shards of three sites and a test shard
 
-See what a shard is, and train on them:
+Look at a shard, and train on all of them:
   fedmosaic inspect {folder}/example/client-0 --out client-0.html
   fedmosaic run {folder}/experiment.yaml --shards {folder}/example --engine processes
 
-Then your own files, a shard for each site, and one called test if the server may have one:
+Then make shards of your own files: one for each site, and one called "test" if the server has examples:
   fedmosaic import image=pictures audio=sounds text=notes --labels labels.csv --out {folder}/shards/client-0
-and in experiment.yaml the number of sites, the modalities and what `fedmosaic inspect` says of their lengths:
+Enter the number of sites, the modalities and their lengths (see `fedmosaic inspect`) in experiment.yaml, and train:
   fedmosaic run {folder}/experiment.yaml --shards {folder}/shards --engine processes"""
 
 NEXT_PLUGIN = """\
@@ -37,7 +37,7 @@ Then try it; {folder}/README.md says how to use it on several hosts:
   {command}"""
 
 NEXT_FITTED = """\
-That is {folder}/experiment.yaml. See whether every value can be used, and train:
+This is {folder}/experiment.yaml. Check that every value can be used, and train:
   fedmosaic inspect {shards}/client-0 --with {folder}/experiment.yaml
   fedmosaic run {folder}/experiment.yaml --shards {shards} --engine inprocess"""
 
@@ -76,7 +76,7 @@ def _command(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Raises ConfigError when the options do not go together."""
+    """Raises ConfigError for options that cannot be used together."""
     shards_there([options.shards])
     mistakes = []
     if options.folder is None and options.plugin is None:
@@ -94,14 +94,14 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _written(folder: Path, options: argparse.Namespace) -> str:
-    """Write what the options ask for; what can be done next."""
+    """Write the folder. Returns the next steps."""
     if options.plugin is not None:
         return _plug_in(folder, options)
     return _fit(folder, options) if options.shards else _start(folder, options)
 
 
 def _plug_in(folder: Path, options: argparse.Namespace) -> str:
-    """A package that adds a member to a family; what can be done next."""
+    """Write a package that adds a member to a family. Returns the next steps."""
     from deploy.plugin.template import EXAMPLES, write_plugin
 
     family = options.family.replace("-", " ") if options.family else "method"
@@ -111,7 +111,7 @@ def _plug_in(folder: Path, options: argparse.Namespace) -> str:
 
 
 def _start(folder: Path, options: argparse.Namespace) -> str:
-    """Every option with its default, and shards to try it with; what can be done next."""
+    """Write an experiment with every option and example shards. Returns the next steps."""
     from deploy.progress import working
     from deploy.shards.example_shards import write_example_shards
 
@@ -122,7 +122,7 @@ def _start(folder: Path, options: argparse.Namespace) -> str:
 
 
 def _fit(folder: Path, options: argparse.Namespace) -> str:
-    """An experiment for the user's own shards; what can be done next."""
+    """Write an experiment for the user's own shards. Returns the next steps."""
     from common.config.experiment import read
     from deploy.shards.fitting import find_shards, fitted
 

@@ -1,7 +1,7 @@
-"""A federation inside one process: the server's and the clients' code behind Flower's Grid interface, no network.
+"""A federation in one process: server and clients connected by Flower's Grid interface, without a network.
 
-For many small runs, as sweeps and benchmarks have them: nothing is started, and every site keeps its prepared examples.
-Parameters still travel in wire form, so the numbers are those of the other engines.
+It suits sweeps and benchmarks of many small runs, because it starts no process and every site keeps its prepared
+examples. Parameters still pass through messages, so the results equal those of the other engines.
 """
 
 import logging
@@ -25,14 +25,14 @@ FIRST_NODE = 10
 
 
 def claim_identity() -> None:
-    """Messages can only be built by a Flower task: play one."""
+    """Set the identity of a Flower task in this process, because only tasks can make messages."""
     TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
 
 
 def run_here(settings: Mapping[str, str], shards: Path, clients: int) -> None:
-    """Run the ServerApp with the sites of a folder of shards; it leaves the same run folder as anywhere else.
+    """Run the ServerApp with the sites of a folder of shards. The run folder is the same as with any other engine.
 
-    settings: the run's configuration, as Flower would hand it to the ServerApp.
+    settings: the run configuration of the ServerApp.
 
     Raises FedmosaicError when the run fails.
     """
@@ -41,12 +41,12 @@ def run_here(settings: Mapping[str, str], shards: Path, clients: int) -> None:
 
 
 def own_site(shard: Path) -> Site:
-    """A site of the person who starts the run: every installed plugin may run in it."""
+    """A site on the machine of the person who starts the run. It allows every installed plugin."""
     return Site(shard, allowed=list(map(str, plugins())))
 
 
 class InProcessGrid(Grid):
-    """Nodes 10, 11, ... are the given sites. tamper may change a reply on its way back (for tests)."""
+    """Nodes 10, 11, ... are the given sites. tamper: changes replies, for tests."""
 
     def __init__(self, sites: Sequence[Site], tamper: Tamper = lambda _, reply: reply) -> None:
         claim_identity()
@@ -60,7 +60,7 @@ class InProcessGrid(Grid):
         return list(self.sites)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Take messages; each is answered when its reply is pulled."""
+        """Accept messages. A site answers a message when its reply is pulled."""
         ids = []
         for message in messages:
             name = f"message-{self._sent}"
@@ -71,14 +71,14 @@ class InProcessGrid(Grid):
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The replies to messages, each computed when it is asked for: one at a time is in memory."""
+        """The replies to messages. Each is computed when it is needed, so that only one is in memory."""
         return (self._answer(self._waiting.pop(name)) for name in message_ids)
 
     def _answer(self, message: Message) -> Message:
         node = message.metadata.dst_node_id
         try:
             reply = Message(self.sites[node].answer(message), reply_to=message)
-        except Exception as error:  # as Flower answers for a ClientApp that raises
+        except Exception as error:  # Flower's answer for a ClientApp that raises
             log.error("node %d raised an exception", node, exc_info=error)
             reason = f"{type(error)}:<'{error}'>"
             reply = Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
@@ -86,7 +86,7 @@ class InProcessGrid(Grid):
         return self._tamper(node, reply)
 
     def set_run(self, run: Run) -> None:
-        """Not used: there is one run."""
+        """Not used, because there is one run."""
         raise NotImplementedError
 
     @property
@@ -95,9 +95,9 @@ class InProcessGrid(Grid):
         raise NotImplementedError
 
     def create_message(self, *args: object, **kwargs: object) -> Message:
-        """Not used: messages are built by Flower's constructor."""
+        """Not used, because Flower's constructor makes the messages."""
         raise NotImplementedError
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Push and pull at once."""
+        """Push messages and pull their replies."""
         return list(self.pull_messages(self.push_messages(messages)))

@@ -1,9 +1,9 @@
-"""The ways to run an experiment: they differ only in who starts which Flower processes.
+"""The engines: ways to run an experiment that differ only in the Flower processes that they start.
 
-inprocess   none: server and clients, one after the other, in the process of the command (deploy/engines/in_process.py)
+inprocess   no process: the command runs server and clients in turn (deploy/engines/in_process.py)
 simulation  a SuperLink in simulation mode; Flower runs the clients in a pool of workers on this machine
-processes   a SuperLink and one SuperNode a client, each with its own shard folder, as processes on this machine
-superlink   a SuperLink that is already running, with whatever SuperNodes are connected to it
+processes   a SuperLink, and one SuperNode per client with its own shard folder, as processes on this machine
+superlink   no process: the run goes to a running SuperLink and its connected SuperNodes
 """
 
 import json
@@ -38,15 +38,15 @@ STATUS_EVERY_SECONDS = 15.0
 POLL_SECONDS = 0.2
 UNKNOWN, UNANSWERED_AT_MOST = "unknown", 4
 UNAUTHENTICATED = "Authentication failed"
-"""What Flower's command says when it was answered with 401; its advice, to log in, is no help here."""
+"""Output of Flower's command after an answer 401. Its advice to log in does not help here."""
 KEY_IN_USE = "[code: 23]"
-"""How Flower begins its refusal of a public key that is registered already."""
+"""The beginning of Flower's refusal of a public key that is registered already."""
 
 
 @dataclass(frozen=True)
 class Link:
-    """A SuperLink to run on: its address, how it proves who it is ("" for an unencrypted connection), and the file of
-    the operator's token ("": that of the environment, if any)."""
+    """A SuperLink to run on. root_certificates: "" for an unencrypted connection. token: file of the operator's token;
+    "": the one of the environment, if any."""
 
     address: str
     root_certificates: str = ""
@@ -55,7 +55,7 @@ class Link:
 
 @dataclass
 class Launch:
-    """A submitted run, to be followed until it ends. run_folder is where its results appear, if on this machine."""
+    """A submitted run. run_folder: the folder of its results, if it is on this machine."""
 
     run_id: str
     flower: "FlowerCommand"
@@ -63,9 +63,9 @@ class Launch:
     run_folder: Path | None
 
     def wait(self) -> Iterator[None]:
-        """Yield again and again until the run has ended.
+        """Yield repeatedly until the run has ended.
 
-        Raises RunError when it failed or when a process it needs ended.
+        Raises RunError when the run fails or when a process that it needs ends.
         """
         checked, unanswered = time.monotonic(), 0
         while True:
@@ -78,7 +78,7 @@ class Launch:
                 status, details = self.flower.status(self.run_id)
                 unanswered = unanswered + 1 if status == UNKNOWN else 0
                 if unanswered == UNANSWERED_AT_MOST:
-                    raise RunError(f"run {self.run_id} is lost from sight: {details}{self._remedy()}")
+                    raise RunError(f"the state of run {self.run_id} is unknown: {details}{self._remedy()}")
                 if status.startswith("finished"):
                     if status != "finished:completed":
                         raise RunError(self._reason(f"Flower says {status} {details}".strip()))
@@ -86,9 +86,9 @@ class Launch:
             time.sleep(POLL_SECONDS)
 
     def _remedy(self) -> str:
-        """What can be done about a run that ended without a word, as far as this machine knows."""
+        """The way out for a run that ended without a reason, if this machine has its checkpoints."""
         saved = self.run_folder and list((self.run_folder / "checkpoints").glob("round-*"))
-        return "; its rounds are saved: go on with --resume" if saved else ""
+        return "; its rounds are saved: continue with --resume" if saved else ""
 
     def _reason(self, otherwise: str) -> str:
         summary = self.run_folder / "summary.json" if self.run_folder else None
@@ -99,7 +99,7 @@ class Launch:
 
 
 class FlowerCommand:
-    """Flower's command line with a home of its own, so that no setting of the user is read or changed."""
+    """Flower's command line with a separate home, so that it neither reads nor changes settings of the user."""
 
     def __init__(self, home: Path, link: Link, env: dict[str, str]) -> None:
         home.mkdir(parents=True, exist_ok=True)
@@ -115,9 +115,9 @@ class FlowerCommand:
         self.env = {**env, "FLWR_HOME": str(home), **({control.VARIABLE: link.token} if link.token else {})}
 
     def submit(self, app: Path, federation: str, *more: str) -> str:
-        """Start a run of an app's folder and return its id; `more` are options of `flwr run`.
+        """Start a run of an app's folder and return its id. more: further options of `flwr run`.
 
-        Raises RunError with what Flower said.
+        Raises RunError with Flower's message.
         """
         extra = ["--federation-config", federation] if federation else []
         answer = self._call("run", str(app), CONNECTION, "--format", "json", *extra, *more)
@@ -126,7 +126,7 @@ class FlowerCommand:
         return str(answer["run-id"])
 
     def status(self, run_id: str) -> tuple[str, str]:
-        """Flower's status of a run, and details."""
+        """Flower's status of a run, with details."""
         runs = self._call("ls", CONNECTION, "--run-id", run_id, "--format", "json").get("runs", [])
         if not runs:
             return UNKNOWN, "the SuperLink does not answer"
@@ -137,9 +137,9 @@ class FlowerCommand:
         self._call("stop", run_id, CONNECTION, "--format", "json")
 
     def register(self, key: Path, name: str) -> bool:
-        """Let the owner of a public key connect as a node; whether the SuperLink did not know the key before.
+        """Register the public key of a node. Returns whether the key is new to the SuperLink.
 
-        Raises RunError with what Flower said.
+        Raises RunError with Flower's message.
         """
         answer = self._call("supernode", "register", str(key), CONNECTION, "--name", name, "--format", "json")
         said = str(answer.get("error-message", answer))
@@ -166,7 +166,10 @@ class FlowerCommand:
 
 
 def executable(name: str) -> str:
-    """A command of the Python installation we run in."""
+    """The path of a command of this Python installation.
+
+    Raises RunError when the command is not installed.
+    """
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.exists() else shutil.which(name)
     if not found:
@@ -176,10 +179,10 @@ def executable(name: str) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that is to be started. Paths are those of the ServerApp's host.
+    """A run to start. Paths are those of the ServerApp's host.
 
-    shards: folder of the clients' shards (not used with engine superlink, whose nodes have their own).
-    run_folder: None: runs/<name>, there. resume: whether it has a run that is to go on.
+    shards: folder of the clients' shards; the nodes of engine superlink have their own. run_folder: None: runs/<name>
+    on that host. resume: whether to continue the run in that folder.
     """
 
     engine: Engine
@@ -191,7 +194,7 @@ class Plan:
     resume: bool = False
 
     def settings(self) -> dict[str, str]:
-        """The run's configuration: all that the apps are told."""
+        """The run configuration of the apps."""
         return {
             "experiment": self.experiment.to_json(),
             "shards": str(self.shards.resolve()),
@@ -207,12 +210,12 @@ class Plan:
 def launch(
     plan: Plan, link: Link | None = None, watch: bool = True, say: Callable[[str], None] = lambda _: None
 ) -> Iterator[Launch]:
-    """Submit a run; at the end, however it comes, everything that was started for it is stopped. say: hears what is
-    being started.
+    """Submit a run. At the end, also after an error, stop every process that was started for it.
 
-    watch: whether the run folder is on this machine; else it is a path of the SuperLink's host.
+    watch: whether the run folder is on this machine; else it is a path of the SuperLink's host. say: gets a text for
+    each step.
 
-    Raises RunError when something does not start.
+    Raises RunError when a process does not start.
     """
     with tempfile.TemporaryDirectory(prefix="fedmosaic-", ignore_cleanup_errors=True) as name:
         work = Path(name)
@@ -235,14 +238,14 @@ def launch(
             federation = f"num-supernodes={clients} {workers}" if plan.engine == "simulation" else ""
             say(f"submitting the run to the SuperLink at {link.address}")
             run_id = flower.submit(work / "app", federation)
-            say(f"run {run_id} is submitted; logs: {logs if watched else 'at the SuperLink and its nodes'}")
+            say(f"submitted run {run_id}; logs: {logs if watched else 'at the SuperLink and its nodes'}")
             yield from _followed(Launch(run_id, flower, processes, watched), foreign=plan.engine == "superlink")
         finally:
             processes.stop()
 
 
 def _followed(launched: Launch, foreign: bool) -> Iterator[Launch]:
-    """Hand out the launch; a run on somebody else's SuperLink is stopped when we are interrupted."""
+    """Yield the launch. After an interrupt, stop a run on a SuperLink that was running before."""
     try:
         yield launched
     except KeyboardInterrupt:
@@ -266,9 +269,9 @@ def _start_superlink(processes: Processes, work: Path, simulation: bool) -> Link
 
 def _start_nodes(processes: Processes, work: Path, shards: Path, clients: int, vital: bool) -> None:
     fleet = (processes.logs / "fleet-port").read_text()
-    commands = commands_folder()  # as at a site: they start faster, and run what is installed, which is what we sent
+    commands = commands_folder()  # as at a site: they start faster, and run the installed code
     path = f"{commands}{os.pathsep}{processes.env['PATH']}"
-    env = {"PATH": path, "XDG_RUNTIME_DIR": str(work)}  # so that the sockets of resident workers go with the run
+    env = {"PATH": path, "XDG_RUNTIME_DIR": str(work)}  # the sockets of resident workers end with the run
     for index, port in enumerate(free_ports(clients)):
         shard = shards.resolve() / client_name(index)
         command = [str(commands / SUPERNODE), "--insecure", "--superlink", f"127.0.0.1:{fleet}"]
@@ -280,7 +283,7 @@ def _start_nodes(processes: Processes, work: Path, shards: Path, clients: int, v
             "--node-config",
             f"shard={json.dumps(str(shard))}",
         ]
-        remedy = f"with federation.min_replies below {clients}, which is all, a run goes on without some of its nodes"
+        remedy = f"with federation.min_replies below {clients} (all nodes), a run continues without some of its nodes"
         secret = work / f"superexec-{index}.secret"
         closed, superexec_options = isolated(f"127.0.0.1:{port}", secret, ["--insecure"])
         own = {

@@ -1,1 +1,1 @@
-"""What people are told of the sites: where each stands, what is wrong with its data. Imports `common` alone."""
+"""What people see of the sites: the state of each, and problems of its data. Imports `common` alone."""

@@ -22,7 +22,7 @@ class ColourNamer(Generator):
 
 
 class Colours(CompleterOptions):
-    """The colour of a picture in words."""
+    """The name of the colour of a picture."""
 
     model: str = "colours"
     """What is written beside each value."""

@@ -1,4 +1,4 @@
-"""waves: short signals of three forms, with a remark in words; needs no files."""
+"""waves: short signals of three forms, with a remark as text; needs no files."""
 
 from typing import ClassVar
 

@@ -1,1 +1,1 @@
-"""What `fedmosaic inspect` finds in a shard, and the page that shows it. Imports `deploy.progress` and `server.report`."""
+"""What `fedmosaic inspect` finds in a shard, and the page of it. Imports `deploy.progress` and `server.report`."""
