@@ -196,7 +196,7 @@ class TestFolders:
     def test_without_labels(self, tmp_path: Path, capsys: Said) -> None:
         folder = pictures(tmp_path / "p", "1.png", "deep/2.png")
         said = imported(tmp_path / "out", capsys, f"image={folder}", "--unlabelled", "--recursive")
-        assert "it has no labels: fedmosaic predict" in said
+        assert "The shard has no labels. To predict them: fedmosaic predict" in said
         shard = Shard.open(tmp_path / "out", labelled=False)
         assert [(record.id, record.label) for record in shard.records] == [("1", ""), ("deep/2", "")]
         with pytest.raises(ShardError, match="names no classes: it is for prediction only"):

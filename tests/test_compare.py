@@ -223,7 +223,7 @@ def test_the_page_is_self_contained_and_has_a_curve_a_run(runs: list[Path], tmp_
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["nowhere"], "nowhere is no run's folder: it has no experiment.yaml"),
+        (["nowhere"], "nowhere is not a run folder: it has no experiment.yaml"),
         (["avg-1", "--by", "trian.lr"], "unknown option 'trian.lr'"),
         (["avg-1", "--out", "avg-1"], "avg-1 cannot be written"),
     ],

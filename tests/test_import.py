@@ -94,7 +94,7 @@ def test_what_does_not_match_is_left_out_and_named(files: Path, capsys: pytest.C
     assert f"left out, image, not a file of a known kind: {files / 'pictures' / 'Thumbs.db'}\n" in said
     assert "left out, labels without a file: lost-0, lost-1," in said
     assert "lost-9, ... (12)\n" in said
-    assert "left out, cannot be read: 1 of 3 text values (33%)\n  c.txt: not UTF-8 text" in said
+    assert "left out, unreadable: 1 of 3 text values (33%)\n  c.txt: not UTF-8 text" in said
     assert "image: 4 of 5 files of" in said
     assert "hidden" not in said
     assert [record.id for record in Shard.open(files.parent / "shard").records] == list(LABELS)

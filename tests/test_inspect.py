@@ -121,7 +121,7 @@ def test_the_tables(shard: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_page_shows_examples_and_cannot_do_anything(shard: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = shard.parent / "page.html"
     assert call("inspect", shard, "--out", target) == 0
-    assert f"page with examples, to stay at the site: {target}" in capsys.readouterr().out
+    assert f"page with examples, keep it at the site: {target}" in capsys.readouterr().out
     source = target.read_text()
     page = Page(source)
     assert "script" not in page.tags

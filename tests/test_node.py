@@ -122,7 +122,7 @@ def test_every_mistake_of_a_node_is_said_at_once(
     errors = capsys.readouterr().err
     for expected in (
         "--shard: there is no folder", "'fl.example.org' is not HOST:PORT",
-        "--port: 0 is no port", "--policy: there is no file", "--site: \"a'b\" holds a quotation mark",
+        "--port: 0 is not from 1 to 65535", "--policy: there is no file", "--site: \"a'b\" contains a quotation mark",
         "others can read", "chmod 600",
     ):  # fmt: skip
         assert expected in errors
@@ -188,7 +188,9 @@ def test_every_mistake_of_a_superlink_is_said_at_once(
     assert call("superlink", "--certs", certs, "--state", state, "--port", "70000", "--fleet-address", "9092") == 2
     errors = capsys.readouterr().err
     assert "5 mistakes" in errors
-    for expected in ("there is no file", "chmod 600", "70000 is no port", "--fleet-address: '9092'", "is not a folder"):
+    for expected in (
+        "there is no file", "chmod 600", "70000 is not from 1 to 65535", "--fleet-address: '9092'", "is not a folder",
+    ):  # fmt: skip
         assert expected in errors
     for arguments in (["--insecure", "--certs", str(certs)], []):
         assert call("superlink", "--state", tmp_path / "new", *arguments) == 2
@@ -203,7 +205,7 @@ def test_every_mistake_of_a_registration_is_said_at_once(
     assert call("register", *keys, "--address", "nowhere", "--root-certificates", certs / "absent.crt") == 2
     errors = capsys.readouterr().err
     for expected in (
-        "'nowhere' is not HOST:PORT", "there is no file", "clinic-a is given twice", "is no public key",
+        "'nowhere' is not HOST:PORT", "there is no file", "clinic-a: two files have this name", "is no public key",
     ):  # fmt: skip
         assert expected in errors
     nobody = f"127.0.0.1:{free_ports(1)[0]}"

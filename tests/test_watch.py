@@ -227,7 +227,7 @@ def test_mistakes_are_answered_with_what_is_wrong(tmp_path: Path, capsys: pytest
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = str(other.getsockname()[1])
         for wrong, said in (
-            ([str(tmp_path / "nowhere")], "nowhere is not the folder of a run"),
+            ([str(tmp_path / "nowhere")], "nowhere is not a run folder"),
             ([str(tmp_path), "--port", "70000"], "70000 is not from 0 to 65535"),
             ([str(tmp_path), "--port", taken], f"{taken} of 127.0.0.1 cannot be used: "),
         ):
