@@ -206,7 +206,7 @@ def test_which_run_goes_on(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     assert unfinished_folder(tmp_path / "a") == tmp_path / "a-2"
     (tmp_path / "a-2" / "summary.json").write_text('{"status": "completed"}')
-    with pytest.raises(ConfigError, match="run to its end"):
+    with pytest.raises(ConfigError, match="has finished already"):
         unfinished_folder(tmp_path / "a")
     shutil.rmtree(tmp_path / "a-2")
     assert unfinished_folder(tmp_path / "a") == tmp_path / "a"

@@ -72,7 +72,7 @@ def test_shard_writes_a_folder_a_client(chosen: Path, tmp_path: Path, capsys: py
         "client-2",
         "test",
     ]
-    assert "3 clients' shards" in capsys.readouterr().out
+    assert "3 client shards" in capsys.readouterr().out
     assert call("shard", chosen, "--out", tmp_path / "out") == 2
     assert "exists and is not empty" in capsys.readouterr().err
 

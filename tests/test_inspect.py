@@ -98,8 +98,8 @@ def test_what_is_counted(shard: Path, capsys: pytest.CaptureFixture[str]) -> Non
         "values": 3, "forms": {}, "constant": 0, "conflicting": [], "unit": "words", "shortest": 1, "longest": 2
     }  # fmt: skip
     said = "\n".join(found["attention"])
-    assert "1 of 3 audio values are silent, blank or one number" in said
-    assert "2 of 4 image values are silent, blank or one number" in said
+    assert "1 of 3 audio values are silent, blank or constant" in said
+    assert "2 of 4 image values are silent, blank or constant" in said
     assert "2 of 4 image values (50%) cannot be read" in said
     assert "its audio differs: 1 x 'sound, 8000 Hz, 1 channel', 1 x 'sound, 8000 Hz, 2 channels'" in said
 

@@ -193,7 +193,7 @@ def test_a_folder_that_is_gone_is_said_to_be_and_comes_back(run: RunFolder) -> N
     run.folder.rename(run.folder.with_name("elsewhere"))
     gone = client.get("/")
     assert gone.status_code == 503
-    assert "the run&#x27;s folder cannot be read: No such file or directory" in gone.text
+    assert "the run folder cannot be read: No such file or directory" in gone.text
     run.folder.with_name("elsewhere").rename(run.folder)
     assert client.get("/").status_code == 200
 
