@@ -146,7 +146,7 @@ def test_with_few_holders_a_rule_becomes_what_is_documented(rule: str, caplog: p
     warned = [record.getMessage() for record in caplog.records]
     assert len(warned) == 1
     assert "block image: 2 clients of the round hold it" in warned[0]
-    assert f"protects with {3 if rule == 'median' else 5} on" in warned[0]
+    assert f"protects with {3 if rule == 'median' else 5} or more holders" in warned[0]
 
 
 @pytest.mark.parametrize("rule", RULES)

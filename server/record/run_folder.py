@@ -88,7 +88,7 @@ class RunFolder:
         self._release = weakref.finalize(self, os.close, lock)
         deadline = time.monotonic() + seconds
         while not _locked(lock):
-            owner = os.pread(lock, 20, 0).decode()
+            owner = os.pread(lock, 20, 0).decode().strip()
             if time.monotonic() > deadline:
                 raise RunError(f"process {owner} still writes to {self.folder}: wait for its end, or stop it")
             log.info("waiting until process %s ends, which still writes to %s", owner, self.folder)
