@@ -144,7 +144,7 @@ class TestTables:
             {"id": "007", "label": "well", "image_file_name": "image/007.png", "text": "sat up"},
             {"id": "008", "label": "ill", "image_file_name": "image/008.png"},
         ]
-        assert "read Class as class, Photo as photo, Remark as remark, Nr as nr" in said
+        assert "using Class as class, Photo as photo, Remark as remark, Nr as nr" in said
         assert "text: 2 of 3 cells of column remark are empty" in said
         assert "left out, image, there is no such file: gone.png" in said
 
@@ -231,7 +231,8 @@ def test_keys_that_nothing_reads_are_named(tmp_path: Path, capsys: Said) -> None
     (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert call("inspect", folder) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "3 lines of metadata.jsonl have 'image_filename', which is not read; is 'image_file_name' meant?" in said
+    assert "3 lines of metadata.jsonl have the unknown key 'image_filename', which is ignored." in said
+    assert "Did you mean 'image_file_name'?" in said
     assert "3 lines of metadata.jsonl have the unknown key 'sex', which is ignored" in said
 
 

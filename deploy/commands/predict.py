@@ -36,7 +36,7 @@ def add_parser(commands: Any) -> None:
         "--input",
         nargs="+",
         metavar="FILE",
-        help="the files of one example; MODALITY=FILE if the kind of file leaves the modality open; MODALITY=TEXT for "
+        help="the files of one example; MODALITY=FILE if several modalities accept the kind of file; MODALITY=TEXT for "
         "a text",
     )
     what.add_argument("--shard", type=Path, metavar="SHARD", help="all examples of a shard, with or without labels")

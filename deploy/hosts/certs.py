@@ -167,7 +167,7 @@ def _standing_in_the_way(folder: Path, servers: Sequence[str], sites: Sequence[s
     mistakes = [f"--out: others can read {folder}; run: chmod 700 {folder}"] if others_may_read(folder) else []
     new = [SERVER_CERTIFICATE, SERVER_KEY] if servers else []
     new += [name for site in sites for name in _site_files(site)]
-    mistakes += [f"{folder / name} exists, and is never overwritten" for name in new if os.path.lexists(folder / name)]
+    mistakes += [f"{folder / name} exists and is never overwritten" for name in new if os.path.lexists(folder / name)]
     if servers and (folder / CA_CERTIFICATE).exists() != (folder / CA_KEY).exists():
         mistakes.append(f"a server certificate needs both {CA_CERTIFICATE} and {CA_KEY} in {folder}, or neither")
     return mistakes

@@ -101,7 +101,7 @@ def write(found: Found, out: Path) -> Written:
         with whole_folder(out) as unfinished:
             written = ShardWriter(unfinished, found.info).write(tracked(found.examples(), "reading and copying"))
             for modality in written.unreadable.keys() - written.values.keys():
-                raise ShardError(f"no {modality} file can be read; the first one: {written.reasons[modality][0]}")
+                raise ShardError(f"no {modality} file can be read; the first: {written.reasons[modality][0]}")
     except OSError as error:
         raise ShardError(f"shard {out.resolve()} cannot be written: {error.strerror}") from None
     return written

@@ -29,7 +29,7 @@ class EmptyRound(Measurement):
     values: ClassVar[int] = 1000
 
     def experiment(self, rounds: int) -> Experiment:
-        """The experiment of ours."""
+        """The experiment of our run."""
         return digits(2, rounds, EXAMPLES)
 
     def samples(self, repeats: int, work: Path) -> Iterator[Sample]:
@@ -50,7 +50,7 @@ class LargeRound(EmptyRound):
     values: ClassVar[int] = 12_500_000
 
     def experiment(self, rounds: int) -> Experiment:
-        """The experiment of ours, with co-attention: the joint encoder with the plain loss."""
+        """The experiment of our run, with co-attention: the joint encoder with the plain loss."""
         joint: dict[str, Any] = {"name": "joint", "width": 106, "heads": 2, "joint_heads": 2, "depth": 22}
         encoders = {
             "audio": {"name": "spectrogram", "n_mels": 32, "width": 32},
