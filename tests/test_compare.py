@@ -148,8 +148,8 @@ def test_unfinished_and_failed_runs_are_named_and_not_counted(runs: list[Path], 
     found = avg.measure("accuracy:audio")
     assert found is not None and found.mean == pytest.approx(statistics.fmean(FEDAVG))
     assert comparison.notes() == [
-        "failed: failed after 3 rounds; not among the figures",
-        "going: unfinished after 3 rounds; not among the figures",
+        "failed: failed after 3 rounds; not in the figures",
+        "going: unfinished after 3 rounds; not in the figures",
     ]
     alone = compare([going])
     assert [share for share, _ in shares(alone, alone.rows[0])] == ["–"] * len(heads(alone))

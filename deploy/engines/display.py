@@ -161,7 +161,7 @@ def show(folder: Path | None) -> None:
     """Print the table of a finished run and the path of its report."""
     console = terminal()
     if folder is None or not (folder / "summary.json").exists():
-        console.print("finished; the results are on the SuperLink's host, in the folder runs/ of its --state folder")
+        console.print("finished; the results are in the folder runs/ on the SuperLink's host")
         return
     summary = json.loads((folder / "summary.json").read_text())
     table = Table(title=f"{summary['name']}: {summary['method']} on {summary['dataset']}", title_justify="left")

@@ -147,7 +147,7 @@ def _builder(
 def _mistakes(servers: Sequence[str], sites: Sequence[str], days: int) -> list[str]:
     mistakes = [f"--server: {name!r} is not a host name or IP address" for name in servers if not _is_host(name)]
     mistakes += [
-        f"--site: {name!r} must be letters, digits, '.', '_' and '-', and none of {', '.join(sorted(RESERVED))}"
+        f"--site: {name!r} is not valid: use letters, digits, '.', '_' and '-', but not {', '.join(sorted(RESERVED))}"
         for name in sites
         if not is_site_name(name)
     ]

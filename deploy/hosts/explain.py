@@ -29,7 +29,7 @@ REASONS = {
     "Connection to the SuperLink is unavailable": TRIES_AGAIN,
     "Connection attempt failed, retrying": TRIES_AGAIN,
     "Connection successful after": "the SuperLink has answered",
-    "Heartbeat failed unexpectedly": "error: the SuperLink no longer knows this node: start it again",
+    "Heartbeat failed unexpectedly": "error: the SuperLink does not list this node any more: start the node again",
     "SSL/TLS handshake error": "error: this host does not trust the SuperLink's certificate; run `fedmosaic doctor`",
 }
 LOUD = ("ERROR", "CRITICAL", "Traceback", "Error:", "error:")

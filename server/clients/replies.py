@@ -109,7 +109,7 @@ def read_training_reply(content: Mapping[str, Any], server_round: int, site: Sit
         raise SiteChangedError(refusal.error) if refusal.introduce else WireError(refusal.error)
     reply = _read(TrainingReply, content)
     if reply.round != server_round:
-        raise WireError(f"the reply is of round {reply.round}")
+        raise WireError(f"the reply is for round {reply.round}")
     if reply.num_examples > site.num_examples:
         raise WireError(
             f"trained on {reply.num_examples} examples, but the site's introduction has {site.num_examples}"

@@ -96,9 +96,9 @@ class Roster:
         names = sorted(site.name for site in self.free.values())
         said = [f"{len(names)} of {count} sites are ready{': ' if names else ''}{few(names, NAMED)}"]
         if self._asked:
-            said.append(f"{len(self._asked)} are connected and read their shards")
+            said.append(f"{len(self._asked)} connected and reading their shards")
         if absent := count - len(self._online):
-            said.append(f"{absent} are not connected" if absent > 0 else f"{-absent} more are connected than expected")
+            said.append(f"{absent} not connected" if absent > 0 else f"{-absent} more connected than expected")
         missing = sorted(self.lost.keys() | {name for name in self.known if name not in names})
         return "; ".join([*said, f"missing: {', '.join(missing)}"] if missing else said)
 

@@ -311,11 +311,12 @@ class MultimodalStrategy(Strategy):
 
     def too_few(self, when: str = "") -> str:
         """The message about too few replies: their number, the reason for each site without a usable reply, advice."""
-        lacking = "".join(f"; modality {m} needs {count} more sites" for m, count in self.shortage().items())
+        lacking = "".join(f"; modality {m} needs {count} more" for m, count in self.shortage().items())
         reasons = self._silent() | self.roster.refused | self.roster.lost | self.report.failed
         where = f"round {self._round}" if self._round else "introductions"
-        free = f"{len(self._usable)} came, and {len(self.candidates())} more sites are available {when}".strip()
-        return f"{where}: {self.needed} usable replies are needed; {free}{lacking}{listed(reasons)}{self._advice()}"
+        came = f"{len(self._usable)} came, {len(self.candidates())} more can come {when}".strip()
+        head = f"{where}: too few usable replies: {came}, needed: {self.needed}{lacking}"
+        return f"{head}{listed(reasons)}{self._advice()}"
 
     def _advice(self) -> str:
         """Advice by option."""
