@@ -63,10 +63,10 @@ def stalled(courses: dict[str, Course], classes: int) -> Iterable[Stalled]:
     """The modalities that have stopped learning too early.
 
     A modality that has learned all that its data offers also stops improving, so this alone raises no alarm. A second
-    condition must hold: above guessing (1 / classes), the modality reaches less than half of the leading modality's
-    accuracy, or nothing. FedCMI addresses the first case, see section 1 of docs/methods.md: one modality carries the
-    fused loss, and the others get no gradient any more. Half is a convention, because the accuracy that a
-    modality could reach is unknown.
+    condition must hold: the modality's accuracy above guessing (1 / classes) is less than half of the leading
+    modality's, or not distinguishable from 0. FedCMI addresses this state, see section 1 of docs/methods.md: one
+    modality carries the fused loss, and the others get no gradient any more. Half is a convention, because the accuracy
+    that a modality could reach is unknown.
 
     Differences within two standard errors count as none. Windows grow with the run, which separates slow learning from
     none. The smallest window is four rounds, so there is no alarm before the eighth round.

@@ -274,7 +274,9 @@ class MultimodalStrategy(Strategy):
         said = read_training_reply(wire.read_body(message), self._round, site)
         sent, settings = self._blocks(site.modalities), self.experiment.wire
         params, start = wire.read_params(message, sent, settings.dtype), sent
-        if settings.delta:  # add the difference to the unrounded model, so that no rounding error accumulates
+        if (
+            settings.delta
+        ):  # add the difference to the unrounded model, so that rounding on the way to the site loses nothing
             start = select(self._received, site.modalities)
             params = {name: valid(name, start[name] + value) for name, value in params.items()}
         wire.check_variances(params)
@@ -324,9 +326,9 @@ class MultimodalStrategy(Strategy):
         here = len(self._usable) + len(self.candidates())
         said = []
         if 0 < here < self.needed:
-            said.append(f"--set federation.min_replies={here} lets a run continue with the sites that are there")
+            said.append(f"a new run with --set federation.min_replies={here} continues with so few sites")
         if shortage := self.shortage():
-            said.append(f"lower federation.min_holders: too few sites have {', '.join(shortage)}")
+            said.append(f"lower federation.min_holders in a new run: too few sites have {', '.join(shortage)}")
         if self.roster.lost or here < self.needed:
             said.append(
                 f"raise federation.wait_seconds, now {settings.wait_seconds:g}, to give sites more time to connect; a "
