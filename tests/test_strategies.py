@@ -156,7 +156,7 @@ class TestContract:
     [
         ({"num_examples": 0}, "num_examples"),
         ({"num_examples": "many"}, "num_examples"),
-        ({"round": 7}, "of round 7"),
+        ({"round": 7}, "for round 7"),
         ({"losses": {"fused": 1e999}}, "losses.fused"),
         ({"losses": 3}, "losses"),
         ({"seconds": {"train": -1.0}}, "seconds.train"),
