@@ -1,4 +1,4 @@
-"""The look of a bar for work that is counted."""
+"""Progress bars and status lines."""
 
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
@@ -20,7 +20,7 @@ Item = TypeVar("Item")
 
 
 def counted() -> tuple[ProgressColumn, ...]:
-    """What is done, a bar, how many of how many, the time it took and the time that is left."""
+    """The columns of a bar: description, bar, count, elapsed time and remaining time."""
     return (
         description(),
         BarColumn(),
@@ -32,12 +32,12 @@ def counted() -> tuple[ProgressColumn, ...]:
 
 
 def working(doing: str) -> Status:
-    """What goes on meanwhile, for `with`; shown where standard error is a terminal."""
+    """A status line for `with`. It appears only if standard error is a terminal."""
     return terminal(stderr=True).status(doing)
 
 
 def tracked(items: Sequence[Item], doing: str) -> Iterator[Item]:
-    """The items one after the other, counted by a bar where standard error is a terminal."""
+    """Yield the items, and count them with a bar if standard error is a terminal."""
     console = terminal(stderr=True)
     with Progress(*counted(), console=console, disable=not console.is_terminal, transient=True) as progress:
         yield from progress.track(items, description=doing)

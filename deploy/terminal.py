@@ -1,4 +1,4 @@
-"""What commands write to: a terminal that takes names of sites, classes and files for nothing but text."""
+"""The terminal of the commands. It prints names of sites, classes and files as plain text, without markup."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ from rich.progress import TextColumn
 
 
 def terminal(**options: Any) -> Console:
-    """A console; square brackets and colons in what it is given have no meaning."""
+    """A console that prints square brackets and colons as they are."""
     return Console(markup=False, emoji=False, **options)
 
 
 def description() -> TextColumn:
-    """What a bar is about."""
+    """The column with a bar's description."""
     return TextColumn("{task.description}", markup=False)

@@ -223,7 +223,7 @@ def test_the_probe_reads_what_an_encoder_knows() -> None:
     ("change", "expected"),
     [
         ({"references": ["fedavgg"]}, "unknown methods fedavgg"),
-        ({"seeds": [1, 11]}, "both for tuning and for the table"),
+        ({"seeds": [1, 11]}, "in both tuning.seeds and seeds"),
         ({"seedz": [1]}, "seedz"),
         ({"methods": {"fedavg": {"title": "x", "arrangement": "unimodal"}}}, "needs a modality"),
         ({"settings": {"a": {"title": "x", "weak": "image", "tuned_in": "b"}}}, "unknown settings b"),

@@ -133,7 +133,7 @@ def test_nothing_is_overwritten_and_every_reason_is_said_at_once(made: Path) -> 
         make(made, ["fl.example.org", "no_host"], ["clinic-a", "new", "../up", "ca"], days=0)
     assert contents(made) == before
     for expected in (
-        "'no_host' is no host name", "'../up' must be", "'ca' must be", "--days must be",
+        "'no_host' is not a host name", "'../up' is not valid", "'ca' is not valid", "--days must be",
         "server.crt exists", "server.key exists", "clinic-a.key exists", "clinic-a.pub exists",
     ):  # fmt: skip
         assert expected in str(caught.value)

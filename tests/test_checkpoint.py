@@ -188,14 +188,14 @@ def test_two_processes_never_write_to_one_folder(
     first = RunFolder(tmp_path / "run", experiment())
     with caplog.at_level("INFO"), pytest.raises(RunError, match=rf"process {os.getpid()} .*still writes"):
         RunFolder(tmp_path / "run", experiment(), resume=True)
-    assert "waiting for the end of process" in caplog.text
+    assert "waiting until process" in caplog.text
     del first
     RunFolder(tmp_path / "run", experiment(), resume=True)
 
 
 def test_a_run_never_overwrites_another(tmp_path: Path) -> None:
     RunFolder(tmp_path / "run", experiment())
-    with pytest.raises(ConfigError, match="never overwrites"):
+    with pytest.raises(ConfigError, match="already contains a run"):
         RunFolder(tmp_path / "run", experiment())
 
 
@@ -206,7 +206,7 @@ def test_which_run_goes_on(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     assert unfinished_folder(tmp_path / "a") == tmp_path / "a-2"
     (tmp_path / "a-2" / "summary.json").write_text('{"status": "completed"}')
-    with pytest.raises(ConfigError, match="run to its end"):
+    with pytest.raises(ConfigError, match="has finished already"):
         unfinished_folder(tmp_path / "a")
     shutil.rmtree(tmp_path / "a-2")
     assert unfinished_folder(tmp_path / "a") == tmp_path / "a"

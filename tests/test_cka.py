@@ -193,7 +193,7 @@ def test_a_probe_set_of_other_classes_is_refused(tiny_shards: Path, tmp_path: Pa
     chosen = experiment(strategy="cka", federation__min_replies=1)
     grid = InProcessGrid([Site(tiny_shards / "client-0"), Site(tiny_shards / "client-1")])
     federation = Federation(chosen, grid, None, RunFolder(tmp_path / "run", chosen), tmp_path / "probe")
-    with pytest.raises(ShardError, match="its classes are not the federation's"):
+    with pytest.raises(ShardError, match="its classes differ from the federation's"):
         federation.run()
 
 

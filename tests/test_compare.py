@@ -148,8 +148,8 @@ def test_unfinished_and_failed_runs_are_named_and_not_counted(runs: list[Path], 
     found = avg.measure("accuracy:audio")
     assert found is not None and found.mean == pytest.approx(statistics.fmean(FEDAVG))
     assert comparison.notes() == [
-        "failed: failed after 3 rounds; not among the figures",
-        "going: unfinished after 3 rounds; not among the figures",
+        "failed: failed after 3 rounds; not in the figures",
+        "going: unfinished after 3 rounds; not in the figures",
     ]
     alone = compare([going])
     assert [share for share, _ in shares(alone, alone.rows[0])] == ["–"] * len(heads(alone))
@@ -223,7 +223,7 @@ def test_the_page_is_self_contained_and_has_a_curve_a_run(runs: list[Path], tmp_
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["nowhere"], "nowhere is no run's folder: it has no experiment.yaml"),
+        (["nowhere"], "nowhere is not a run folder: it has no experiment.yaml"),
         (["avg-1", "--by", "trian.lr"], "unknown option 'trian.lr'"),
         (["avg-1", "--out", "avg-1"], "avg-1 cannot be written"),
     ],

@@ -218,7 +218,7 @@ def test_the_probe_set_is_made_from_class_names_alone(shards: Path) -> None:
     assert [record.label for record in probe.records] == info.classes
     assert all(record.has("image") and record.has("text") for record in probe.records)
     backwards = tiny({"text": COMPLETION["text"]})
-    with pytest.raises(ConfigError, match="works from the name of a class"):
+    with pytest.raises(ConfigError, match="from class names alone"):
         make_probe(backwards, info, shards / "other", 1, "cpu")
 
 

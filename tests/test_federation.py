@@ -133,7 +133,7 @@ def test_other_classes_and_a_second_site_of_one_name_are_refused(tiny_shards: Pa
     federation = run(experiment(federation__min_replies=1), tiny_shards, tmp_path / "run", grid)
     reasons = federation.summary()["refused"]
     assert any("another site has this name" in reason for reason in reasons.values())
-    assert "are not the federation's" in reasons["other"]
+    assert "differ from the federation's" in reasons["other"]
 
 
 def test_a_run_works_without_a_test_shard(tiny_shards: Path, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_what_does_not_match_is_left_out_and_named(files: Path, capsys: pytest.C
     assert f"left out, image, not a file of a known kind: {files / 'pictures' / 'Thumbs.db'}\n" in said
     assert "left out, labels without a file: lost-0, lost-1," in said
     assert "lost-9, ... (12)\n" in said
-    assert "left out, cannot be read: 1 of 3 text values (33%)\n  c.txt: not UTF-8 text" in said
+    assert "left out, unreadable: 1 of 3 text values (33%)\n  c.txt: not UTF-8 text" in said
     assert "image: 4 of 5 files of" in said
     assert "hidden" not in said
     assert [record.id for record in Shard.open(files.parent / "shard").records] == list(LABELS)
@@ -112,18 +112,18 @@ def test_all_mistakes_are_named_at_once_and_nothing_is_written(files: Path, caps
     assert make(files, "--site", "../x", "--classes", "cat,dog", sources=sources) == 2
     found = capsys.readouterr().err
     expected = (
-        "line 6: id 'a' stands there twice",
+        "line 6: id 'a' appears twice",
         "line 7: needs an id and a label",
-        "line 8: label 'cow' is not among --classes",
+        "line 8: label 'cow' is not in --classes",
         "image: a.jpg and a.png in",
         f"empty: no file in {files / 'empty'} has a known ending",
         "other: no file in",
         f"nowhere: there is no folder {files / 'nowhere'}",
-        "'Video' cannot be a modality's name",
-        "'label' cannot be a modality's name",
+        "'Video' is not a valid name of a modality",
+        "'label' is not a valid name of a modality",
         "'odd' is not MODALITY=DIR",
-        "image is given twice",
-        "'../x' cannot be a site's name",
+        "image has two folders",
+        "'../x' is not a valid name of a site",
     )
     assert found.startswith(f"error: import: {len(expected)} mistakes\n")
     assert [mistake for mistake in expected if mistake not in found] == []
@@ -133,14 +133,14 @@ def test_all_mistakes_are_named_at_once_and_nothing_is_written(files: Path, caps
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"name;class\na;cat\n", "must name the columns id, label; it is 'name;class'"),
-        (b"", "must name the columns id, label; it is ''"),
-        (b"id,label\n", "has no labels"),
+        (b"name;class\na;cat\n", "must contain the columns id, label, but it is 'name;class'"),
+        (b"", "must contain the columns id, label, but it is ''"),
+        (b"id,label\n", "has no rows below the header"),
         (b"id,label\n\xff,cat\n", "is not UTF-8 text; it seems to be cp1252"),
-        (b"id,label\na,\x81cat\n", "is not UTF-8 text; it may be of another language's Windows"),
-        ("id,label\na,cat\n".encode("utf-16-le"), "must name the columns id, label"),
+        (b"id,label\na,\x81cat\n", "is not UTF-8 text; it may have the encoding of another language's Windows"),
+        ("id,label\na,cat\n".encode("utf-16-le"), "must contain the columns id, label"),
         (b'id,label\n"a,cat\n', "is not a table separated by ','"),
-        (b"id,Label,label \na,cat,dog\n", "column 'label' stands there twice"),
+        (b"id,Label,label \na,cat,dog\n", "column 'label' appears twice"),
         (b"PK\x03\x04...", "is a workbook of a spreadsheet program"),
     ],
 )

@@ -98,10 +98,10 @@ def test_what_is_counted(shard: Path, capsys: pytest.CaptureFixture[str]) -> Non
         "values": 3, "forms": {}, "constant": 0, "conflicting": [], "unit": "words", "shortest": 1, "longest": 2
     }  # fmt: skip
     said = "\n".join(found["attention"])
-    assert "1 of 3 audio values are silent, blank or one number" in said
-    assert "2 of 4 image values are silent, blank or one number" in said
+    assert "1 of 3 audio values are silent, blank or constant" in said
+    assert "2 of 4 image values are silent, blank or constant" in said
     assert "2 of 4 image values (50%) cannot be read" in said
-    assert "its audio differs: 1 x 'sound, 8000 Hz, 1 channel', 1 x 'sound, 8000 Hz, 2 channels'" in said
+    assert "its audio has several forms: 1 x 'sound, 8000 Hz, 1 channel', 1 x 'sound, 8000 Hz, 2 channels'" in said
 
 
 def test_the_tables(shard: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,7 +121,7 @@ def test_the_tables(shard: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_page_shows_examples_and_cannot_do_anything(shard: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = shard.parent / "page.html"
     assert call("inspect", shard, "--out", target) == 0
-    assert f"page with examples, to stay at the site: {target}" in capsys.readouterr().out
+    assert f"page with examples, keep it at the site: {target}" in capsys.readouterr().out
     source = target.read_text()
     page = Page(source)
     assert "script" not in page.tags
@@ -129,7 +129,7 @@ def test_the_page_shows_examples_and_cannot_do_anything(shard: Path, capsys: pyt
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in source
     assert page.references
     assert all(reference.startswith("data:image/") for reference in page.references)
-    assert "This page stays at the site." in page.text
+    assert "Keep this page at the site." in page.text
     assert EVIL in page.text
     assert "CC0 & more" in page.text
     assert "x" * (LETTERS - 1) + "…" in page.text

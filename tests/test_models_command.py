@@ -77,7 +77,7 @@ def test_a_model_is_fetched_pinned_and_missed_when_it_changes(tmp_path: Path) ->
         done = models(address, tmp_path, "fetch", NAME)
         assert done.returncode == 0, done.stderr
         again = models(address, tmp_path, "fetch", NAME)
-        assert again.returncode == 2 and "is there already" in again.stderr
+        assert again.returncode == 2 and "exists already" in again.stderr
     folder = tmp_path / "models" / NAME
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         path.name for path in source.iterdir() if path.suffix != ".bin"

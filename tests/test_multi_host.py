@@ -112,10 +112,10 @@ def test_a_federation_of_four_hosts_trains_over_tls_with_node_keys(hosts: list[H
 
     status, said = sites[0].run(*node(0))
     assert status == 1
-    assert "the SuperLink refuses this node's key. It is not registered there" in said
+    assert "the SuperLink refuses this node's key. Either the key is not registered there" in said
 
     assert register(server, *SITES, address="127.0.0.1:8000").count(": registered") == 3
-    assert "this key is known already" in register(server, SITES[0], address="127.0.0.1:8000")
+    assert "this key is registered already" in register(server, SITES[0], address="127.0.0.1:8000")
     for index, site in enumerate(sites):
         site.start(processes, SITES[index], *node(index))
     run(server, "127.0.0.1:8000", "--test-shard", "data/test")

@@ -78,7 +78,7 @@ def test_a_node_is_told_its_shard_site_policy_and_key(
     assert read.root_certificates == str(certs / "ca.crt")
     assert _try_setup_client_authentication(read) is not None
     assert became["env"].items() >= SETTINGS.items()
-    assert "Connection refused; trying again until it answers" in capsys.readouterr().err
+    assert "Connection refused; the node tries again until it answers" in capsys.readouterr().err
 
 
 def test_only_what_was_given_is_in_the_nodes_settings(tiny_shards: Path, became: dict[str, Any]) -> None:
@@ -122,7 +122,7 @@ def test_every_mistake_of_a_node_is_said_at_once(
     errors = capsys.readouterr().err
     for expected in (
         "--shard: there is no folder", "'fl.example.org' is not HOST:PORT",
-        "--port: 0 is no port", "--policy: there is no file", "--site: \"a'b\" holds a quotation mark",
+        "--port: 0 is not from 1 to 65535", "--policy: there is no file", "--site: \"a'b\" contains a quotation mark",
         "others can read", "chmod 600",
     ):  # fmt: skip
         assert expected in errors
@@ -134,8 +134,8 @@ def test_every_mistake_of_a_node_is_said_at_once(
     [
         ([], ["--root-certificates FILE is needed", "--key FILE is needed"]),
         (["--insecure", "--key", "k", "--root-certificates", "c"], ["excludes --key", "excludes --root-certificates"]),
-        (["--key", "garbage", "--root-certificates", "absent"], ["is no private key in OpenSSH", "there is no file"]),
-        (["--key", "certs/ca.key", "--root-certificates", "certs/ca.crt"], ["is no private key in OpenSSH's format"]),
+        (["--key", "garbage", "--root-certificates", "absent"], ["not a private key in OpenSSH", "there is no file"]),
+        (["--key", "certs/ca.key", "--root-certificates", "certs/ca.crt"], ["is not a private key in OpenSSH format"]),
     ],
 )
 def test_no_node_without_tls_and_key_unless_it_is_asked_for(
@@ -188,7 +188,9 @@ def test_every_mistake_of_a_superlink_is_said_at_once(
     assert call("superlink", "--certs", certs, "--state", state, "--port", "70000", "--fleet-address", "9092") == 2
     errors = capsys.readouterr().err
     assert "5 mistakes" in errors
-    for expected in ("there is no file", "chmod 600", "70000 is no port", "--fleet-address: '9092'", "is not a folder"):
+    for expected in (
+        "there is no file", "chmod 600", "70000 is not from 1 to 65535", "--fleet-address: '9092'", "is not a folder",
+    ):  # fmt: skip
         assert expected in errors
     for arguments in (["--insecure", "--certs", str(certs)], []):
         assert call("superlink", "--state", tmp_path / "new", *arguments) == 2
@@ -203,7 +205,7 @@ def test_every_mistake_of_a_registration_is_said_at_once(
     assert call("register", *keys, "--address", "nowhere", "--root-certificates", certs / "absent.crt") == 2
     errors = capsys.readouterr().err
     for expected in (
-        "'nowhere' is not HOST:PORT", "there is no file", "clinic-a is given twice", "is no public key",
+        "'nowhere' is not HOST:PORT", "there is no file", "clinic-a: two files have this name", "is not a public key",
     ):  # fmt: skip
         assert expected in errors
     nobody = f"127.0.0.1:{free_ports(1)[0]}"

@@ -334,12 +334,12 @@ def test_predict_takes_texts_and_text_files(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--input", "7.png"], "there is no file '7.png'; a text is given as MODALITY=TEXT"),
+        (["--input", "7.png"], "there is no file '7.png'; write a text as MODALITY=TEXT"),
         (["--input", "vidoe=7.png"], "the model has no encoder for 'vidoe'; it has audio, image"),
         (["--input", "notes.txt"], "--input notes.txt: no encoder accepts it: audio: a recording is needed"),
         (["--input", "notes.md"], "--input notes.md: files ending in .md are not supported"),
-        (["--input", "dot.png", "image=dot.png"], "image is given twice"),
-        (["--input", "dot.png", "--modalities", "image"], "--modalities is for --shard"),
+        (["--input", "dot.png", "image=dot.png"], "--input: image has two values"),
+        (["--input", "dot.png", "--modalities", "image"], "--modalities needs --shard"),
         (["--shard", "nowhere"], "shard nowhere: there is no such folder"),
         ([], "one of the arguments --input --shard --folder is required"),
     ],
@@ -385,9 +385,9 @@ def test_predict_goes_through_a_shard(
         path.unlink()
     assert call("predict", run, "--shard", broken) == 0
     said = capsys.readouterr()
-    assert "of 39 right" in said.out
+    assert "of 39 correct" in said.out
     assert "2 unreadable audio values" in said.err
-    assert "1 examples have nothing to predict from" in said.err
+    assert "1 examples have no usable value" in said.err
 
 
 def test_labels_that_the_model_does_not_know_are_not_counted(
@@ -400,7 +400,7 @@ def test_labels_that_the_model_does_not_know_are_not_counted(
     lines[0]["label"] = lines[1]["label"] = "?"
     (tmp_path / "test" / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert call("predict", run, "--shard", tmp_path / "test") == 0
-    assert f"of {len(lines) - 2} right; 2 more have labels" in capsys.readouterr().out
+    assert f"of {len(lines) - 2} correct; 2 more have labels" in capsys.readouterr().out
 
 
 def test_export_never_overwrites(run: Path, exported: Path, capsys: pytest.CaptureFixture[str]) -> None:

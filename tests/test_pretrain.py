@@ -93,7 +93,7 @@ def test_a_few_steps_give_folders_that_the_loaders_read(tmp_path: Path, monkeypa
     completer = build("completer", {"name": "diffusion", "source": "text", "model": "diffusion", "steps": 1})
     (made,) = completer.load("image", "cpu").generate([Request("a red crown", "a red crown", [1])])
     assert made[0].size == (64, 64)
-    with pytest.raises(ConfigError, match="never overwrites"):
+    with pytest.raises(ConfigError, match="exists already"):
         pretrain("birds-coca", tmp_path / "coca", 1, 0.0001)
     torch.set_num_threads(threads)
 

@@ -147,7 +147,7 @@ def test_with_few_holders_a_rule_becomes_what_is_documented(rule: str, caplog: p
     warned = [record.getMessage() for record in caplog.records]
     assert len(warned) == 1
     assert "block image: 2 clients of the round hold it" in warned[0]
-    assert f"a hostile one from {3 if rule == 'median' else 5} on" in warned[0]
+    assert f"protects with {3 if rule == 'median' else 5} or more holders" in warned[0]
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -294,9 +294,9 @@ SPOILS: dict[str, tuple[Callable[[Message], None], str]] = {
     "nothing": (repacked(lambda p: {}), "missing"),
     "norm": (repacked(first(lambda x: x + 1e4)), "federation.max_update_norm is 1000"),
     "huge": (repacked(first(lambda x: x + 3e38)), "federation.max_update_norm is 1000"),
-    "examples": (said(num_examples=10**9), "examples, the site introduced itself with"),
+    "examples": (said(num_examples=10**9), "examples, but the site's introduction has"),
     "validation": (said(validation={"audio": dict.fromkeys(TALLY, [100] * 10)}),
-                   "validation of audio: 1000 examples, the site introduced itself with"),
+                   "validation of audio: 1000 examples, but the site's introduction has"),
     "archive": (raw(archive()), "must be an array of bytes"),
     "claimed size": (raw(claims((2**60,))), "must be an array of bytes"),
     "no data": (raw(b""), "must be an array of bytes"),
@@ -434,7 +434,7 @@ def test_any_figures_are_read_or_refused_with_our_error(content: Any) -> None:
     (asked,) = chosen.configure_train(1, wire.pack(params(0)), ConfigRecord(), NoGrid())  # type: ignore[arg-type]
     bad = reply(asked, chosen, select(params(1), AUDIO), 1)
     bad.content["body"] = ConfigRecord({"json": json.dumps(content)})
-    with pytest.raises(RunError, match="0 usable replies"):
+    with pytest.raises(RunError, match="too few usable replies: 0 came"):
         chosen.aggregate_train(1, [bad])
 
 

@@ -43,10 +43,10 @@ def test_the_waits_are_those_of_the_installed_flower() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("time.sleep(3)", "time.sleep(2)", "it waits by"),
-        ("time.sleep(3)", "wait(3)", "it waits by"),
-        ("time.sleep(3)", "time.sleep(interval)", "it waits by"),
-        ("run_id = None", "run_id = time.time()", "more than to sleep"),
+        ("time.sleep(3)", "time.sleep(2)", "it waits with"),
+        ("time.sleep(3)", "wait(3)", "it waits with"),
+        ("time.sleep(3)", "time.sleep(interval)", "it waits with"),
+        ("run_id = None", "run_id = time.time()", "more than sleeping"),
         ("def _insert_message", "pull_objects = print\n\n\ndef _insert_message", "in another way"),
     ],
 )
@@ -121,7 +121,7 @@ def test_the_node_starts_on_any_flower_and_says_when_its_waits_are_flowers(
         supernode.main()
     assert ended.value.code == 7
     assert (flower.time is time) == bool(mistake)
-    said = f"fedmosaic: this Flower is another one ({mistake}): its SuperNode's own waits hold\n"
+    said = f"fedmosaic: this version of Flower is different ({mistake}), so its SuperNode keeps Flower's waits\n"
     assert capsys.readouterr().err == (said if mistake else "")
 
 
@@ -139,4 +139,4 @@ def test_the_supernodes_command_has_flowers_options() -> None:
     command, env = [commands_folder() / "flower-supernode", "--help"], environment([])
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == 0
-    assert "--auth-supernode-private-key" in done.stdout and "own waits" not in done.stderr
+    assert "--auth-supernode-private-key" in done.stdout and "Flower's waits" not in done.stderr

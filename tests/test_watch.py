@@ -193,7 +193,7 @@ def test_a_folder_that_is_gone_is_said_to_be_and_comes_back(run: RunFolder) -> N
     run.folder.rename(run.folder.with_name("elsewhere"))
     gone = client.get("/")
     assert gone.status_code == 503
-    assert "the run&#x27;s folder cannot be read: No such file or directory" in gone.text
+    assert "the run folder cannot be read: No such file or directory" in gone.text
     run.folder.with_name("elsewhere").rename(run.folder)
     assert client.get("/").status_code == 200
 
@@ -227,7 +227,7 @@ def test_mistakes_are_answered_with_what_is_wrong(tmp_path: Path, capsys: pytest
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = str(other.getsockname()[1])
         for wrong, said in (
-            ([str(tmp_path / "nowhere")], "nowhere is not the folder of a run"),
+            ([str(tmp_path / "nowhere")], "nowhere is not a run folder"),
             ([str(tmp_path), "--port", "70000"], "70000 is not from 0 to 65535"),
             ([str(tmp_path), "--port", taken], f"{taken} of 127.0.0.1 cannot be used: "),
         ):

@@ -1,4 +1,4 @@
-"""`fedmosaic bench`: methods, or programs, compared."""
+"""`fedmosaic bench`: compare methods, or the speed of programs."""
 
 import argparse
 import logging
@@ -12,32 +12,36 @@ from deploy.commands.shared.given import readable
 
 SUITES = Path("configs/bench")
 SPEED = "speed"
-"""The suite that is no file: it compares programs, not methods."""
+"""The one suite without a file. It compares programs, not methods."""
 
 
 def add_parser(commands: Any) -> None:
     """The command line of `fedmosaic bench`."""
     parser = commands.add_parser(
         "bench",
-        help="compare methods: settings x methods x seeds, tables and plots",
+        help="compare methods: run settings x methods x seeds, write tables and plots",
         epilog="example: fedmosaic bench fedcmi --data data --setting av-digits-unequal",
     )
-    parser.add_argument("suite", metavar="SUITE", help="a file, the name of one in configs/bench/, or speed")
+    parser.add_argument("suite", metavar="SUITE", help="a file, the name of a file in configs/bench/, or speed")
     add_overrides(parser)
-    parser.add_argument("--data", type=Path, metavar="DIR", help="where the folders of data sets lie (default: data)")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with the data sets (default: data)")
     parser.add_argument("--setting", action="append", metavar="NAME", help="only this setting (repeatable)")
     parser.add_argument("--seeds", type=int, metavar="N", help="only the first N seeds of the suite")
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count(), metavar="N", help="processes (default: all cores)"
+        "--workers", type=int, default=os.cpu_count(), metavar="N", help="number of processes (default: one per core)"
     )
-    parser.add_argument("--work", type=Path, metavar="DIR", help="shards and finished runs (default: bench/SUITE)")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where tables and plots go (default: the --work folder)"
+        "--work", type=Path, metavar="DIR", help="folder for shards and finished runs (default: bench/SUITE)"
     )
-    speed = parser.add_argument_group("suite speed: rounds, memory, features, against stock Flower and plain PyTorch")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for tables and plots (default: the --work folder)"
+    )
+    speed = parser.add_argument_group(
+        "suite speed: time of rounds, memory and features, compared with stock Flower and plain PyTorch"
+    )
     speed.add_argument("--only", action="append", metavar="NAME", help="only this measurement (repeatable)")
-    speed.add_argument("--repeats", type=int, default=3, metavar="N", help="of each measurement (default: 3)")
-    speed.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to a file")
+    speed.add_argument("--repeats", type=int, default=3, metavar="N", help="repeats per measurement (default: 3)")
+    speed.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to a JSON file")
     parser.set_defaults(command=_command)
 
 
@@ -64,7 +68,7 @@ def _command(options: argparse.Namespace) -> None:
 
 
 def _file(name: str) -> Path:
-    """A file as given, or the suite of that name.
+    """The file of a suite: the argument itself, or the file of that name in configs/bench/.
 
     Raises ConfigError.
     """

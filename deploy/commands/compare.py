@@ -1,4 +1,4 @@
-"""`fedmosaic compare`: runs side by side."""
+"""`fedmosaic compare`: compare runs side by side."""
 
 import argparse
 from pathlib import Path
@@ -12,20 +12,23 @@ def add_parser(commands: Any) -> None:
     """The command line of `fedmosaic compare`."""
     parser = commands.add_parser(
         "compare",
-        help="put runs side by side: settings that differ, figures, paired differences",
-        description="Compare runs. Runs that differ only in the seed are one row; the first row is the reference.",
+        help="compare runs: settings that differ, figures, paired differences",
+        description="Compare runs. Runs that differ only in the seed share one row. The first row is the reference.",
         epilog="example: fedmosaic compare runs/fedavg-* runs/fedcmi-* --out comparison.html",
     )
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run folder")
     parser.add_argument(
         "--by",
         action="append",
         default=[],
         metavar="NAME",
-        help="a row for each value of this option or section, e.g. method.name, whatever else differs (repeatable)",
+        help="one row per value of this option or section, e.g. method.name; other differences do not count "
+        "(repeatable)",
     )
     parser.add_argument("--out", type=Path, metavar="FILE.html", help="also write a page with curves")
-    parser.add_argument("--json", action="store_true", help="JSON instead of the table, with each seed's values")
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON instead of the table, with the values of each seed"
+    )
     parser.set_defaults(command=_command)
 
 

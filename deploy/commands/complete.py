@@ -1,4 +1,4 @@
-"""`fedmosaic complete`: what the examples of a shard miss, made by frozen models."""
+"""`fedmosaic complete`: generate the missing values of a shard with frozen models."""
 
 import argparse
 from pathlib import Path
@@ -13,7 +13,7 @@ def add_parser(commands: Any) -> None:
     """The command line of `fedmosaic complete`."""
     parser = commands.add_parser(
         "complete",
-        help="let frozen models make what the examples of a shard miss",
+        help="generate the missing values of a shard with frozen models",
         epilog="example: fedmosaic complete shards/client-0 --with configs/birds-mini-fedmvp.yaml",
     )
     parser.add_argument("shards", type=Path, nargs="+", metavar="SHARD", help="a folder with training examples")

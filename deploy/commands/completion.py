@@ -1,4 +1,4 @@
-"""`fedmosaic completion`: what a shell needs to complete the command line."""
+"""`fedmosaic completion`: print a shell script that completes the command line."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,7 @@ def add_parser(commands: Any) -> None:
     """The command line of `fedmosaic completion`."""
     parser = commands.add_parser(
         "completion",
-        help="print a script by which a shell completes commands, options and files",
+        help="print a script that lets a shell complete commands, options and files",
         epilog="example: fedmosaic completion bash > ~/.local/share/bash-completion/completions/fedmosaic",
     )
     parser.add_argument("shell", choices=SHELLS)

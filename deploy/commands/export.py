@@ -1,4 +1,4 @@
-"""`fedmosaic export`: the model of a run as a folder to give away, with a model card."""
+"""`fedmosaic export`: write the model of a run, with a model card, into a folder that can be shared."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from common.trained.saved_model import Description
     from server.report.run import Run
 
-BY_SITES = "the sites' validation examples, of the model that they received in the last round"
+BY_SITES = "the sites' validation examples, with the model that the sites received in the last round"
 
 
 def add_parser(commands: Any) -> None:
@@ -23,17 +23,17 @@ def add_parser(commands: Any) -> None:
         "export",
         help="write the model of a run with a model card, for use without server and clients",
         description="Write model.safetensors, config.json and README.md (a model card). fedmosaic predict and "
-        "load_model take the folder as they take a run's.",
+        "load_model accept the folder in place of a run folder.",
         epilog="example: fedmosaic export runs/demo --out models/demo",
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
     parser.set_defaults(command=_command)
 
 
 def _command(options: argparse.Namespace) -> None:
     if options.out.exists():
-        raise ConfigError("--out", [f"{options.out} exists"])
+        raise ConfigError("--out", [f"{options.out} exists already; name a new folder"])
     export(options.run, options.out)
     print(f"model and model card in {options.out}")
 
@@ -41,7 +41,7 @@ def _command(options: argparse.Namespace) -> None:
 def export(run_folder: Path, out: Path) -> None:
     """Write the model of a run into a new folder.
 
-    Raises ModelError when the run has none, ConfigError when it cannot be read or the folder cannot be written.
+    Raises ModelError when the run has no model, ConfigError when the run cannot be read or the folder not be written.
     """
     from common.config.experiment import read
     from common.files import write_whole
@@ -60,13 +60,13 @@ def export(run_folder: Path, out: Path) -> None:
 
 
 def model_card(run: "Run", experiment: "Experiment", description: "Description") -> str:
-    """README.md: what the model is, where it comes from, how good it is, how it is used. In the layout of the model
-    cards of the Hugging Face hub."""
+    """The text of README.md: the model's purpose, origin, accuracy and use, in the layout of the model cards of the
+    Hugging Face hub."""
     from common.split.make import recipe
     from common.words.printable import printable
 
     status = run.summary.get("status", "unfinished")
-    note = "" if status == "completed" else f"**The run is {status}: this is the model after its last whole round.**\n"
+    note = "" if status == "completed" else f"**The run is {status}: this is the model after its last full round.**\n"
     return CARD.substitute(
         name=experiment.name,
         note=note,
@@ -89,13 +89,13 @@ def model_card(run: "Run", experiment: "Experiment", description: "Description")
 
 
 def _said(reference: Mapping[str, Any]) -> str:
-    """A component with its options."""
+    """The Markdown of a component: its name and its options as JSON."""
     options = {key: value for key, value in reference.items() if key != "name"}
     return f"`{reference['name']}`" + (f" `{json.dumps(options)}`" if options else "")
 
 
 def _licence(experiment: "Experiment") -> str:
-    """Of the data."""
+    """The licence of the data."""
     return experiment.component("data set").licence if experiment.data.set else "known to the sites"
 
 
@@ -104,8 +104,9 @@ def _frozen(description: "Description") -> str:
         return ""
     listed = "\n".join(f"- {m}: {about}" for m, about in sorted(description.frozen.items()))
     return (
-        "\nFrozen encoders are not in this folder; they are found by name, where `docs/how-to/frozen-models.md` "
-        f"says, and refused when they have other weights than in training:\n\n{listed}\n"
+        "\nThis folder does not contain the frozen encoders. They are loaded by name from the places that "
+        "`docs/how-to/frozen-models.md` lists, and refused when their weights differ from the weights in training:"
+        f"\n\n{listed}\n"
     )
 
 
@@ -123,8 +124,8 @@ tags: [federated-learning, multimodal, classification]
 
 # $name
 
-A classifier from any of these modalities: $modalities. It was trained by federated learning with
-fedmosaic: the data stayed at their sites, parameters were averaged.
+This classifier predicts from any subset of these modalities: $modalities. It was trained with fedmosaic by federated
+learning: the data stayed at the sites, and the server averaged the parameters.
 $note
 Classes: $classes.
 
@@ -138,9 +139,9 @@ Classes: $classes.
 | data set | $data |
 | licence of the data | $licence |
 
-## How good it is
+## Accuracy
 
-Measured on $measured, when shown only these modalities:
+Measured on $measured, with only these modalities as input:
 
 | modalities | accuracy | macro-F1 | examples |
 |---|---|---|---|
@@ -155,13 +156,13 @@ model = load_model("this folder")
 model.predict([{$example}])[0].label       # any subset of the modalities: files, texts, pictures, arrays
 ```
 
-or `fedmosaic predict DIR --input FILE...`. Nothing is unpickled, no code of this folder is run.
+or `fedmosaic predict DIR --input FILE...`. fedmosaic unpickles no file and runs no code of this folder.
 
-## What it consists of
+## Parts
 
-Architecture: $architecture. Encoders, which own their preprocessing:
+Architecture: $architecture. Encoders, each with its own preprocessing:
 
 $encoders
 $frozen
-Parameters learned from data can tell something about these data: give the model away only as far as the sites agree.
+The parameters of a model can reveal facts about its training data. Share the model only as far as the sites agree.
 """)

@@ -1,4 +1,4 @@
-"""`fedmosaic flwr`: Flower's own command line, for a SuperLink that asks for the operator's token."""
+"""`fedmosaic flwr`: Flower's own command line, for a SuperLink that requires the operator's token."""
 
 import argparse
 import os
@@ -10,12 +10,12 @@ def add_parser(commands: Any) -> None:
     """The command line of `fedmosaic flwr`."""
     parser = commands.add_parser(
         "flwr",
-        help="Flower's own command line, with the operator's token",
-        description="Everything of `flwr`, such as ls, log, stop and supernode list, at a SuperLink that asks for the "
-        "operator's token: the file that $FEDMOSAIC_OPERATOR_TOKEN names.",
+        help="run Flower's own command line with the operator's token",
+        description="Run any command of `flwr`, such as ls, log, stop and supernode list, on a SuperLink that requires "
+        "the operator's token. $FEDMOSAIC_OPERATOR_TOKEN is the path of the token's file.",
         epilog="example: fedmosaic flwr ls",
     )
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="of flwr")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="arguments of flwr")
     parser.set_defaults(command=_command)
 
 

@@ -1,4 +1,4 @@
-"""`fedmosaic inspect`: what a shard holds, in the terminal and on a page."""
+"""`fedmosaic inspect`: show the content of a shard in the terminal and on a page."""
 
 import argparse
 import json
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from deploy.shards.inspection.survey import Survey
 
 MOST_ROWS = 30
-"""Classes and broken files that the terminal shows."""
+"""Most rows of classes, and of broken files, in the terminal."""
 
 
 def add_parser(commands: Any) -> None:
     """The command line of `fedmosaic inspect`."""
     parser = commands.add_parser(
         "inspect",
-        help="look at a shard: counts, what is missing, broken files, examples",
-        description="Read every file of a shard, as training does, and say what is there. Broken files "
-        "count as missing. With an experiment, also whether its encoders take every value, and whether a run would "
-        "refuse the site, in which case the exit status is 1.",
+        help="check a shard: counts, missing values, broken files, examples",
+        description="Read every file of a shard, as training does, and summarise the content. Broken files "
+        "count as missing. With --with, also check whether the experiment's encoders accept every value, and whether "
+        "a run would refuse the site. If it would, the exit status is 1.",
         epilog="example: fedmosaic inspect shards/client-0 --with experiment.yaml --out client-0.html",
     )
     parser.add_argument("shard", type=Path, metavar="SHARD", help="a folder with metadata.jsonl and shard.json")
@@ -43,12 +43,14 @@ def add_parser(commands: Any) -> None:
         "--out", type=Path, metavar="FILE.html", help="also write a page with a few examples of each class"
     )
     parser.add_argument(
-        "--with", type=Path, metavar="CONFIG", dest="config", help="an experiment that the shard is to take part in"
+        "--with", type=Path, metavar="CONFIG", dest="config", help="an experiment that will use the shard"
     )
     add_overrides(parser)
-    parser.add_argument("--test", type=Path, metavar="SHARD", help="test examples: none of their files should be here")
     parser.add_argument(
-        "--sample", type=int, metavar="N", help="read so many examples only, chosen by chance, of a very large shard"
+        "--test", type=Path, metavar="SHARD", help="the test shard: check that the two shards share no file"
+    )
+    parser.add_argument(
+        "--sample", type=int, metavar="N", help="read only N examples, chosen at random, for a very large shard"
     )
     parser.add_argument("--json", action="store_true", help="print everything as JSON instead of tables")
     parser.set_defaults(command=_command)
@@ -64,7 +66,7 @@ def _command(options: argparse.Namespace) -> None:
 
     if mistakes := _mistakes(options):
         raise ConfigError("inspect", mistakes)
-    quiet_libraries()  # and unreadable files are counted below
+    quiet_libraries()  # the output below counts unreadable files
     experiment = experiment_of(options) if options.config else None
     shard = Shard.open(options.shard, listed=None, labelled=False)
     found = _survey(options, sampled(shard, options.sample) if options.sample else shard, experiment)
@@ -74,7 +76,7 @@ def _command(options: argparse.Namespace) -> None:
     else:
         _show(terminal(), found)
         if options.out:
-            print(f"page with examples, to stay at the site: {options.out}")
+            print(f"page with examples, keep it at the site: {options.out}")
         if experiment and not why:
             print(f"a run of {experiment.name} would accept this site")
     if experiment and why:
@@ -98,10 +100,10 @@ def _survey(options: argparse.Namespace, shard: "Shard", experiment: "Experiment
 
 
 def _mistakes(options: argparse.Namespace) -> list[str]:
-    """What is wrong with the options, before a shard is read for minutes."""
-    mistakes = [] if options.sample is None or options.sample > 0 else ["--sample: at least 1"]
+    """The mistakes in the options, found before a shard is read, which may take minutes."""
+    mistakes = [] if options.sample is None or options.sample > 0 else ["--sample: must be at least 1"]
     if options.overrides and not options.config:
-        mistakes.append("--set changes the experiment of --with CONFIG, which is not given")
+        mistakes.append("--set changes the experiment of --with CONFIG: add --with CONFIG")
     return mistakes + _page_mistakes(options.out)
 
 
@@ -132,7 +134,7 @@ def _with_page(shard: "Shard", out: Path, encoders: "Mapping[Modality, Encoder]"
 
 
 def _show(console: Console, survey: "Survey") -> None:
-    """The tables of the terminal."""
+    """Print the tables."""
     from deploy.shards.inspection.attention import attention
 
     info, examples = survey.shard.info, len(survey.shard.records)
@@ -156,7 +158,7 @@ def _show(console: Console, survey: "Survey") -> None:
 
 
 def _show_classes(console: Console, survey: "Survey") -> None:
-    """By class; of very many the smallest ones, which are those to worry about."""
+    """Print the counts by class; of many classes only the smallest, because these cause problems."""
     labels = survey.shard.info.classes
     if len(labels) > MOST_ROWS:
         labels = sorted(labels, key=lambda label: survey.examples[label])[:MOST_ROWS]
@@ -193,7 +195,7 @@ def _row(table: Table, *cells: str) -> None:
 
 
 def _cell(text: str) -> Text:
-    """Names come from files: no markup, and nothing that would steer the terminal."""
+    """A text without markup and control sequences, because names come from files."""
     from common.words.printable import printable
 
     return Text(printable(text))

@@ -1,4 +1,4 @@
-"""`fedmosaic models`: the frozen models of this machine, and the one way to fetch another."""
+"""`fedmosaic models`: list the frozen models of this machine, and fetch others."""
 
 import argparse
 import shutil
@@ -13,16 +13,16 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "models",
         help="fetch and list frozen models",
-        description="The frozen models of this machine: those in $FEDMOSAIC_MODELS and those that come with the "
-        "project. No run fetches any; this command does.",
+        description="List and fetch frozen models. The models of this machine are in $FEDMOSAIC_MODELS, and some come "
+        "with the project. A run never downloads a model; only this command does.",
         epilog="example: fedmosaic models fetch google-bert/bert-base-uncased",
     )
     actions = parser.add_subparsers(required=True, metavar="ACTION")
-    fetch = actions.add_parser("fetch", help="fetch a model from the Hugging Face hub and pin what was fetched")
-    fetch.add_argument("name", metavar="OWNER/NAME", help="of its repository")
-    fetch.add_argument("--revision", metavar="REV", help="branch, tag or commit (default: the main branch as it is)")
+    fetch = actions.add_parser("fetch", help="fetch a model from the Hugging Face hub and pin its files")
+    fetch.add_argument("name", metavar="OWNER/NAME", help="name of its repository")
+    fetch.add_argument("--revision", metavar="REV", help="branch, tag or commit (default: the main branch)")
     fetch.set_defaults(command=_fetch)
-    actions.add_parser("list", help="say which models are here").set_defaults(command=_list)
+    actions.add_parser("list", help="list the models of this machine").set_defaults(command=_list)
 
 
 def _fetch(options: argparse.Namespace) -> None:
@@ -34,7 +34,7 @@ def _fetch(options: argparse.Namespace) -> None:
     place = models_folder()
     folder, partial = place / options.name, place / f".{options.name.replace('/', '--')}.partial"
     if folder.exists():
-        raise ModelError(f"{folder} is there already: remove it to fetch the model again")
+        raise ModelError(f"{folder} exists already: remove it to fetch the model again")
     revision = _download(options.name, options.revision, WANTED, partial)
     try:
         check(partial)
@@ -47,7 +47,7 @@ def _fetch(options: argparse.Namespace) -> None:
 
 
 def _download(name: str, revision: str | None, patterns: list[str], target: Path) -> str:
-    """Fetch the files of a repository; the commit that they are of.
+    """Fetch the files of a repository. Returns their commit.
 
     Raises ModelError.
     """
@@ -57,11 +57,11 @@ def _download(name: str, revision: str | None, patterns: list[str], target: Path
         found = HfApi().model_info(name, revision=revision)
         commit = str(found.sha)
         HfApi().snapshot_download(name, revision=commit, allow_patterns=patterns, local_dir=target)
-    except Exception as error:  # nothing but the library's code runs here, and a hub may answer anything
+    except Exception as error:  # only the library's code runs here, and a hub may answer anything
         shutil.rmtree(target, ignore_errors=True)
         said = str(error).splitlines() or [type(error).__name__]
         raise ModelError(f"{name} cannot be fetched: {said[0]}") from None
-    shutil.rmtree(target / ".cache", ignore_errors=True)  # the hub's own notes
+    shutil.rmtree(target / ".cache", ignore_errors=True)  # the hub client's own notes
     return commit
 
 
@@ -81,5 +81,5 @@ def _list(_: argparse.Namespace) -> None:
 
 
 def _is_top(path: Path, place: Path) -> bool:
-    """Whether a file of weights is of a model's own folder, and not of a part of it."""
+    """Whether a file of weights is in a model's top folder, not in the folder of a part of the model."""
     return len(path.relative_to(place).parts) <= 3 and not (path.parent.parent / "model_index.json").exists()

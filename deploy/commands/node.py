@@ -1,8 +1,8 @@
-"""`fedmosaic node`: a site's side, as Flower's SuperNode with the site's shard, name, policy and key.
+"""`fedmosaic node`: start Flower's SuperNode with a site's shard, name, policy and key.
 
-It connects outwards to the SuperLink's gRPC port and listens on the loopback interface only. It ends when the SuperLink
-refuses it: an unregistered key, or a node of the same key that was killed less than a minute ago (Flower's exit code
-305). The second passes, so whatever supervises it should start it again (see docs/how-to/deploy.md).
+The node connects outwards to the SuperLink's gRPC port and listens on the loopback interface only. It ends when the
+SuperLink refuses it: the key is not registered, or a node with the same key was killed less than a minute ago (Flower's
+exit code 305). The second reason passes, so the supervisor of the process should start it again (see docs/how-to/deploy.md).
 """
 
 import argparse
@@ -31,22 +31,24 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--superlink", required=True, metavar="HOST:PORT", help="the SuperLink's port for nodes, 9092")
     parser.add_argument("--shard", type=Path, required=True, metavar="DIR", help="the site's shard")
     parser.add_argument("--site", metavar="NAME", help="the site's name (default: the shard's own)")
-    parser.add_argument("--policy", type=Path, metavar="FILE", help="what the site allows")
+    parser.add_argument(
+        "--policy", type=Path, metavar="FILE", help="the site's policy: limits on what runs may do here"
+    )
     parser.add_argument("--root-certificates", type=Path, metavar="FILE", help="ca.crt of the SuperLink")
-    parser.add_argument("--key", type=Path, metavar="FILE", help="the site's private key, registered at the SuperLink")
+    parser.add_argument("--key", type=Path, metavar="FILE", help="the site's private key; its public key is registered")
     parser.add_argument("--insecure", action="store_true", help="no TLS and no key: for trials on one machine")
     parser.add_argument(
         "--port",
         type=int,
         default=RUNTIME_PORT,
         metavar="N",
-        help=f"on the loopback interface, another for each node of a host (default: {RUNTIME_PORT})",
+        help=f"port on the loopback interface; each node of a host needs its own (default: {RUNTIME_PORT})",
     )
     parser.add_argument(
         "--flower-log",
         type=Path,
         metavar="FILE",
-        help="for Flower's own lines (default: in this user's folder for temporary files; - for none)",
+        help="file for Flower's own log lines (default: in this user's folder for temporary files; - for none)",
     )
     parser.set_defaults(command=_command)
 
@@ -70,21 +72,23 @@ def _command(options: argparse.Namespace) -> None:
 
 
 def _secret(port: int) -> Path:
-    """The file of the secret between SuperNode and SuperExec.
+    """The file with the secret that SuperNode and SuperExec share.
 
-    Raises ConfigError when there is no place that is this user's alone.
+    Raises ConfigError when there is no folder that only this user can read.
     """
     from client.resident.connection import NoWorkerError, private_folder
 
     try:
         return private_folder() / f"superexec-{port}.secret"
     except NoWorkerError as error:
-        raise ConfigError("node", [f"there is no place for what only this user may read: {error}"]) from None
+        raise ConfigError("node", [f"there is no folder that only this user can read: {error}"]) from None
 
 
 def _flowers_log(options: argparse.Namespace) -> Path | None:
-    """The file for Flower's own lines: the one that was named, else one in this user's folder for a session; none where
-    there can be none, or the named one is "-"."""
+    """The file for Flower's own log lines: the file of --flower-log, else a file in this user's folder for a session.
+
+    None when --flower-log is "-", or when there is no such folder.
+    """
     from client.resident.connection import NoWorkerError, private_folder
 
     if options.flower_log is not None:
@@ -96,14 +100,16 @@ def _flowers_log(options: argparse.Namespace) -> Path | None:
 
 
 def _say_policy(file: Path | None) -> None:
-    """Raises PolicyError for a policy that cannot be read: a node with it would refuse everything."""
+    """Print the policy. Raises PolicyError when it cannot be read, because the node would then refuse every run."""
     from client.policy import read_policy
 
-    print(f"policy ({file or 'none given, so the defaults'}):", *read_policy(file).in_words(), sep="\n  - ", flush=True)
+    print(
+        f"policy ({file or 'the defaults, without --policy'}):", *read_policy(file).in_words(), sep="\n  - ", flush=True
+    )
 
 
 def arguments(options: argparse.Namespace) -> list[str]:
-    """What flower-supernode is told."""
+    """The command line arguments of flower-supernode."""
     told = ["--superlink", options.superlink, "--host", "127.0.0.1", "--port", str(options.port)]
     told += ["--node-config", node_config(options)]
     if options.insecure:
@@ -113,7 +119,7 @@ def arguments(options: argparse.Namespace) -> list[str]:
 
 
 def node_config(options: argparse.Namespace) -> str:
-    """What the ClientApp reads as its node's settings, in Flower's notation."""
+    """The node's settings for the ClientApp, in Flower's notation."""
     return " ".join(f"{key}='{value}'" for key, value in _settings(options).items())
 
 
@@ -133,13 +139,13 @@ def _mistakes(options: argparse.Namespace) -> list[str]:
     except ValueError as error:
         mistakes.append(f"--superlink: {error}")
     if not 0 < options.port < 65536:
-        mistakes.append(f"--port: {options.port} is no port")
+        mistakes.append(f"--port: {options.port} is not from 1 to 65535")
     if options.policy:
         mistakes += missing_file("--policy", options.policy)
     if options.flower_log and not options.flower_log.resolve().parent.is_dir():
         mistakes.append(f"--flower-log: there is no folder {options.flower_log.resolve().parent}")
-    mistakes += [  # Flower's notation has no way to write these
-        f"--{key}: {value!r} holds a quotation mark or a control character"
+    mistakes += [  # Flower's notation cannot express these
+        f"--{key}: {value!r} contains a quotation mark or a control character"
         for key, value in _settings(options).items()
         if "'" in value or not value.isprintable()
     ]
@@ -151,7 +157,7 @@ def _shard_mistakes(folder: Path) -> list[str]:
         return [f"--shard: there is no folder {folder}"]
     names = ("shard.json", "metadata.jsonl")
     unreadable = [name for name in names if not os.access(folder / name, os.R_OK)]
-    return [f"--shard: {folder / name} is not there, or this user cannot read it" for name in unreadable]
+    return [f"--shard: {folder / name} does not exist, or this user cannot read it" for name in unreadable]
 
 
 def _trust_mistakes(options: argparse.Namespace) -> list[str]:

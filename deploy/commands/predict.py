@@ -1,4 +1,4 @@
-"""`fedmosaic predict`: what a trained model says of files, or of a shard."""
+"""`fedmosaic predict`: predict the classes of files or of a shard with a trained model."""
 
 import argparse
 import io
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from deploy.shards.prediction import Row
 
 MOST_PROBABLE = 5
-"""Classes of one example that the table shows."""
+"""Most classes in the table of one example."""
 
 
 def add_parser(commands: Any) -> None:
@@ -26,39 +26,38 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "predict",
         help="predict with a trained model, from any of its modalities",
-        description="Predict with the model of a run, or of a folder that `fedmosaic export` wrote.",
+        description="Predict with the model of a run, or with a model that `fedmosaic export` wrote.",
         epilog='example: fedmosaic predict runs/demo --input image=7.png audio=7.wav     (or text="a small bird")     '
         "fedmosaic predict runs/demo --folder image=new --out predictions.csv",
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder, or an exported one")
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, or an exported model")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--input",
         nargs="+",
         metavar="FILE",
-        help="the files of one example, as MODALITY=FILE where the kind of file does not tell; a text as MODALITY=TEXT",
+        help="the files of one example; MODALITY=FILE if several modalities accept the kind of file; MODALITY=TEXT for "
+        "a text",
     )
     what.add_argument("--shard", type=Path, metavar="SHARD", help="all examples of a shard, with or without labels")
     what.add_argument(
         "--folder",
         nargs="+",
         metavar="MODALITY=DIR",
-        help="all files of folders, and of folders in them; files of one example are called alike",
+        help="all files of the folders and their subfolders; files of one example have the same name",
     )
-    parser.add_argument(
-        "--modalities", nargs="+", metavar="NAME", help="with --shard: only these, as if the others were missing"
-    )
+    parser.add_argument("--modalities", nargs="+", metavar="NAME", help="with --shard: use only these modalities")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="a line of JSON an example")
-    form.add_argument("--csv", action="store_true", help="with --shard or --folder: a table for spreadsheets")
-    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="with --shard or --folder: that table in a file")
+    form.add_argument("--json", action="store_true", help="print one line of JSON per example")
+    form.add_argument("--csv", action="store_true", help="with --shard or --folder: print CSV, for spreadsheets")
+    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="with --shard or --folder: write CSV to a file")
     parser.set_defaults(command=_command)
 
 
 def _command(options: argparse.Namespace) -> None:
     if mistakes := _mistakes(options):
         raise ConfigError("predict", mistakes)
-    logging.basicConfig(level=logging.ERROR)  # unreadable files of a shard are counted below
+    logging.basicConfig(level=logging.ERROR)  # the output below counts unreadable files
     from deploy.progress import working
 
     with working(f"loading {options.run}"):
@@ -74,12 +73,12 @@ def _command(options: argparse.Namespace) -> None:
 
 
 def _mistakes(options: argparse.Namespace) -> list[str]:
-    """Options that do not go together, and paths that are not there, before anything large is loaded."""
+    """Options that exclude each other and paths that do not exist, found before large libraries load."""
     mistakes = []
     if options.modalities and not options.shard:
-        mistakes.append("--modalities is for --shard; of other inputs, leave out what is not to be used")
+        mistakes.append("--modalities needs --shard; with --input or --folder, leave out the other modalities")
     if options.input and (options.csv or options.out):
-        mistakes.append("--csv and --out are for --shard and --folder")
+        mistakes.append("--csv and --out need --shard or --folder")
     if not options.run.is_dir():
         mistakes.append(f"RUN: there is no folder {options.run}")
     if options.out and not options.out.parent.is_dir():
@@ -106,7 +105,7 @@ def _predict_one(predictor: "Predictor", options: argparse.Namespace) -> None:
 
 
 def read_input(predictor: "Predictor", parts: Sequence[str]) -> dict[str, str | Path]:
-    """The example of --input, each part MODALITY=FILE, MODALITY=TEXT or a file whose kind tells its modality.
+    """The example of --input. Each part is MODALITY=FILE, MODALITY=TEXT, or a file whose kind implies its modality.
 
     Raises DataError.
     """
@@ -118,17 +117,17 @@ def read_input(predictor: "Predictor", parts: Sequence[str]) -> dict[str, str | 
         else:
             modality, given = _told_by(predictor, Path(part)), Path(part)
         if modality in found:
-            raise DataError(f"{modality} is given twice: {found[modality]} and {given}")
+            raise DataError(f"--input: {modality} has two values, {found[modality]} and {given}; keep one of them")
         found[modality] = given
     return found
 
 
 def _told_by(predictor: "Predictor", path: Path) -> str:
-    """The modality of a file, by its kind."""
+    """The modality that the kind of a file implies."""
     from common.media.values import read
 
     if not os.path.isfile(path):
-        raise DataError(f"--input: there is no file {str(path)!r}; a text is given as MODALITY=TEXT")
+        raise DataError(f"--input: there is no file {str(path)!r}; write a text as MODALITY=TEXT")
     try:
         raw = read(path)
     except ValueError as error:
@@ -161,7 +160,7 @@ def _predict_many(predictor: "Predictor", options: argparse.Namespace) -> None:
 
 
 def _rows(predictor: "Predictor", options: argparse.Namespace) -> tuple[list["Row"], list[str]]:
-    """The predictions, and what is to be said beside them."""
+    """The predictions, and notes for standard error."""
     from common.data.shard import Shard
     from deploy.shards.prediction import predict_folders, predict_shard
 
@@ -174,7 +173,7 @@ def _rows(predictor: "Predictor", options: argparse.Namespace) -> tuple[list["Ro
     problems = Counter(modality for row in rows for modality in row.problems)
     notes += [f"{count} unreadable {modality} values were treated as missing" for modality, count in problems.items()]
     if lost := sum(row.prediction is None for row in rows):
-        notes.append(f"{lost} examples have nothing to predict from")
+        notes.append(f"{lost} examples have no usable value, and get no prediction")
     return rows, notes
 
 
@@ -204,10 +203,10 @@ def _right(rows: Sequence["Row"], classes: Sequence[str]) -> str:
     predicted = [(row.label, row.prediction.label) for row in rows if row.prediction]
     known = [(label, said) for label, said in predicted if label in classes]
     others = sum(label not in classes and label != "" for label, _ in predicted)
-    note = f"; {others} more have labels that are no classes of the model" if others else ""
+    note = f"; {others} more have labels that are not classes of the model" if others else ""
     if not known:
         return f"no label is a class of the model{note}" if others else "there are no labels to compare with"
-    return f"{sum(label == said for label, said in known) / len(known):.1%} of {len(known)} right{note}"
+    return f"{sum(label == said for label, said in known) / len(known):.1%} of {len(known)} correct{note}"
 
 
 def _show(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

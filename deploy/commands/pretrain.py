@@ -1,4 +1,4 @@
-"""`fedmosaic pretrain`: the small frozen models that come with the project, from nothing."""
+"""`fedmosaic pretrain`: train the small frozen models of the project from scratch."""
 
 import argparse
 from pathlib import Path
@@ -11,13 +11,21 @@ def add_parser(commands: Any) -> None:
     """The command line of `fedmosaic pretrain`."""
     parser = commands.add_parser(
         "pretrain",
-        help="train the small frozen models that come with the project, from nothing",
+        help="train the small frozen models of the project from scratch",
         epilog="example: fedmosaic pretrain birds-coca --out weights/birds-coca",
     )
     parser.add_argument("model", choices=["birds-coca", "birds-diffusion", "birds-vit"])
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
-    parser.add_argument("--seed", type=int, default=7, metavar="N", help="of the weights and the corpus (default: 7)")
-    parser.add_argument("--effort", type=float, default=1.0, metavar="X", help="share of the usual training steps")
+    parser.add_argument(
+        "--seed", type=int, default=7, metavar="N", help="seed of the weights and the corpus (default: 7)"
+    )
+    parser.add_argument(
+        "--effort",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="share of the usual number of training steps (default: 1)",
+    )
     parser.set_defaults(command=_command)
 
 

@@ -1,4 +1,4 @@
-"""`fedmosaic probe`: the server's probe set, made from the names of the classes."""
+"""`fedmosaic probe`: make the server's probe set from the names of the classes."""
 
 import argparse
 from pathlib import Path
@@ -16,9 +16,9 @@ def add_parser(commands: Any) -> None:
         help="make the server's probe set of synthetic examples, from the names of the classes",
         epilog="example: fedmosaic probe shards/test --with configs/birds-mini-fedmvp.yaml --out shards/probe",
     )
-    parser.add_argument("shard", type=Path, metavar="SHARD", help="any shard of the experiment; its classes are read")
+    parser.add_argument("shard", type=Path, metavar="SHARD", help="any shard of the experiment; its classes are used")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
-    parser.add_argument("--per-class", type=int, metavar="N", help="examples of a class (default: 2)")
+    parser.add_argument("--per-class", type=int, metavar="N", help="examples per class (default: 2)")
     add_completing(parser)
     add_device(parser)
     parser.set_defaults(command=_command)
@@ -34,4 +34,4 @@ def _command(options: argparse.Namespace) -> None:
     info, device = Shard.open(options.shard).info, options.device or best_device()
     per_class = options.per_class or PROBE_PER_CLASS
     made = make_probe(experiment_of(options), info, options.out, per_class, device)
-    print(f"{len(info.classes) * per_class} synthetic examples in {made}")
+    print(f"{made}: {len(info.classes) * per_class} synthetic examples")

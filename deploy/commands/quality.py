@@ -1,4 +1,4 @@
-"""`fedmosaic quality`: how good what was generated is."""
+"""`fedmosaic quality`: measure the quality of generated values."""
 
 import argparse
 from pathlib import Path
@@ -13,12 +13,15 @@ def add_parser(commands: Any) -> None:
     """The command line of `fedmosaic quality`."""
     parser = commands.add_parser(
         "quality",
-        help="compare what was generated with real values, where all shards lie together",
+        help="compare generated values with real values, on a machine that has all shards",
         epilog="example: fedmosaic quality shards/birds-mini-fedmvp --with configs/birds-mini-fedmvp.yaml",
     )
-    parser.add_argument("shards", type=Path, metavar="DIR", help="the folder of client-0, client-1, ... and test")
+    parser.add_argument("shards", type=Path, metavar="DIR", help="the folder with client-0, client-1, ... and test")
     parser.add_argument(
-        "--scorer", default="birds-coca", metavar="NAME", help="a CLIP or CoCa model (default: birds-coca)"
+        "--scorer",
+        default="birds-coca",
+        metavar="NAME",
+        help="the CLIP or CoCa model that compares values (default: birds-coca)",
     )
     add_completing(parser)
     parser.set_defaults(command=_command)
@@ -32,6 +35,6 @@ def _command(options: argparse.Namespace) -> None:
     from deploy.shards import quality
 
     experiment = experiment_of(options)
-    with working("comparing what was generated with real values"):
+    with working("comparing generated values with real values"):
         found = quality.measure(experiment, options.shards, options.scorer)
     quality.show(found)

@@ -1,4 +1,4 @@
-"""`fedmosaic register`: the SuperLink is told which sites' keys may connect."""
+"""`fedmosaic register`: register the keys of the sites that may connect to a SuperLink."""
 
 import argparse
 import tempfile
@@ -23,13 +23,16 @@ def add_parser(commands: Any) -> None:
     """The command line of `fedmosaic register`."""
     parser = commands.add_parser(
         "register",
-        help="let the owners of keys connect to a SuperLink",
-        description="Register sites' public keys; the name of each is its file's. A key that is known is "
-        "left as it is; one that was unregistered stays shut out, so that its site needs a new one.",
+        help="register the keys of the sites that may connect to a SuperLink",
+        description="Register the public keys of sites. The name of the file is the name of the site. A key that is "
+        "registered already does not change. A key that was unregistered cannot be registered again: the site needs "
+        "a new key.",
         epilog="example: fedmosaic register certs/*.pub --address 127.0.0.1:8000 --root-certificates certs/ca.crt",
     )
     parser.add_argument("keys", type=Path, nargs="+", metavar="SITE.pub")
-    parser.add_argument("--address", required=True, metavar="HOST:PORT", help="of the SuperLink's control API, 8000")
+    parser.add_argument(
+        "--address", required=True, metavar="HOST:PORT", help="address of the SuperLink's control API (port 8000)"
+    )
     parser.add_argument(
         "--root-certificates", type=Path, required=True, metavar="FILE", help="CA certificate of the SuperLink"
     )
@@ -48,7 +51,7 @@ def _command(options: argparse.Namespace) -> None:
         flower = FlowerCommand(Path(home), link, {**surroundings(), **SETTINGS})
         for key in options.keys:
             is_new = flower.register(key.resolve(), key.stem)
-            print(f"{key.stem}: registered" if is_new else f"{key.stem}: this key is known already, nothing changed")
+            print(f"{key.stem}: registered" if is_new else f"{key.stem}: this key is registered already")
 
 
 def _mistakes(options: argparse.Namespace) -> list[str]:
@@ -59,9 +62,9 @@ def _mistakes(options: argparse.Namespace) -> list[str]:
     except ValueError as error:
         mistakes.append(f"--address: {error}")
     names = [key.stem for key in options.keys]
-    mistakes += [f"{name} is given twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    mistakes += [f"{name}: two files have this name" for name in sorted({n for n in names if names.count(n) > 1})]
     for key in options.keys:
         mistakes += public_key(key)
         if not is_site_name(key.stem):
-            mistakes.append(f"{key}: the file's name without .pub becomes the site's, and {key.stem!r} cannot be one")
+            mistakes.append(f"{key}: the file's name without .pub is the site's name, and {key.stem!r} is not valid")
     return mistakes

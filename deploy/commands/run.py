@@ -1,4 +1,4 @@
-"""`fedmosaic run`: an experiment, by one of the engines."""
+"""`fedmosaic run`: run an experiment with one of the engines."""
 
 import argparse
 import ipaddress
@@ -36,27 +36,27 @@ def add_parser(commands: Any) -> None:
         "--shards",
         type=Path,
         metavar="DIR",
-        help="the clients' shards (default: shards/NAME, made if absent)",
+        help="folder with the clients' shards (default: shards/NAME, made if absent)",
     )
     parser.add_argument(
         "--test-shard",
         type=Path,
         metavar="DIR",
-        help="the server's test shard (default: SHARDS/test if there)",
+        help="the server's test shard (default: SHARDS/test if it exists)",
     )
     parser.add_argument(
         "--probe-shard",
         type=Path,
         metavar="DIR",
-        help="the server's probe set, for strategy cka (default: SHARDS/probe if there)",
+        help="the server's probe set, for strategy cka (default: SHARDS/probe if it exists)",
     )
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="a new folder for the results (default: runs/NAME)")
-    parser.add_argument("--resume", action="store_true", help="go on with a run that did not end")
+    parser.add_argument("--resume", action="store_true", help="continue a run that did not finish")
     said = parser.add_mutually_exclusive_group()
-    said.add_argument("--quiet", action="store_true", help="print nothing but the run folder, at the end")
-    said.add_argument("--json", action="store_true", help="print the summary as JSON; progress goes to standard error")
+    said.add_argument("--quiet", action="store_true", help="print only the run folder, at the end")
+    said.add_argument("--json", action="store_true", help="print the summary as JSON, and progress to standard error")
     link = parser.add_argument_group("engine superlink")
-    link.add_argument("--address", metavar="HOST:PORT", help="of the SuperLink's control API")
+    link.add_argument("--address", metavar="HOST:PORT", help="address of the SuperLink's control API")
     link.add_argument("--root-certificates", type=Path, metavar="FILE", help="CA certificate of the SuperLink")
     link.add_argument("--insecure", action="store_true", help="connect without encryption")
     add_operator_token(link)
@@ -83,7 +83,7 @@ def _command(options: argparse.Namespace) -> None:
 
 @contextmanager
 def _said_elsewhere(options: argparse.Namespace) -> Iterator[None]:
-    """Progress goes to standard error where standard output is for a program, and nowhere where nobody wants it."""
+    """Send the progress lines to standard error with --json, and nowhere with --quiet."""
     if options.quiet:
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
             yield
@@ -95,7 +95,7 @@ def _said_elsewhere(options: argparse.Namespace) -> Iterator[None]:
 
 
 def run_to_end(options: argparse.Namespace, experiment: "Experiment", link: Any) -> Path | None:
-    """Run the experiment to its end; its folder, if it is on this machine."""
+    """Run the experiment to its end. Returns the run folder, or None if the folder is on another machine."""
     from deploy.engines.display import follow
     from deploy.engines.launch import launch
 
@@ -114,8 +114,10 @@ def _say(text: str) -> None:
 
 
 def _plan(options: argparse.Namespace, experiment: "Experiment", local: bool) -> "Plan":
-    """What is to be run, on which files; shards are made where they are missing. local: whether paths are of this
-    machine; else they are of the SuperLink's host, and not ours to look at."""
+    """The experiment with its files. Missing shards are made.
+
+    local: whether the paths are on this machine. Otherwise they are on the SuperLink's host and are not checked here.
+    """
     from deploy.engines.launch import Plan
 
     shards: Path = options.shards or Path("shards") / experiment.name
@@ -134,7 +136,7 @@ def _plan(options: argparse.Namespace, experiment: "Experiment", local: bool) ->
 
 
 def _run_here(plan: "Plan") -> None:
-    """Run server and clients in this process, with the log in the run folder."""
+    """Run the server and the clients in this process, and write the log to the run folder."""
     from deploy.engines.display import Beside
     from deploy.engines.in_process import run_here
 
@@ -152,22 +154,22 @@ def _new_folder(wanted: Path | None, experiment: "Experiment") -> Path:
     if wanted is None:
         return free_folder(Path("runs") / experiment.name)
     if wanted.exists():
-        raise ConfigError("--run-dir", [f"{wanted} exists: a run never overwrites another"])
+        raise ConfigError("--run-dir", [f"{wanted} exists already: name a new folder, or add --resume to continue"])
     return wanted
 
 
 def _resumed_folder(wanted: Path | None, experiment: "Experiment") -> Path:
-    """The folder of the run to go on with; says after which round, and which checkpoints are damaged."""
+    """The folder of the run to continue. Prints the last finished round and the damaged checkpoints."""
     from server.record.checkpoint import check_same, damaged_checkpoints, load_checkpoint
     from server.record.run_folder import SUMMARY, unfinished_folder
 
     folder = unfinished_folder(wanted or Path("runs") / experiment.name)
     for name in damaged_checkpoints(folder):
-        print(f"checkpoint {name} is damaged: going on from the one before", file=sys.stderr)
+        print(f"checkpoint {name} is damaged: continuing from the checkpoint before it", file=sys.stderr)
     checkpoint = load_checkpoint(folder)
     if checkpoint is not None:
         check_same(experiment, checkpoint)
-    print(f"going on with {folder} after round {checkpoint.round if checkpoint else 0}")
+    print(f"continuing {folder} after round {checkpoint.round if checkpoint else 0}")
     (folder / SUMMARY).unlink(missing_ok=True)
     return folder
 
@@ -179,7 +181,7 @@ def _link(options: argparse.Namespace) -> Any:
     if options.engine != "superlink":
         if options.address or options.root_certificates or options.insecure or options.operator_token:
             given = "--address, --root-certificates, --operator-token and --insecure"
-            mistakes.append(f"{given} are for --engine superlink")
+            mistakes.append(f"{given} need --engine superlink")
     elif not options.address:
         mistakes.append("--engine superlink needs --address HOST:PORT")
     elif bool(options.root_certificates) == options.insecure:
@@ -187,7 +189,7 @@ def _link(options: argparse.Namespace) -> Any:
     elif options.root_certificates and not options.root_certificates.is_file():
         mistakes.append(f"--root-certificates: there is no file {options.root_certificates}")
     elif options.json and not _is_local(options):
-        mistakes.append("--json: the summary will be on the SuperLink's host")
+        mistakes.append("--json: the summary will be on the SuperLink's host, not on this machine; leave --json out")
     mistakes += operator_token_mistakes(options)
     if mistakes:
         raise ConfigError("command line", mistakes)
@@ -209,7 +211,7 @@ def _is_local(options: argparse.Namespace) -> bool:
 
 
 def _prepare_shards(experiment: "Experiment", shards: Path) -> None:
-    """Make the shards if they are not there, and check that those that are there can be used."""
+    """Make missing shards, and check that existing shards fit the experiment."""
     from common.data.shard import Shard
     from common.split.make import check_made, client_name, make_shards
 
@@ -225,7 +227,7 @@ def _prepare_shards(experiment: "Experiment", shards: Path) -> None:
 
 
 def _complete_all(experiment: "Experiment", shards: Path, folders: list[Path]) -> None:
-    """Do what every site and the server would do on their own: complete the shards, and make the probe set."""
+    """Complete the shards and make the probe set. In a deployment, each site and the server do this themselves."""
     from common.data.shard import Shard
     from common.split.make import PROBE
     from deploy.shards.complete import PROBE_PER_CLASS, best_device, complete_shards, make_probe, needs_probe

@@ -1,4 +1,4 @@
-"""`fedmosaic shard`: a data set, divided among clients."""
+"""`fedmosaic shard`: divide a data set among clients."""
 
 import argparse
 from pathlib import Path
@@ -12,7 +12,7 @@ def add_parser(commands: Any) -> None:
     """The command line of `fedmosaic shard`."""
     parser = commands.add_parser(
         "shard",
-        help="divide a data set into one shard a client and a test shard",
+        help="divide a data set into one shard per client and a test shard",
         epilog="example: fedmosaic shard configs/digits-mini-fedcmi.yaml --out shards/digits",
     )
     add_config(parser)
@@ -25,4 +25,4 @@ def _command(options: argparse.Namespace) -> None:
     from common.split.make import make_shards
 
     folders = make_shards(experiment_of(options), options.out, lambda name: print(f"writing {options.out / name}"))
-    print(f"{len(folders)} clients' shards and a test shard in {options.out}")
+    print(f"{options.out}: {len(folders)} client shards and a test shard")

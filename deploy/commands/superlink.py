@@ -1,10 +1,11 @@
-"""`fedmosaic superlink`: the meeting point of a federation, as Flower's SuperLink with TLS, node keys and a database.
+"""`fedmosaic superlink`: start Flower's SuperLink with TLS, node keys and a database.
 
     :9092  gRPC, for the sites' SuperNodes; a node needs a registered key
-    :8000  HTTPS, for operators (`fedmosaic run`, `fedmosaic register`, `fedmosaic flwr`), who show the token in
-           STATE/operator.token; open to this host only unless --host says otherwise
+    :8000  HTTPS, for operators (`fedmosaic run`, `fedmosaic register`, `fedmosaic flwr`), who need the token in
+           STATE/operator.token; open to this host only, unless --host sets another interface
 
-STATE holds state.db (registered nodes, runs, messages), flower/ (apps), runs/ (results, checkpoints), and two secrets.
+STATE contains state.db (registered nodes, runs, messages), flower/ (apps), runs/ (results, checkpoints), and two
+secrets.
 """
 
 import argparse
@@ -30,20 +31,22 @@ def add_parser(commands: Any) -> None:
         help="start the SuperLink that sites connect to",
         epilog="example: fedmosaic superlink --certs certs --state /var/lib/fedmosaic",
     )
-    parser.add_argument("--certs", type=Path, metavar="DIR", help="ca.crt, server.crt and server.key")
-    parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="database, apps and results")
+    parser.add_argument("--certs", type=Path, metavar="DIR", help="folder with ca.crt, server.crt and server.key")
+    parser.add_argument(
+        "--state", type=Path, required=True, metavar="DIR", help="folder for the database, apps and results"
+    )
     parser.add_argument(
         "--host",
         default="127.0.0.1",
         metavar="ADDRESS",
         help="interface of the control API (default: 127.0.0.1)",
     )
-    parser.add_argument("--port", type=int, default=CONTROL_PORT, metavar="N", help="of the control API")
+    parser.add_argument("--port", type=int, default=CONTROL_PORT, metavar="N", help="port of the control API")
     parser.add_argument(
         "--fleet-address",
         default=f"0.0.0.0:{FLEET_PORT}",
         metavar="ADDRESS:PORT",
-        help=f"where nodes connect (default: 0.0.0.0:{FLEET_PORT}; [::]:{FLEET_PORT} for IPv6, too)",
+        help=f"address for the nodes (default: 0.0.0.0:{FLEET_PORT}; [::]:{FLEET_PORT} for IPv4 and IPv6)",
     )
     parser.add_argument("--insecure", action="store_true", help="no TLS, no node keys, no operator's token: for trials")
     parser.set_defaults(command=_command)
@@ -70,7 +73,7 @@ def _command(options: argparse.Namespace) -> None:
 
 
 def _reached(host: str) -> str:
-    """Where this host itself reaches an interface."""
+    """The address at which this host itself reaches an interface."""
     return {"0.0.0.0": "127.0.0.1", "::": "[::1]", "[::]": "[::1]"}.get(host, host)
 
 
@@ -81,7 +84,7 @@ def _trust(options: argparse.Namespace) -> list[str]:
 
 
 def arguments(options: argparse.Namespace) -> list[str]:
-    """What flower-superlink is told."""
+    """The command line arguments of flower-superlink."""
     told = ["--host", options.host, "--port", str(options.port), "--fleet-api-address", options.fleet_address]
     told += ["--database", str(options.state.resolve() / "state.db"), "--disable-runtime-dependency-installation"]
     if options.insecure:
@@ -100,7 +103,7 @@ def _mistakes(options: argparse.Namespace) -> list[str]:
             mistakes += missing_file("--certs", options.certs / name)
         mistakes += private_file("--certs", options.certs / SERVER_KEY)
     if not 0 < options.port < 65536:
-        mistakes.append(f"--port: {options.port} is no port")
+        mistakes.append(f"--port: {options.port} is not from 1 to 65535")
     try:
         Address.parse(options.fleet_address)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""`fedmosaic tensorboard`: the figures of runs as event files, for whoever works with TensorBoard."""
+"""`fedmosaic tensorboard`: write the figures of runs as event files for TensorBoard."""
 
 import argparse
 from collections.abc import Iterator, Mapping
@@ -13,18 +13,18 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "tensorboard",
         help="write the figures of runs as TensorBoard event files",
-        description="Write every number of metrics.jsonl as a scalar of TensorBoard, a folder a run.",
+        description="Write every number of metrics.jsonl as a TensorBoard scalar, into one folder per run.",
         epilog="example: fedmosaic tensorboard runs/* --out events     (then: tensorboard --logdir events)",
     )
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where a new folder a run is made")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run folder")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for one new folder per run")
     parser.set_defaults(command=_command)
 
 
 def _command(options: argparse.Namespace) -> None:
     targets = {options.out / run.resolve().name: run for run in options.runs}
     mistakes = [f"{run} has no metrics.jsonl" for run in options.runs if not (run / "metrics.jsonl").is_file()]
-    mistakes += [f"{target} exists" for target in targets if target.exists()]
+    mistakes += [f"{target} exists already; remove it, or name another --out" for target in targets if target.exists()]
     if len(targets) < len(options.runs):
         mistakes.append("two runs have folders of the same name")
     if mistakes:
@@ -34,9 +34,9 @@ def _command(options: argparse.Namespace) -> None:
 
 
 def write_events(run: Path, target: Path) -> int:
-    """Write the event file of a run into a new folder; how many steps it has.
+    """Write the event file of a run into a new folder. Returns the number of steps.
 
-    The step is the round; times are such that the run's rounds took as long as they did.
+    The step is the round. The wall times reproduce the durations of the run's rounds.
 
     Raises ConfigError when the package tensorboard is not installed.
     """
@@ -57,7 +57,7 @@ def write_events(run: Path, target: Path) -> int:
 
 
 def scalars(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers of nested mappings by tag, e.g. test/audio/accuracy; lists such as recalls by class are left out."""
+    """The numbers of nested mappings by tag, e.g. test/audio/accuracy. Lists, such as recalls by class, are skipped."""
     for name, value in values.items():
         if isinstance(value, dict):
             yield from scalars(value, f"{prefix}{name}/")

@@ -1,8 +1,8 @@
 "use strict";
-// Follows a run: asks for its page again and again, and swaps in the parts of <main> that have changed.
+// Follows a run: fetches its page every second and replaces the parts of <main> that have changed.
 
 const PAUSE_MS = 1000;
-const parts = new Map(); // what is shown, by id; not read from the page, where e.g. <details> may have been opened
+const parts = new Map(); // HTML of the shown parts, by id; the page itself may differ, e.g. by an open <details>
 let tag = "";
 
 function remember(page) {
@@ -37,7 +37,7 @@ async function follow() {
   try {
     await look();
   } catch {
-    say("`fedmosaic watch` does not answer any more; this is what it showed last");
+    say("`fedmosaic watch` does not answer any more; the page shows its last answer");
     tag = "";
   }
   setTimeout(follow, PAUSE_MS);

@@ -1,8 +1,8 @@
-"""`fedmosaic watch`: the page of a run, over HTTP on this machine, while the run goes on and afterwards.
+"""`fedmosaic watch`: serve the page of a run over HTTP on this machine, during the run and afterwards.
 
-It is the report's page with a line of its own and a script that swaps in what has changed. It only reads, and only
-programs of this machine reach it; the Host header is checked because a page from elsewhere could otherwise have the
-browser read it under a name that resolves to this machine (DNS rebinding).
+The page is the report with a status line and a script that replaces the parts that have changed. The server only reads
+files, and only programs on this machine can reach it. It checks the Host header because otherwise a foreign page could
+make the browser read the run under a name that resolves to this machine (DNS rebinding).
 """
 
 import argparse
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 FILES = ("experiment.yaml", "metrics.jsonl", "summary.json")
 NOTE = '<p id="live"></p>'
-"""Stands in a rendered page for its first line, which changes more often than the plots."""
+"""Placeholder of the status line in a rendered page. The status line changes more often than the plots."""
 SCRIPT = Path(__file__).with_name("watch.js")
 HEAD = '<link rel="icon" href="data:,"><script src="/watch.js" defer></script>'
 
@@ -40,18 +40,18 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "watch",
         help="follow a run in the browser",
-        description="Serve the page of a run to this machine's browsers; it follows the run while it goes on. "
-        "Ctrl-C ends it, and the run does not notice.",
+        description="Serve the page of a run to the browsers of this machine. The page updates itself during the run. "
+        "Ctrl-C stops the page, not the run.",
         epilog="example: fedmosaic watch runs/digits-mini-fedcmi",
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run")
-    parser.add_argument("--port", type=int, default=0, metavar="N", help="of 127.0.0.1 (default: any that is free)")
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
+    parser.add_argument("--port", type=int, default=0, metavar="N", help="port on 127.0.0.1 (default: any free port)")
     parser.set_defaults(command=_command)
 
 
 def _command(options: argparse.Namespace) -> None:
     if not (options.run / "experiment.yaml").is_file():
-        raise ConfigError("watch", [f"{options.run} is not the folder of a run: it has no experiment.yaml"])
+        raise ConfigError("watch", [f"{options.run} is not a run folder: it has no experiment.yaml"])
     if not 0 <= options.port < 2**16:
         raise ConfigError("--port", [f"{options.port} is not from 0 to 65535"])
     try:
@@ -64,7 +64,7 @@ def _command(options: argparse.Namespace) -> None:
 
 
 def server_of(folder: Path) -> "Server":
-    """A server of the pages, for a socket that listens."""
+    """The HTTP server of the pages. Its caller supplies the listening socket."""
     from uvicorn import Config, Server
 
     return Server(Config(application(folder), ws="none", log_level="warning"))
@@ -80,7 +80,7 @@ def application(folder: Path) -> "Starlette":
 
     page = LivePage(folder)
 
-    # No coroutine: Starlette then runs it in a thread, and goes on answering while a page is rendered.
+    # A function, not a coroutine: Starlette runs it in a thread and still answers other requests meanwhile.
     def content(request: "Request") -> "Response":
         try:
             tag, html = page.latest()
@@ -99,8 +99,11 @@ def application(folder: Path) -> "Starlette":
 
 @dataclass(frozen=True)
 class State:
-    """What the page would be made of: (time, size) of the run folder's files, whether a process writes to it, and what
-    it says that it waits for, with the time up to which (seconds since 1970)."""
+    """The state of a run folder, which decides whether the page has changed.
+
+    stats: (time, size) of each of FILES. live: whether a process writes to the folder. goings_on: what the run waits
+    for, and the deadline in seconds since 1970.
+    """
 
     stats: tuple[tuple[int, int] | None, ...]
     live: bool
@@ -121,29 +124,29 @@ class State:
 
     @property
     def tag(self) -> str:
-        """An ETag."""
+        """The ETag of the page."""
         return f'"{sha256(repr(self).encode()).hexdigest()[:32]}"'
 
     @property
     def changed(self) -> str:
-        """When a file last changed, in this machine's time."""
+        """The time of the last change of a file, in this machine's time zone."""
         last = max((stat[0] for stat in self.stats if stat), default=0)
         return clock(last / 1e9)
 
     @property
     def waiting(self) -> str:
-        """What goes on, and up to when it may; "" while nothing is known."""
+        """What the run waits for, with its deadline; "" while nothing is known."""
         text, until = self.goings_on
         return " – ".join([*text.splitlines()[:1], *([f"until {clock(until)}"] if until else [])])
 
 
 def clock(seconds: float) -> str:
-    """A time (seconds since 1970) of this machine's day."""
+    """The local time of day of a time in seconds since 1970."""
     return f"{datetime.fromtimestamp(seconds):%H:%M:%S}"
 
 
 class LivePage:
-    """The page of a run folder: rendered anew when a file of it has changed, but for its first line."""
+    """The page of a run folder. It is rendered again when a file has changed; only the status line is always fresh."""
 
     def __init__(self, folder: Path) -> None:
         from server.record.run_folder import METRICS
@@ -176,17 +179,17 @@ class LivePage:
 
 
 def first_line(run: "Run", state: State) -> str:
-    """Whether the run goes on, how far it is and what it waits for, as HTML."""
+    """The status line as HTML: whether the run continues, its round, and what it waits for."""
     if run.summary:
         return _note("ended", f"ended at {state.changed}")
     if not state.live:
-        return _note("stopped", "stopped: no process writes to the run's folder; `fedmosaic run --resume` goes on")
+        return _note("stopped", "stopped: no process writes to the run folder; continue with `fedmosaic run --resume`")
     done = f"live, round {len(run.trained)} of {run.about['planned']}, updated {state.changed}"
     return _note("live", " · ".join(filter(None, [done, printable(state.waiting)])))
 
 
 def headers() -> dict[str, str]:
-    """What browsers may do with an answer: run the one script, apply the page's style sheet, fetch from here."""
+    """The headers of an answer. Browsers may run the one script, apply the page's style sheet and fetch from here."""
     from server.report.page import STYLE
 
     style = b64encode(sha256(STYLE.encode()).digest()).decode()
@@ -196,7 +199,7 @@ def headers() -> dict[str, str]:
         "connect-src": "'self'",
         "img-src": "data:",
         "style-src-elem": f"'sha256-{style}'",
-        "style-src-attr": "'unsafe-inline'",  # colours of drawings; under this policy they can load nothing
+        "style-src-attr": "'unsafe-inline'",  # colours of drawings; this policy stops them from loading anything
         "base-uri": "'none'",
         "form-action": "'none'",
         "frame-ancestors": "'none'",
@@ -211,8 +214,8 @@ def headers() -> dict[str, str]:
 
 
 def _unreadable(error: OSError) -> str:
-    """A page that is only a line, so that whatever is shown already stays."""
-    note = _note("unreadable", f"the run's folder cannot be read: {error.strerror}")
+    """A page with the status line only, so that the browser keeps the other parts."""
+    note = _note("unreadable", f"the run folder cannot be read: {error.strerror}")
     return f'<!DOCTYPE html><html lang="en"><head><title>fedmosaic</title>{HEAD}</head><main>{note}</main></html>'
 
 

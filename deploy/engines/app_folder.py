@@ -1,4 +1,4 @@
-"""The folder that Flower packs and sends to server and nodes: our installed code with a minimal pyproject.toml."""
+"""The folder that Flower packs and sends to server and nodes: the installed code with a minimal pyproject.toml."""
 
 import json
 import shutil
@@ -24,10 +24,10 @@ clientapp = "{clientapp}"
 
 
 def make_app_folder(folder: Path, settings: dict[str, str]) -> None:
-    """Write the app into a new folder; `settings` become the run's configuration.
+    """Write the app into a new folder. `settings` becomes the run's configuration.
 
-    A copy, so that Flower's command line, which rewrites an app's pyproject.toml, does not touch the installation, and
-    so that packing does not depend on what else lies beside the code.
+    The folder is a copy for two reasons. Flower's command line rewrites an app's pyproject.toml, and it packs all files
+    beside the code.
     """
     for name, source in package_files().items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a person sees of a run: live progress, and the table at the end."""
+"""The terminal output of a run: live progress, and the table at the end."""
 
 import json
 import threading
@@ -25,20 +25,20 @@ from server.sites.standing import TAKES_PART, Standing, changes, standings
 
 POLL_SECONDS = 0.2
 LONG_SECONDS = 8.0
-"""How long the same is waited for before a line says so."""
+"""Seconds of waiting for the same thing before a line reports it."""
 
 
 class Followed(Protocol):
-    """A run that goes on elsewhere. run_folder is where its results appear, if on this machine."""
+    """A run in another process. run_folder: the folder of its results, or None if it is on another machine."""
 
     run_folder: Path | None
 
     def wait(self) -> Iterator[None]:
-        """Yield again and again until the run has ended."""
+        """Yield repeatedly until the run has ended."""
 
 
 class Beside:
-    """The display of a run that occupies this thread: `with Beside(folder, experiment): ...` shows it from another."""
+    """The display of a run in this thread. `with Beside(folder, experiment): ...` shows the run from another thread."""
 
     def __init__(self, run_folder: Path, experiment: Experiment) -> None:
         self.run_folder: Path | None = run_folder
@@ -59,7 +59,7 @@ class Beside:
 
 
 def follow(launched: Followed, experiment: Experiment) -> None:
-    """Show the rounds as they come until the run ends. Where the output is not a terminal, a line a round.
+    """Show each round until the run ends. If the output is not a terminal, print one line per round.
 
     Raises RunError when the run failed.
     """
@@ -76,7 +76,7 @@ def follow(launched: Followed, experiment: Experiment) -> None:
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task("waiting for the server to start", total=experiment.federation.rounds)
         goings_on = GoingsOn(console, progress, task)
-        for _ in chain(launched.wait(), [None]):  # and once after the end
+        for _ in chain(launched.wait(), [None]):  # None: look once more after the end
             for line in _rounds(launched)[len(shown) :]:
                 _show_round(console, progress, task, experiment, line)
                 _say(console, changes(shown[-1] if shown else {}, line))
@@ -85,15 +85,14 @@ def follow(launched: Followed, experiment: Experiment) -> None:
 
 
 class GoingsOn:
-    """Says what a run waits for: beside the bar at once, and in a line of its own, once, when that goes on for long or
-    where there is no bar."""
+    """Shows what a run waits for: beside the bar at once, and once in a separate line when the wait is long."""
 
     def __init__(self, console: Console, progress: Progress, task: TaskID) -> None:
         self._console, self._progress, self._task = console, progress, task
         self._text, self._since, self._printed = "", time.monotonic(), ""
 
     def show(self, folder: Path | None) -> None:
-        """Look what the run folder says now."""
+        """Show the current status of the run folder."""
         text, until = read_status(folder) if folder else ("", None)
         now = time.monotonic()
         if text != self._text:
@@ -116,7 +115,7 @@ def _show_round(
 ) -> None:
     accuracy = _accuracies(line["test"] or line["validation"])
     number, rounds = line["round"], experiment.federation.rounds
-    moved = f"↑ {human(line['bytes_up'])} ↓ {human(line['bytes_down'])}" if number else "the initial model"
+    moved = f"↑ {human(line['bytes_up'])} ↓ {human(line['bytes_down'])}" if number else "initial model"
     text = f"round {number:>3}/{rounds}  {accuracy}  {moved}  {line['seconds']['total']:.1f} s"
     if not number:
         show_sites(console, line)
@@ -129,7 +128,8 @@ def _show_round(
 
 
 def show_sites(console: Console, line: dict[str, Any]) -> None:
-    """What each site holds, by what it introduced itself with, and what is to be looked at. line: that of round 0."""
+    """Print a table of the values of each site, from its introduction, and the possible problems. line: the line of
+    round 0."""
     table = Table(title_justify="left")
     for name in ("site", "modality", "values", "unreadable", "silent or blank", "kind"):
         table.add_column(name, justify="left" if name in ("site", "modality", "kind") else "right")
@@ -144,7 +144,7 @@ def show_sites(console: Console, line: dict[str, Any]) -> None:
 
 
 def show_concerns(console: Console, sites: dict[str, Any], classes: Sequence[str]) -> None:
-    """What is to be looked at in the sites' data, a line each."""
+    """Print the possible problems in the sites' data, one line per problem."""
     _say(console, [f"{one.site}: {one.what}" if one.site else one.what for one in concerns(sites, classes)])
 
 
@@ -158,14 +158,14 @@ def _accuracies(figures: dict[str, Any]) -> str:
 
 
 def show(folder: Path | None) -> None:
-    """The table of a finished run and where its report is."""
+    """Print the table of a finished run and the path of its report."""
     console = terminal()
     if folder is None or not (folder / "summary.json").exists():
-        console.print("finished; the results are in the folder runs/ of the SuperLink's host")
+        console.print("finished; the results are in the folder runs/ on the SuperLink's host")
         return
     summary = json.loads((folder / "summary.json").read_text())
     table = Table(title=f"{summary['name']}: {summary['method']} on {summary['dataset']}", title_justify="left")
-    table.add_column("modalities at hand")
+    table.add_column("modalities available")
     table.add_column(f"accuracy ({summary['accuracy_on']})", justify="right")
     for name, value in summary["accuracy"].items():
         table.add_row(name, f"{value:.1%}")
@@ -183,7 +183,7 @@ def show(folder: Path | None) -> None:
 
 
 def show_standings(console: Console, found: dict[str, Standing]) -> None:
-    """Where the sites stand, unless all of them took part from the beginning to the end."""
+    """Print the status of the sites, unless all of them took part from the beginning to the end."""
     if all(standing.state == TAKES_PART for standing in found.values()):
         return
     table = Table("site", "status", "reason")

@@ -1,4 +1,4 @@
-"""Processes that end when their owner ends."""
+"""Child processes that end when their owner ends."""
 
 import contextlib
 import os
@@ -15,12 +15,12 @@ from common.errors import RunError
 from deploy.hosts.environment import surroundings
 
 MARK = "FEDMOSAIC_LAUNCH"
-"""Environment variable by which the descendants of a launch are found, wherever they moved themselves."""
+"""Environment variable that marks all descendants of a launch, also those in another session."""
 GRACE_SECONDS = 5.0
 
 
 class Processes:
-    """Started processes with a log file each. `stop` ends them and everything they started."""
+    """Started processes, each with its own log file. `stop` ends them and everything that they started."""
 
     def __init__(self, logs: Path, env: Mapping[str, str]) -> None:
         logs.mkdir(parents=True, exist_ok=True)
@@ -39,10 +39,10 @@ class Processes:
         remedy: str | None = "",
         env: Mapping[str, str] | None = None,
     ) -> None:
-        """Start a process in a session of its own, so that Ctrl-C reaches only us and we end it in order.
+        """Start a process in its own session, so that Ctrl-C reaches only this process, which then ends the others.
 
-        remedy: what would help against its end, which is a failure that `check` reports; None where it is none.
-        env: what differs from the others' environment.
+        remedy: advice for the case that the process ends, which `check` reports as a failure; None: its end is no
+        failure. env: additions to the common environment.
         """
         with self.log(name).open("wb") as output:
             self._running[name] = subprocess.Popen(
@@ -62,14 +62,14 @@ class Processes:
         return self.logs / f"{name}.log"
 
     def check(self) -> None:
-        """Raises RunError, with the end of its log, when a vital process has ended."""
+        """Raises RunError, with the end of the log, when a vital process has ended."""
         for name, process in self._running.items():
             if name in self._vital and process.poll() is not None:
-                remedy = f"\n  what would help: {self._vital[name]}" if self._vital[name] else ""
+                remedy = f"\n  what to do: {self._vital[name]}" if self._vital[name] else ""
                 raise RunError(f"{name} ended with status {process.returncode}:\n{tail(self.log(name))}{remedy}")
 
     def stop(self) -> None:
-        """End all: asked politely first, last started first, then by force."""
+        """End all processes: SIGTERM to the last started first, then SIGKILL to all that remain."""
         for process in reversed(self._running.values()):
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
@@ -83,18 +83,20 @@ class Processes:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         self._running.clear()
-        self._guard.communicate()  # closes its input, at which it ends
+        self._guard.communicate()  # closes its input, which ends it
 
 
 def _start_guard(mark: str) -> subprocess.Popen[bytes]:
-    """A process that kills what carries our mark when we die, even if we are killed and can stop nothing: its input,
-    which only we hold open, ends then."""
+    """Start a process that kills all processes with the mark when this process dies, even by SIGKILL.
+
+    Only this process keeps the guard's input open, so the input ends when this process dies.
+    """
     code = f"import sys; from deploy.engines.processes import kill_marked; sys.stdin.read(); kill_marked({mark!r})"
     return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, start_new_session=True)
 
 
 def kill_marked(mark: str) -> None:
-    """Kill whatever carries a mark; twice, in case one was just starting another."""
+    """Kill all processes with a mark. A second pass kills processes that were starting during the first."""
     for _ in range(2):
         for pid in marked(mark):
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -103,7 +105,7 @@ def kill_marked(mark: str) -> None:
 
 
 def marked(mark: str) -> Iterator[int]:
-    """The processes with a mark in their environment, but not this one. Empty where there is no /proc."""
+    """The ids of the processes with a mark in their environment, except this one. Empty if there is no /proc."""
     needle = f"{MARK}={mark}".encode()
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -118,7 +120,7 @@ def tail(path: Path, lines: int = 15) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that were free a moment ago, all different."""
+    """Different ports of the loopback interface that were free at the time of the call."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -127,9 +129,9 @@ def free_ports(count: int) -> list[int]:
 
 
 def wait_for_port(port: int, processes: Processes, seconds: float) -> None:
-    """Return when something listens on a port of the loopback interface.
+    """Wait until a process listens on a port of the loopback interface.
 
-    Raises RunError when a process ends meanwhile or the time is up.
+    Raises RunError when a process ends meanwhile, or after `seconds`.
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

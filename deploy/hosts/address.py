@@ -1,4 +1,4 @@
-"""HOST:PORT, as it is typed on a command line."""
+"""HOST:PORT on a command line."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ class Address(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Address":
-        """Raises ValueError saying what is wrong."""
+        """The address in a text. Raises ValueError with the expected form."""
         host, _, port = text.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
         if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:

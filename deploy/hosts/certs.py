@@ -1,13 +1,13 @@
-"""`fedmosaic certs`: who may talk to whom.
+"""The files of `fedmosaic certs`.
 
-    DIR/ca.crt               what every site and every operator trusts; public
-    DIR/ca.key               signs server certificates; stays with the operator, needed on no other host
-    DIR/server.crt .key      the SuperLink's; on its host only
+    DIR/ca.crt               the CA certificate, which every site and every operator trusts; public
+    DIR/ca.key               signs server certificates; stays with the operator, no other host needs it
+    DIR/server.crt .key      the SuperLink's certificate and key; only on its host
     DIR/superexec.secret     shared by the SuperLink and its SuperExec when they are separate processes
-    DIR/NAME.key NAME.pub    a site's; the SuperLink is told the public one by `fedmosaic register`
+    DIR/NAME.key NAME.pub    a site's key pair; `fedmosaic register` registers the public key at the SuperLink
 
-Site keys are what Flower's SuperNode authentication reads: ECDSA P-384 in OpenSSH's format. A site may make its own
-with `fedmosaic certs --out DIR --site NAME` and hand over NAME.pub only.
+Site keys have the format of Flower's SuperNode authentication: ECDSA P-384 in OpenSSH format. A site can make its own
+key with `fedmosaic certs --out DIR --site NAME` and send only NAME.pub to the operator.
 """
 
 import ipaddress
@@ -32,18 +32,18 @@ CA_CERTIFICATE, CA_KEY = "ca.crt", "ca.key"
 SERVER_CERTIFICATE, SERVER_KEY = "server.crt", "server.key"
 SUPEREXEC_SECRET = "superexec.secret"
 ALWAYS = ("localhost", "127.0.0.1", "::1", "superlink")
-"""Names every server certificate holds: of the host to itself, and of the service in the compose files."""
+"""Names in every server certificate: the host's names for itself, and the service in the compose files."""
 CA_DAYS, SERVER_DAYS = 3650, 365
 BACKDATED = timedelta(hours=1)
-"""Certificates hold from a little before now: the clocks of hosts differ."""
+"""Certificates are valid from a little before now, because the clocks of hosts differ."""
 LABEL = "[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
 HOST = re.compile(rf"(?=.{{1,253}}\Z){LABEL}(\.{LABEL})*\Z")
 
 
 def make(folder: Path, servers: Sequence[str], sites: Sequence[str], days: int = SERVER_DAYS) -> list[Path]:
-    """Write what is asked for into a folder and return the new files.
+    """Write the certificates and keys into a folder. Returns the new files.
 
-    Raises ConfigError, before anything is written, with every mistake and every file that is already there.
+    Raises ConfigError, before it writes anything, with every mistake and every file that exists already.
     """
     mistakes = [*_mistakes(servers, sites, days), *_standing_in_the_way(folder, servers, sites)]
     if mistakes:
@@ -73,14 +73,14 @@ class Certified:
 
 @dataclass(frozen=True)
 class File:
-    """A file to be made."""
+    """A new file."""
 
     name: str
     content: bytes
     private: bool = False
 
     def write(self, folder: Path) -> Path:
-        """Create the file, which must not exist, with its final mode from the start."""
+        """Create the file with its final mode from the start. The file must not exist."""
         path = folder / self.name
         mode = 0o600 if self.private else 0o644
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as file:
@@ -89,7 +89,7 @@ class File:
 
 
 def make_authority(days: int = CA_DAYS, now: datetime | None = None) -> Certified:
-    """A new CA that signs server certificates and no further CAs."""
+    """A new CA that can sign server certificates but no further CAs."""
     key = ec.generate_private_key(ec.SECP384R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fedmosaic CA")])
     usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
@@ -99,7 +99,7 @@ def make_authority(days: int = CA_DAYS, now: datetime | None = None) -> Certifie
 
 
 def issue(authority: Certified, names: Iterable[str], days: int, now: datetime | None = None) -> Certified:
-    """A server certificate for DNS names and IP addresses; it does not outlive its CA."""
+    """A server certificate for DNS names and IP addresses. It expires no later than its CA."""
     key = ec.generate_private_key(ec.SECP384R1())
     alternative = [_general_name(name) for name in dict.fromkeys(names)]
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fedmosaic SuperLink")])
@@ -118,7 +118,7 @@ def issue(authority: Certified, names: Iterable[str], days: int, now: datetime |
 
 
 def others_may_read(path: Path) -> bool:
-    """Whether a file or folder is open to anyone but its owner."""
+    """Whether users other than the owner have any access to a file or folder."""
     return bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
 
 
@@ -145,17 +145,17 @@ def _builder(
 
 
 def _mistakes(servers: Sequence[str], sites: Sequence[str], days: int) -> list[str]:
-    mistakes = [f"--server: {name!r} is no host name and no IP address" for name in servers if not _is_host(name)]
+    mistakes = [f"--server: {name!r} is not a host name or IP address" for name in servers if not _is_host(name)]
     mistakes += [
-        f"--site: {name!r} must be letters, digits, '.', '_' and '-', and none of {', '.join(sorted(RESERVED))}"
+        f"--site: {name!r} is not valid: use letters, digits, '.', '_' and '-', but not {', '.join(sorted(RESERVED))}"
         for name in sites
         if not is_site_name(name)
     ]
-    mistakes += [f"--site: {name} stands there twice" for name in sorted({n for n in sites if sites.count(n) > 1})]
+    mistakes += [f"--site: {name} appears twice" for name in sorted({n for n in sites if sites.count(n) > 1})]
     if not servers and not sites:
-        mistakes.append("nothing to make: give --server, --site or both")
+        mistakes.append("nothing to make: add --server, --site or both")
     if not 1 <= days <= CA_DAYS:
-        mistakes.append(f"--days must be 1 to {CA_DAYS}")
+        mistakes.append(f"--days must be from 1 to {CA_DAYS}")
     return mistakes
 
 
@@ -174,7 +174,7 @@ def _standing_in_the_way(folder: Path, servers: Sequence[str], sites: Sequence[s
 
 
 def _load_authority(folder: Path) -> Certified:
-    """Raises ConfigError when the CA's files are not what we wrote, or do not belong together."""
+    """The CA in a folder. Raises ConfigError when its files are damaged, have expired, or do not belong together."""
     try:
         certificate = x509.load_pem_x509_certificate((folder / CA_CERTIFICATE).read_bytes())
         key = serialization.load_pem_private_key((folder / CA_KEY).read_bytes(), None)

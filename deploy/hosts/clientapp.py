@@ -1,9 +1,9 @@
-"""The commands that a node starts for a task: only the code that is installed at the site runs, never what was sent.
+"""The commands that a node starts for a task. They run only the code that is installed at the site.
 
-Flower sends an app's code with every run, and a node installs and runs whatever comes, so that without this a site's
-policy would be a request. A SuperNode, or the SuperExec beside it, starts `flwr-clientapp` and its kin by name: with
-`commands_folder` first on its PATH it starts ours. What was sent is compared with the installed release, so that the
-server learns of a difference; what runs is the installed release in any case.
+Flower sends an app's code with every run, and Flower's nodes install and run this code. The server could then ignore a
+site's policy. A SuperNode, or its SuperExec, starts `flwr-clientapp` and similar commands by name. With
+`commands_folder` first on PATH, it starts the commands of this package instead. They always run the installed release.
+They also compare the sent code with it, so that the server learns of a difference.
 """
 
 import io
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     from flwr.clientapp import ClientApp
 
 LARGEST = 32 << 20
-"""Bytes of an app, unpacked."""
+"""Most bytes of an unpacked app."""
 MOST_LISTED = 3
 PROJECT = "pyproject.toml"
 COMMANDS = ("agentapp", "clientapp", "connector", "model", "serverapp", "simulation")
-"""All that Flower may start for a task, by the kind of the task, which the server chooses."""
+"""The kinds of task for which Flower starts a command. The server chooses the kind."""
 SUPERNODE = "flower-supernode"
-"""Flower's, with shorter waits: `deploy/hosts/supernode.py`."""
+"""Flower's SuperNode with shorter waits: `deploy/hosts/supernode.py`."""
 SUPEREXEC = "flower-superexec"
-"""Flower's, with tokens out of sight: `deploy/hosts/superexec.py`."""
+"""Flower's SuperExec with hidden tokens: `deploy/hosts/superexec.py`."""
 
 
 def main() -> None:
-    """`flwr-clientapp` with three of its steps replaced: installing the app, its dependencies, and loading it."""
+    """`flwr-clientapp` with three replaced steps: installing the app, installing its dependencies, and loading it."""
     _leave_out()
     flower = import_module("flwr.supernode.runtime.run_clientapp")
     replaced = {
@@ -52,15 +52,18 @@ def main() -> None:
     }
     for name, ours in replaced.items():
         if not hasattr(flower, name):
-            raise RunError(f"this version of Flower has no {name}: its nodes cannot be bound to the installed code")
+            raise RunError(f"this version of Flower has no {name}: its nodes cannot be limited to the installed code")
         setattr(flower, name, ours)
     _command(flower).flwr_clientapp()
 
 
 def _leave_out() -> None:
-    """What Flower's command would load for every message and never use here: its installer of apps with the command
-    line that comes with it (0.2 s), FastAPI, of which a client needs the names of status codes (0.13 s), secure
-    aggregation of the legacy interface, with its cryptography (0.05 s), and httpx's own command line (0.05 s)."""
+    """Replace modules that Flower's command loads for every message and does not use here.
+
+    These are the installer of apps with Flower's command line (0.2 s), FastAPI, of which a client needs only the names
+    of status codes (0.13 s), secure aggregation of the legacy interface with its cryptography (0.05 s), and httpx's own
+    command line (0.05 s).
+    """
     used: dict[str, dict[str, Any]] = {
         "flwr.cli.install": {"install_from_fab": _compare},
         "flwr.supercore.error.http": {"BearerAuthenticationError": RunError, "http_error_translator": None},
@@ -74,7 +77,8 @@ def _leave_out() -> None:
 
 
 def _command(flower: ModuleType) -> ModuleType:
-    """Flower's command, from its file: its package would load the SuperNode too, with databases: 0.7 s a message."""
+    """Flower's command, loaded from its file. Its package would also load the SuperNode, which takes 0.7 s per
+    message."""
     assert flower.__file__
     path = Path(flower.__file__).parents[1] / "cli" / "flwr_clientapp.py"
     spec = spec_from_file_location("flwr_clientapp", path)
@@ -85,9 +89,9 @@ def _command(flower: ModuleType) -> ModuleType:
 
 
 def commands_folder() -> Path:
-    """The folder that must come first on the PATH of a SuperNode and of a SuperExec at a site.
+    """The folder that must be first on the PATH of a site's SuperNode and SuperExec.
 
-    Raises RunError when a command in it cannot be started: the next one on the PATH would be, which is Flower's.
+    Raises RunError when a command in it is not executable, because the shell would then find Flower's command.
     """
     folder = Path(__file__).resolve().parent / "bin"
     for command in (*(f"flwr-{task}" for task in COMMANDS), SUPERNODE, SUPEREXEC):
@@ -97,9 +101,9 @@ def commands_folder() -> Path:
 
 
 def check_fab(content: bytes) -> None:
-    """Compare an app as Flower packs it with the installed release.
+    """Compare an app, as packed by Flower, with the installed release.
 
-    Raises PolicyError when it has other code, or less, or other entry points.
+    Raises PolicyError when files differ, are missing or are added, or when entry points differ.
     """
     sent = _unpacked(content)
     project = _project(sent.pop(PROJECT, b""))
@@ -109,19 +113,19 @@ def check_fab(content: bytes) -> None:
     installed = {name: path.read_bytes() for name, path in package_files().items() if name.endswith(".py")}
     for name in sorted(sent.keys() | installed.keys()):
         if name not in installed:
-            differences.append(f"{name} is not part of it")
+            differences.append(f"{name} is not part of the release")
         elif sent.get(name) != installed[name]:
             differences.append(f"{name} {'differs' if name in sent else 'is missing'}")
     if differences:
         more = f" and {len(differences) - MOST_LISTED} more" if len(differences) > MOST_LISTED else ""
         raise PolicyError(
-            f"the app is not the release installed at this site ({', '.join(differences[:MOST_LISTED])}{more}); "
+            f"the app differs from the release installed at this site ({', '.join(differences[:MOST_LISTED])}{more}); "
             f"installed: {version('fedmosaic')}, sent: {str(_at(project, 'project', 'version'))[:20]}"
         )
 
 
 def _unpacked(content: bytes) -> dict[str, bytes]:
-    """The files of an app by name, without Flower's own list of them."""
+    """The files of an app by name, without Flower's list of files."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             files = [entry for entry in archive.infolist() if not entry.is_dir() and entry.filename != ".info/CONTENT"]
@@ -140,24 +144,24 @@ def _project(text: bytes) -> dict[str, Any]:
 
 
 def _at(project: Any, *keys: str) -> Any:
-    """What stands in a nested table; None where there is no such thing."""
+    """The value at a path of keys in nested tables, or None if there is no such value."""
     for key in keys:
         project = project.get(key) if isinstance(project, dict) else None
     return project
 
 
 def _compare(content: bytes, skip_prompt: bool) -> None:
-    """In place of installing an app."""
+    """Replacement for installing an app."""
     check_fab(content)
 
 
 def _refuse_dependencies(*_: object, **__: object) -> NoReturn:
-    """In place of installing whatever packages an app names."""
-    raise PolicyError("this node runs installed code only: start it without --allow-runtime-dependency-installation")
+    """Replacement for installing the packages that an app names."""
+    raise PolicyError("this node runs only installed code: start it without --allow-runtime-dependency-installation")
 
 
 def _load_installed(**_: object) -> Callable[[str, str, str], "ClientApp"]:
-    """In place of loading the app that was sent, wherever its names lead."""
+    """Replacement for loading the sent app. The result loads the installed app."""
 
     def load(fab_id: str, fab_version: str, fab_hash: str) -> "ClientApp":
         from client.app import app

@@ -1,7 +1,7 @@
-"""The control port of a SuperLink, closed to who does not hold the operator's token.
+"""The control port of a SuperLink, which requires the operator's token.
 
-Flower starts, lists and stops runs for whoever reaches that port, so for every user of the server's host. Here each
-request to it carries a token from a file that only its owner can read, or whom that owner gives it to.
+Flower starts, lists and stops runs for everyone who can connect to this port, so for every user of the server's host.
+Here, each request needs a token from a file that only its owner can read.
 """
 
 import hmac
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 VARIABLE = "FEDMOSAIC_OPERATOR_TOKEN"
-"""Environment variable that names the token's file."""
+"""Environment variable with the path of the token's file."""
 TOKEN_FILE = "operator.token"
 HEADER = "x-fedmosaic-operator"
 PATHS = "/v1/control/"
-"""What Flower's control API begins with; the tasks of runs have another, and tokens of their own."""
+"""The prefix of Flower's control API. The tasks of runs use another prefix and their own tokens."""
 TOKEN_BYTES = 32
 REFUSED = (
-    "the SuperLink asks for the operator's token: --operator-token FILE, or the environment variable "
-    f"{VARIABLE}, names {TOKEN_FILE} of its --state; the given one is missing or another"
+    f"the operator's token is missing or wrong: use --operator-token FILE, or set the environment variable {VARIABLE}; "
+    f"the file is {TOKEN_FILE} in the SuperLink's --state folder"
 )
 
 
 def make_token(path: Path) -> None:
-    """Write a token where there is none."""
+    """Write a new token if the file does not exist."""
     if not path.exists():
         write_whole(path, secrets.token_hex(TOKEN_BYTES).encode() + b"\n")
 
 
 def read_token(environ: Mapping[str, str]) -> str:
-    """The token of the file that the environment names; "" where it names none.
+    """The token from the file in the environment variable, or "" if the variable is not set.
 
-    Raises RunError when it cannot be read.
+    Raises RunError when the file cannot be read.
     """
     if not (name := environ.get(VARIABLE, "")):
         return ""
@@ -53,13 +53,13 @@ def read_token(environ: Mapping[str, str]) -> str:
 
 
 class Guard:
-    """An ASGI application in front of Flower's."""
+    """An ASGI application in front of Flower's application. It checks the token."""
 
     def __init__(self, app: "ASGIApp", token: str) -> None:
         self.app, self._token = app, token.encode()
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Let a request pass, or answer it with 401."""
+        """Pass a request on, or answer it with 401."""
         if scope["type"] == "http" and scope["path"].startswith(PATHS):
             given = dict(scope["headers"]).get(HEADER.encode(), b"")
             if not hmac.compare_digest(given, self._token):
@@ -71,10 +71,10 @@ class Guard:
 
 
 def superlink() -> None:
-    """`flower-superlink`, with the options of Flower's, that asks for the token."""
+    """`flower-superlink`, with the same options as Flower's command, which requires the token."""
     flower, token = import_module("flwr.superlink.main"), read_token(os.environ)
     if not token:
-        raise RunError(f"{VARIABLE} names no file with a token")
+        raise RunError(f"{VARIABLE}: set it to the path of a file with a token")
     flower.__dict__["create_app"] = partial(_guarded, flower.create_app, token)
     import_module("flwr.superlink.cli.flower_superlink").flower_superlink()
 
@@ -86,7 +86,7 @@ def _guarded(create: Callable[..., Any], token: str, *arguments: Any) -> Any:
 
 
 def client() -> None:
-    """`flwr`, with the options of Flower's, that shows the token."""
+    """`flwr`, with the same options as Flower's command, which sends the token."""
     import httpx
 
     if token := read_token(os.environ):

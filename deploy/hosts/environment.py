@@ -1,4 +1,4 @@
-"""The environment of what is started: this Python's commands are found, and loopback goes through no proxy."""
+"""The environment of child processes: this Python's commands are on PATH, and loopback bypasses every proxy."""
 
 import os
 import sys
@@ -6,22 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 NO_PROXY = ("no_proxy", "NO_PROXY", "no_grpc_proxy")
-"""Who reads which: HTTP clients one of the first two, whichever is set; gRPC the third, and without it the first."""
+"""HTTP clients read one of the first two, whichever is set. gRPC reads the third, or else the first."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SETTINGS = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",  # or every run installs our dependencies anew
-    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",  # seconds; Flower's default of 1 is dead time in every round
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",  # otherwise, every run would install the dependencies again
+    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",  # seconds; Flower's default of 1 s would delay every round
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-"""Of Flower, as environment variables."""
+"""Settings of Flower and Ray, as environment variables."""
 
 
 def surroundings(first_on_path: Sequence[Path] = ()) -> dict[str, str]:
-    """Ours, with folders and this Python's commands first on PATH, whatever that is, and loopback excepted from what a
-    proxy is asked for."""
+    """This process's environment, with some folders and this Python's commands first on PATH, and without a proxy for
+    loopback."""
     folders = [*map(str, first_on_path), str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
     return {**os.environ, "PATH": os.pathsep.join(folders), **_without_proxy()}
 

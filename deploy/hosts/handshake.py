@@ -1,4 +1,4 @@
-"""A TLS handshake with the SuperLink, and what to do when it fails."""
+"""A TLS handshake with the SuperLink, with advice when it fails."""
 
 import socket
 import ssl
@@ -19,9 +19,10 @@ and ..._IP_ADDRESS_MISMATCH."""
 
 
 def shake_hands(address: Address, root_certificates: Path) -> tuple[x509.Certificate, str]:
-    """The certificate by which a host proved that it is the one we dial, and the version of TLS.
+    """The certificate that proved the host's identity, and the version of TLS.
 
-    Raises OSError: ssl.SSLCertVerificationError when it is another host, another ssl.SSLError when it speaks no TLS.
+    Raises OSError: ssl.SSLCertVerificationError when the certificate is not valid for the host, another ssl.SSLError
+    when the host does not use TLS.
     """
     with connect(address, root_certificates) as secured:
         encoded = secured.getpeercert(binary_form=True)
@@ -31,7 +32,7 @@ def shake_hands(address: Address, root_certificates: Path) -> tuple[x509.Certifi
 
 @contextmanager
 def connect(address: Address, root_certificates: Path) -> Iterator[ssl.SSLSocket]:
-    """A connection to a host that has proved its name. Raises OSError."""
+    """A TLS connection to a host with a verified name. Raises OSError."""
     context = trusting(root_certificates)
     plain = socket.create_connection(address, timeout=CONNECT_SECONDS)
     with plain, context.wrap_socket(plain, server_hostname=address.host) as secured:
@@ -39,9 +40,9 @@ def connect(address: Address, root_certificates: Path) -> Iterator[ssl.SSLSocket
 
 
 def trusting(root_certificates: Path) -> ssl.SSLContext:
-    """Trust in one CA only; HTTP/2, which gRPC insists on, or HTTP/1.1.
+    """A TLS context that trusts one CA only and offers HTTP/2, which gRPC requires, and HTTP/1.1.
 
-    Raises OSError, ssl.SSLError when the file holds no certificate.
+    Raises OSError; ssl.SSLError when the file contains no certificate.
     """
     context = ssl.create_default_context(cafile=str(root_certificates))
     context.set_alpn_protocols(["h2", "http/1.1"])
@@ -49,7 +50,7 @@ def trusting(root_certificates: Path) -> ssl.SSLContext:
 
 
 def described(error: OSError) -> str:
-    """What went wrong, in OpenSSL's or the system's words."""
+    """The error text of OpenSSL or of the operating system."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
     if isinstance(error, ssl.SSLError):
@@ -58,7 +59,7 @@ def described(error: OSError) -> str:
 
 
 def remedy(error: OSError, address: Address) -> str:
-    """What to do about it."""
+    """Advice for an error."""
     if not isinstance(error, ssl.SSLError):
         reached = f"does the firewall let TCP {address.port} through"
         return f"is the SuperLink running, is the name right, and {reached}?"
@@ -72,14 +73,14 @@ def remedy(error: OSError, address: Address) -> str:
     if error.verify_code in NOT_YET_VALID:
         return "set this host's clock"
     if error.verify_code in OTHER_NAME:
-        return f"dial a name of the certificate, or make it anew with `fedmosaic certs --server {address.host}`"
-    return "its certificate is of another CA: compare ca.crt with the operator's, or somebody is in between"
+        return f"use a name in the certificate, or make a new one with `fedmosaic certs --server {address.host}`"
+    return "another CA signed its certificate: compare ca.crt with the operator's; an attacker may be in between"
 
 
 def insist(address: Address, root_certificates: Path, wait: bool) -> None:
-    """Refuse a host that is not the one we dial. One that does not answer is refused, too, unless we `wait` for it.
+    """Check the certificate of a host. wait: whether a host that does not answer is no error.
 
-    Raises RunError with a remedy.
+    Raises RunError with advice.
     """
     try:
         shake_hands(address, root_certificates)
@@ -87,4 +88,4 @@ def insist(address: Address, root_certificates: Path, wait: bool) -> None:
         said = f"{address.host} port {address.port}: {described(error)}"
         if not wait or isinstance(error, ssl.SSLError):
             raise RunError(f"{said}; {remedy(error, address)}") from None
-        print(f"{said}; trying again until it answers", file=sys.stderr)
+        print(f"{said}; the node tries again until it answers", file=sys.stderr)

@@ -9,7 +9,7 @@ SECONDS = 5.0
 
 
 def is_serving(address: str) -> bool:
-    """Ask gRPC's health service at an address of this host."""
+    """Whether gRPC's health service at an address of this host reports SERVING."""
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=SECONDS)

@@ -1,4 +1,4 @@
-"""The installed release, as far as Flower packs it into an app: what every node compares an app with."""
+"""The files of the installed release that Flower packs into an app. Every node compares an app with them."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,7 +9,7 @@ COMPONENTS = {"serverapp": "server.app:app", "clientapp": "client.app:app"}
 
 
 def package_files() -> dict[str, Path]:
-    """The installed files that make up the app, by their name in it, e.g. "client/site.py"."""
+    """The installed files of the app, by their name in the app, e.g. "client/site.py"."""
     files = {}
     for package in PACKAGES:
         spec = find_spec(package)

@@ -1,4 +1,4 @@
-"""What `fedmosaic superlink` and `fedmosaic node` share: checking what they were given, becoming a Flower command."""
+"""Parts of `fedmosaic superlink` and `fedmosaic node`: checking options and files, becoming a Flower command."""
 
 import argparse
 import os
@@ -16,16 +16,16 @@ from deploy.hosts.control import TOKEN_FILE, VARIABLE
 from deploy.hosts.environment import SETTINGS, surroundings
 
 NIST_CURVES = {"secp256r1", "secp384r1", "secp521r1"}
-"""What Flower takes for a node's key."""
+"""The curves that Flower accepts for a node's key."""
 
 
 def environment(first_on_path: Sequence[Path]) -> dict[str, str]:
-    """Ours, as `surroundings` has it, with Flower's settings."""
+    """The environment of `surroundings`, with Flower's settings."""
     return {**surroundings(first_on_path), **SETTINGS}
 
 
 def become(command: Sequence[str], env: Mapping[str, str], folder: Path | None = None) -> NoReturn:
-    """Replace this process, so that signals and the exit status are the command's own."""
+    """Replace this process by a command, so that signals reach the command and its exit status is ours."""
     if folder:
         os.chdir(folder)
     sys.stdout.flush()
@@ -34,60 +34,60 @@ def become(command: Sequence[str], env: Mapping[str, str], folder: Path | None =
 
 
 def missing_file(option: str, path: Path) -> list[str]:
-    """The mistake of an option that names a file which is not there or cannot be read."""
+    """The mistake of an option if its file does not exist or cannot be read."""
     if not path.is_file():
         return [f"{option}: there is no file {path}"]
-    return [] if os.access(path, os.R_OK) else [f"{option}: {path} cannot be read by this user"]
+    return [] if os.access(path, os.R_OK) else [f"{option}: this user cannot read {path}"]
 
 
 def private_file(option: str, path: Path) -> list[str]:
-    """The mistake of an option that names a secret which is absent, unreadable, or open to others."""
+    """The mistake of an option if its secret is absent, unreadable, or open to other users."""
     if mistakes := missing_file(option, path):
         return mistakes
     return [f"{option}: others can read {path}; run: chmod 600 {path}"] if others_may_read(path) else []
 
 
 def node_key(option: str, path: Path) -> list[str]:
-    """The mistake of an option that names a node's private key."""
+    """The mistake of an option if its file is not a usable private key of a node."""
     if mistakes := private_file(option, path):
         return mistakes
     try:
         key = load_ssh_private_key(path.read_bytes(), None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        return [f"{option}: {path} is no private key in OpenSSH's format without a passphrase; see `fedmosaic certs`"]
+        return [f"{option}: {path} is not a private key in OpenSSH format without a passphrase; see `fedmosaic certs`"]
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name not in NIST_CURVES:
-        return [f"{option}: {path} is no ECDSA key of a NIST curve; see `fedmosaic certs`"]
+        return [f"{option}: {path} is not an ECDSA key of a NIST curve; see `fedmosaic certs`"]
     return []
 
 
 def add_operator_token(parser: argparse._ActionsContainer) -> None:
-    """--operator-token."""
+    """Add --operator-token."""
     parser.add_argument(
         "--operator-token",
         type=Path,
         metavar="FILE",
-        help=f"{TOKEN_FILE} in the SuperLink's --state (default: the file that ${VARIABLE} names)",
+        help=f"{TOKEN_FILE} from the SuperLink's --state folder (default: the path in ${VARIABLE})",
     )
 
 
 def operator_token(options: argparse.Namespace) -> str:
-    """The token's file, "" for that of the environment."""
+    """The path of the token's file, or "" for the path in the environment."""
     return str(options.operator_token.resolve()) if options.operator_token else ""
 
 
 def operator_token_mistakes(options: argparse.Namespace) -> list[str]:
-    """Those of --operator-token."""
+    """The mistakes of --operator-token."""
     return private_file("--operator-token", options.operator_token) if options.operator_token else []
 
 
 def public_key(path: Path) -> list[str]:
-    """The mistake of a file that should hold a node's public key."""
+    """The mistake of a file if it is not a usable public key of a node."""
     if mistakes := missing_file("key", path):
         return mistakes
     try:
         key = load_ssh_public_key(path.read_bytes())
     except (ValueError, UnsupportedAlgorithm):
-        return [f"{path} is no public key in OpenSSH's format; a node's is the file .pub of `fedmosaic certs`"]
+        return [f"{path} is not a public key in OpenSSH format; `fedmosaic certs` writes it to SITE.pub"]
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in NIST_CURVES:
-        return [f"{path} is no ECDSA key of a NIST curve; see `fedmosaic certs`"]
+        return [f"{path} is not an ECDSA key of a NIST curve; see `fedmosaic certs`"]
     return []

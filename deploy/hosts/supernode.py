@@ -1,18 +1,18 @@
-"""Flower's SuperNode with its fixed waits narrowed, as far as Flower is the version these were found in, and with
-words for its log.
+"""Flower's SuperNode with shorter waits and with explanations in its log.
 
-Flower 1.39 waits, by hand-written sleeps without a setting, in `flwr/supernode/start_client_internal.py`:
+Flower 1.39 has fixed sleeps without a setting in `flwr/supernode/start_client_internal.py`. This module changes them,
+if the installed Flower has the same sleeps:
 
-- 3 s whenever the SuperLink has no message. Here: a tenth of the time for which there has been nothing to do, at least
-  0.1 s and never more than Flower's 3 s. So a message waits for at most a tenth of what went before it, and the
-  SuperLink of many idle nodes is asked no more often than by Flower.
-- 0.5 s between looks for the ClientApp's reply, which lies in this very process. Here: 0.02 s.
-- 1 s, then 2, 4, 8 and 10 s, for a part of a message that the server has announced and not yet sent, which is the rule
-  for a node that asks often. Here: 0.05 s, growing to 0.2 s.
+- 3 s whenever the SuperLink has no message. Here: a tenth of the idle time so far, at least 0.1 s and at most 3 s. So a
+  message waits for at most a tenth of the idle time before it, and many idle nodes do not poll the SuperLink more often
+  than with Flower.
+- 0.5 s between checks for the ClientApp's reply, which is in this very process. Here: 0.02 s.
+- 1 s, then 2, 4, 8 and 10 s, for a part of a message that the server has announced but not sent yet. A node that polls
+  often meets this case regularly. Here: 0.05 s, growing to 0.2 s.
 
-Flower ends a node whose key the SuperLink refuses, and a SuperLink refuses a key for a minute after a node that had it
-was killed. Here a refused node tries a little longer than that: one that is started again at once is let in, and a run
-that waits for it goes on.
+Flower ends a node when the SuperLink refuses its key, and a SuperLink refuses a key for a minute after a node with this
+key was killed. Here, a refused node retries a little longer than that. So a node that restarts at once can reconnect,
+and a run that waits for it continues.
 """
 
 import ast
@@ -38,19 +38,19 @@ FLOWERS = [f"time.sleep({seconds})" for seconds in (REPLY, REPLY, NOTHING)]
 SHARE, SHORTEST = 0.1, 0.1
 REPLY_SECONDS = 0.02
 QUIET_SECONDS = 600.0
-"""After how long without a message the log says so."""
+"""Idle time after which a log line reports it."""
 REFUSED_SECONDS = 75.0
-"""How long a refused node goes on trying: a SuperLink counts on a node that was killed for 60 s."""
+"""How long a refused node keeps trying. A SuperLink expects a killed node to return for 60 s."""
 
 
 class Waits:
-    """In place of the module `time` in a module that only sleeps."""
+    """Replacement of the module `time` in a module that only sleeps."""
 
     def __init__(self) -> None:
         self._busy, self._quiet = time.monotonic(), False
 
     def sleep(self, seconds: float) -> None:
-        """What Flower means by so many seconds, but shorter."""
+        """Sleep for a shorter time than Flower's `seconds`, which identify the reason for the wait."""
         if seconds == REPLY:
             self._busy, self._quiet = time.monotonic(), False
             time.sleep(REPLY_SECONDS)
@@ -60,15 +60,15 @@ class Waits:
             time.sleep(min(seconds, max(SHORTEST, SHARE * idle)))
 
     def _tell(self, idle: float) -> None:
-        """Say once that nothing was asked for long."""
+        """Report a long idle time once."""
         if idle > QUIET_SECONDS and not self._quiet:
             self._quiet = True
             minutes = f"{idle / 60:.0f} minutes"
-            say(f"connected, and not asked for anything for {minutes}: no run is on, or none needs this site")
+            say(f"connected, but without a message for {minutes}: no run is active, or no run needs this site")
 
 
 def main() -> None:
-    """`flower-supernode`, with the options of Flower's."""
+    """`flower-supernode`, with the same options as Flower's command."""
     if file := os.environ.get(FLOWER_LOG):
         explain_what_follows(None if file == "-" else Path(file))
     command = importlib.import_module("flwr.supernode.cli.flower_supernode")
@@ -77,21 +77,25 @@ def main() -> None:
         command.__dict__["_start_supernode_http_api"] = partial(_with_superexec, start_api, options.split("\n"))
     flower = importlib.import_module("flwr.supernode.start_client_internal")
     if mistake := unlike(flower):
-        print(f"fedmosaic: this Flower is another one ({mistake}): its SuperNode's own waits hold", file=sys.stderr)
+        print(
+            f"fedmosaic: this version of Flower is different ({mistake}), so its SuperNode keeps Flower's waits",
+            file=sys.stderr,
+        )
     else:
         narrow(flower)
     sys.exit(command.flower_supernode())
 
 
 def _with_superexec(start_api: Callable[..., Any], options: Sequence[str], *given: Any) -> Any:
-    """Start the SuperExec when this process has its port: whoever had it before could give it forged tasks."""
+    """Start the SuperExec only after this process has the port, because another owner of the port could send forged
+    tasks."""
     started = start_api(*given)
     superexec.start(options)
     return started
 
 
 def narrow(flower: ModuleType) -> None:
-    """Replace what the module waits with."""
+    """Replace the functions with which the module waits."""
     replaced = {
         "time": Waits(),
         "pull_objects": partial(vars(flower)["pull_objects"], **PARTS),
@@ -102,7 +106,7 @@ def narrow(flower: ModuleType) -> None:
 
 
 def patient(make: Callable[..., Any]) -> Callable[..., Any]:
-    """What makes the rules by which Flower tries again, so that they do for a while when the node's key is refused."""
+    """Wrap the function that makes Flower's retry rules. The new rules also retry for a while after a refused key."""
 
     def made(**options: Any) -> Any:
         rules, refused = make(**options), Refusals()
@@ -114,13 +118,13 @@ def patient(make: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Refusals:
-    """Those of a node's key, from the first on."""
+    """The refusals of a node's key, from the first one."""
 
     def __init__(self) -> None:
         self._until = 0.0
 
     def bears(self, error: Any) -> bool:
-        """Whether an error of gRPC is one that may pass."""
+        """Whether an error of gRPC is a refusal that may pass with time."""
         if f'"code": {REFUSED}' not in str(error.details()):
             return False
         if not self._until:
@@ -130,15 +134,15 @@ class Refusals:
 
 
 def unlike(flower: ModuleType) -> str:
-    """How the module differs from the one whose waits are known; "" if it does not."""
+    """The difference to the module with known waits, or "" if there is none."""
     tree = ast.parse(inspect.getsource(flower))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "time.sleep"]
     waits = sorted(map(ast.unparse, calls))
     if waits != FLOWERS:
-        return f"it waits by {', '.join(waits) or 'other means'}"
+        return f"it waits with {', '.join(waits) or 'other functions'}"
     if sum(isinstance(node, ast.Name) and node.id == "time" for node in ast.walk(tree)) != len(calls):
-        return "it uses the time for more than to sleep"
+        return "it uses the module time for more than sleeping"
     if not hasattr(flower, "_make_fleet_connection_retry_invoker"):
-        return "it tries again by other rules"
+        return "it has other retry rules"
     taken = inspect.signature(flower.pull_objects).parameters if hasattr(flower, "pull_objects") else {}
     return "it pulls the parts of messages in another way" if PARTS.keys() - set(taken) else ""

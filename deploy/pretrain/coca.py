@@ -1,8 +1,8 @@
-"""A small CoCa: image and text tower in one space, and a captioner on top.
+"""A small CoCa: an image tower and a text tower in one space, and a captioner on top.
 
 J. Yu et al., "CoCa: Contrastive Captioners are Image-Text Foundation Models", TMLR 2022,
-https://arxiv.org/abs/2205.01917; architecture and loss are open_clip's. From captions alone so small a vision tower
-learns next to nothing in the time that two cores have, so it is first trained to tell the birds' traits.
+https://arxiv.org/abs/2205.01917; architecture and loss are open_clip's. From captions alone, such a small vision tower
+learns almost nothing in acceptable time on two cores. It is therefore first trained to classify the birds' traits.
 """
 
 import json
@@ -54,7 +54,7 @@ def architecture(words: int) -> dict[str, Any]:
 def make_model(config: Mapping[str, Any]) -> CoCa:
     """A model with random weights."""
     model = CoCa(**{key: config[key] for key in ("embed_dim", "multimodal_cfg", "text_cfg", "vision_cfg")})
-    # open_clip leaves this one parameter as the memory happens to be.
+    # open_clip does not initialise this parameter.
     nn.init.normal_(model.text_decoder.text_projection, std=model.text_decoder.width**-0.5)
     return model
 
@@ -62,8 +62,8 @@ def make_model(config: Mapping[str, Any]) -> CoCa:
 def train_coca(
     corpus: Corpus, out: Path, steps: Sequence[int], seed: int, progress: Callable[[int, str], None]
 ) -> None:
-    """Train on the corpus, first the vision tower, then everything, and write open_clip's folder format, weights in
-    float16."""
+    """Train on the corpus, first the vision tower, then the whole model, and write a folder in open_clip's format with
+    weights in float16."""
     tokenizer = make_tokenizer()
     config = architecture(len(tokenizer))
     torch.manual_seed(derive(seed, "coca"))
@@ -74,7 +74,7 @@ def train_coca(
     loss = CoCaLoss(CAPTION_WEIGHT, CONTRASTIVE_WEIGHT, pad_id=tokenizer.pad_token_id)
     for step, (chosen, texts) in enumerate(corpus.captions(BATCH, steps[1], tokenizer, CONTEXT, seed)):
         images = pixels(corpus.pictures[chosen.numpy()])
-        # On CPUs the backward pass of the fused attention is several times slower than that of the plain one.
+        # On CPUs, the backward pass of fused attention is several times slower than with plain attention.
         with sdpa_kernel(SDPBackend.MATH):
             with torch.autocast("cpu", torch.bfloat16):
                 said = model(images, texts)

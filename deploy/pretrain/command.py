@@ -1,4 +1,4 @@
-"""`fedmosaic pretrain`: the weights that come with the project, made again from nothing.
+"""`fedmosaic pretrain`: train the weights that come with the project again from scratch.
 
 fedmosaic pretrain birds-coca --out DIR        about an hour on one core
 fedmosaic pretrain birds-diffusion --out DIR   about an hour on one core
@@ -18,19 +18,19 @@ from deploy.pretrain.vit import train_vit
 from deploy.terminal import terminal
 
 CORPUS, FEWEST = 30_000, 160
-"""Birds, and how many are drawn for the least effort: a batch."""
+"""Number of birds in the corpus, and its smallest number with little effort: one batch."""
 STEPS = {"birds-coca": (1800, 1500), "birds-diffusion": (2000, 3000), "birds-vit": (2500,)}
-"""Of the vision tower and of the whole; of the autoencoder and of the diffusion; of the vision transformer."""
+"""Training steps: vision tower and whole model; autoencoder and diffusion; vision transformer."""
 SAY_EVERY = 100
 
 
 def pretrain(model: str, out: Path, seed: int, effort: float) -> None:
-    """Train a model of `STEPS` on the public corpus and write its folder. effort: share of the steps.
+    """Train a model of `STEPS` on the public corpus, and write its folder. effort: share of the steps.
 
     Raises ConfigError when the folder exists.
     """
     if out.exists():
-        raise ConfigError("--out", [f"{out} exists: a training never overwrites another"])
+        raise ConfigError("--out", [f"{out} exists already; name a new folder"])
     torch.set_num_threads(1)  # the same numbers on every machine of a kind
     console = terminal()
     birds = max(FEWEST, round(CORPUS * effort))

@@ -1,4 +1,4 @@
-"""The public corpus: drawn birds with captions, none of them of a species of birds-mini."""
+"""The public corpus: drawn birds with captions. It contains no species of birds-mini."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from common.datasets.birds.species import SYLLABLES, Bird, public_bird
 from common.seeding import rng
 
 PROMPTED = 0.3
-"""Share of the captions that begin as the prompts of completion do, with an invented name."""
+"""Share of the captions in the form of completion's prompts, with an invented name."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Birds, how each is seen, and its picture: uint8 [N, 64, 64, 3]. Captions are made anew each time."""
+    """Birds, their scenes and their pictures, uint8 [N, 64, 64, 3]. Each call of `captions` makes new captions."""
 
     birds: list[Bird]
     scenes: list[Scene]
@@ -29,9 +29,9 @@ class Corpus:
     def captions(
         self, size: int, steps: int, tokenizer: PreTrainedTokenizerFast, length: int, seed: int, emptied: float = 0.0
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """`steps` batches: indices [B] of birds, and captions of them as token ids [B, length].
+        """Yield `steps` batches: indices [B] of birds, and their captions as token ids [B, length].
 
-        emptied: share of the captions that say nothing.
+        emptied: share of empty captions.
         """
         for step in range(steps):
             draw = rng(seed, "batch", step)
@@ -55,7 +55,7 @@ def make_corpus(size: int, seed: int) -> Corpus:
 
 
 def said_of(bird: Bird, scene: Scene, draw: np.random.Generator) -> str:
-    """A caption, some of them worded as a completion's prompt."""
+    """A caption, or sometimes a caption in the form of completion's prompts."""
     if draw.random() >= PROMPTED:
         return caption(bird, scene, draw)
     name = "".join(draw.choice(SYLLABLES, size=2)) + f" {bird.kind}"
@@ -63,5 +63,5 @@ def said_of(bird: Bird, scene: Scene, draw: np.random.Generator) -> str:
 
 
 def pixels(pictures: NDArray[np.uint8]) -> Tensor:
-    """[B, 3, H, W] from -1 to 1 of uint8 [B, H, W, 3]."""
+    """Pictures uint8 [B, H, W, 3] as floats [B, 3, H, W] from -1 to 1."""
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1

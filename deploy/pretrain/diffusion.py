@@ -1,4 +1,4 @@
-"""A small latent diffusion model: captions of birds -> pictures of birds, as a Stable Diffusion pipeline of diffusers.
+"""A small latent diffusion model from captions to pictures of birds, as a Stable Diffusion pipeline of diffusers.
 
 R. Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022,
 https://arxiv.org/abs/2112.10752; velocity prediction after T. Salimans and J. Ho, "Progressive Distillation for Fast
@@ -30,13 +30,13 @@ from deploy.pretrain.tokenizer import make_tokenizer
 WIDTH, CONTEXT, LATENT, SHRINK = 96, 40, 4, 4
 BATCH, LR, WARMUP, EMA = 64, 1e-3, 300, 0.999
 UNCONDITIONAL = 0.1
-"""Share of the captions that are emptied, for classifier-free guidance."""
+"""Share of empty captions, for classifier-free guidance."""
 AUTOENCODER_BATCH, AUTOENCODER_LR, KL_WEIGHT = 16, 2e-3, 1e-5
 Progress = Callable[[int, str], None]
 
 
 def make_autoencoder() -> AutoencoderKL:
-    """64 x 64 x 3 -> 16 x 16 x 4 and back."""
+    """An autoencoder with random weights: 64 x 64 x 3 -> 16 x 16 x 4 and back."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
@@ -49,7 +49,7 @@ def make_autoencoder() -> AutoencoderKL:
 
 
 def make_unet() -> UNet2DConditionModel:
-    """Two levels, 16 x 16 and 8 x 8, the lower one with attention to the caption."""
+    """A UNet with random weights and two levels, 16 x 16 and 8 x 8. The lower level has attention to the caption."""
     return UNet2DConditionModel(
         sample_size=SIZE // SHRINK,
         in_channels=LATENT,
@@ -65,7 +65,7 @@ def make_unet() -> UNet2DConditionModel:
 
 
 def make_text_encoder(tokenizer: PreTrainedTokenizerFast) -> CLIPTextModel:
-    """Two layers of 96."""
+    """A text encoder with random weights and two layers of width 96."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -82,7 +82,7 @@ def make_text_encoder(tokenizer: PreTrainedTokenizerFast) -> CLIPTextModel:
 
 
 def train_autoencoder(corpus: Corpus, steps: int, seed: int, progress: Progress) -> AutoencoderKL:
-    """L1 and squared error of the picture, and a light pull of the latents towards a normal distribution."""
+    """Train an autoencoder. The loss is the L1 and squared error of the picture, and a small KL term of the latents."""
     torch.manual_seed(derive(seed, "autoencoder"))
     model = make_autoencoder()
     optimizer = torch.optim.AdamW(model.parameters(), AUTOENCODER_LR, weight_decay=1e-4)
@@ -104,7 +104,7 @@ def train_autoencoder(corpus: Corpus, steps: int, seed: int, progress: Progress)
 
 @torch.no_grad()
 def encode(autoencoder: AutoencoderKL, corpus: Corpus) -> Tensor:
-    """Latents [N, 4, 16, 16] of the corpus, scaled to standard deviation 1; the scale goes into the config."""
+    """The latents [N, 4, 16, 16] of the corpus, scaled to standard deviation 1. The config gets the scale."""
     parts = []
     for start in range(0, len(corpus.birds), 256):
         images = pixels(corpus.pictures[start : start + 256])
@@ -118,7 +118,7 @@ def encode(autoencoder: AutoencoderKL, corpus: Corpus) -> Tensor:
 def train_diffusion(
     corpus: Corpus, autoencoder: AutoencoderKL, out: Path, steps: int, seed: int, progress: Progress
 ) -> None:
-    """Train text encoder and UNet together and write the pipeline's folder, weights in float16."""
+    """Train the text encoder and the UNet together, and write the pipeline's folder with weights in float16."""
     tokenizer = make_tokenizer()
     tokenizer.model_max_length = CONTEXT
     latents = encode(autoencoder, corpus)

@@ -1,4 +1,4 @@
-"""A tokenizer of whole words, for the few words that the captions have."""
+"""A tokenizer of whole words, for the small vocabulary of the captions."""
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -11,7 +11,8 @@ PROMPT = "a photo of which has shows with and kind"
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Lower case, no punctuation, one id a word, unknown words share one id; begin and end of text are marked."""
+    """A tokenizer with lower case, no punctuation, and one id per word. Unknown words share one id. It marks the begin
+    and the end of a text."""
     special = [PAD, BEGIN, END, UNKNOWN]
     vocabulary = {word: number for number, word in enumerate([*special, *_words()])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, UNKNOWN))

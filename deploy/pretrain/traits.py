@@ -1,4 +1,4 @@
-"""A vision tower learns to tell the kind and the traits of drawn birds, which the public corpus knows."""
+"""Training of a vision tower on the kind and the traits of drawn birds, which are known in the public corpus."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -25,8 +25,8 @@ def train_traits(
     seed: int,
     progress: Callable[[int, str], None],
 ) -> None:
-    """Train a tower's weights with linear classifiers, which are thrown away, on the pooled features and on the mean of
-    the tokens.
+    """Train a tower's weights with linear classifiers on the pooled features and on the mean of the tokens. The
+    classifiers are discarded.
 
     vision: pixels [B, 3, H, W] from -1 to 1 -> pooled features [B, width] and tokens [B, T, width].
     """
@@ -38,7 +38,7 @@ def train_traits(
     order = torch_rng(seed, "vision order")
     for step in range(steps):
         chosen = torch.randint(len(corpus.birds), (BATCH,), generator=order)
-        # On CPUs the backward pass of the fused attention is several times slower than that of the plain one.
+        # On CPUs, the backward pass of fused attention is several times slower than with plain attention.
         with sdpa_kernel(SDPBackend.MATH):
             with torch.autocast("cpu", torch.bfloat16):
                 pooled, tokens = vision(pixels(corpus.pictures[chosen.numpy()]))
@@ -54,7 +54,7 @@ def train_traits(
 
 
 def trait_labels(birds: Sequence[Bird]) -> Tensor:
-    """[N, 12]: the index of the kind and of each trait."""
+    """The index of the kind and of each trait, [N, 12]."""
     return torch.tensor(
         [[values.index(bird.kind if name == "kind" else bird.traits[name]) for name, values in LABELS.items()]
          for bird in birds]

@@ -1,4 +1,4 @@
-"""A small vision transformer of torchvision: another image encoder than CoCa's, for sites that differ in theirs.
+"""A small vision transformer of torchvision: a second image encoder beside CoCa's, for sites with different encoders.
 
 A. Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021, https://arxiv.org/abs/2010.11929.
 """
@@ -21,12 +21,12 @@ WIDTH, LAYERS, HEADS, PATCH = 40, 4, 4, 8
 
 
 def make_vit() -> VisionTransformer:
-    """A model with random weights: 64 thousand parameters. Its classifier is not used."""
+    """A model with random weights and 64 thousand parameters. Its classifier is not used."""
     return VisionTransformer(SIZE, PATCH, LAYERS, HEADS, WIDTH, 2 * WIDTH, num_classes=1)
 
 
 def train_vit(corpus: Corpus, out: Path, steps: int, seed: int, progress: Callable[[int, str], None]) -> None:
-    """Train on the corpus and write the folder that the encoder vision-transformer reads, weights in float16."""
+    """Train on the corpus, and write the folder that the encoder vision-transformer reads, with weights in float16."""
     torch.manual_seed(derive(seed, "vit"))
     network = make_vit()
     tower = VisionTransformerTower(network, SIZE, SIZE // PATCH)

@@ -1,4 +1,4 @@
-"""`fedmosaic complete` and `fedmosaic probe`: what frozen models make of shards, and from class names alone."""
+"""`fedmosaic complete` and `fedmosaic probe`: generating values with frozen models, for shards and from class names."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,17 +34,17 @@ def needs_probe(experiment: Experiment) -> bool:
 
 
 def best_device() -> str:
-    """A GPU where there is one."""
+    """The GPU if there is one, else the CPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def complete_shards(experiment: Experiment, folders: Sequence[Path], device: str, quiet: bool = False) -> None:
-    """Complete shards as an experiment says, with a progress bar and a line a shard and modality.
+    """Complete shards according to an experiment, with a progress bar and one line per shard and modality.
 
-    Raises ConfigError when the experiment says nothing of completion; ShardError, ModelError.
+    Raises ConfigError when the experiment has no completion; ShardError, ModelError.
     """
     if not experiment.completion:
-        raise ConfigError("completion", ["the experiment says of no modality how it is completed"])
+        raise ConfigError("completion", ["the experiment does not complete any modality: add this section"])
     console = terminal(quiet=quiet)
     for folder in folders:
         shard = Shard.open(folder)
@@ -70,7 +70,7 @@ def _bar(console: Console, site: str) -> Iterator["_Shown"]:
 
 
 class _Shown:
-    """The bar of one shard: a task for each modality."""
+    """The bar of one shard, with one task per modality."""
 
     def __init__(self, progress: Progress, site: str) -> None:
         self.progress, self.site = progress, site
@@ -81,9 +81,10 @@ class _Shown:
 
 
 def make_probe(experiment: Experiment, classes: ShardInfo, out: Path, per_class: int, device: str) -> Path:
-    """Write a shard of synthetic examples, made from class names alone, for the server (2.6 of docs/methods.md).
+    """Write a shard of synthetic examples for the server, from class names alone (section 2.6 of docs/methods.md).
 
-    One completer works from a class's name; the others complete what it made. The folder appears at once or not at all.
+    One completer generates values from class names. The others complete these examples. The folder appears complete or
+    not at all.
 
     Raises ConfigError when no completer works from a name, ShardError when `out` exists and is not empty; ModelError.
     """
@@ -92,7 +93,7 @@ def make_probe(experiment: Experiment, classes: ShardInfo, out: Path, per_class:
     }
     first = next((m for m in sorted(completers) if completers[m].from_prompt), None)
     if first is None:
-        raise ConfigError("completion", ["no modality has a completer that works from the name of a class alone"])
+        raise ConfigError("completion", ["no modality has a completer that can generate values from class names alone"])
     values: dict[Modality, list[Raw]] = {first: []}
     labels = [label for label in classes.classes for _ in range(per_class)]
     for modality in [first, *sorted(completers.keys() - {first})]:
@@ -116,7 +117,7 @@ def _made(
     sources: Sequence[Raw] | None,
     device: str,
 ) -> list[Raw]:
-    """One value for each label, the first candidate. sources: by label; None: nothing but the labels."""
+    """One value per label, the first candidate. sources: the source values by label; None: use only the labels."""
     generator = options.load(modality, device)
     requests = []
     for i, label in enumerate(labels):

@@ -1,4 +1,4 @@
-"""Small shards of three modalities to try an experiment with: digits handwritten, spoken, and as words."""
+"""Small shards for trying an experiment: digits as handwriting, as speech and as words."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +11,15 @@ from common.split.make import TEST, client_name
 
 SEED = 1
 SITES = {"north": ("audio", "image", "text"), "south": ("audio", "image", "text"), "east": ("image", "text")}
-"""The modalities of each site: the last one has no recordings."""
+"""The modalities of each site. The last site has no recordings."""
 EXAMPLES = 60
-"""Of each site, and of the test shard."""
+"""Number of examples per site, and in the test shard."""
 WORDLESS = 4
 """Every fourth example for training has no word."""
 
 
 def write_example_shards(folder: Path) -> list[Path]:
-    """Write client-0, client-1, client-2 and test, and return their folders."""
+    """Write client-0, client-1, client-2 and test. Returns their folders."""
     train = _drawn("train", EXAMPLES * len(SITES))
     parts = {name: train[i :: len(SITES)] for i, name in enumerate(SITES)}
     shards = [_write(folder / client_name(i), name, SITES[name], parts[name]) for i, name in enumerate(SITES)]
@@ -27,7 +27,7 @@ def write_example_shards(folder: Path) -> list[Path]:
 
 
 def _drawn(part: str, count: int) -> list[Example]:
-    """So many examples of the digits, with ids that are numbers."""
+    """`count` examples of the digits, with numbers as ids."""
     examples = DigitsMini().examples(part, SEED)
     chosen = rng(SEED, "examples", part).permutation(len(examples))[:count]
     return [_with_word(replace(examples[index], id=str(number)), part, number) for number, index in enumerate(chosen)]

@@ -1,4 +1,4 @@
-"""An experiment that fits shards: what is in them decides the encoders and their sizes."""
+"""An experiment for given shards. The content of the shards determines the encoders and their sizes."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,37 +21,37 @@ from deploy.shards.inspection.survey import sampled, survey
 from server.sites.attention import unlike
 
 LOOKED_AT = 300
-"""Examples of a shard that are read at most."""
+"""Most examples of a shard that are read."""
 MOST_OF = 95
-"""Per cent of the values that are not cut off."""
+"""Per cent of the values that fit without cutting."""
 FASTEST = 16_000
-"""Hz that recordings are resampled to at most."""
+"""Highest sampling rate of recordings after resampling, in Hz."""
 WINDOW_SECONDS = 0.032
 LARGEST, SMALLEST = 64, 16
-"""Pixels a side that pictures are resized to."""
+"""Largest and smallest size of images after resizing, in pixels per side."""
 LONGEST_TEXT, MOST_FRAMES = 256, 8
 TEMPLATE = """\
-# Made by `fedmosaic init --shards`: an experiment that fits the shards in {folder}.
-# All other options have their defaults; `fedmosaic init` without shards writes them all out, with their meaning.
-# It is a start: try other rates on your own data.
+# `fedmosaic init --shards` made this experiment for the shards in {folder}.
+# All other options have their defaults. `fedmosaic init` without shards writes a file with all options and their meaning.
+# This is a starting point: try other learning rates on your own data.
 name: {name}
 seed: 1
 data:
-  clients: {clients:<14} # shards that were found
+  clients: {clients:<14} # number of shards found
 model:
   encoders:
 {encoders}
-method: fedavg-heads       # a loss on all modalities together, and one on each alone
+method: fedavg-heads       # one loss on all modalities together, and one on each modality alone
 train: {{optimizer: adamw, lr: {lr}, epochs: {epochs}, batch_size: {batch_size}}}
 federation: {{rounds: {rounds}}}
 """
 LR, EPOCHS, BATCH_SIZE, ROUNDS = 0.002, 2, 32, 15
-"""They learn on all six data sets that were tried, docs/how-to/data-sets.md has the figures."""
+"""Training works with these values on all six data sets in docs/how-to/data-sets.md, which has the figures."""
 
 
 @dataclass
 class Seen:
-    """What the values of one modality are like. Each list has an entry for a value."""
+    """Properties of the values of one modality. Each list has one entry per value."""
 
     rates: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -84,14 +84,14 @@ class Seen:
             self.sizes.append(float(np.abs(raw).mean()))
 
     def encoder(self) -> tuple[str, str]:
-        """The encoder in YAML, and why.
+        """The encoder as YAML, and the reason for its options.
 
-        Raises ValueError where there is none for values like these.
+        Raises ValueError when there is no encoder for such values.
         """
         kinds = [name for name, seen in (("recordings", self.rates), ("frames", self.frames), ("texts", self.words),
                                          ("signals", self.lengths), ("pictures", self.coloured)) if seen]  # fmt: skip
         if len(kinds) != 1:
-            raise ValueError(f"{' and '.join(kinds)} together" if kinds else "no value that can be read")
+            raise ValueError(f"{' and '.join(kinds)} together" if kinds else "a modality without readable values")
         made: tuple[str, str] = getattr(self, f"_{kinds[0]}")()
         return made
 
@@ -109,7 +109,7 @@ class Seen:
 
     def _frames(self) -> tuple[str, str]:
         frames = min(MOST_FRAMES, int(np.median(self.frames)))
-        why = f"{self._sides_in_words(3)}, half have {np.median(self.frames):.0f} frames or more"
+        why = f"{self._sides_in_words(3)}, median {np.median(self.frames):.0f} frames"
         return f"{{name: frames, frames: {frames}, size: {self._side()}, longer: spread}}", why
 
     def _texts(self) -> tuple[str, str]:
@@ -130,11 +130,11 @@ class Seen:
 
     def _sides_in_words(self, channels: int) -> str:
         colour = "in colour" if channels == 3 else "in grey"
-        return f"{colour}, half have {np.median(self.sides):.0f} pixels a side or more"
+        return f"{colour}, median {np.median(self.sides):.0f} pixels per side"
 
 
 class Profile:
-    """Looks at the values of shards while they are read."""
+    """Collects properties of the values of shards while they are read."""
 
     def __init__(self) -> None:
         self.seen: dict[Modality, Seen] = {}
@@ -146,19 +146,19 @@ class Profile:
 
 
 def find_shards(folder: Path) -> list[Shard]:
-    """The shards of a folder of shards, without those of the server; or the one that the folder is.
+    """The shard in a folder, or the shards in its subfolders without the server's test shard and probe set.
 
-    Raises ShardError when there is none or when their classes differ.
+    Raises ShardError when there are none, or when their classes differ.
     """
     if (folder / "shard.json").exists():
         return [Shard.open(folder)]
     names = sorted(path for path in folder.glob("*/") if (path / "shard.json").exists()) if folder.is_dir() else []
     shards = [Shard.open(path) for path in names if path.name not in (TEST, PROBE)]
     if not shards:
-        raise ShardError(f"{folder} is no shard and has no shards in it; fedmosaic import makes them")
+        raise ShardError(f"{folder} is not a shard and contains no shards; fedmosaic import makes shards")
     for shard in shards:
         if (theirs := shard.info.classes) != (classes := shards[0].info.classes):
-            said = f"the classes of {shard.folder.name} are not those of {shards[0].folder.name}"
+            said = f"the classes of {shard.folder.name} differ from those of {shards[0].folder.name}"
             raise ShardError(f"{said}: {unlike(theirs, classes)}")
     return shards
 
@@ -166,7 +166,7 @@ def find_shards(folder: Path) -> list[Shard]:
 def fitted(shards: Sequence[Shard], name: str, folder: Path) -> str:
     """The experiment, as YAML with comments.
 
-    Raises ShardError when a modality has values that no encoder of this project takes.
+    Raises ShardError when no encoder of this project accepts the values of a modality.
     """
     profile = Profile()
     for shard in shards:

@@ -1,4 +1,4 @@
-"""Predictions for a shard or for folders of files, a row an example, whatever could not be read."""
+"""Predictions for a shard or for folders of files, one row per example, also for unreadable examples."""
 
 import csv
 import tempfile
@@ -18,8 +18,8 @@ from deploy.shards.own_files.folders import Files, unlabelled
 
 @dataclass(frozen=True)
 class Row:
-    """An example with its prediction, None where nothing of it could be read. problems: by modality, why a value that
-    is there was not used."""
+    """An example with its prediction. prediction: None if no value could be read. problems: by modality, the reason why
+    an existing value was not used."""
 
     id: str
     label: str
@@ -28,16 +28,16 @@ class Row:
 
     @property
     def in_words(self) -> str:
-        """What was not used, and why."""
+        """The unused modalities with reasons."""
         return "; ".join(f"{modality}: {why}" for modality, why in self.problems.items())
 
     def to_json(self) -> dict[str, Any]:
-        """For programs."""
+        """JSON values of the row."""
         return {"id": self.id, "label": self.label or None, **as_json(self.prediction), "problems": dict(self.problems)}
 
 
 def as_json(prediction: Prediction | None) -> dict[str, Any]:
-    """A prediction for programs."""
+    """JSON values of a prediction."""
     if prediction is None:
         return {"prediction": None, "probabilities": {}, "modalities": []}
     return {
@@ -48,7 +48,7 @@ def as_json(prediction: Prediction | None) -> dict[str, Any]:
 
 
 def predict_shard(predictor: Predictor, shard: Shard) -> list[Row]:
-    """A row for every example of a shard, in its order.
+    """One row per example of a shard, in the shard's order.
 
     Raises ShardError when no example can be used.
     """
@@ -61,10 +61,10 @@ def predict_shard(predictor: Predictor, shard: Shard) -> list[Row]:
 
 
 def predict_folders(predictor: Predictor, folders: Mapping[Modality, Path]) -> tuple[list[Row], list[str]]:
-    """A row for every example of folders of files, whose values are called alike; and what else lies there, in words.
+    """One row per example of folders of files, and notes about unused files. Files of one example have the same name.
 
-    Raises ConfigError for a modality that the model does not know or files that clash, ShardError when nothing can be
-    read.
+    Raises ConfigError when the model does not have a modality or when two files have the same name, ShardError when
+    nothing can be read.
     """
     mistakes = [
         f"the model has no encoder for {m}; it has {', '.join(predictor.modalities)}"
@@ -74,7 +74,7 @@ def predict_folders(predictor: Predictor, folders: Mapping[Modality, Path]) -> t
     left_out: dict[str, list[str]] = {}
     found = [unlabelled(m, folder, True, mistakes, left_out) for m, folder in folders.items()]
     mistakes += [
-        f"{files.modality}: no file in {files.source} is of a known kind" for files in found if not files.found
+        f"{files.modality}: {files.source} contains no file of a known kind" for files in found if not files.found
     ]
     if mistakes:
         raise ConfigError("predict", mistakes)
@@ -109,8 +109,8 @@ def _why(predictor: Predictor, modality: Modality, value: Value) -> str:
 
 
 def write_csv(rows: Sequence[Row], classes: Sequence[str], file: TextIO) -> None:
-    """A line for every row: id, label if there are any, prediction, confidence, the modalities it was made from, what
-    was not used and why, and the probability of every class."""
+    """Write one line per row: id, label (if there are labels), prediction, confidence, the used modalities, the unused
+    modalities with reasons, and the probability of each class."""
     labelled = any(row.label for row in rows)
     head = ["id", *(["label"] if labelled else []), "prediction", "confidence", "modalities", "problem"]
     writer = csv.writer(file)

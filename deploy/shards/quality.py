@@ -1,10 +1,10 @@
-"""`fedmosaic quality`: how good are generated values? Only where the data of all sites lie together.
+"""`fedmosaic quality`: the quality of generated values. It needs the data of all sites on one machine.
 
-Two views of each completed modality, each beside the same of real values:
-CLIP score  the mean cosine of a value and the value it was made from, in the space of a CLIP or CoCa model; for real
-            pairs, and for real pairs of which one half is shuffled, which is what a score without content would be.
-Agreement   the share of values that a classifier of real values (logistic regression on the frozen encoder's features)
-            gives the class of the example.
+Two measures for each completed modality, each also for real values:
+CLIP score  the mean cosine of a value and its source value, in the space of a CLIP or CoCa model; also for real pairs,
+            and for shuffled real pairs, which show the score of unrelated values.
+Agreement   the share of values for which a classifier of real values (logistic regression on the frozen encoder's
+            features) predicts the class of the example.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ CHUNK = 64
 
 @dataclass(frozen=True)
 class Quality:
-    """Of the generated values of one modality. made, rejected: their numbers."""
+    """The quality of the generated values of one modality. made, rejected: their numbers."""
 
     made: int
     rejected: int
@@ -52,10 +52,10 @@ class Quality:
 def measure(experiment: Experiment, shards: Path, scorer: str) -> dict[Modality, Quality]:
     """The quality by completed modality. scorer: a CLIP or CoCa model of open_clip.
 
-    Raises ConfigError when the experiment completes nothing, ShardError when a shard is not completed.
+    Raises ConfigError when the experiment has no completion, ShardError when a shard is not completed.
     """
     if not experiment.completion:
-        raise ConfigError("completion", ["the experiment says of no modality how it is completed"])
+        raise ConfigError("completion", ["the experiment does not complete any modality: add this section"])
     clients = [Shard.open(shards / client_name(index)) for index in range(experiment.data.clients)]
     test = Shard.open(shards / TEST)
     model = build_model(experiment, len(test.info.classes))
@@ -87,8 +87,8 @@ def measure(experiment: Experiment, shards: Path, scorer: str) -> dict[Modality,
 
 
 def show(found: Mapping[Modality, Quality]) -> None:
-    """The table."""
-    table = Table(title="Quality of what was generated", title_justify="left")
+    """Print the table."""
+    table = Table(title="Quality of generated values", title_justify="left")
     for head in ("", *found):
         table.add_column(head, justify="right" if head else "left")
     rows = {
@@ -108,7 +108,7 @@ def show(found: Mapping[Modality, Quality]) -> None:
 def _generated_pairs(
     shard: Shard, loaded: Loaded, modality: Modality, completer: Mapping[str, str]
 ) -> list[tuple[Value, Value]]:
-    """Generated values with what they were made from."""
+    """Pairs of a generated value and its source value."""
     folder = folder_of(shard, modality, dict(completer))
     lines, records = read_lines(folder), {record.id: record for record in shard.records}
     generated = loaded.examples.origin[modality] == Origin.GENERATED
@@ -129,7 +129,7 @@ def _score(clip: OpenClip, pairs: Sequence[tuple[Value, Value]]) -> float:
 def _agreements(
     encoder: torch.nn.Module, loaded: Sequence[Loaded], test: Loaded, modality: Modality
 ) -> tuple[float, float]:
-    """Of generated values, and of the test part's real ones."""
+    """The agreement of the generated values, and of the real values of the test shard."""
     parts = [part.examples for part in loaded] + [test.examples]
     features = [_pooled(encoder, part.inputs[modality]) for part in parts]
     labels = [part.labels.numpy() for part in parts]

@@ -10,16 +10,18 @@ from torch import Tensor
 from common.blocks import Params, by_block
 
 PIECE = 1 << 16
-"""Values that are added at a time."""
+"""Number of values that are added at a time."""
 
 
 class BlockMean:
-    """Weighted means of parameters that come one client at a time, each with the blocks it holds.
+    """Weighted means of parameters. Clients are added one at a time, each with the blocks that it holds.
 
     theta_b = sum_k w_k,b theta_k,b / sum_k w_k,b over the clients k that were added with block b. Memory does not grow
-    with the number of clients. Replies come in any order and the mean must be the same bits, so each sum is kept as two
-    float64 numbers, the second of what rounding took from the first (D. E. Knuth, "The Art of Computer Programming",
-    volume 2, section 4.2.2, theorem B): orders differ by 2^-100 of the sum, far below the last bit of the result.
+    with the number of clients.
+
+    The mean must have the same bits for every order of the replies. Each sum therefore consists of two float64 numbers;
+    the second is the rounding error of the first (D. E. Knuth, "The Art of Computer Programming", volume 2, section
+    4.2.2, theorem B). Different orders differ by 2^-100 of the sum, far below the last bit of the result.
     """
 
     def __init__(self) -> None:
@@ -28,10 +30,9 @@ class BlockMean:
         self._weights: defaultdict[str, list[float]] = defaultdict(list)
 
     def add(self, params: Mapping[str, Tensor], weights: Mapping[str, float]) -> None:
-        """Add one client's parameters; `weights` are by block, one for each block that is in `params`, which is there
-        whole."""
+        """Add one client's parameters. params: complete blocks. weights: one weight per block of `params`."""
         for block, names in by_block(params).items():
-            # Most tensors are small: a block is added as one vector.
+            # Add a block as one vector, because most tensors are small.
             self._add(block, torch.cat([params[name].reshape(-1) for name in names]), weights[block])
             self._weights[block].append(weights[block])
 
@@ -47,7 +48,7 @@ class BlockMean:
             before.copy_(after)
 
     def result(self, otherwise: Mapping[str, Tensor]) -> Params:
-        """The means; a parameter that nobody added, or only with weight 0, keeps its value in `otherwise`."""
+        """The means. A parameter that was never added, or only with weight 0, has its value in `otherwise`."""
         means: Params = dict(otherwise)
         for block, names in by_block(otherwise).items():
             total = math.fsum(self._weights[block])
@@ -65,8 +66,8 @@ class BlockMean:
 
 
 def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The same stretches of contiguous tensors of one shape, views, so that what is computed of them takes little
-    memory and stays in the processor's cache."""
+    """Views of the same pieces of contiguous tensors of one shape. Small pieces save memory and stay in the processor's
+    cache."""
     if tensors[0].numel() <= PIECE:
         return iter([tensors])
     return zip(*(torch.split(tensor.reshape(-1), PIECE) for tensor in tensors), strict=True)

@@ -1,4 +1,4 @@
-"""Flower's server optimisers on top of any strategy's mean.
+"""Flower's server optimisers, applied to the mean of any strategy.
 
 S. J. Reddi et al., "Adaptive Federated Optimization", ICLR 2021, https://arxiv.org/abs/2003.00295, algorithm 2
 (FedAdam, FedYogi); T.-M. H. Hsu, H. Qi, M. Brown, "Measuring the Effects of Non-Identical Data Distribution for
@@ -18,14 +18,14 @@ from common.blocks import Params
 from common.config import experiment as config
 
 MOMENTS = ("momentum_vector", "m_t", "v_t")
-"""Attributes of Flower's optimisers that last from step to step: FedAvgM's a list in the order of the names,
-FedAdam's and FedYogi's by name."""
+"""Attributes of Flower's optimisers that persist from step to step. FedAvgM has a list in the order of the names,
+FedAdam and FedYogi have a mapping by name."""
 
 
 class ServerOptimizer:
-    """Takes the mean of a round as a step's proposal: theta <- step(theta, mean - theta).
+    """An optimiser step per round, with the change of the mean as gradient: theta <- step(theta, mean - theta).
 
-    Its momentum goes on for a modality that no client of the round holds.
+    The momentum also moves the block of a modality that no client of the round holds.
     """
 
     def __init__(self, options: config.ServerOptimizer) -> None:
@@ -33,15 +33,15 @@ class ServerOptimizer:
         self._names: list[str] = []
 
     def step(self, server_round: int, received: Mapping[str, Tensor], mean: Params, learned: Set[str]) -> Params:
-        """The new parameters. learned: the names that are optimised; the others, such as running statistics and
-        prototypes, are the mean's."""
+        """The new parameters. learned: the names of the optimised parameters. The others, such as running statistics
+        and prototypes, have the mean's values."""
         names = self._names = sorted(learned & mean.keys())
         current = {name: received[name].numpy() for name in names}
         if not isinstance(self._flower, FedAvgM):
             self._flower.current_arrays = current
         elif self._flower.current_arrays is None:
             self._flower.current_arrays = _record(current)
-        # Flower's optimisers average replies themselves: our mean is the only one.
+        # Flower's optimisers average replies themselves, so they get one reply, the mean.
         reply = RecordDict(
             {
                 "arrays": _record({name: mean[name].numpy() for name in names}),
@@ -55,7 +55,7 @@ class ServerOptimizer:
         return {**mean, **stepped}
 
     def state(self) -> Params:
-        """The moments so far, by moment and parameter; nothing before the first step."""
+        """The moments so far, by moment and parameter; empty before the first step."""
         found: Params = {}
         for moment in MOMENTS:
             arrays = getattr(self._flower, moment, None) or {}
@@ -64,7 +64,7 @@ class ServerOptimizer:
         return found
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on with the moments that `state` gave."""
+        """Restore the moments from the result of `state`."""
         for moment in MOMENTS:
             arrays = {n.removeprefix(f"{moment}/"): v.numpy() for n, v in state.items() if n.startswith(f"{moment}/")}
             if arrays:

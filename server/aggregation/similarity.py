@@ -1,4 +1,4 @@
-"""How alike clients' models are on a probe set, and what follows from it for their weights.
+"""The similarity of clients' models on a probe set, and the weights that follow from it.
 
 S. Kornblith, M. Norouzi, H. Lee, G. Hinton, "Similarity of Neural Network Representations Revisited", ICML 2019,
 https://arxiv.org/abs/1905.00414 (linear CKA); L. Page, S. Brin, R. Motwani, T. Winograd, "The PageRank Citation
@@ -17,17 +17,18 @@ Importance = Literal["degree", "pagerank", "degree-x-examples", "uniform"]
 
 
 BLOCK_BYTES = 2**28
-"""Of the Gram matrices of all models, what is in memory at a time."""
+"""Bytes of the models' Gram matrices that are in memory at a time."""
 
 
 def linear_cka(representations: Tensor, block_bytes: int = BLOCK_BYTES) -> Tensor:
     """CKA_ij = <K_i, K_j> / (||K_i|| ||K_j||) with K_i = X_i X_i^T: [N, N] float64, from 0 to 1.
 
-    representations: [N, P, R], N models' of the same P probes; X_i has their rows L2-normalised, then its columns
-    centred. A model that tells no probe from another, or whose values are not finite, is like no other model.
+    representations: [N, P, R], from N models for the same P probes. X_i has L2-normalised rows and then centred
+    columns. A model with the same representation for all probes, or with values that are not finite, has similarity 0
+    to all other models.
 
-    All pairs at once: every model's Gram matrix [P, P] is made once, and the inner products of all with all are one
-    matrix product, summed over blocks of rows as `block_bytes` allows (at least a row of each model).
+    All pairs are computed at once. Each model's Gram matrix [P, P] is computed once, and one matrix product gives the
+    inner products of all pairs. It is summed over blocks of rows that fit `block_bytes` (at least one row per model).
     """
     usable = representations.isfinite().all(2).all(1)
     values = torch.where(usable[:, None, None], representations.to(torch.float64), 0.0)
@@ -48,7 +49,8 @@ def client_weights(similarity: Tensor, examples: Sequence[int], importance: Impo
     """w_k = s_k / sum_j s_j: [N], from the similarity [N, N] and the numbers of examples n_k.
 
     degree: s_k = sum_j A_kj with A_kk = 1. degree-x-examples: n_k times that. pagerank: PageRank with damping 0.85 on
-    the graph of A without A_kk, for a model like no other would vote for itself. uniform: the same for all.
+    the graph of A without A_kk, because with A_kk a model unlike all others would vote for itself. uniform: equal
+    weights.
     """
     match importance:
         case "degree":

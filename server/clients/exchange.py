@@ -1,6 +1,6 @@
-"""Messages to the clients and their replies, with a deadline.
+"""Sending messages to the clients and receiving their replies, with a deadline.
 
-Flower's own `Grid.send_and_receive` looks for replies every 3 seconds; this asks the same public interface more often.
+Flower's own `Grid.send_and_receive` polls every 3 seconds. This module polls the same public interface more often.
 """
 
 import time
@@ -15,14 +15,14 @@ from server.clients.uploads import uploads
 
 POLL_SECONDS = 0.1
 LONGEST = 2000
-"""Characters of a reason."""
+"""Most characters of a reason."""
 AT_ONCE = 4
-"""Replies that are fetched, and so held in memory, at a time."""
+"""Most replies that are fetched, and so kept in memory, at the same time."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came of the message to one node: its reply, or why there is none."""
+    """The result of the message to one node: its reply, or the reason why there is none."""
 
     node: int
     message: Message | None
@@ -30,17 +30,16 @@ class Reply:
 
 
 def exchange(grid: Grid, messages: Iterable[Message], seconds: float) -> Iterator[Reply]:
-    """Send the messages and yield the replies as they come, until all are there or the time is up; at last, those that
-    did not come.
+    """Send the messages and yield each reply when it arrives, for at most `seconds`. Then yield the missing replies.
 
-    Replies are fetched a few at a time, so that memory does not grow with their number. An error reply of Flower may
-    name another sender than the node that failed, so replies are told apart by the message they answer.
+    Replies are fetched a few at a time, so memory does not grow with their number. An error reply of Flower may name
+    the wrong sender, so the message that a reply answers identifies its node.
     """
     incoming, deadline = uploads(grid), time.monotonic() + seconds
     incoming.until = deadline
     sent = list(messages)
     ids = list(grid.push_messages(sent)) if sent else []
-    # A message that could not be pushed, to a node that has just left, has no id.
+    # A message that could not be pushed has no id, e.g. because its node has just left.
     for message, name in zip(sent, ids, strict=True):
         if not name:
             yield Reply(message.metadata.dst_node_id, None, "its node is not connected")
@@ -68,5 +67,5 @@ def _reply(node: int, message: Message | str) -> Reply:
 
 
 def why(message: Message) -> str:
-    """What Flower says of an error reply, which may be the words of an exception at the site."""
+    """Flower's reason for an error reply. The reason may be the text of an exception at the site."""
     return of_others(message.error.reason or f"Flower error code {message.error.code}", LONGEST)

@@ -1,4 +1,4 @@
-"""What clients say besides parameters: checked, because a site may run other code than ours."""
+"""The parts of replies beside the parameters. They are validated because a site may run modified code."""
 
 import json
 from collections.abc import Mapping
@@ -24,18 +24,19 @@ from common.types import Site
 from common.words.printable import of_others
 
 MOST = 1e12
-"""No honest count or time is larger; sums over sites stay finite."""
+"""Upper bound of counts and times. No honest value is larger, and sums over sites stay finite."""
 PLAIN = r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]*$"
-"""Without controls and without marks that turn the direction of writing: it is shown on terminals and pages."""
+"""Text without control characters and without marks that change the direction of writing, because terminals and pages
+show it."""
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN)]
 SOME, MANY = 200, 100_000
-"""Entries of a mapping of figures, and of a list of classes."""
+"""Most entries of a mapping of figures, and of a list of classes."""
 Reason = Annotated[str, BeforeValidator(lambda said: of_others(said, 2000) if isinstance(said, str) else said)]
-"""Cut rather than refused: what a site says of its trouble is worth something however long it is."""
+"""A long reason is cut, not refused, because the site's error is useful at any length."""
 Count = Annotated[NonNegativeInt, Field(le=int(MOST))]
 Examples = Annotated[PositiveInt, Field(le=int(MOST))]
 Loss = Annotated[FiniteFloat, Field(ge=-1e30, le=1e30)]
-"""That of a diverging run is large, and is reported as it is."""
+"""The bound is high, so that the large loss of a diverging run is reported unchanged."""
 Seconds = Annotated[NonNegativeFloat, Field(le=MOST)]
 
 
@@ -47,9 +48,9 @@ R = TypeVar("R", bound=_Reply)
 
 
 class Refusal(_Reply):
-    """A site that cannot do what it was asked, and why.
+    """A site that refuses a message, with the reason.
 
-    introduce: it could, but wants to introduce itself again first.
+    introduce: whether the site must introduce itself again first.
     """
 
     site: Name
@@ -58,11 +59,11 @@ class Refusal(_Reply):
 
 
 class SiteChangedError(FedmosaicError):
-    """A site that is no longer what it introduced itself as."""
+    """A site whose data differ from its introduction."""
 
 
 class Introduction(_Reply):
-    """The answer to the query before the first round."""
+    """A site's answer to the server's query before the first round."""
 
     site: Name
     modalities: Annotated[list[Name], Field(max_length=SOME)]
@@ -73,7 +74,7 @@ class Introduction(_Reply):
 
 
 class TrainingReply(_Reply):
-    """The figures that come with an update. A site's policy may keep all but the number of examples."""
+    """The figures that come with an update. A site's policy may withhold all but the number of examples."""
 
     round: int
     num_examples: Examples
@@ -84,37 +85,37 @@ class TrainingReply(_Reply):
 
 
 def read_introduction(content: Mapping[str, Any]) -> Site | Refusal:
-    """The site that introduces itself, or its refusal.
+    """The site in an introduction, or the refusal.
 
-    Raises WireError when the content is neither.
+    Raises WireError when the content is neither of them.
     """
     if "error" in content:
         return _read(Refusal, content)
     said = _read(Introduction, content)
     modalities, classes = frozenset(said.modalities), tuple(said.classes)
     if other := said.findings.keys() - modalities:
-        raise WireError(f"malformed reply: findings of {min(other)}, which the site does not hold")
+        raise WireError(f"malformed reply: findings of {min(other)}, a modality that the site does not have")
     return Site(said.site, modalities, classes, said.num_examples, said.findings, said.local_dp)
 
 
 def read_training_reply(content: Mapping[str, Any], server_round: int, site: Site) -> TrainingReply:
     """The figures of a reply to the training message of a round.
 
-    Raises WireError when the site refused, when the content is not that, or when it cannot be true of a site that
-    introduced itself like this one; SiteChangedError when it wants to introduce itself again.
+    Raises WireError when the site refuses, when the content is malformed, or when it contradicts the site's
+    introduction. Raises SiteChangedError when the site must introduce itself again.
     """
     if "error" in content:
         refusal = _read(Refusal, content)
         raise SiteChangedError(refusal.error) if refusal.introduce else WireError(refusal.error)
     reply = _read(TrainingReply, content)
     if reply.round != server_round:
-        raise WireError(f"the reply is of round {reply.round}")
+        raise WireError(f"the reply is for round {reply.round}")
     if reply.num_examples > site.num_examples:
         raise WireError(
-            f"trained on {reply.num_examples} examples, the site introduced itself with {site.num_examples}"
+            f"trained on {reply.num_examples} examples, but the site's introduction has {site.num_examples}"
         )
     if other := reply.unreadable.keys() - site.modalities:
-        raise WireError(f"malformed reply: unreadable values of {min(other)}, which the site does not hold")
+        raise WireError(f"malformed reply: unreadable values of {min(other)}, a modality that the site does not have")
     for subset, tally in reply.validation.items():
         if reason := _implausible(subset, tally, site):
             raise WireError(f"validation of {subset}: {reason}")
@@ -122,13 +123,13 @@ def read_training_reply(content: Mapping[str, Any], server_round: int, site: Sit
 
 
 def _implausible(subset: str, tally: Tally, site: Site) -> str | None:
-    """Why counts cannot be those of predictions at this site."""
+    """The reason why counts cannot come from predictions at this site, or None."""
     if subset not in map(subset_name, subsets(site.modalities)):
-        return f"the site holds {', '.join(sorted(site.modalities))}"
+        return f"the site has only {', '.join(sorted(site.modalities))}"
     if any(len(counts) != len(site.classes) for counts in tally):
         return "the counts are not by class"
     if tally.examples > site.num_examples:
-        return f"{tally.examples} examples, the site introduced itself with {site.num_examples}"
+        return f"{tally.examples} examples, but the site's introduction has {site.num_examples}"
     if sum(tally.predicted) != tally.examples:
         return f"{sum(tally.predicted)} predictions of {tally.examples} examples"
     rows = zip(tally.correct, tally.total, tally.predicted, tally.confidence, strict=True)

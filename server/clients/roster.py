@@ -1,10 +1,12 @@
-"""Who takes part: the sites that have introduced themselves, by node.
+"""The roster: the sites that have introduced themselves, by node.
 
-Flower gives a node that starts anew another id, unless it has a key, and lists a dead one for a minute. Sites are
-therefore known by name, and a name belongs to the key that was registered with it, else to the key that first came with
-it. Messages wait at a node until it is done
-with the one before: whoever did not answer is asked again who it is, and is not sampled until that is answered. So one
-question tells whether a site is back, is free, and what it holds now.
+Flower gives a restarted node a new id, unless the node has a key, and lists a dead node for another minute. The roster
+therefore identifies a site by its name. A name belongs to the key that was registered with it, or else to the first key
+that used it.
+
+A node handles one message after the other. When a site does not reply, the server asks its node for an introduction
+again, and does not sample the site until the introduction comes. The introduction shows that the site is back, that it
+is free, and what data it has now.
 """
 
 import logging
@@ -30,40 +32,40 @@ from server.sites.attention import unlike
 
 log = logging.getLogger(__name__)
 NAMED = 8
-"""Sites that a sentence names at most."""
+"""Most names of sites in a sentence."""
 LISTED = 10_000
-"""Sites that are refused or lost of which it is known why: the last ones, as names cost nothing."""
+"""Most refused or lost sites with a reason. Only the latest are kept, because a site can invent any number of names."""
 INTRODUCTIONS = 3
-"""How often in a row a node is asked that cannot answer, e.g. because its process is killed."""
+"""Most queries in a row to a node that fails to answer, e.g. because its process is killed."""
 
 
 class Roster:
     """Sites by their state.
 
-    free: by node, those that can be sampled. lost: by name, why a site that took part cannot be sampled now.
-    refused: by name, why a site does not take part. known: by name, every site that was ever free.
-    keys: by name, the public key (hexadecimal) of the node that has the name; none for nodes without keys.
-    classes: what the class lists of the sites must equal; None: not settled yet.
+    free: by node, the sites that can be sampled. lost: by name, the reason why a site that took part cannot be sampled
+    now. refused: by name, the reason why a site does not take part. known: by name, every site that was ever free.
+    keys: by name, the public key (hexadecimal) of the node with that name; nodes without keys have no entry.
+    classes: the class list that every site must have; None: not decided yet.
     """
 
     def __init__(self, experiment: Experiment) -> None:
         self.free: dict[int, Site] = {}
-        self.lost: dict[str, str] = dict.fromkeys(experiment.federation.sites or (), "it has not come yet")
+        self.lost: dict[str, str] = dict.fromkeys(experiment.federation.sites or (), "it has not connected yet")
         self.refused: dict[str, str] = {}
         self.known: dict[str, Site] = {}
         self.keys: dict[str, str] = {}
         self.classes: tuple[str, ...] | None = None
         self._experiment = experiment
         self._online: dict[int, str] = {}
-        self._name_of: dict[int, str] = {}  # by node, also one that has left: the name its key was registered with
+        self._name_of: dict[int, str] = {}  # by node, also after it has left: the registered name of its key
         self._node_of: dict[str, int] = {}
         self._asked: dict[str, int] = {}
-        self._answered: dict[int, Site | None] = {}  # those not accepted; with the site, if only its name is taken
+        self._answered: dict[int, Site | None] = {}  # nodes that are not accepted; a site if only its name is taken
         self._failures: Counter[int] = Counter()
 
     def gather(self, grid: Grid, count: int, seconds: float, tell: Callable[[str], None] = lambda _: None) -> None:
-        """Wait until `count` sites are free, the time is up, or nothing is left to wait for. tell: hears who is there
-        whenever that changes."""
+        """Wait until `count` sites are free, for at most `seconds`, or until no more sites can come. tell: called with
+        the progress message whenever it changes."""
         deadline, said = time.monotonic() + seconds, ""
         while True:
             self.look(grid)
@@ -76,8 +78,10 @@ class Roster:
             time.sleep(2 * POLL_SECONDS)
 
     def settle(self) -> None:
-        """Where neither the experiment nor a test shard names the classes, those that most of the free sites have hold
-        (of several, the first in alphabetical order); sites with others are refused."""
+        """Decide the classes if neither the experiment nor a test shard names them, and refuse sites with others.
+
+        The classes of most free sites are chosen; in a tie, the first list in alphabetical order.
+        """
         if self.classes is None and self.free:
             counted = Counter(site.classes for site in self.free.values())
             self.classes = min(counted, key=lambda classes: (-counted[classes], classes))
@@ -88,7 +92,7 @@ class Roster:
                 self._refuse(site.name, self._other_classes(site))
 
     def in_words(self, count: int) -> str:
-        """Who is there, of `count` sites, and what is known of the others."""
+        """The progress message: the ready sites, of `count`, and the state of the others."""
         names = sorted(site.name for site in self.free.values())
         said = [f"{len(names)} of {count} sites are ready{': ' if names else ''}{few(names, NAMED)}"]
         if self._asked:
@@ -99,12 +103,12 @@ class Roster:
         return "; ".join([*said, f"missing: {', '.join(missing)}"] if missing else said)
 
     def expecting(self, count: int) -> bool:
-        """Whether more sites may become free without anybody doing anything: one of `count` has not come or is lost, or
-        has been asked and has not answered."""
+        """Whether more sites may become free: one of `count` sites has not connected, is lost, or has not answered the
+        query."""
         return bool(self.lost or self._asked or self._strangers()) or len(self._online) < count
 
     def look(self, grid: Grid) -> None:
-        """See who came and who left, ask those who came, hear what those who were asked have said. Does not wait."""
+        """Update the roster without waiting: note new and lost nodes, query new nodes, read the answers so far."""
         nodes = list(grid.get_nodes())
         self._online = {node.node_id: bytes(node.public_key).hex() for node in nodes}
         self._name_of |= {node.node_id: node.name for node in nodes if node.name}
@@ -114,29 +118,29 @@ class Roster:
             self._accept(node, site)
 
     def lose(self, node: int, reason: str) -> None:
-        """A free site cannot be sampled until it has introduced itself again."""
+        """Remove a site from the free sites, until it introduces itself again."""
         site = self.free.pop(node)
         _list(self.lost, site.name, reason)
         log.warning("site %s: %s", site.name, reason)
 
     def state(self) -> dict[str, Any]:
-        """JSON values by which a run that goes on knows its sites."""
+        """JSON values from which a resumed run restores its sites."""
         sites = [asdict(site) | _as_json(site) for site in self.known.values()]
         return {"sites": sites, "keys": self.keys}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Expect the sites of `state`."""
+        """Restore the sites of `state`, which count as lost until they come back."""
         for said in state["sites"]:
             findings = {m: Findings(**found) for m, found in said["findings"].items()}
             changed = {
                 "modalities": frozenset(said["modalities"]), "classes": tuple(said["classes"]), "findings": findings
             }  # fmt: skip
             self.known[said["name"]] = Site(**{**said, **changed})
-            self.lost[said["name"]] = "it has not come back since the run was resumed"
+            self.lost[said["name"]] = "it has not reconnected since the run was resumed"
         self.keys = dict(state["keys"])
 
     def _strangers(self) -> list[int]:
-        """Connected nodes that are to be asked."""
+        """The connected nodes that need a query."""
         known = {*self.free, *self._asked.values(), *self._answered}
         return [node for node in self._online if node not in known]
 
@@ -155,7 +159,7 @@ class Roster:
             self._asked |= {name: node for name, node in zip(ids, nodes, strict=True) if name}
 
     def _hear(self, grid: Grid) -> list[tuple[int, Site]]:
-        """The sites that introduce themselves, and those that did and whose name has become free."""
+        """The sites of new introductions, and of earlier introductions whose name has become free."""
         claims = [(node, site) for node, site in self._answered.items() if site and not self._taken(site.name, node)]
         for node, _ in claims:
             del self._answered[node]
@@ -167,7 +171,7 @@ class Roster:
         return claims
 
     def _introduced(self, node: int, message: Message | str) -> Site | None:
-        """The site that a reply introduces; None when it does not."""
+        """The site that a reply introduces, or None if it is a refusal or an error."""
         if isinstance(message, str) or message.has_error():
             self._failures[node] += 1
             if self._failures[node] >= INTRODUCTIONS:
@@ -186,13 +190,13 @@ class Roster:
         return answer
 
     def _refused_as(self, node: int, name: str) -> str:
-        """How a node that calls itself by a name is listed: by that of another site only with its number."""
+        """The name in the list of refusals. It includes the node's number if the name belongs to another site."""
         holder = self._node_of.get(name, node)
         own = self._name_of.get(node, name)
         return name if holder == node and own == name else f"{name} (node {node})"
 
     def _called(self, node: int) -> str:
-        """The name of a node's site where it is known."""
+        """The name of a node's site if it is known, else the node's number."""
         return next((name for name, holder in self._node_of.items() if holder == node), f"node {node}")
 
     def _accept(self, node: int, site: Site) -> None:
@@ -201,9 +205,9 @@ class Roster:
         if self.classes is not None and site.classes != self.classes:
             self._refuse(site.name, self._other_classes(site))
         elif (expected := self._experiment.federation.sites) is not None and site.name not in expected:
-            self._refuse(site.name, "it is none of federation.sites")
+            self._refuse(site.name, "federation.sites does not list it")
         elif not site.modalities <= set(self._experiment.modalities):
-            self._refuse(site.name, f"it holds {sorted(site.modalities)}, unknown to the experiment")
+            self._refuse(site.name, f"the experiment does not have all of its modalities, {sorted(site.modalities)}")
         elif not self._may_be_called(node, key, site.name):
             self._refuse(f"{site.name} (node {node})", "this name belongs to another key")
         elif self._taken(site.name, node):
@@ -213,8 +217,8 @@ class Roster:
             self._welcome(node, site)
 
     def _may_be_called(self, node: int, key: str, name: str) -> bool:
-        """Whether a name is that of a node's key: the one it was registered with, else the one it first came with,
-        which nobody else's key had before."""
+        """Whether a node may use a name: the registered name of its key, or else the first name that the key used, if
+        no other key used that name before."""
         if registered := self._name_of.get(node):
             return registered == name
         if any(other == name for other in self._name_of.values()):
@@ -222,7 +226,7 @@ class Roster:
         return self.keys.get(name, key) == key and all(n == name for n, k in self.keys.items() if key and k == key)
 
     def _other_classes(self, site: Site) -> str:
-        return f"its classes are not the federation's: {unlike(site.classes, self.classes or ())}"
+        return f"its classes differ from the federation's: {unlike(site.classes, self.classes or ())}"
 
     def _welcome(self, node: int, site: Site) -> None:
         del self._answered[node]
@@ -236,7 +240,7 @@ class Roster:
         log.info("site %s: %s, %d examples", site.name, "+".join(sorted(site.modalities)), site.num_examples)
 
     def _taken(self, name: str, node: int) -> bool:
-        """Whether another node that is connected has this name."""
+        """Whether another connected node has this name."""
         holder = self._node_of.get(name, node)
         return holder != node and holder in self._online
 
@@ -254,11 +258,11 @@ def _list(reasons: dict[str, str], site: str, reason: str) -> None:
 
 
 def _as_json(site: Site) -> dict[str, Any]:
-    """The fields of a site that JSON cannot hold as they are."""
+    """The fields of a site that need a conversion for JSON."""
     findings = {m: found.model_dump() for m, found in site.findings.items()}
     return {"modalities": sorted(site.modalities), "findings": findings}
 
 
 def listed(reasons: Mapping[str, str]) -> str:
-    """Sites with reasons, a line each, for the end of a message."""
+    """Sites with reasons, one line per site, for the end of a message."""
     return "".join(f"\n  - {site}: {why}" for site, why in sorted(reasons.items()))

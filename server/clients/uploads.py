@@ -1,8 +1,8 @@
-"""Replies as they come: one that a site has announced and does not send holds up nobody else's.
+"""Pulling replies so that one incomplete reply does not block the others.
 
-Flower's grid pulls the replies of a call one after the other and waits for each, up to two hours, until all its parts
-are there. It has no setting for that, so the function it waits in is replaced: a reply whose parts are not there at
-once is pulled in a thread of its own, and comes when it is whole.
+Flower's grid pulls replies one after the other, and waits for all parts of each, up to two hours. It has no setting for
+this wait, so this module replaces the function that waits. It pulls a reply with missing parts in a separate thread,
+and delivers it when it is complete.
 """
 
 import sys
@@ -21,31 +21,31 @@ from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, inflate_
 from common.exchange.flower_parts import PARTS
 
 AT_ONCE_SECONDS = 0.5
-"""How long the parts of a reply are waited for before the others go on."""
+"""Seconds of waiting for the parts of a reply before its pull moves to a thread."""
 SLOW: dict[str, Any] = {**PARTS, "initial_backoff": 0.2, "backoff_cap": 2.0}
 INTRODUCTION_SECONDS = 60.0
-UNSENT = "it announced a reply and did not send all of it"
+UNSENT = "it announced a reply but did not send all of it"
 
 
 class Uploads:
-    """Those of one grid, by the message they answer. until: when what has been announced is given up."""
+    """The incomplete replies of one grid, by the message that they answer. until: when to give them up."""
 
     def __init__(self, grid: Grid) -> None:
-        self._grid = ref(grid)  # it is the key by which these are found, and lives no longer for them
+        self._grid = ref(grid)  # weak, because the grid is the key of this object in a WeakKeyDictionary
         self.until = 0.0
         self._late: dict[str, Upload] = {}
         self._begun: dict[str, Upload] = {}
         module = sys.modules[type(grid).__module__]
         there = getattr(module, "pull_objects", None)
-        before = getattr(there, "__self__", None)  # of another grid of this process
+        before = getattr(there, "__self__", None)  # the replacement by another grid of this process
         self._flowers: Callable[..., dict[str, bytes]] | None = (
             before._flowers if isinstance(before, Uploads) else there
         )
-        if self._flowers is not None:  # a grid without network has none
-            setattr(module, "pull_objects", self._pull_objects)  # noqa: B010 - mypy knows no such name
+        if self._flowers is not None:  # a grid without network has no such function
+            setattr(module, "pull_objects", self._pull_objects)  # noqa: B010 - mypy does not know the name
 
     def pull(self, names: Iterable[str]) -> Iterator[tuple[str, Message | str]]:
-        """The replies to messages that are whole, and why others will not come; does not wait for the rest."""
+        """Yield complete replies, and reasons for replies that will not come. Does not wait for the others."""
         asked, grid = list(names), self._grid()
         assert grid is not None
         for message in grid.pull_messages([name for name in asked if name not in self._late]):
@@ -58,18 +58,18 @@ class Uploads:
             yield name, self._late.pop(name).outcome
 
     def forget(self, names: Iterable[str]) -> None:
-        """Nobody waits for these any more."""
+        """Stop waiting for the replies to these messages."""
         for name in names:
             self._late.pop(name, None)
 
     def _announced(self, message: Message) -> "Upload | None":
-        """The upload that stands behind Flower's word that a reply cannot be pulled."""
+        """The upload in progress behind a message in which Flower reports that a reply cannot be pulled."""
         reason = (message.error.reason or "") if message.has_error() else ""
         token = next((token for token in self._begun if token in reason), None)
         return self._begun.pop(token) if token else None
 
     def _pull_objects(self, object_ids: list[str], pull_object_fn: Callable[[str], bytes]) -> dict[str, bytes]:
-        """In place of Flower's function."""
+        """The replacement of Flower's function."""
         assert self._flowers is not None
         pull = partial(self._flowers, object_ids, pull_object_fn)
         try:
@@ -83,7 +83,7 @@ class Uploads:
 
 
 class Upload(threading.Thread):
-    """Pulls the parts of one reply, whose own id is that of its last part."""
+    """Pulls the parts of one reply in a thread. reply: the id of the reply, which is the id of its last part."""
 
     def __init__(self, reply: str, pull: Callable[[], dict[str, bytes]]) -> None:
         super().__init__(daemon=True)
@@ -93,15 +93,15 @@ class Upload(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Pull until all parts are there or the time is up."""
+        """Pull until the reply is complete or the time is up."""
         try:
             contents = self._pull()
             message = cast(Message, inflate_object_from_contents(self._reply, contents))
             message.metadata.__dict__["_message_id"] = self._reply
             self.outcome = message
         except ObjectPullError:
-            pass  # what it is without an outcome
-        except Exception as error:  # a reply that is no message must end this thread in words only
+            pass  # the outcome stays UNSENT
+        except Exception as error:  # malformed content must not raise from this thread
             self.outcome = f"its reply cannot be read: {type(error).__name__}"
         finally:
             self.ended = True
@@ -111,7 +111,7 @@ _uploads: "WeakKeyDictionary[Grid, Uploads]" = WeakKeyDictionary()
 
 
 def uploads(grid: Grid) -> Uploads:
-    """The ones of a grid."""
+    """The uploads of a grid."""
     if grid not in _uploads:
         _uploads[grid] = Uploads(grid)
     return _uploads[grid]

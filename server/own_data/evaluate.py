@@ -12,7 +12,7 @@ from server.own_data.own_shard import OwnShard
 class TestSet(OwnShard):
     """The test shard in memory."""
 
-    __test__ = False  # not a test of pytest's
+    __test__ = False  # keeps pytest from collecting it
 
     def evaluate(self, params: Mapping[str, Tensor]) -> Tallies:
         """Counts for every subset of modalities."""

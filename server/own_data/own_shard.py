@@ -1,4 +1,4 @@
-"""A shard that lies at the server, and a model to look at it with."""
+"""A shard of the server, with a model that reads it."""
 
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from common.types import Batch
 
 
 class OwnShard:
-    """The examples of a shard in memory, with a model of the experiment to put parameters in. Where sites use different
-    encoders, the examples are there once through each.
+    """The examples of a shard in memory, with a model of the experiment. If sites use different encoders, the examples
+    are included once per encoder.
 
     Raises ShardError when the shard cannot be used.
     """
@@ -37,14 +37,15 @@ class OwnShard:
         return loaded.examples
 
     def _ways(self) -> list[dict[Modality, Encoder]]:
-        """Encoders that between them are every alternative of each modality's: one set, unless there are mixed ones."""
+        """Sets of encoders that together include every alternative of each modality. Without mixed encoders, this is
+        one set."""
         ways = {m: self.model.encoder(m).alternatives() for m in self.model.modalities}
         longest = max(len(alternatives) for alternatives in ways.values())
         return [{m: every[number % len(every)] for m, every in ways.items()} for number in range(longest)]
 
 
 def joined(parts: list[Batch]) -> Batch:
-    """The examples of all parts, which have the same modalities, one after the other."""
+    """The concatenated examples of all parts. The parts have the same modalities."""
     if len(parts) == 1:
         return parts[0]
     return Batch(

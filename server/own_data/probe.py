@@ -1,4 +1,4 @@
-"""The server's probe set: examples that every client's model is asked to represent."""
+"""The server's probe set: the examples on which the strategy cka compares the clients' models."""
 
 from collections.abc import Mapping
 
@@ -15,8 +15,8 @@ class ProbeSet(OwnShard):
 
     @torch.no_grad()
     def represent(self, params: Mapping[str, Tensor], every: bool = False) -> Tensor:
-        """What a model with these parameters makes of the probes, [P, R], in eval mode. every: also of each modality on
-        its own."""
+        """The representations of the probes by a model with these parameters, [P, R], in eval mode. every: also of each
+        modality alone."""
         set_params(self.model, params)
         self.model.eval()
         seen = self.model.represent_all if every else self.model.represent

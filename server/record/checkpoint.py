@@ -1,7 +1,7 @@
-"""Checkpoints: what a run needs to go on after a crash as if nothing had happened.
+"""Checkpoints: the state from which a run continues after a crash with the same result.
 
-A checkpoint is one safetensors file whose name holds its round and its SHA-256 digest, so that it appears whole, is
-found torn or altered when it is read, and any tool can open it. The last two are kept.
+A checkpoint is one safetensors file, which any tool can open. The file name contains the round and the SHA-256 digest
+of the content, so that reading detects damage. The last two checkpoints are kept.
 """
 
 import hashlib
@@ -25,14 +25,17 @@ FOLDER = "checkpoints"
 KEPT = 2
 NAME = re.compile(r"round-(\d{6})-([0-9a-f]{64})\.safetensors")
 FREE = {"name", "federation.wait_seconds", "federation.round_seconds", "federation.retries"}
-"""Options that may change when a run goes on: they decide nothing about what is learned from which replies."""
+"""Options that may change when a run is resumed, because they do not change what the model learns from the replies."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state after a round. params: the global model. strategy: what the strategy remembers. about: JSON values, of
-    them `experiment`, `classes` and `keys` (by site, see Roster), and the totals of the summary. before: the model of
-    the checkpoint before, where there is one; it is not written again."""
+    """The state after a round.
+
+    params: the global model. strategy: the state of the strategy. about: JSON values, among them `experiment`,
+    `classes`, the roster, and the totals of the summary. before: the model of the checkpoint before, if there is one;
+    it is not written again.
+    """
 
     round: int
     params: Params
@@ -44,37 +47,37 @@ class Checkpoint:
 def save_checkpoint(run_folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint and remove all but the last two.
 
-    Raises RunError when it cannot be written; those before it are still there then.
+    Raises RunError when the checkpoint cannot be written. In this case, the earlier checkpoints remain.
     """
     tensors = {f"model/{name}": value for name, value in checkpoint.params.items()}
     tensors |= {f"strategy/{name}": value.contiguous() for name, value in checkpoint.strategy.items()}
     data = save(tensors, metadata={"about": json.dumps(checkpoint.about), "round": str(checkpoint.round)})
     digest = hashlib.sha256(data).hexdigest()
-    (run_folder / FOLDER).mkdir(mode=0o700, exist_ok=True)  # a secret of the strategy may be among the state
+    (run_folder / FOLDER).mkdir(mode=0o700, exist_ok=True)  # the state may contain a secret of the strategy
     write_whole(run_folder / FOLDER / f"round-{checkpoint.round:06d}-{digest}.safetensors", data)
     for path in [*_newest_first(run_folder)[KEPT:], *(run_folder / FOLDER).glob(".*.partial")]:
         path.unlink(missing_ok=True)
 
 
 def load_checkpoint(run_folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole; each that is not is logged. None when there is none."""
+    """The newest intact checkpoint, or None. Damaged checkpoints are logged."""
     found: list[Checkpoint] = []
     for path in _newest_first(run_folder):
         try:
             found.append(_read(path))
         except (OSError, ValueError, KeyError, SafetensorError) as error:
-            log.warning("checkpoint %s is damaged and left out: %s", path.name, error)
+            log.warning("checkpoint %s is damaged and not used: %s", path.name, error)
     before = found[1].params if len(found) > 1 else {}
     return replace(found[0], before=before) if found else None
 
 
 def damaged_checkpoints(run_folder: Path) -> list[str]:
-    """The names of the checkpoints that are not whole."""
+    """The names of the damaged checkpoints."""
     return [path.name for path in _newest_first(run_folder) if not _is_whole(path)]
 
 
 def check_same(experiment: Experiment, checkpoint: Checkpoint) -> None:
-    """Raises ConfigError, with every difference, when a checkpoint is of another experiment."""
+    """Raises ConfigError, with every difference, when the checkpoint's experiment differs from this one."""
     then, now = flat(checkpoint.about["experiment"]), flat(json.loads(experiment.to_json()))
     changed = sorted(key for key in (then.keys() | now.keys()) - FREE if then.get(key) != now.get(key))
     if changed:
@@ -94,7 +97,7 @@ def _is_whole(path: Path) -> bool:
 
 def _read(path: Path) -> Checkpoint:
     if not _is_whole(path):
-        raise ValueError("its content is not what was written")
+        raise ValueError("its content does not match the digest in its name")
     with safe_open(path, "pt") as file:
         about = json.loads(file.metadata()["about"])
         number = int(file.metadata()["round"])
@@ -107,7 +110,7 @@ def _part(tensors: Params, prefix: str) -> Params:
 
 
 def flat(options: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested options by dotted name; an empty section is a value."""
+    """Nested options by dotted name. An empty section counts as a value."""
     if not isinstance(options, dict) or not options:
         return {prefix.removesuffix("."): options}
     return {key: value for name, below in options.items() for key, value in flat(below, f"{prefix}{name}.").items()}

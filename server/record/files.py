@@ -1,4 +1,4 @@
-"""Writing to a run's folder, with an error that says what is saved and how to go on."""
+"""Writing to a run folder. The error message contains what is saved and how to continue."""
 
 import os
 from pathlib import Path
@@ -8,9 +8,9 @@ from common.errors import RunError
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all; its folder is made.
+    """Write a file completely or not at all, and make its folder.
 
-    Raises RunError when that is not possible, e.g. because the disk is full; what was there before is untouched.
+    Raises RunError when this fails, e.g. because the disk is full. The earlier file then remains unchanged.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -22,7 +22,7 @@ def write_whole(path: Path, data: bytes) -> None:
 def append_line(path: Path, line: str) -> None:
     """Append a line to a file and force it to the disk.
 
-    Raises RunError when that is not possible.
+    Raises RunError when this fails.
     """
     try:
         with path.open("a", encoding="utf-8") as file:
@@ -34,7 +34,8 @@ def append_line(path: Path, line: str) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> RunError:
-    """The error for a file that cannot be written, and what to do about it."""
+    """The error for a file that cannot be written, with the way out."""
     return RunError(
-        f"{path} cannot be written: {error.strerror}. The rounds before are saved; go on with --resume once it can be"
+        f"{path} cannot be written: {error.strerror}. The earlier rounds are saved: remove the cause, then continue "
+        "with --resume"
     )

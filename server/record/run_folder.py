@@ -1,4 +1,4 @@
-"""What a run leaves on disk."""
+"""The files of a run."""
 
 import contextlib
 import fcntl
@@ -28,20 +28,20 @@ RESERVED_BYTES = 1 << 20
 class RunFolder:
     """runs/<name>/: experiment.yaml, metrics.jsonl, model.safetensors, checkpoints/, summary.json, report.html.
 
-    Whole files appear at once; metrics.jsonl grows by a line a round. A little space is reserved, so that a full disk
-    does not keep the summary from saying so.
+    Files appear complete, except metrics.jsonl, which grows by one line per round. A little disk space is reserved, so
+    that the summary can still be written when the disk is full.
 
-    resume: whether the folder has a run that goes on, from `checkpoint` (None: from its beginning); later lines of
-    metrics.jsonl are dropped. Another process that still writes to the folder, e.g. a ServerApp that has not noticed
-    yet that its SuperLink is dead, is waited for.
+    resume: whether to continue the run in the folder, from `checkpoint` (None: from its beginning). This removes later
+    lines of metrics.jsonl. It waits for another process that still writes to the folder, e.g. a ServerApp that has not
+    noticed yet that its SuperLink is dead.
 
-    Raises ConfigError when the folder has a run already, or one that cannot go on with these options; RunError when
-    another process writes to it or nothing can be written.
+    Raises ConfigError when the folder already has a run, or when the run cannot be resumed with these options. Raises
+    RunError when another process writes to the folder, or when nothing can be written.
     """
 
     def __init__(self, folder: Path, experiment: Experiment, resume: bool = False) -> None:
         if not resume and (folder / "experiment.yaml").exists():
-            raise ConfigError("run folder", [f"{folder} has a run already, and a run never overwrites another"])
+            raise ConfigError("run folder", [f"{folder} already contains a run; name a new folder"])
         self.folder = folder
         self.checkpoint: Checkpoint | None = None
         self._said: tuple[str, float | None] | None = None
@@ -57,39 +57,41 @@ class RunFolder:
         append_line(self.folder / METRICS, json.dumps(line, allow_nan=False))
 
     def status(self, text: str, until: float | None = None) -> None:
-        """Say what goes on, for whoever follows the run. until: the time (seconds since 1970) up to which is waited.
-        It is gone with a crash, which does no harm, so it need not be on the disk. What was said last is not said
-        again."""
+        """Write the current status for programs that follow the run. An unchanged status is not written again.
+
+        until: the deadline of a wait, in seconds since 1970. The file is not forced to the disk, because the status is
+        useless after a crash.
+        """
         if (text, until) == self._said:
             return
         self._said = text, until
         partial = self.folder / f".{STATUS}.partial"
-        with contextlib.suppress(OSError):  # a full disk is told by what must be kept
+        with contextlib.suppress(OSError):  # important files report a full disk
             partial.write_text(json.dumps({"text": text, "until": until}))
             partial.replace(self.folder / STATUS)
 
     def model(self, params: Params, experiment: Experiment, classes: tuple[str, ...]) -> None:
-        """Save the parameters, with what is needed to build their model."""
+        """Save the parameters, with the experiment and the classes that are needed to build their model."""
         about = {"experiment": experiment.to_json(), "classes": json.dumps(classes)}
         write_whole(self.folder / "model.safetensors", save(params, metadata=about))
 
     def summary(self, content: Mapping[str, Any]) -> None:
-        """Save the summary: the last file of a run, so that its presence says that the run is over."""
+        """Save the summary. It is the last file of a run, so its presence means that the run is over."""
         self._reserve.unlink(missing_ok=True)
         (self.folder / STATUS).unlink(missing_ok=True)
         write_whole(self.folder / SUMMARY, json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
 
     def _claim(self, seconds: float) -> None:
-        """Hold a lock on the folder as long as this object, or its process, lives. seconds: how long to wait for the
-        end of another holder."""
+        """Lock the folder as long as this object and its process exist. seconds: how long to wait for another owner of
+        the lock."""
         lock = os.open(self.folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
         self._release = weakref.finalize(self, os.close, lock)
         deadline = time.monotonic() + seconds
         while not _locked(lock):
-            owner = os.pread(lock, 20, 0).decode()
+            owner = os.pread(lock, 20, 0).decode().strip()
             if time.monotonic() > deadline:
                 raise RunError(f"process {owner} still writes to {self.folder}: wait for its end, or stop it")
-            log.info("waiting for the end of process %s, which still writes to %s", owner, self.folder)
+            log.info("waiting until process %s ends, which still writes to %s", owner, self.folder)
             time.sleep(LOOK_SECONDS)
         os.pwrite(lock, f"{os.getpid():<20}".encode(), 0)
 
@@ -99,14 +101,14 @@ class RunFolder:
         if self.checkpoint:
             check_same(experiment, self.checkpoint)
         done = self.checkpoint.round if self.checkpoint else -1
-        log.info("going on after round %d", max(0, done))
+        log.info("continuing after round %d", max(0, done))
         (self.folder / SUMMARY).unlink(missing_ok=True)
         kept = [line for line in read_rounds(self.folder) if line["round"] <= done]
         write_whole(self.folder / METRICS, "".join(json.dumps(line, allow_nan=False) + "\n" for line in kept).encode())
 
 
 def _locked(file: int, kind: int = fcntl.LOCK_EX) -> bool:
-    """Whether an open file could be locked."""
+    """Lock an open file. Returns False if another process has a lock on it."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -115,8 +117,8 @@ def _locked(file: int, kind: int = fcntl.LOCK_EX) -> bool:
 
 
 def is_written(folder: Path) -> bool:
-    """Whether a run, or the process of one, still holds its folder; also true where this user may not look."""
-    # A new run holds the lock before it writes its experiment, and a resumed one is patient: none is kept out by this.
+    """Whether a process still writes to a run folder. Also True if this user may not read the lock."""
+    # This short lock disturbs no run: a new run locks before it writes experiment.yaml, and a resumed run waits.
     if not (folder / "experiment.yaml").exists():
         return False
     try:
@@ -129,7 +131,7 @@ def is_written(folder: Path) -> bool:
 
 
 def read_rounds(folder: Path) -> list[dict[str, Any]]:
-    """The complete lines of a run folder's metrics.jsonl so far; none while there is no such file."""
+    """The complete lines of a run folder's metrics.jsonl so far; empty if the file does not exist."""
     path = folder / METRICS
     if not path.exists():
         return []
@@ -138,7 +140,7 @@ def read_rounds(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_status(folder: Path) -> tuple[str, float | None]:
-    """What goes on in a run, and up to when is waited; "" while nothing is known."""
+    """The status of a run and its deadline in seconds since 1970; ("", None) while nothing is known."""
     try:
         said = json.loads((folder / STATUS).read_text(encoding="utf-8"))
         return str(said["text"]), None if said["until"] is None else float(said["until"])
@@ -147,7 +149,7 @@ def read_status(folder: Path) -> tuple[str, float | None]:
 
 
 def free_folder(wanted: Path) -> Path:
-    """The folder, or where it exists the first free one of <name>-2, <name>-3, ...: a run never overwrites another."""
+    """The folder, or if it exists, the first of <name>-2, <name>-3, ... that does not exist."""
     folder, number = wanted, 1
     while folder.exists():
         number += 1
@@ -156,9 +158,9 @@ def free_folder(wanted: Path) -> Path:
 
 
 def unfinished_folder(wanted: Path) -> Path:
-    """The run to go on with: of <name>, <name>-2, <name>-3, ... the last one that exists.
+    """The folder of the run to resume: the last existing one of <name>, <name>-2, <name>-3, ...
 
-    Raises ConfigError when there is none or when it has run to its end.
+    Raises ConfigError when there is none, or when the run has finished.
     """
     if not wanted.exists():
         raise ConfigError("--resume", [f"there is no run in {wanted}"])
@@ -170,7 +172,7 @@ def unfinished_folder(wanted: Path) -> Path:
 
 
 def check_unfinished(folder: Path) -> None:
-    """Raises ConfigError when the run in a folder has run to its end."""
+    """Raises ConfigError when the run in a folder has finished."""
     summary = folder / SUMMARY
     if summary.exists() and json.loads(summary.read_text(encoding="utf-8"))["status"] == "completed":
-        raise ConfigError("--resume", [f"{folder} has run to its end"])
+        raise ConfigError("--resume", [f"{folder}: this run has finished already"])

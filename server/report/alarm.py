@@ -1,4 +1,4 @@
-"""The alarm of a run's page: which modalities have stopped learning."""
+"""The alarm of a run's page: the modalities that have stopped learning."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -8,16 +8,16 @@ from statistics import fmean
 from server.report.run import Run, amount, mapping
 
 WINDOW, SHARE = 4, 4
-"""Rounds that are compared with as many before them: at least WINDOW, and 1/SHARE of a longer run."""
+"""Number of last rounds that are compared with as many rounds before: 1/SHARE of the run, and at least WINDOW."""
 BEHIND, ERRORS = 0.5, 2.0
 
 
 @dataclass(frozen=True)
 class Stalled:
-    """A modality that has stopped learning: its mean accuracy alone, in the last `window` rounds and in those before.
+    """A modality that has stopped learning.
 
-    guess: the accuracy of guessing. best: the mean accuracy, in the last rounds, of the modality that is ahead of all,
-    whose name is `leader`.
+    recent: its mean accuracy alone in the last `window` rounds. before: the same in as many rounds before. guess: the
+    accuracy of guessing. leader: the best modality. best: the leader's mean accuracy in the last rounds.
     """
 
     modality: str
@@ -31,14 +31,14 @@ class Stalled:
 
 @dataclass(frozen=True)
 class Course:
-    """Accuracies of a modality alone, by round, each measured on so many examples."""
+    """The accuracies of a modality alone, by round. examples: the number of examples behind each accuracy."""
 
     values: Sequence[float]
     examples: float
 
     @property
     def window(self) -> int:
-        """How many rounds are recent."""
+        """The number of recent rounds."""
         return max(WINDOW, len(self.values) // SHARE)
 
     @property
@@ -48,11 +48,11 @@ class Course:
 
     @property
     def before(self) -> float:
-        """The mean of as many rounds before those."""
+        """The mean of as many rounds before the recent ones."""
         return fmean(self.values[-2 * self.window : -self.window])
 
     def stands_still(self) -> bool:
-        """Whether the recent rounds are no better than those before, but for what the choice of examples may do."""
+        """Whether the recent rounds are not better than the rounds before, beyond sampling error."""
         if len(self.values) < 2 * self.window:
             return False
         error = math.sqrt(2 * self.recent * (1 - self.recent) / (self.examples * self.window))
@@ -60,15 +60,16 @@ class Course:
 
 
 def stalled(courses: dict[str, Course], classes: int) -> Iterable[Stalled]:
-    """The modalities that stand still where they should not.
+    """The modalities that have stopped learning too early.
 
-    A modality that has learned what is in it stands still as well, so that alone is no alarm. What else it takes:
-    that the modality gets, above guessing (1 / classes), less than half of what the leading modality gets, or nothing
-    at all. The first is the state that FedCMI is made against, section 1 of docs/methods.md: one modality carries the
-    fused loss, the others get no gradient any more. Half is a convention; what a modality could reach is not known.
+    A modality that has learned all that its data offers also stops improving, so this alone raises no alarm. A second
+    condition must hold: the modality's accuracy above guessing (1 / classes) is less than half of the leading
+    modality's, or not distinguishable from 0. FedCMI addresses this state, see section 1 of docs/methods.md: one
+    modality carries the fused loss, and the others get no gradient any more. Half is a convention, because the accuracy
+    that a modality could reach is unknown.
 
-    Differences within two standard errors count as none. Windows grow with the run, so that slow learning is told from
-    none, and begin at four rounds: there is no alarm before the eighth.
+    Differences within two standard errors count as none. Windows grow with the run, which separates slow learning from
+    none. The smallest window is four rounds, so there is no alarm before the eighth round.
     """
     if classes < 2 or not courses:
         return
@@ -83,7 +84,7 @@ def stalled(courses: dict[str, Course], classes: int) -> Iterable[Stalled]:
 
 
 def alarms(run: Run) -> list[Stalled]:
-    """The modalities of a run that have stopped learning, by the figures of the global model so far."""
+    """The modalities of a run that have stopped learning, from the figures of the global model so far."""
     courses = {}
     for name in run.singles:
         values, examples = run.series(name, "accuracy")[1], amount(mapping(run.final.get(name)).get("examples"))

@@ -1,4 +1,4 @@
-"""How the plots of a run's page are drawn: SVG elements that can stand side by side in one page."""
+"""The drawing of plots as SVG elements that can share one page."""
 
 import io
 import math
@@ -17,14 +17,15 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from common.words.printable import printable
 
-WIDTH = 5.0  # inches; 360 units across, so that text of 10 units is still read on a phone
+WIDTH = 5.0  # inches; 360 units across, so that text of 10 units is still legible on a phone
 HEIGHT = 3.1
 INK, MUTED, GRID, QUIET = "#1f2933", "#52606d", "#e4e7eb", "#c3cad3"
 FULL = "#0072b2"
 SINGLES = ("#e69f00", "#009e73", "#cc79a7", "#d55e00")
 MIXED = ("#56b4e9", "#8c6d1f", "#7f7f7f", "#5e4fa2", "#a6761d", "#1b7837")
 MANY = ("#332288", "#88ccee", "#44aa99", "#cc6677", "#ddcc77", "#117733", "#882255", "#999933")
-"""Okabe and Ito's colours for subsets of modalities, Paul Tol's for the rest: safe for the colour-blind."""
+"""Okabe and Ito's colours for subsets of modalities, Paul Tol's for the rest. Colour-blind readers can tell them
+apart."""
 STYLE = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -47,8 +48,8 @@ STYLE = {
 }
 SHADES = LinearSegmentedColormap.from_list("shades", ["#eef4fa", "#7fb4d6", FULL, "#08385c"])
 STACKED_AT_MOST = 8  # clients
-ROWS_AT_MOST = 40  # of a heat map
-GAPS_AT_MOST = 40  # rounds; beyond, bars touch and a whole series is one path, which keeps the page small
+ROWS_AT_MOST = 40  # rows of a heat map
+GAPS_AT_MOST = 40  # rounds; with more, bars touch and a series is one path, which keeps the page small
 
 
 def shortened(value: Any, length: int = 14) -> str:
@@ -68,7 +69,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot with what is written around it. svg is empty where nothing can be drawn; the caption says why."""
+    """A plot with its title, caption and legend. svg: empty if there is nothing to draw; the caption has the reason."""
 
     slug: str
     title: str
@@ -86,21 +87,21 @@ def line(
     bold: bool = False,
     dashed: bool = False,
 ) -> None:
-    """A curve, with a mark for every round while there are few of them."""
+    """Draw a curve, with a marker per round if there are few rounds."""
     shape, mark = "--" if dashed else "-", "o" if len(rounds) <= 30 else ""
     width = 2.6 if bold else 1.8
     axes.plot(rounds, values, color=colour, linewidth=width, linestyle=shape, marker=mark, markersize=3.6)
 
 
 def stack(axes: Axes, rounds: Sequence[int], parts: Sequence[Sequence[float]], colours: Sequence[str]) -> None:
-    """Stacked bars, a bar a round."""
+    """Draw stacked bars, one bar per round."""
     base = [0.0] * len(rounds)
     for part, colour in zip(parts, colours, strict=True):
         top = [below + value for below, value in zip(base, part, strict=True)]
         if any(part) and len(rounds) <= GAPS_AT_MOST:
             axes.bar(rounds, part, 0.78, bottom=base, color=colour)
         elif any(part):
-            # One path a part. A round repeated at both its edges makes steps of the area.
+            # One path per part. Each round appears at both its edges, which gives the area steps.
             edges = [edge for made in rounds for edge in (made - 0.5, made + 0.5)]
             low, high = ([value for value in side for _ in ("left", "right")] for side in (base, top))
             axes.fill_between(edges, low, high, color=colour, linewidth=0)
@@ -110,7 +111,8 @@ def stack(axes: Axes, rounds: Sequence[int], parts: Sequence[Sequence[float]], c
 def heat_map(
     axes: Axes, cells: Sequence[Sequence[float | None]], low: float, high: float, shown: Callable[[float], str] | None
 ) -> None:
-    """A map of cells, row by row from the top, the darker the higher. shown: what stands in a cell; None: nothing."""
+    """Draw a map of cells, row by row from the top; higher values are darker. shown: formats the text of a cell; None:
+    no text."""
     filled = [[math.nan if value is None else value for value in row] for row in cells]
     shades = SHADES.with_extremes(bad="white")
     axes.pcolormesh(filled, cmap=shades, vmin=low, vmax=high, edgecolors="white", linewidth=1.2)
@@ -132,16 +134,16 @@ def percent(axes: Axes) -> None:
 
 
 def round_axis(axes: Axes) -> None:
-    """A horizontal axis of whole rounds."""
+    """Label the horizontal axis with whole rounds."""
     axes.set_xlabel("round")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def render(slug: str, title: str, draw: Callable[[Axes], None], height: float = HEIGHT) -> str:
-    """Draw into a fresh figure; the same data gives the same text."""
+    """The SVG of a new figure. The same data gives the same text."""
     buffer = io.StringIO()
     with style.context(["default", {**STYLE, "svg.hashsalt": slug}]), warnings.catch_warnings():
-        # A character that matplotlib's font lacks is measured roughly here, and drawn by the browser's font.
+        # matplotlib estimates the width of characters that its font lacks; the browser draws them with its own font.
         warnings.simplefilter("ignore")
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         draw(figure.add_subplot())
@@ -150,11 +152,11 @@ def render(slug: str, title: str, draw: Callable[[Axes], None], height: float = 
 
 
 def inline(document: str, slug: str, title: str) -> str:
-    """An SVG document as an element of an HTML page: no namespaces, ids of its own, no style sheet."""
+    """An SVG document as an element of an HTML page: without namespaces and style sheet, with unique ids."""
     root = ElementTree.fromstring(document)
     for parent in list(root.iter()):
         for child in list(parent):
-            # A style sheet inside one drawing would apply to the whole page.
+            # The style sheet of one drawing would apply to the whole page.
             if child.tag.rpartition("}")[2] in ("metadata", "style"):
                 parent.remove(child)
     for element in root.iter():
@@ -169,7 +171,7 @@ def inline(document: str, slug: str, title: str) -> str:
 
 
 def localised(name: str, value: str, slug: str) -> str:
-    """An attribute with the ids of one drawing kept apart from those of the others."""
+    """The value of an attribute, with the drawing's slug before every id so that ids are unique on the page."""
     if name == "id":
         return f"{slug}-{value}"
     if name == "style":

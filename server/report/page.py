@@ -1,4 +1,4 @@
-"""report.html: a run on one page, with nothing to download and nothing to execute."""
+"""report.html: one page about a run, without scripts and without files from elsewhere."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -19,20 +19,20 @@ from server.sites.standing import TAKES_PART, Standing, spans, standings
 
 NONE = "–"
 LONGEST = 4000
-"""Characters of a reason."""
+"""Most characters of a reason."""
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write report.html from the other files of a run folder, as far as they are there."""
+    """Write report.html from those files of a run folder that exist."""
     run = read_run(run_dir)
     target = run_dir / "report.html"
-    # Names come from the sites and may hold what UTF-8 cannot encode.
+    # Names come from the sites and may contain characters that UTF-8 cannot encode.
     write_whole(target, page(run, run_dir.name).encode("utf-8", errors="replace"))
     return target
 
 
 def page(run: Run, folder: str, head: str = "", top: str = "") -> str:
-    """The whole page. head, top: HTML of its head, and what comes first in its body's main."""
+    """The whole page. head: HTML for the page's head. top: HTML for the beginning of its main part."""
     name = run.summary.get("name") or folder
     main = MAIN.substitute(
         top=top,
@@ -49,7 +49,7 @@ def page(run: Run, folder: str, head: str = "", top: str = "") -> str:
 
 
 def document(title: str, main: str, own_style: str = "", head: str = "") -> str:
-    """A whole page in the look of the report, of HTML. head: what its head has besides title and style."""
+    """A whole HTML page in the style of the report. head: HTML for the page's head, before title and style."""
     return DOCUMENT.substitute(title=title, main=main, style=STYLE + own_style, head=head)
 
 
@@ -59,18 +59,18 @@ def text(value: Any) -> str:
 
 
 def lines(value: Any) -> str:
-    """Lines that somebody else wrote, as HTML text."""
+    """Lines from another machine, as HTML text."""
     return escape(of_others(str(value), LONGEST))
 
 
 def percent(value: Any) -> str:
-    """A share for people; a dash where it is unknown."""
+    """A share in percent, or a dash when it is unknown."""
     known = number(value)
     return NONE if known is None else f"{known:.1%}"
 
 
 def duration(seconds: float) -> str:
-    """A time for people, e.g. "2 min 5 s"."""
+    """A duration with units, e.g. "2 min 5 s"."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -78,7 +78,7 @@ def duration(seconds: float) -> str:
 
 
 def header(run: Run, name: Any) -> str:
-    """Name, status, what was run, and the outcome in a sentence."""
+    """The header: name, status, outcome in a sentence, alarms and settings of the run."""
     status = "running" if run.live else str(run.summary.get("status") or "unfinished")
     reason = run.summary.get("reason")
     why = f'<div class="reason"><b>Why it stopped.</b> {lines(reason)}</div>' if reason else ""
@@ -103,59 +103,59 @@ def header(run: Run, name: Any) -> str:
 
 
 def attention(run: Run) -> str:
-    """What is to be looked at in the sites' data."""
+    """The list of possible problems in the sites' data."""
     found = concerns(mapping(run.told("sites")), [str(name) for name in run.classes])
     if not found:
         return ""
     rows = "".join(f"<li>{f'<b>{text(one.site)}</b>: ' if one.site else ''}{text(one.what)}</li>" for one in found)
-    return f'<div class="reason" role="alert"><b>Look at the data.</b><ul>{rows}</ul></div>'
+    return f'<div class="reason" role="alert"><b>Check the data.</b><ul>{rows}</ul></div>'
 
 
 def alarm(found: Stalled) -> str:
-    """What is wrong with a modality, in a sentence or two."""
-    ahead = f", while {text(found.leader)} alone gets {percent(found.best)}" if found.leader != found.modality else ""
+    """The alarm about a modality."""
+    ahead = f" {text(found.leader)} alone reaches {percent(found.best)}." if found.leader != found.modality else ""
     return (
-        f'<div class="reason" role="alert"><b>{text(found.modality)} has stopped learning.</b> Alone it gets'
-        f" {percent(found.recent)} (guessing: {percent(found.guess)}), no clear gain over the {percent(found.before)}"
-        f" of the {found.window} rounds before{ahead}.</div>"
+        f'<div class="reason" role="alert"><b>{text(found.modality)} has stopped learning.</b> Alone it reaches'
+        f" {percent(found.recent)} (guessing: {percent(found.guess)}). That is no clear gain over the"
+        f" {percent(found.before)} of the {found.window} rounds before.{ahead}</div>"
     )
 
 
 def accuracies(run: Run) -> dict[str, float]:
-    """The final accuracy by subset: the summary's, else that of the last model measured."""
+    """The final accuracy by subset, from the summary or else from the last evaluation."""
     final = {name: mapping(run.final.get(name)).get("accuracy") for name in run.subsets}
     known = {name: number(value) for name, value in (final | mapping(run.summary.get("accuracy"))).items()}
     return {name: value for name, value in known.items() if value is not None}
 
 
 def where(run: Run) -> str:
-    """On what accuracy was measured."""
+    """The examples on which accuracy was measured."""
     on_test = run.summary.get("accuracy_on", run.measured_on) == "test"
     return "test examples" if on_test else "validation examples of the sites"
 
 
 def lead(run: Run) -> str:
-    """The outcome in a sentence or two."""
+    """The outcome of the run in a sentence."""
     known = accuracies(run)
     if run.full not in known and run.live:
-        return "No model was evaluated yet." if run.rounds else "Waiting for the sites."
+        return "No model has been evaluated yet." if run.rounds else "Waiting for the sites."
     if run.full not in known:
         return "The run ended before any model was evaluated."
     rounds = counted(len(run.trained), "round")
     trained = f"After {rounds} of training" if run.trained else "Before any training"
-    right = f"<b>{percent(known[run.full])}</b> of the {where(run)} right from {text(said(run.modalities))}"
+    right = f"<b>{percent(known[run.full])}</b> of the {where(run)} right with {text(said(run.modalities))}"
     singles = [name for name in run.singles if name in known and name != run.full]
-    alone = [f"{percent(known[name])} from {text(name)} alone" for name in singles]
+    alone = [f"{percent(known[name])} with {text(name)} alone" for name in singles]
     return f"{trained}, the model gets {right}{', ' * bool(alone)}{said(alone)}."
 
 
 def counted(count: int, what: str) -> str:
-    """For example "1 round" or "8 rounds"."""
+    """A count with its noun, e.g. "1 round" or "8 rounds"."""
     return f"{count} {what}{'s' * (count != 1)}"
 
 
 def said(parts: Sequence[str]) -> str:
-    """Parts in a sentence, e.g. "audio, image and text"."""
+    """The parts as an enumeration, e.g. "audio, image and text"."""
     return " and ".join(part for part in (", ".join(parts[:-1]), *parts[-1:]) if part)
 
 
@@ -166,7 +166,7 @@ def tiles(run: Run) -> Iterable[str]:
     f1 = number(run.summary.get("macro_f1"))
     measured = f"{text(run.full)}, {where(run)}" if known else "not measured"
     yield tile("Accuracy", percent(known.get(run.full)), measured)
-    yield tile("Macro-F1", percent(final if f1 is None else f1), "every class weighs the same")
+    yield tile("Macro-F1", percent(final if f1 is None else f1), "every class has the same weight")
     yield weakest_tile(run, known)
     refused = len(mapping(run.told("refused")))
     yield tile("Sites", str(len(site_names(run))), f"{refused} more refused" if refused else "none refused")
@@ -176,7 +176,7 @@ def tiles(run: Run) -> Iterable[str]:
 
 
 def weakest_tile(run: Run, known: Mapping[str, float]) -> str:
-    """How far the worst single modality gets."""
+    """The accuracy of the worst single modality."""
     name = min((name for name in run.singles if name in known), key=known.__getitem__, default=None)
     if len(run.modalities) == 1:
         return tile("Weakest modality", NONE, "one modality only")
@@ -191,19 +191,19 @@ def tile(what: str, value: str, note: str) -> str:
 
 
 def total(run: Run, way: str) -> float:
-    """Bytes over the whole run."""
+    """The bytes of the whole run in one direction."""
     known = number(run.summary.get(way))
     return sum(amount(line.get(way)) for line in run.rounds) if known is None else known
 
 
 def seconds(run: Run) -> float:
-    """Seconds of the whole run, waiting for the sites included where a summary tells."""
+    """The seconds of the whole run. They include the wait for the sites if there is a summary."""
     known = number(run.summary.get("seconds"))
     return sum(round_seconds(run.rounds)) if known is None else known
 
 
 def round_seconds(lines: Iterable[Mapping[str, Any]]) -> list[float]:
-    """Seconds of each round."""
+    """The seconds of each round."""
     return [amount(mapping(line.get("seconds")).get("total")) for line in lines]
 
 
@@ -226,12 +226,12 @@ def figure(plot: Plot) -> str:
 
 
 def legend_entry(key: Key) -> str:
-    """What one colour stands for."""
+    """The legend entry of one colour."""
     return f'<li><span class="{key.shape}" style="color:{key.colour}"></span>{text(key.label)}</li>'
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int] = ()) -> str:
-    """A table of cells that are HTML already, in a box that scrolls. numbers: columns to align right."""
+    """A table in a box that scrolls. head, rows: cells as HTML. numbers: columns to align right."""
     right = set(numbers)
 
     def cells(tag: str, row: Sequence[str]) -> str:
@@ -246,7 +246,7 @@ def subset_table(run: Run) -> str:
     """The final figures of every subset."""
     known = accuracies(run)
     if not known:
-        return f'<p class="empty">No model of this run was evaluated{" yet" if run.live else ""}.</p>'
+        return f'<p class="empty">No model of this run {"has been evaluated yet" if run.live else "was evaluated"}.</p>'
     on_test = run.measured_on == "test"
     sites = last_validation(run.rounds) if on_test else {}
     rows = []
@@ -257,7 +257,7 @@ def subset_table(run: Run) -> str:
         rows.append([modality_chip(run, name), bar(known.get(name), run.colours[name]), *shares])
     head = ["Modalities", "Accuracy", "Macro-F1", "Confidence", *(["At the sites*"] if on_test else [])]
     which = "* Accuracy" if on_test else "Measured"
-    note = f"{which} on the sites' validation examples, of the model that they received in the last round."
+    note = f"{which} on the sites' validation examples, with the model that the sites received in the last round."
     return table(head, rows, range(1, 5)) + f'<p class="footnote">{note}</p>'
 
 
@@ -284,12 +284,12 @@ def site_names(run: Run) -> list[str]:
 
 
 def natural(name: str) -> tuple[int, str]:
-    """Sorts client-2 before client-10."""
+    """A sort key that puts client-2 before client-10."""
     return len(name) if name.rstrip("0123456789") != name else 0, name
 
 
 def site_table(run: Run) -> str:
-    """Where each site stands, what it holds and how well the model did there."""
+    """The table of sites: status, modalities, examples, accuracy and bytes."""
     told = (mapping(run.told(what)) for what in ("refused", "missing"))
     found = standings(run.rounds, site_names(run), *told)
     rows = [site_row(run, name, found[name]) for name in sorted(found, key=natural)]
@@ -320,14 +320,14 @@ def site_row(run: Run, name: str, standing: Standing) -> list[str]:
 
 
 def status(standing: Standing, about: Mapping[str, Any]) -> str:
-    """Whether a site takes part, and whether its policy adds noise; the reason is in the table below."""
+    """Whether a site takes part, and whether its policy adds noise. The table of troubles has the reason."""
     state = text(standing.state)
     shown = state if standing.state == TAKES_PART else f'<b title="{text(standing.why)}">{state}</b>'
     return f"{shown}, adds noise" if about.get("local_dp") else shown
 
 
 def unreadable(about: Mapping[str, Any]) -> str:
-    """How many values a site could not read, and of how many where that is known."""
+    """The number of values that a site could not read, with their share if it is known."""
     value = about.get("unreadable")
     count = sum(amount(part) for part in value.values()) if isinstance(value, dict) else amount(value)
     values = sum(found.values for found in findings_of(about).values())
@@ -336,7 +336,7 @@ def unreadable(about: Mapping[str, Any]) -> str:
 
 
 def trouble_table(run: Run) -> str:
-    """Sites that were refused, and sites that failed in some rounds."""
+    """The table of refused, missing and failed sites and of undone rounds."""
     failed: dict[tuple[str, str], list[int]] = {}
     for line in run.rounds:
         for site, reason in mapping(line.get("failed")).items():
@@ -353,12 +353,12 @@ def trouble_table(run: Run) -> str:
         (text(site), f"failed in {spans(rounds)}", lines(reason)) for (site, reason), rounds in sorted(failed.items())
     ]
     rows += [
-        ("all", f"round {round_of(line)} not taken", lines(line["collapsed"]))
+        ("all", f"round {round_of(line)} undone", lines(line["collapsed"]))
         for line in run.rounds
         if line.get("collapsed")
     ]
     if not rows:
-        return '<p class="fine">No site was refused, and none failed in a round.</p>'
+        return '<p class="fine">No site was refused, and no site failed in a round.</p>'
     return table(("Site", "What happened", "Reason"), rows)
 
 

@@ -29,11 +29,11 @@ from server.report.run import Run, amount, mapping, number, round_of
 from server.report.sites import graph, similarity, weights
 
 TALL_FROM = 14
-"""Rows of the map of classes; on a wide page its card then stands beside the three plots that follow."""
+"""Number of classes from which the card is tall. On a wide page, a tall card is beside the three plots after it."""
 
 
 def plots(run: Run) -> list[Plot]:
-    """All plots of the report, in the order of the page."""
+    """All plots of the report, in their order on the page."""
     always = [draw(run) for draw in (accuracy, imbalance, per_class, losses, traffic, time)]
     return always + [draw(run) for draw in (graph, similarity, weights) if run.weighed]
 
@@ -56,15 +56,17 @@ def accuracy(run: Run) -> Plot:
     keys = [Key(name, run.colours[name]) for name in run.subsets]
     keys += [Key("guessing", MUTED, "dashed")] if chance else []
     told = "the server's test set" if run.measured_on == "test" else "the sites' own validation examples"
-    caption = f"Share of {told} that the global model gets right when shown only these modalities; higher is better."
+    caption = (
+        f"Share of {told} that the global model classifies correctly from only these modalities. Higher is better."
+    )
     return Plot(slug, title, caption, render(slug, title, draw), tuple(keys))
 
 
 def imbalance(run: Run) -> Plot:
-    """The gap between single modalities, and the confidence that each of them earns."""
+    """The accuracy gap between single modalities, and the confidence of each modality in the true class."""
     slug, title = "imbalance", "Imbalance between modalities"
     if len(run.singles) < 2:
-        return Plot(slug, title, "This needs figures of two single modalities or more; the run has fewer.")
+        return Plot(slug, title, "This plot needs figures of at least two single modalities; the run has fewer.")
     by_name = {name: dict(zip(*run.series(name, "accuracy"), strict=True)) for name in run.singles}
     rounds = sorted(set.intersection(*(set(known) for known in by_name.values())))
     values = [[known[made] for known in by_name.values()] for made in rounds]
@@ -81,14 +83,15 @@ def imbalance(run: Run) -> Plot:
     keys = [Key("accuracy gap, best − weakest modality", MUTED, "area")]
     keys += [Key(f"{name}: confidence in the true class", run.colours[name]) for name in run.singles]
     caption = (
-        "The grey area is how far the weakest modality trails the best one, the lines how sure of the right"
-        " answer each is on its own; a balanced model has a thin area and lines that rise together."
+        "The grey area is the accuracy gap between the best and the weakest modality. The lines are the model's"
+        " confidence in the true class from each modality alone. A balanced model has a thin area and lines that rise"
+        " together."
     )
     return Plot(slug, title, caption, render(slug, title, draw), tuple(keys))
 
 
 def per_class(run: Run) -> Plot:
-    """Accuracy of the last model by class and subset, of the hardest classes where there are too many to read."""
+    """Accuracy of the last model by class and subset. Of very many classes, only the hardest are drawn."""
     slug, title = "per-class", "Accuracy by class"
     shown = [name for name in run.subsets if run.recalls(name)]
     if not shown:
@@ -108,8 +111,8 @@ def per_class(run: Run) -> Plot:
     few = len(rows) < len(lowest)
     which = f", for the {len(rows)} hardest of the {len(lowest)} classes" if few else ""
     caption = (
-        f"Share of each class's examples that the last model recognises{which}, by the modalities it is"
-        " shown; the paler a cell, the weaker the class, and a dash means a class without examples."
+        f"Share of each class's examples that the last model classifies correctly{which}, by the modalities of its"
+        " input. A paler cell is a weaker class. A dash is a class without examples."
     )
     drawn = render(slug, title, draw, height=0.6 + max(0.3 * len(rows), 1))
     return Plot(slug, title, caption, drawn, tall=len(rows) > TALL_FROM)
@@ -125,11 +128,11 @@ def losses(run: Run) -> Plot:
     slug, title = "losses", "Training loss by term"
     terms = sorted({name for entry in run.trained for name in mapping(entry.get("losses"))})
     if not terms:
-        return Plot(slug, title, "No round of training was finished, so there is no loss to show.")
+        return Plot(slug, title, "No round of training finished, so there is no loss to show.")
     curves = {term: loss_curve(run, term) for term in terms}
     values = [value for _, known in curves.values() for value in known]
     positive = [value for value in values if value > 0]
-    # Terms differ by orders of magnitude: on a linear scale the small ones would lie on the axis.
+    # Terms differ by orders of magnitude: on a linear scale, small terms would disappear on the axis.
     logarithmic = min(values, default=0) >= 0 and bool(positive) and max(positive) > 30 * min(positive)
 
     def draw(axes: Axes) -> None:
@@ -145,23 +148,23 @@ def losses(run: Run) -> Plot:
 
     shapes = ["dashed" if i >= len(MANY) else "line" for i in range(len(terms))]
     keys = tuple(Key(term, MANY[i * 3 % len(MANY)], shapes[i]) for i, term in enumerate(terms))
-    caption = "What training minimises, term by term, averaged over the sites; it should fall and level out."
+    caption = "The terms of the loss that training minimises, averaged over the sites. They should fall and level out."
     caption += " The scale is logarithmic." if logarithmic else ""
     return Plot(slug, title, caption, render(slug, title, draw), keys)
 
 
 def loss_curve(run: Run, term: str) -> tuple[list[int], list[float]]:
-    """A term of the loss over the rounds, where it is known."""
+    """The rounds that have a term of the loss, and its values."""
     found = [(round_of(entry), number(mapping(entry.get("losses")).get(term))) for entry in run.trained]
     return [made for made, value in found if value is not None], [v for _, v in found if v is not None]
 
 
 def traffic(run: Run) -> Plot:
-    """Bytes by round: up above the axis, down below it."""
+    """Bytes per round: up above the axis, down below it."""
     slug, title = "traffic", "Data moved per round"
     ways = ("bytes_up", "bytes_down")
     if not any(amount(entry.get(way)) for entry in run.trained for way in ways):
-        return Plot(slug, title, "No round of training was finished, so no data was moved.")
+        return Plot(slug, title, "No round of training finished, so no data was moved.")
     rounds = [round_of(entry) for entry in run.trained]
     named = run.clients if len(run.clients) <= STACKED_AT_MOST else []
     parts = {way: traffic_parts(run, way, named) for way in ways}
@@ -180,12 +183,12 @@ def traffic(run: Run) -> Plot:
 
     keys = [Key(name, colour, "area") for name, colour in zip(named, colours, strict=False)]
     keys += [Key("sites that failed" if named else "all sites", colours[-1], "area")] if rest else []
-    caption = "Above the line is what the sites sent, below it what they received; short bars are cheap rounds."
+    caption = "Bars above the line are data that the sites sent; bars below it are data that the sites received."
     return Plot(slug, title, caption, render(slug, title, draw), tuple(keys))
 
 
 def traffic_parts(run: Run, way: str, named: Sequence[str]) -> list[list[float]]:
-    """The bytes of each named client by round, and last what is left of the round's total."""
+    """The bytes of each named site by round, and at the end the rest of the round's total."""
     lines = [mapping(entry.get("clients")) for entry in run.trained]
     parts = [[amount(mapping(clients.get(name)).get(way)) for clients in lines] for name in named]
     totals = [amount(entry.get(way)) for entry in run.trained]
@@ -209,7 +212,7 @@ def time(run: Run) -> Plot:
     phases = [round_phases(entry) for entry in run.trained]
     longest = max((sum(row) for row in phases), default=0.0)
     if not longest:
-        return Plot(slug, title, "No round of training was finished, so there is no time to break down.")
+        return Plot(slug, title, "No round of training finished, so there is no time to show.")
     rounds = [round_of(entry) for entry in run.trained]
     units = (("hours", 3600), ("minutes", 60), ("seconds", 1))
     unit, seconds = next((u for u in units if longest > 2 * u[1]), units[-1])
@@ -221,8 +224,7 @@ def time(run: Run) -> Plot:
         round_axis(axes)
 
     caption = (
-        "A round lasts as long as its slowest site: the coloured parts are work, and the grey part is what"
-        " the network and waiting add to it."
+        "A round lasts as long as its slowest site. The coloured parts are work. The grey part is transfer and waiting."
     )
     keys = tuple(Key(name, colour, "area") for name, colour in PHASES.items())
     return Plot(slug, title, caption, render(slug, title, draw), keys)

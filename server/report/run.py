@@ -1,4 +1,4 @@
-"""What the page of a run shows: the content of a run folder, read with tolerance for what is missing or cut off."""
+"""The content of a run folder for the page of a run. Missing files and incomplete lines are no error."""
 
 import json
 import math
@@ -17,29 +17,29 @@ from server.report.drawing import FULL, MIXED, SINGLES
 
 
 def mapping(value: Any) -> dict[str, Any]:
-    """The value where it is a JSON object, else an empty one."""
+    """The value if it is a JSON object, else an empty object."""
     return value if isinstance(value, dict) else {}
 
 
 def number(value: Any) -> float | None:
-    """The value where it is a finite number."""
+    """The value if it is a finite number, else None."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if is_number and math.isfinite(value) else None
 
 
 def amount(value: Any) -> float:
-    """The value where it is a finite number, else 0."""
+    """The value if it is a finite number, else 0."""
     return number(value) or 0.0
 
 
 def round_of(line: Mapping[str, Any]) -> int:
-    """The number of a line's round."""
+    """The round number of a line."""
     return int(amount(line.get("round")))
 
 
 @dataclass(frozen=True)
 class Run:
-    """The content of a run folder. rounds: the lines of metrics.jsonl, by number. live: whether it still grows."""
+    """The content of a run folder. rounds: the lines of metrics.jsonl, by number. live: whether the run continues."""
 
     summary: Mapping[str, Any]
     rounds: Sequence[Mapping[str, Any]]
@@ -48,7 +48,7 @@ class Run:
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """What was run: the summary's words, which come with the end of a run, else the experiment's."""
+        """The settings of the run, from the summary, or from the experiment while there is no summary."""
         settings = mapping(yaml_value(self.config))
         data = mapping(settings.get("data"))
         planned = {
@@ -64,19 +64,19 @@ class Run:
         return planned | dict(self.summary)
 
     def told(self, what: str) -> Any:
-        """What the summary says of something, else the latest line that does."""
+        """An entry of the summary, or else of the latest line that has it."""
         lines = (line[what] for line in reversed(self.rounds) if what in line)
         return self.summary[what] if what in self.summary else next(lines, None)
 
     @cached_property
     def measured_on(self) -> str:
-        """ "test" where the server has a test shard, else "validation"."""
+        """ "test" if the server has a test shard, else "validation"."""
         return "test" if any(mapping(line.get("test")) for line in self.rounds) else "validation"
 
     @cached_property
     def points(self) -> list[tuple[int, dict[str, Any]]]:
-        """The figures of the global model by subset, with the number of the round that made it."""
-        # Clients validate the model they receive, which is the one the round before has made.
+        """The figures of the global models by subset, each with the round that made the model."""
+        # Clients validate the model that they receive, and the round before made that model.
         late = 0 if self.measured_on == "test" else 1
         found = [(round_of(line) - late, mapping(line.get(self.measured_on))) for line in self.rounds]
         return [(made, figures) for made, figures in found if figures]
@@ -88,14 +88,14 @@ class Run:
 
     @cached_property
     def subsets(self) -> list[str]:
-        """Every subset of modalities with figures: single ones first, the largest last."""
+        """Every subset of modalities with figures, from single modalities to the largest subset."""
         names = {name for _, figures in self.points for name in figures}
         names |= set(mapping(self.summary.get("accuracy")))
         return sorted(names, key=lambda name: (name.count("+"), name))
 
     @cached_property
     def modalities(self) -> list[str]:
-        """The modalities of the experiment, or where nothing names them those with figures."""
+        """The modalities of the experiment, or those with figures if the experiment is unknown."""
         named = self.about["modalities"] or {part for name in self.subsets for part in name.split("+")}
         return sorted(str(name) for name in named)
 
@@ -120,7 +120,7 @@ class Run:
 
     @cached_property
     def classes(self) -> list[str]:
-        """The names of the classes; numbers where none are known."""
+        """The names of the classes, or numbers if the names are unknown."""
         named = [str(name) for name in self.told("classes") or []]
         seen = max((len(self.recalls(name)) for name in self.subsets), default=0)
         return named + [str(i) for i in range(len(named), seen)]
@@ -132,12 +132,12 @@ class Run:
 
     @cached_property
     def clients(self) -> list[str]:
-        """Every site that replied in some round."""
+        """The sites that replied in at least one round."""
         return sorted({name for line in self.trained for name in mapping(line.get("clients"))})
 
     @cached_property
     def weighed(self) -> list[tuple[int, dict[str, Any]]]:
-        """What the strategy said of how it weighed the clients, with the number of the round."""
+        """The strategy's weights and similarities of the sites, with the number of the round."""
         found = [(round_of(line), mapping(line.get("aggregation"))) for line in self.trained]
         return [(made, said) for made, said in found if {"weights", "similarity"} & said.keys()]
 
@@ -146,15 +146,15 @@ class Run:
         return [number(value) for value in mapping(self.final.get(subset)).get("per_class") or []]
 
     def series(self, subset: str, figure: str) -> tuple[list[int], list[float]]:
-        """A figure of a subset over the rounds, where it is known."""
+        """The rounds that have a figure of a subset, and its values."""
         known = [(made, number(mapping(figures.get(subset)).get(figure))) for made, figures in self.points]
         return [made for made, value in known if value is not None], [v for _, v in known if v is not None]
 
 
 class Lines:
-    """The JSON objects of metrics.jsonl: what was read of the growing file is not read again.
+    """The JSON objects of metrics.jsonl. Each call reads only the new lines of the growing file.
 
-    A last line that is only half there is left for later; a line that is no JSON object is left out.
+    An incomplete last line is read later. A line that is not a JSON object is skipped.
     """
 
     def __init__(self, path: Path) -> None:
@@ -165,13 +165,13 @@ class Lines:
     def read(self) -> list[dict[str, Any]]:
         """The objects so far, by their round.
 
-        Raises OSError when the file is there and cannot be read.
+        Raises OSError when the file exists and cannot be read.
         """
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
             stat = os.fstat(file.fileno())
-            if stat.st_ino != self._inode or stat.st_size < self._end:  # a resumed run writes the file anew
+            if stat.st_ino != self._inode or stat.st_size < self._end:  # a resumed run rewrites the file
                 self._found, self._inode, self._end = [], stat.st_ino, 0
             file.seek(self._end)
             whole, newline, _ = file.read().rpartition(b"\n")
@@ -182,9 +182,9 @@ class Lines:
 
 
 def read_run(run_dir: Path, lines: Lines | None = None) -> Run:
-    """The content of a run folder; what is missing or cut off is left out. lines: those of an earlier look.
+    """The content of a run folder, without missing files and incomplete lines. lines: the reader of an earlier call.
 
-    Raises OSError when a file is there and cannot be read.
+    Raises OSError when a file exists and cannot be read.
     """
     rounds = (lines or Lines(run_dir / METRICS)).read()
     summary = mapping(parsed(text_of(run_dir / SUMMARY)))
@@ -193,12 +193,12 @@ def read_run(run_dir: Path, lines: Lines | None = None) -> Run:
 
 
 def text_of(path: Path) -> str:
-    """The text of a file, empty where there is none."""
+    """The text of a file, or "" if it does not exist."""
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def parsed(text: str) -> Any:
-    """The JSON value, or None for text that is none, such as the last line of a run that was killed."""
+    """The JSON value, or None for text that is not JSON, such as the last line of a run that was killed."""
     try:
         return json.loads(text)
     except ValueError:
@@ -206,7 +206,7 @@ def parsed(text: str) -> Any:
 
 
 def yaml_value(text: str) -> Any:
-    """The YAML value, or None for text that is none."""
+    """The YAML value, or None for text that is not YAML."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:

@@ -1,4 +1,4 @@
-"""Plots of how the strategy sees the sites: whose models are alike, and how much each counts."""
+"""Plots of the sites from the strategy's figures: the similarity of their models, and their weights."""
 
 import math
 from collections.abc import Sequence
@@ -26,16 +26,16 @@ from server.report.drawing import (
 )
 from server.report.run import Run, mapping, number
 
-NUMBERED_AT_MOST = 8  # sites of a heat map whose cells tell their values
-NAMED_AT_MOST = 12  # sites of a graph that all have their names; of more, LONELY that are least like the others
+NUMBERED_AT_MOST = 8  # most sites of a heat map with numbers in its cells
+NAMED_AT_MOST = 12  # most sites of a graph that names all; a larger graph names the LONELY least similar sites
 LONELY = 5
-NEIGHBOURS = 2  # of each site, that a graph joins it with where there are more than NUMBERED_AT_MOST sites
-UNTOLD = "The strategy says nothing of how alike the sites' models are."
+NEIGHBOURS = 2  # lines per site in a graph with more than NUMBERED_AT_MOST sites
+UNTOLD = "The strategy does not measure the similarity of the sites' models."
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """How alike the sites' models were after a round: matrix is [N, N], CKA from 0 to 1, 1 on the diagonal."""
+    """The similarity of the sites' models after a round. matrix: [N, N], CKA from 0 to 1, 1 on the diagonal."""
 
     round: int
     sites: Sequence[str]
@@ -43,7 +43,7 @@ class Likeness:
 
     @classmethod
     def latest(cls, run: Run) -> "Likeness | None":
-        """What the strategy said last, if it is a whole matrix of numbers."""
+        """The strategy's last matrix, or None if it is not a complete matrix of numbers."""
         made, said = run.weighed[-1]
         told = mapping(said.get("similarity"))
         sites, matrix = [str(name) for name in told.get("sites") or []], told.get("matrix") or []
@@ -53,15 +53,18 @@ class Likeness:
 
     @property
     def lowest(self) -> float:
-        """Where the scale of shades begins: the least likeness of two sites, rounded down."""
+        """The lower end of the colour scale: the least similarity of two sites, rounded down."""
         return min(math.floor(10 * min(min(row) for row in self.matrix)) / 10, 0.9)
 
     def loneliest(self, count: int) -> list[int]:
-        """The sites that are least like the others on average, in their order."""
+        """The indices of the sites with the least mean similarity to the others, in ascending order."""
         return sorted(sorted(range(len(self.sites)), key=lambda site: sum(self.matrix[site]))[:count])
 
     def pairs(self) -> list[tuple[int, int]]:
-        """The pairs that a graph joins, least alike first: all of few sites, else each and those it is most like."""
+        """The pairs of sites that the graph connects, least similar first.
+
+        These are all pairs of few sites, and of many sites each site with its most similar ones.
+        """
         count = len(self.sites)
         near = count - 1 if count <= NUMBERED_AT_MOST else NEIGHBOURS
         joined = set()
@@ -71,13 +74,13 @@ class Likeness:
         return sorted(joined, key=lambda pair: self.matrix[pair[0]][pair[1]])
 
     def layout(self) -> list[tuple[float, float]]:
-        """A place for each site, alike ones near each other: distances fit arccos(CKA) with the least stress (SMACOF).
+        """A position for each site, with similar sites near each other. SMACOF fits the distances to arccos(CKA).
 
         CKA is the cosine of the angle between two models' centred Gram matrices (server/aggregation/similarity.py), and
-        angles are distances; equal models are held a little apart. The start is the spectral layout of CKA, which has
-        groups apart already: nothing is left to chance.
+        angles are distances. Equal models keep a small distance. The start is the spectral layout of CKA, which already
+        separates groups, so the result does not depend on chance.
         """
-        import networkx as nx  # with scikit-learn it takes longer to import than the other plots to draw
+        import networkx as nx  # importing this and scikit-learn takes longer than drawing the other plots
         from sklearn.manifold import smacof
 
         if len(self.sites) < 3:
@@ -91,8 +94,8 @@ class Likeness:
 
 
 def graph(run: Run) -> Plot:
-    """Who resembles whom: the sites as a graph, each as large as its weight."""
-    slug, title = "graph", "Who resembles whom"
+    """The sites as a graph of similarity. The area of a site is its weight."""
+    slug, title = "graph", "Sites with similar models"
     alike = Likeness.latest(run)
     if alike is None:
         return Plot(slug, title, UNTOLD)
@@ -127,16 +130,16 @@ def graph(run: Run) -> Plot:
         axes.set_axis_off()
 
     caption = (
-        "Sites whose models see the server's probe set alike stand near each other, and the darker the line between"
-        f" them, the more alike (CKA, round {alike.round}); the larger a site, the more it counts in the mean."
+        "Sites are near each other when their models represent the server's probe set in a similar way. A darker line"
+        f" means more similarity (CKA, round {alike.round}). A larger circle means more weight in the mean."
     )
-    caption += f" Each is joined to the {NEIGHBOURS} it is most like." if count > NUMBERED_AT_MOST else ""
-    caption += " The named ones are least like the others." if count > NAMED_AT_MOST else ""
+    caption += f" Lines connect each site to the {NEIGHBOURS} most similar sites." if count > NUMBERED_AT_MOST else ""
+    caption += " The graph names the sites that are least similar to the others." if count > NAMED_AT_MOST else ""
     return Plot(slug, title, caption, render(slug, title, draw, height=3.6))
 
 
 def similarity(run: Run) -> Plot:
-    """How alike the clients' models were in the last round, pair by pair."""
+    """The similarity of the sites' models in the last round, by pair."""
     slug, title = "similarity", "Similarity of the sites' models"
     alike = Likeness.latest(run)
     if alike is None:
@@ -152,21 +155,23 @@ def similarity(run: Run) -> Plot:
         for label in axes.get_xticklabels():
             label.set(rotation=40, ha="right", rotation_mode="anchor")
 
-    which = f", for the {len(chosen)} of {count} sites that are least like the others" if len(chosen) < count else ""
+    which = (
+        f", for the {len(chosen)} of {count} sites that are least similar to the others" if len(chosen) < count else ""
+    )
     caption = (
-        f"How alike two sites' models see the server's probe set (CKA, round {alike.round}){which}; the darker, the"
-        f" more alike, from {alike.lowest:.1f} to 1. A pale row is a site whose model differs from all others."
+        f"The similarity of two sites' models on the server's probe set (CKA, round {alike.round}){which}. Darker means"
+        f" more similar, from {alike.lowest:.1f} to 1. A pale row is a site whose model differs from all others."
     )
     return Plot(slug, title, caption, render(slug, title, draw, height=1.3 + min(0.36 * max(len(chosen), 5), 4)))
 
 
 def weights(run: Run) -> Plot:
-    """The clients' weights in the mean over the rounds."""
+    """The sites' weights in the mean over the rounds."""
     slug, title = "weights", "Weights of the sites"
     by_round = {made: mapping(said.get("weights")) for made, said in run.weighed}
     sites = sorted({str(name) for told in by_round.values() for name in told})
     if not sites:
-        return Plot(slug, title, "The strategy says nothing of the sites' weights.")
+        return Plot(slug, title, "The strategy does not report the sites' weights.")
     known = {site: [(made, number(told.get(site))) for made, told in by_round.items()] for site in sites}
     curves = {site: [(made, value) for made, value in found if value is not None] for site, found in known.items()}
     named = len(sites) <= STACKED_AT_MOST
@@ -181,7 +186,7 @@ def weights(run: Run) -> Plot:
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         round_axis(axes)
 
-    keys = [Key(site, colours[site]) for site in sites] if named else [Key("one site each", FULL)]
+    keys = [Key(site, colours[site]) for site in sites] if named else [Key("one line per site", FULL)]
     keys.append(Key("equal weights", MUTED, "dashed"))
-    caption = "How much each site's model counts in the mean; a line far below the others is a site that counts little."
+    caption = "The weight of each site's model in the mean. A line far below the others is a site with little weight."
     return Plot(slug, title, caption, render(slug, title, draw), tuple(keys))

@@ -1,9 +1,9 @@
-"""The last good model: what a run goes back to when a round's mean has forgotten what was learned.
+"""The last good model, to which a run returns when the accuracy of a round's mean collapses.
 
-Whatever moves the mean within the bounds of the checks - a site that poisons it, one whose noise is too strong - shows
-in the accuracy, or in that nobody can train the model any more. A mean under which accuracy falls far is not taken: the
-run goes on from the model before. Each who measures is heard once, however many examples it says it has: no single site
-undoes a round, and none hides that others have forgotten.
+An update can pass the checks and still ruin the mean, for example when a site poisons it or adds too much noise. Then
+accuracy falls, or no site can train the model any more. If accuracy falls far, the run undoes the round and continues
+from the model before. Each site that measures accuracy has one vote, whatever number of examples it reports. So no
+single site can undo a round, and no single site can hide a collapse at the others.
 """
 
 import math
@@ -14,16 +14,17 @@ from common.blocks import Params
 from common.metrics import Tally
 
 ERRORS = 4.0
-"""Standard errors by which an accuracy must fall, so that few examples collapse by chance alone almost never."""
+"""Standard errors by which an accuracy must fall, so that chance almost never looks like a collapse."""
 ABOVE_GUESSING = 2.0
-"""Times the accuracy of guessing, below which there is nothing to forget yet."""
+"""Multiple of the accuracy of guessing that the best accuracy must reach before a collapse is possible."""
 
 
 @dataclass
 class LastGood:
-    """The model that is gone back to. share: of the best accuracy, below which a model has collapsed; None: never.
+    """The last good model.
 
-    before: the good model before it. best: by who measures (the test shard, or sites), the best accuracy so far.
+    share: a model has collapsed when its accuracy is below this share of the best accuracy; None: never. before: the
+    good model before the last. best: the best accuracy so far, by measurer (the test shard, or sites).
     """
 
     share: float | None
@@ -32,16 +33,16 @@ class LastGood:
     best: dict[str, float] = field(default_factory=dict)
 
     def judge(self, params: Params, measured: Mapping[str, Tally]) -> str:
-        """Why a model is not taken; "" for one that is, which is the last good one from now on.
+        """The reason why a model is rejected, or "" if it is accepted. An accepted model becomes the last good one.
 
-        measured: by who did, its tally with all modalities.
+        measured: by measurer, the tally with all modalities.
         """
         told = {who: tally for who, tally in measured.items() if tally.examples}
         fallen = [who for who, tally in told.items() if self._collapsed(who, tally)]
         known = [who for who in told if who in self.best]
         if self.params and 2 * len(fallen) > len(known):
             was, now = (sum(found[who] for who in fallen) / len(fallen) for found in (self.best, _accuracies(told)))
-            return f"accuracy fell from {was:.1%} to {now:.1%}; the run goes on from the model before"
+            return f"accuracy fell from {was:.1%} to {now:.1%}; the run continues from the model before"
         if params is not self.params:
             self.params, self.before = params, self.params
         for who, accuracy in _accuracies(told).items():
@@ -49,7 +50,7 @@ class LastGood:
         return ""
 
     def instead(self, params: Params) -> Params:
-        """The model to go back to from one that cannot be trained; empty where there is none."""
+        """The good model that replaces one that cannot be trained; empty if there is none."""
         return self.before if params is self.params else self.params
 
     def _collapsed(self, who: str, tally: Tally) -> bool:
@@ -65,7 +66,7 @@ def _accuracies(measured: Mapping[str, Tally]) -> dict[str, float]:
 
 
 def _error(share: float, examples: int) -> float:
-    """The standard error of a share, also of few examples (A. Agresti, B. A. Coull, "Approximate Is Better than
+    """The standard error of a share, also for few examples (A. Agresti, B. A. Coull, "Approximate Is Better than
     'Exact'", The American Statistician, 1998)."""
     adjusted = (share * examples + 2) / (examples + 4)
     return math.sqrt(adjusted * (1 - adjusted) / (examples + 4))

@@ -1,4 +1,4 @@
-"""One run: introductions, rounds, evaluation, and what is recorded of them."""
+"""One run: introductions, rounds, evaluation, and the records in the run folder."""
 
 import json
 import logging
@@ -35,9 +35,9 @@ TEST = "test"
 
 @dataclass
 class Progress:
-    """What is known of a run so far, for the summary of a run that ended well or not.
+    """The state of a run for its summary, whether it succeeds or fails.
 
-    resumed: the rounds after which the run went on from a checkpoint.
+    resumed: the rounds after which the run was resumed from a checkpoint.
     """
 
     rounds: int = 0
@@ -50,8 +50,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Kept:
-    """The model that a run goes on with after a round, its test figures, and why it is not the round's mean; seconds:
-    how long it took to find out."""
+    """The model with which a run continues after a round, and its test figures.
+
+    why: the reason why the model is not the round's mean, or "". seconds: the time of the evaluation.
+    """
 
     params: Params
     test: Tallies
@@ -82,26 +84,26 @@ class Federation:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes of the federation, none while they are not known."""
+        """The classes of the federation; empty while they are unknown."""
         return self.roster.classes or ()
 
     def _given_classes(self) -> tuple[str, ...] | None:
-        """Those of the experiment and of the test shard, which must be the same; None where there are neither.
+        """The classes of the experiment or of the test shard; None if there are neither.
 
-        Raises ShardError.
+        Raises ShardError when both exist and differ.
         """
         named = self.experiment.data.classes
         if self.test is None:
             return tuple(named) if named is not None else None
         if named is not None and self.test.classes != tuple(named):
             differs = unlike(self.test.classes, named)
-            raise ShardError(f"shard {self.test.folder}: its classes are not those of data.classes: {differs}")
+            raise ShardError(f"shard {self.test.folder}: its classes differ from data.classes: {differs}")
         return self.test.classes
 
     def run(self) -> Params:
-        """All rounds that are left; the last global parameters.
+        """Run all remaining rounds. Returns the last global parameters.
 
-        Raises RunError when too few clients take part or when what was learned cannot be saved.
+        Raises RunError when too few clients take part or when the model cannot be saved.
         """
         start = self.run_folder.checkpoint
         done, params = (start.round, start.params) if start else (0, None)
@@ -114,7 +116,7 @@ class Federation:
             self.run_folder.model(params, self.experiment, self.classes)
         for number in range(done + 1, self.experiment.federation.rounds + 1):
             params = self._round_from(number, params)
-            # The checkpoint first: what a model has given away of privacy is counted before the model is published.
+            # The checkpoint comes first, so that the model's privacy loss is counted before the model is published.
             save_checkpoint(self.run_folder.folder, self._checkpoint(number, params))
             self.run_folder.model(params, self.experiment, self.classes)
         return params
@@ -138,7 +140,7 @@ class Federation:
         about = checkpoint.about
         self.strategy.restore(checkpoint.strategy)
         self.strategy.usual_norm = about["usual_norm"]
-        # Sites judge a model in the round after it was made: the newest one is not judged yet.
+        # Sites measure a model in the round after it was made, so the newest model has no accuracy yet.
         before = checkpoint.before
         self.good.params, self.good.before = (checkpoint.params, before) if self.test else (before, {})
         self.good.best = dict(about["best"])
@@ -155,7 +157,7 @@ class Federation:
         )
 
     def _gather(self) -> None:
-        """Wait for the clients and let them introduce themselves."""
+        """Wait until the clients have connected and introduced themselves."""
         settings, clients = self.experiment.federation, self.experiment.data.clients
         until = time.time() + settings.wait_seconds
         said = partial(self.run_folder.status, until=until)
@@ -165,9 +167,9 @@ class Federation:
             raise RunError(self.strategy.too_few(f"within {settings.wait_seconds:g} s"))
 
     def _wait_until_possible(self) -> None:
-        """Wait, as long as sites may come back, until those that are free can make a round.
+        """Wait until enough sites are free for a round.
 
-        Raises RunError with the sites that are missing.
+        Raises RunError with the missing sites after `federation.wait_seconds`, or when no site can come back.
         """
         settings, strategy, roster = self.experiment.federation, self.strategy, self.roster
         deadline = time.monotonic() + settings.wait_seconds
@@ -181,8 +183,8 @@ class Federation:
             roster.look(self.grid)
 
     def _round_from(self, number: int, params: Params) -> Params:
-        """The model after a round. Where sites reply and cannot train the model they are sent, whatever its accuracy,
-        the round is held again with the good one before.
+        """The model after a round. If sites reply that they cannot train the model, the round is repeated with the good
+        model before.
 
         Raises RunError.
         """
@@ -193,7 +195,7 @@ class Federation:
             if not self.strategy.report.rejected or not before:
                 raise
             log.warning("%s", error)
-            undone = f"the model of round {number - 1} could not be trained; the run went on from the model before"
+            undone = f"the model of round {number - 1} could not be trained; the run continued from the model before"
             return self._round(number, before, undone)
 
     def _round(self, number: int, params: Params, undone: str = "") -> Params:
@@ -223,9 +225,9 @@ class Federation:
         return kept.params
 
     def _judged(self, params: Params, received: Params) -> "Kept":
-        """The model that the run goes on with after a round: its mean, unless with it much is forgotten.
+        """The model with which the run continues after a round: the round's mean, unless accuracy collapsed.
 
-        received: what the clients were sent in the round, and validated.
+        received: the parameters that the clients received and validated in the round.
         """
         before, full = time.perf_counter(), subset_name(self.experiment.modalities)
         if self.test:
@@ -250,10 +252,10 @@ class Federation:
         clients: dict[str, Any],
         times: tuple[float, float, float],
     ) -> None:
-        """Write the round's line. times: when it began, and how long exchange and aggregation took."""
+        """Write the round's line. times: the round's start, and the seconds of exchange and of aggregation."""
         (started, exchange, aggregate), test = times, kept.test
         now, report = time.perf_counter(), self.strategy.report
-        # Who takes part and what the classes are called is said once, for whoever follows the run.
+        # Sites and classes are written only once, in the line of round 0, for programs that follow the run.
         about = {} if number else {"classes": self.classes, "sites": self._sites()}
         self.run_folder.round(
             about
@@ -290,7 +292,7 @@ class Federation:
         log.info("round %d: %s", number, {name: round(t["accuracy"], 4) for name, t in figures(test).items()})
 
     def summary(self) -> dict[str, Any]:
-        """The figures of summary.json, from the last round that was finished."""
+        """The figures of summary.json, from the last finished round."""
         measured = self.progress.test or self.progress.validation or {}
         by_subset = figures(measured)
         complete = by_subset.get(subset_name(self.experiment.modalities))
@@ -311,7 +313,7 @@ class Federation:
         }
 
     def _failed_at_the_end(self) -> dict[str, str]:
-        """Why sites failed in a round that did not end, of which metrics.jsonl has no line."""
+        """The failures of sites in an unfinished round, which has no line in metrics.jsonl."""
         unfinished = self.strategy.round > self.progress.rounds
         return dict(self.strategy.report.failed) if unfinished else {}
 

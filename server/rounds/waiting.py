@@ -1,4 +1,4 @@
-"""Whose replies a round waits for, in words."""
+"""The status line of a round: the sites whose replies are still missing."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ from common.words.units import few
 from server.record.run_folder import RunFolder
 
 EVERY_SECONDS = 0.5
-"""How often it is said at most."""
+"""Shortest time between two status lines, in seconds."""
 NAMED = 5
 
 
 class Waiting:
-    """Says in the run folder which of the asked sites have not replied yet."""
+    """Writes to the run folder which sites of a round have not replied yet."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Waiting:
         self._say()
 
     def heard(self, node: int) -> None:
-        """A site has replied, or will not."""
+        """Note that a node has replied or has failed."""
         self._names.pop(node, None)
         if time.monotonic() - self._said > EVERY_SECONDS:
             self._say()

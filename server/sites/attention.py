@@ -1,4 +1,4 @@
-"""What is wrong, or may be, with the data of the sites, in words: by what their introductions tell."""
+"""Possible problems in the sites' data, from the findings in their introductions."""
 
 import unicodedata
 from collections import Counter
@@ -13,24 +13,24 @@ from common.findings import Findings, unreadable_in_words
 from common.words.units import few
 
 LISTED = 5
-"""Names of classes that a sentence holds at most of a kind."""
+"""Most names of classes of one kind in a sentence."""
 COMPARED = ("sound", "signal")
-"""Kinds of which all sites should have the same form; pictures differ in size as a matter of course."""
+"""Kinds that should have the same form at all sites. Images are not compared, because their sizes always differ."""
 
 ACCENTS = frozenset(map(chr, range(0x300, 0x370)))
-"""Marks on letters of Latin, Greek and Cyrillic; those of other scripts are letters of their own."""
+"""Accents of Latin, Greek and Cyrillic. In other scripts, such marks distinguish letters."""
 
 
 @dataclass(frozen=True)
 class Concern:
-    """Something to look at, at a site, or at all of them ("")."""
+    """A possible problem. site: the site's name, or "" for all sites."""
 
     site: str
     what: str
 
 
 def concerns(sites: Mapping[str, Any], classes: Sequence[str]) -> list[Concern]:
-    """What is to be looked at, site by site. sites: by name, what metrics.jsonl and summary.json say of each."""
+    """The possible problems, by site. sites: by name, the site's entry in metrics.jsonl or summary.json."""
     found = {site: findings_of(about) for site, about in sites.items()}
     usual = _usual_forms(found)
     own = [
@@ -44,12 +44,12 @@ def concerns(sites: Mapping[str, Any], classes: Sequence[str]) -> list[Concern]:
         for site, about in sorted(sites.items())
         if isinstance(about, dict) and (said := about.get("local_dp"))
     ]
-    near = [Concern("", f"classes {said} differ in case, blanks or accents only") for said in alike(classes)]
+    near = [Concern("", f"classes {said} differ only in case, blanks or accents") for said in alike(classes)]
     return [*own, *noisy, *near]
 
 
 def findings_of(about: Any) -> dict[str, Findings]:
-    """By modality, what a site's entry in metrics.jsonl or summary.json tells; nothing where it is malformed."""
+    """The findings by modality in a site's entry of metrics.jsonl or summary.json; empty if the entry is malformed."""
     told = about.get("findings") if isinstance(about, dict) else None
     try:
         return {str(m): Findings.model_validate(found) for m, found in told.items()} if isinstance(told, dict) else {}
@@ -58,7 +58,7 @@ def findings_of(about: Any) -> dict[str, Findings]:
 
 
 def alike(names: Sequence[str]) -> Iterable[str]:
-    """Names that differ in case, blanks or Unicode's form only, e.g. "'Cat' and 'cat'"."""
+    """Groups of names that differ only in case, blanks or accents, e.g. "'Cat' and 'cat'"."""
     ordered = sorted(names, key=lambda name: (folded(name), name))
     for _, group in groupby(ordered, key=folded):
         if len(same := list(group)) > 1:
@@ -66,7 +66,7 @@ def alike(names: Sequence[str]) -> Iterable[str]:
 
 
 def unlike(given: Sequence[str], wanted: Sequence[str]) -> str:
-    """How one list of class names differs from another, e.g. "'Cat' instead of 'cat'"; a few names at most."""
+    """The differences of two lists of class names, e.g. "'Cat' instead of 'cat'", with a few names at most."""
     here, there = set(given), set(wanted)
     lacking = [name for name in wanted if name not in here]
     besides = [name for name in given if name not in there]
@@ -79,7 +79,7 @@ def unlike(given: Sequence[str], wanted: Sequence[str]) -> str:
     left = [name for name in lacking if name not in taken]
     more = [name for name in besides if name not in found]
     if len(swapped) > LISTED:
-        said.append(f"{len(swapped) - LISTED} more of the kind")
+        said.append(f"{len(swapped) - LISTED} more such names")
     return ", ".join([*said, *_counted("without", left), *_counted("with", more)])
 
 
@@ -88,7 +88,7 @@ def _counted(word: str, names: Sequence[str]) -> list[str]:
 
 
 def folded(name: str) -> str:
-    """A name without what is easily mistaken: case, blanks and hyphens, accents."""
+    """A name without the parts that are easily confused: case, blanks, hyphens, underscores and accents."""
     letters = unicodedata.normalize("NFKD", name.casefold())
     return "".join(sign for sign in letters if not (sign.isspace() or sign in "-_" or sign in ACCENTS))
 
@@ -98,9 +98,9 @@ def _of_one(modality: str, findings: Findings) -> Iterable[str]:
         yield unreadable_in_words(modality, findings)
     if findings.constant:
         share = f"{findings.constant} of {findings.values} {modality} values"
-        yield f"{share} are silent, blank or one number"
+        yield f"{share} are silent, blank or constant"
     if findings.conflicting:
-        yield f"{findings.conflicting} {modality} files have the same bytes as one with another label"
+        yield f"{findings.conflicting} {modality} files have the same bytes as a file with another label"
 
 
 def _main_form(findings: Findings) -> str:
@@ -109,7 +109,7 @@ def _main_form(findings: Findings) -> str:
 
 
 def _usual_forms(found: Mapping[str, Mapping[str, Findings]]) -> dict[str, str]:
-    """By modality, the form that most sites have most of."""
+    """By modality, the most frequent form at most sites."""
     forms: dict[str, Counter[str]] = {}
     for modalities in found.values():
         for modality, findings in modalities.items():
@@ -121,6 +121,8 @@ def _usual_forms(found: Mapping[str, Mapping[str, Findings]]) -> dict[str, str]:
 def _unusual(modality: str, findings: Findings, usual: Mapping[str, str]) -> Iterable[str]:
     form = _main_form(findings)
     if form and form != usual[modality]:
-        yield f"its {modality} is mostly '{form}', that of most sites '{usual[modality]}'"
+        yield f"its {modality} is mostly '{form}', but most sites have '{usual[modality]}'"
     elif form and len([name for name in findings.forms if name.startswith(COMPARED)]) > 1:
-        yield f"its {modality} differs: " + ", ".join(f"{count} x '{name}'" for name, count in findings.forms.items())
+        yield f"its {modality} has several forms: " + ", ".join(
+            f"{count} x '{name}'" for name, count in findings.forms.items()
+        )

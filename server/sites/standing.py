@@ -1,4 +1,4 @@
-"""Where each site stands: whether it takes part, since when it does not, and why; from what a run has written."""
+"""The status of each site, from the files of a run: whether it takes part, since when it is missing, and why."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ TAKES_PART = "takes part"
 
 @dataclass(frozen=True)
 class Standing:
-    """state: e.g. "missing since round 4". why: the reason, or what was before; "" where there is nothing to say."""
+    """The status of a site. state: e.g. "missing since round 4". why: the reason, or earlier absences, or ""."""
 
     state: str
     why: str = ""
@@ -19,7 +19,8 @@ class Standing:
 def standings(
     rounds: Sequence[Mapping[str, Any]], known: Iterable[str], refused: Mapping[str, Any], missing: Mapping[str, Any]
 ) -> dict[str, Standing]:
-    """By site. rounds: the lines of metrics.jsonl. known: every site that took part. refused, missing: why, now."""
+    """The status by site. rounds: the lines of metrics.jsonl. known: every site that took part. refused, missing: the
+    current reasons by site."""
     found = {site: _present(_absences(site, rounds)) for site in known}
     found |= {
         site: Standing(_missing_since(_absences(site, rounds), rounds), str(why)) for site, why in missing.items()
@@ -28,8 +29,10 @@ def standings(
 
 
 def changes(before: Mapping[str, Any], line: Mapping[str, Any]) -> list[str]:
-    """Who was lost and who came back between two lines of metrics.jsonl, in words. Those that failed in the round are
-    named with it."""
+    """Sentences about the sites that were lost or came back between two lines of metrics.jsonl.
+
+    Sites that failed in the round are not included, because the round's line lists them.
+    """
     was, now = _told(before, "missing"), _told(line, "missing")
     lost = [
         f"{site} is missing: {why}" for site, why in sorted(now.items()) if site not in {**was, **_told(line, "failed")}
@@ -38,7 +41,7 @@ def changes(before: Mapping[str, Any], line: Mapping[str, Any]) -> list[str]:
 
 
 def spans(rounds: Sequence[int]) -> str:
-    """Rounds in short, e.g. "rounds 3, 5–7", or where that is long "43 rounds, the last 297"."""
+    """A short list of rounds, e.g. "rounds 3, 5–7", or for a long list "43 rounds, the last 297"."""
     runs: list[list[int]] = []
     for made in rounds:
         if runs and made == runs[-1][-1] + 1:
@@ -56,7 +59,10 @@ def _present(absences: Sequence[int]) -> Standing:
 
 
 def _missing_since(absences: Sequence[int], rounds: Sequence[Mapping[str, Any]]) -> str:
-    """The first round of the last ones in a row, or the one after the last line, which has not ended."""
+    """The status of a site that is missing now, with the first round of its last absence.
+
+    If no line has the absence yet, this is the round after the last line.
+    """
     last = _number(rounds[-1]) if rounds else -1
     since = last + 1
     while since - 1 in absences:

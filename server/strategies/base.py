@@ -1,4 +1,4 @@
-"""What every strategy shares: introductions, sampling, block-wise messages, checks of what came back."""
+"""The base of every strategy: introductions, sampling, block-wise messages and checks of the replies."""
 
 import logging
 from abc import abstractmethod
@@ -33,20 +33,21 @@ from server.clients.roster import Roster, listed
 
 log = logging.getLogger(__name__)
 TTL_MARGIN = 10.0
-"""Seconds by which a message outlives its round, so that it is the round that ends and not the message that is lost,
-also on a machine that is too busy to look for seconds."""
+"""Seconds by which a message outlives its round. With this margin, the round ends before the message expires, even if a
+busy server polls seconds too late."""
 FIGURES = ("num_examples", "losses", "validation", "unreadable", "seconds")
-"""What of a client's reply goes into the report of the round."""
+"""The fields of a client's reply that go into the report of the round."""
 
 
 @dataclass
 class RoundReport:
-    """What a round gave besides parameters.
+    """The figures of a round.
 
-    clients: by site, its figures. failed: by site, why nothing of it was used; rejected: those of them that did reply.
-    validation: merged over the clients, of the model they received. aggregation: what the strategy says of how it
-    weighed the clients. attempts: how often sites were asked. bytes_to: by site, bytes of the last message to it.
-    block_bytes: up and down, those of the parameters by block; the rest of the messages is figures and headers.
+    clients: by site, its figures. failed: by site, the reason why its update was not used. rejected: the part of
+    `failed` that did reply. validation: counts for the model that the clients received, merged over the clients.
+    aggregation: the strategy's figures, e.g. the clients' weights. attempts: how often messages were sent to sites.
+    bytes_to: by site, the bytes of the last message to it. block_bytes: the bytes of the parameters by block, up and
+    down; the rest of the messages is figures and headers.
     """
 
     clients: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -62,7 +63,7 @@ class RoundReport:
     block_bytes: dict[str, Counter[str]] = field(default_factory=lambda: {"up": Counter(), "down": Counter()})
 
     def sent(self, site: str, count: int, blocks: Counter[str]) -> None:
-        """Note a message of this many bytes to a site, and those of its parameters by block."""
+        """Note a message to a site. count: its bytes. blocks: the bytes of its parameters by block."""
         self.bytes_to[site] = count
         self.bytes_down += count
         self.block_bytes["down"] += blocks
@@ -74,10 +75,10 @@ class RoundReport:
 
 
 class MultimodalStrategy(Strategy):
-    """A Flower strategy for clients that hold different modalities.
+    """A Flower strategy for clients with different modalities.
 
-    Each client gets and returns only the blocks of the modalities it holds and the shared one. A subclass says how one
-    client's update enters the mean, and may wait with it until all are there; everything else is final.
+    Each client receives and returns only the shared block and the blocks of its modalities. A subclass defines how an
+    update enters the mean. It may collect the updates until all have come. Everything else is final.
     """
 
     def __init__(self, experiment: Experiment) -> None:
@@ -85,7 +86,7 @@ class MultimodalStrategy(Strategy):
         self.roster = Roster(experiment)
         self.report = RoundReport()
         self.wanted = experiment.federation.sample or experiment.data.clients
-        """How many sites are asked in a round."""
+        """The number of sites in a round."""
         self._round = 0
         self._received: Params = {}
         self._sent: dict[frozenset[Modality], Params] = {}
@@ -103,21 +104,21 @@ class MultimodalStrategy(Strategy):
         """Add one client's update to the mean. received: the global parameters of all blocks at the round's start."""
 
     def finish(self, mean: BlockMean) -> dict[str, Any]:
-        """Complete the mean once every update has come; figures for the round's report. By default nothing."""
+        """Complete the mean after the last update. Returns figures for the round's report. By default, do nothing."""
         return {}
 
     def state(self) -> Params:
-        """What the strategy must remember from round to round, for a checkpoint."""
+        """The state that the strategy keeps from round to round, for a checkpoint."""
         return self._optimizer.state() if self._optimizer else {}
 
     def restore(self, state: Params) -> None:
-        """Go on with what `state` gave."""
+        """Restore the result of `state`."""
         if self._optimizer:
             self._optimizer.restore(state)
 
     @property
     def round(self) -> int:
-        """The number of the round that was begun last."""
+        """The number of the latest round."""
         return self._round
 
     @property
@@ -127,37 +128,42 @@ class MultimodalStrategy(Strategy):
 
     @property
     def needed(self) -> int:
-        """How many usable replies make a round."""
+        """The fewest usable replies of a round."""
         return self.experiment.federation.needed(self.wanted)
 
     def shortage(self) -> dict[Modality, int]:
-        """How many usable replies of its holders each modality lacks; those that lack none are left out."""
+        """By modality, the number of usable replies that are still missing from its holders, where it is not 0."""
         held = Counter(m for figures in self._usable.values() for m in figures["modalities"])
         minimum = self.experiment.federation.min_holders
         return {m: count - held[m] for m, count in sorted(minimum.items()) if count > held[m]}
 
     def satisfied(self) -> bool:
-        """Whether the replies so far make a round."""
+        """Whether the replies so far are enough for a round."""
         return len(self._usable) >= self.needed and not self.shortage()
 
     def candidates(self) -> list[int]:
-        """The nodes that may still be asked in this round, in its order: a function of the seed, the round and the
-        names of the free sites. Not those that have answered, usably or not: they would say the same again."""
+        """The nodes that can still be sampled in this round, in the round's order.
+
+        The order is a function of the seed, the round and the names of the free sites. Nodes that have replied are not
+        candidates, whether their reply was usable or not, because they would send the same reply again.
+        """
         nodes = sorted(self.sites, key=lambda node: self.sites[node].name)
         order = rng(self.experiment.seed, "sample", self._round).permutation(len(nodes))
         told = self._usable.keys() | self.report.rejected.keys()
         return [nodes[i] for i in order if self.sites[nodes[i]].name not in told]
 
     def can_satisfy(self) -> bool:
-        """Whether usable replies of all candidates would make a round."""
+        """Whether usable replies of all candidates would be enough for a round."""
         nodes = self.candidates()
         holders = Counter(m for node in nodes for m in self.sites[node].modalities)
         enough = len(self._usable) + len(nodes) >= self.needed
         return enough and all(holders[m] >= count for m, count in self.shortage().items())
 
     def sample(self) -> list[int]:
-        """The nodes to ask now: first as many holders as each modality lacks, then any up to the wanted number; by
-        name."""
+        """The nodes of the next messages, by name of the site.
+
+        The sample first covers the holders that each modality still needs, then any nodes up to the wanted number.
+        """
         nodes = self.candidates()
         chosen: list[int] = []
         for modality, count in self.shortage().items():
@@ -169,7 +175,7 @@ class MultimodalStrategy(Strategy):
         return sorted(chosen, key=lambda node: self.sites[node].name)
 
     def begin_round(self, server_round: int, arrays: ArrayRecord) -> None:
-        """Forget the round before. arrays: the global parameters."""
+        """Reset the state of the round before. arrays: the global parameters."""
         self._round, self._received = server_round, wire.unpack(arrays)
         self.report, self._mean, self._usable, self._sent = RoundReport(), BlockMean(), {}, {}
         self._norms = []
@@ -181,8 +187,11 @@ class MultimodalStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """One message to each sampled node, with the blocks it holds; messages for the same blocks share one record.
-        Called again within a round, it asks others, or those again that gave no reply."""
+        """One message to each sampled node, with the blocks that the node holds.
+
+        Messages for the same blocks share one record. A second call within a round samples other nodes, or nodes that
+        did not reply.
+        """
         if not self.sites:
             settings = self.experiment.federation
             self.roster.gather(grid, self.experiment.data.clients, settings.wait_seconds)
@@ -211,7 +220,7 @@ class MultimodalStrategy(Strategy):
         return messages
 
     def _blocks(self, held: frozenset[Modality]) -> Params:
-        """What a client that holds these modalities receives, as it travels."""
+        """The blocks that a client with these modalities receives, in the transmitted precision."""
         if held not in self._sent:
             dtype = wire.DTYPES[self.experiment.wire.dtype]
             blocks = select(self._received, held)
@@ -219,7 +228,7 @@ class MultimodalStrategy(Strategy):
         return self._sent[held]
 
     def _block_bytes(self, held: frozenset[Modality]) -> Counter[str]:
-        """By block, the bytes of the parameters of a client that holds these modalities."""
+        """By block, the bytes of the parameters of a client with these modalities."""
         count: Counter[str] = Counter()
         for name, value in self._blocks(held).items():
             count[block_of(name)] += value.numel() * wire.DTYPES[self.experiment.wire.dtype].itemsize
@@ -231,11 +240,11 @@ class MultimodalStrategy(Strategy):
         self.roster.lose(node, reason)
 
     def receive(self, message: Message) -> None:
-        """Fold a reply into the mean if it passes the checks; else note its site and the reason."""
+        """Add a reply to the mean if it passes the checks. Otherwise, note its site and the reason."""
         node = message.metadata.src_node_id
         site = self.sites.get(node)
         if site is None or site.name not in self.report.bytes_to:
-            log.warning("node %d answered without having been asked", node)
+            log.warning("node %d sent a reply without a message to it", node)
             return
         try:
             update, figures = self._checked(message, site)
@@ -251,21 +260,23 @@ class MultimodalStrategy(Strategy):
         self.contribute(self._mean, update, self._received)
 
     def _explained(self, reason: str) -> str:
-        """A site's reason, and where its training diverged, whose noise may be why."""
+        """A site's reason. If its training diverged, the text adds the sites whose noise may be the cause."""
         noisy = [f"{site.name} ({site.local_dp})" for site in self.roster.known.values() if site.local_dp]
         if DIVERGED not in reason or not noisy:
             return reason
-        return f"{reason}; more likely the noise that policies of sites add to the model is why: {', '.join(noisy)}"
+        return f"{reason}; a more likely cause is the noise that policies of sites add to updates: {', '.join(noisy)}"
 
     def _checked(self, message: Message, site: Site) -> tuple[Update, dict[str, Any]]:
         """A reply's update and figures.
 
-        Raises WireError with the reason to refuse it, SiteChangedError when the site wants to introduce itself again.
+        Raises WireError with the reason to refuse it, SiteChangedError when the site must introduce itself again.
         """
         said = read_training_reply(wire.read_body(message), self._round, site)
         sent, settings = self._blocks(site.modalities), self.experiment.wire
         params, start = wire.read_params(message, sent, settings.dtype), sent
-        if settings.delta:  # to the model as it is here, so that what rounding took on the way down is not lost
+        if (
+            settings.delta
+        ):  # add the difference to the unrounded model, so that rounding on the way to the site loses nothing
             start = select(self._received, site.modalities)
             params = {name: valid(name, start[name] + value) for name, value in params.items()}
         wire.check_variances(params)
@@ -277,9 +288,10 @@ class MultimodalStrategy(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """The new global parameters, from every reply that passes the checks; the mean losses as metrics.
+        """The new global parameters, from every reply that passes the checks, and the mean losses as metrics.
 
-        Raises RunError, naming the sites, when those are fewer than `federation.min_replies` or `min_holders`.
+        Raises RunError, with the sites concerned, when fewer replies pass than `federation.min_replies` or
+        `min_holders` require.
         """
         for message in replies:
             if not message.has_error():
@@ -300,46 +312,51 @@ class MultimodalStrategy(Strategy):
         return wire.pack(params), MetricRecord(dict(self.report.losses))
 
     def too_few(self, when: str = "") -> str:
-        """Why there is no round: what it lacks, and what is known of every site that gave nothing usable."""
-        lacking = "".join(f", {count} more holders of {m} needed" for m, count in self.shortage().items())
+        """The message about too few replies: their number, the reason for each site without a usable reply, advice."""
+        lacking = "".join(f"; modality {m} needs {count} more" for m, count in self.shortage().items())
         reasons = self._silent() | self.roster.refused | self.roster.lost | self.report.failed
         where = f"round {self._round}" if self._round else "introductions"
-        free = f"{len(self._usable)} usable replies and {len(self.candidates())} more clients to ask {when}".strip()
-        return f"{where}: {free}, {self.needed} needed{lacking}{listed(reasons)}{self._advice()}"
+        came = f"{len(self._usable)} came, {len(self.candidates())} more can come {when}".strip()
+        head = f"{where}: too few usable replies: {came}, needed: {self.needed}{lacking}"
+        return f"{head}{listed(reasons)}{self._advice()}"
 
     def _advice(self) -> str:
-        """What would have saved the run, by option."""
+        """Advice by option."""
         settings = self.experiment.federation
         here = len(self._usable) + len(self.candidates())
         said = []
         if 0 < here < self.needed:
-            said.append(f"federation.min_replies: {here} would have gone on with the sites that are there")
+            said.append(f"a new run with --set federation.min_replies={here} continues with so few sites")
         if shortage := self.shortage():
-            said.append(f"federation.min_holders asks for more holders of {', '.join(shortage)} than there are")
+            said.append(f"lower federation.min_holders in a new run: too few sites have {', '.join(shortage)}")
         if self.roster.lost or here < self.needed:
             said.append(
-                f"federation.wait_seconds, now {settings.wait_seconds:g}, is how long sites have to come (back); one "
-                "that was killed is let in again a minute later"
+                f"raise federation.wait_seconds, now {settings.wait_seconds:g}, to give sites more time to connect; a "
+                "node that was killed can reconnect after a minute"
             )
         if self._silent():
-            said.append(f"federation.round_seconds, now {settings.round_seconds:g}, is how long they have to reply")
+            said.append(
+                f"raise federation.round_seconds, now {settings.round_seconds:g}, to give sites more time to reply"
+            )
         if self._round > 1:
-            said.append(f"fedmosaic run ... --resume goes on after round {self._round - 1}, which is saved")
-        return "".join(f"\n  what would help: {one}" for one in said)
+            said.append(f"fedmosaic run ... --resume continues after round {self._round - 1}, which is saved")
+        return "".join(f"\n  what to do: {one}" for one in said)
 
     def _silent(self) -> dict[str, str]:
-        """The sites that were asked and of which nothing else is known."""
+        """The sites that received a message and have neither replied nor failed."""
         told = self._usable.keys() | self.report.failed.keys()
         return {name: "no reply" for name in self.report.bytes_to if name not in told}
 
     def _learned(self) -> set[str]:
-        """The names of the parameters that training learns by gradients."""
+        """The names of the parameters that have gradients in training."""
         model = build_model(self.experiment, len(self.roster.classes or ()))
         return {name for name, _ in model.named_parameters()}
 
     def _merge_figures(self) -> None:
-        """Validation counts added up; losses averaged by examples over the clients that have the term. A site that says
-        it has more examples than it counts for (`max_weight`) decides neither alone."""
+        """Add up the validation counts, and average each loss over the clients that have the term, by examples.
+
+        The bound `max_weight` applies to both, so no single site can decide them with a large number of examples.
+        """
         sums: dict[str, tuple[float, int]] = {}
         most = self._most_examples
         for figures in self.report.clients.values():
@@ -354,11 +371,11 @@ class MultimodalStrategy(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """None: clients evaluate the model they receive for training, so a round is one exchange."""
+        """No messages, because clients evaluate the model that they receive for training. A round is one exchange."""
         return []
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """None, see `configure_evaluate`."""
+        """No metrics, see `configure_evaluate`."""
         return None
 
     def summary(self) -> None:
@@ -369,11 +386,11 @@ class MultimodalStrategy(Strategy):
 class StrategyOptions(Component):
     """Base of the strategies' options.
 
-    needs_probe: whether it compares models on the server's probe set.
+    needs_probe: whether the strategy compares models on the server's probe set.
     """
 
     needs_probe: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, experiment: Experiment, probe: Path | None) -> MultimodalStrategy:
-        """The strategy for an experiment. probe: folder of the server's probe shard, for a strategy that needs one."""
+        """The strategy for an experiment. probe: the folder of the server's probe shard, if the strategy needs one."""

@@ -1,4 +1,4 @@
-"""FedMVP's aggregation: a client counts as much as its model sees the probe set like the others' do.
+"""FedMVP's aggregation: a client's weight grows with the similarity of its model to the others on the probe set.
 
 L. Che, J. Wang, X. Liu, F. Ma, "Leveraging Foundation Models for Multi-modal Federated Learning with Incomplete
 Modality", 2024, https://arxiv.org/abs/2406.11048; section 2.6 of docs/methods.md.
@@ -26,7 +26,7 @@ from server.strategies.shared.collecting import CollectingStrategy
 class CKAStrategy(CollectingStrategy):
     """theta_b = sum_k w_k theta_k,b / sum_k w_k over the sampled clients that hold block b, w by `client_weights`.
 
-    Departure: a client that lacks a block is represented with the received values of it.
+    Departure: for a client without a block, the representation uses the block's received values.
     """
 
     def __init__(self, experiment: Experiment, probe: ProbeSet, options: "CKA") -> None:
@@ -34,13 +34,13 @@ class CKAStrategy(CollectingStrategy):
         self.probe, self.options = probe, options
 
     def combine(self, mean: BlockMean, updates: list[Update], received: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Represent the probe set with every update and add each with its weight; the weights by site and the
-        similarity matrix.
+        """Represent the probe set with each update, and add each update with its weight. Returns the weights by site
+        and the similarity matrix.
 
-        Raises ShardError when the probe shard has other classes than the federation.
+        Raises ShardError when the classes of the probe shard differ from the federation's.
         """
         if any(site.classes != self.probe.classes for site in self.sites.values()):
-            raise ShardError(f"probe shard {self.probe.folder}: its classes are not the federation's")
+            raise ShardError(f"probe shard {self.probe.folder}: its classes differ from the federation's")
         every = self.options.representation == "all"
         seen = torch.stack([self.probe.represent({**received, **update.params}, every) for update in updates])
         similarity = linear_cka(seen)
@@ -56,19 +56,19 @@ class CKAStrategy(CollectingStrategy):
 
 
 class CKA(StrategyOptions):
-    """Clients are weighed by the likeness of their models."""
+    """A weighted mean; a client's weight is the similarity of its model to the others."""
 
     needs_probe: ClassVar[bool] = True
 
     importance: Importance = "degree"
-    """What a client's weight is made of."""
+    """How the similarities of a client give its weight."""
     representation: Literal["joint", "all"] = "joint"
-    """What of a model is compared: the joint vector, or that of every modality beside it."""
+    """The vectors that are compared: `joint` for the joint vector, `all` for that and the vector of each modality."""
 
     def build(self, experiment: Experiment, probe: Path | None) -> CKAStrategy:
         """The strategy for an experiment.
 
-        Raises ConfigError without a probe shard, ShardError when it cannot be used.
+        Raises ConfigError without a probe shard, ShardError when the probe shard cannot be used.
         """
         if probe is None:
             raise ConfigError("strategy cka", ["it needs a probe shard at the server: make one with `fedmosaic probe`"])

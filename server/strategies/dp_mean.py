@@ -1,8 +1,8 @@
-"""The block-wise mean with central differential privacy of each site.
+"""The block-wise mean of clipped updates with noise, for central differential privacy of each site.
 
 H. B. McMahan, D. Ramage, K. Talwar, L. Zhang, "Learning Differentially Private Recurrent Language Models", ICLR 2018,
-https://arxiv.org/abs/1710.06963, algorithm 1 with per-layer clipping, a block for a layer. Accounting:
-common.exchange.privacy.
+https://arxiv.org/abs/1710.06963, algorithm 1 with per-layer clipping, where a block is a layer.
+Accounting: common.exchange.privacy.
 """
 
 import hashlib
@@ -32,14 +32,15 @@ SECRET, ROUNDS = "secret", "rounds/"
 class DPMeanStrategy(CollectingStrategy):
     """theta_b = received_b + (sum_k clip(change of b at k, C / sqrt(B)) + N(0, (z C)^2)) / n_b over the n_b holders k.
 
-    B: number of the model's blocks, so that a site's clipped blocks have together at most the norm C. All blocks of a
-    round are then one Gaussian release with noise multiplier z: replacing all that one site sends by zeros moves their
-    sums by at most C. Who takes part in a round and what it holds is taken as public. A site that took part in T rounds
-    has lost epsilon(T, z, delta); the sample is drawn from a seed that every site knows, so it does not lessen that.
+    B is the number of the model's blocks, so a site's clipped blocks together have at most the norm C. All blocks of a
+    round are then one Gaussian release with noise multiplier z: if zeros replace everything that one site sends, the
+    sums move by at most C. The sites of a round and their modalities count as public. A site that took part in T rounds
+    has lost epsilon(T, z, delta). Sampling does not reduce this loss, because every site knows the seed of the sample.
 
-    Holds against the other sites and whoever sees the models of the rounds. Not against the server, which sees single
-    updates and knows the noise; and not for the figures that sites send beside the update: losses, validation counts,
-    numbers of examples. A model chosen among rounds by those figures is not covered either.
+    The guarantee holds against the other sites and against everyone who sees the models of the rounds. It does not hold
+    against the server, which sees single updates and knows the noise. It does not cover the figures that sites send
+    beside the update: losses, validation counts and numbers of examples. It does not cover the choice of a round's
+    model by those figures either.
     """
 
     def __init__(self, experiment: Experiment, clip: float, noise: float, delta: float) -> None:
@@ -49,23 +50,26 @@ class DPMeanStrategy(CollectingStrategy):
         self._rounds: Counter[str] = Counter()
 
     def state(self) -> Params:
-        """Also the secret of the noise, [32] uint8, and by site the number of rounds it was in.
+        """The state of the base class, the secret of the noise, [32] uint8, and by site its number of rounds.
 
-        Whoever reads it can take the noise away.
+        Everyone who reads the secret can remove the noise.
         """
         rounds = {f"{ROUNDS}{site}": torch.tensor(count) for site, count in self._rounds.items()}
         return {**super().state(), SECRET: torch.frombuffer(bytearray(self._secret), dtype=torch.uint8), **rounds}
 
     def restore(self, state: Params) -> None:
-        """Go on with what `state` gave."""
+        """Restore the result of `state`."""
         super().restore(state)
         self._secret = bytes(state[SECRET].tolist())
         counts = {name: int(count) for name, count in state.items() if name.startswith(ROUNDS)}
         self._rounds = Counter({name.removeprefix(ROUNDS): count for name, count in counts.items()})
 
     def combine(self, mean: BlockMean, updates: list[Update], received: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Add the noisy mean of each block; by block, holders and standard deviation of the mean's noise, and the
-        epsilon of the site that took part most often."""
+        """Add the noisy mean of each block.
+
+        Returns by block the holders and the standard deviation of the mean's noise, and the epsilon of the site with
+        the most rounds.
+        """
         count = len({block_of(name) for name in received})
         figures = {}
         for block in blocks(updates, received):
@@ -82,8 +86,9 @@ class DPMeanStrategy(CollectingStrategy):
     def _noisy_sum(self, block: Block, bound: float) -> Params:
         """The sum of the holders' clipped changes, with noise.
 
-        The noise is also a function of the sum, by a hash: two different sums of one round, as after a crash, never get
-        the same noise, whose difference would show what one site sent; the same sum gets the same noise.
+        The noise depends on the sum, through a hash. So two different sums of one round, e.g. after a crash, never get
+        the same noise; otherwise, their difference would reveal the update of one site. The same sum gets the same
+        noise.
         """
         total: Params = {}
         for update in block.holders:
@@ -97,14 +102,14 @@ class DPMeanStrategy(CollectingStrategy):
 
 
 class DPMean(StrategyOptions):
-    """The mean of clipped updates, with noise."""
+    """The block-wise mean of clipped updates, with noise."""
 
     clip: float = Field(1.0, gt=0)
     """The largest L2 norm of a site's whole update."""
     noise: float = Field(1.0, gt=0)
-    """Standard deviation of the noise in a sum of updates, over `clip`."""
+    """The standard deviation of the noise in a sum of updates, divided by `clip`."""
     delta: float = Field(1e-5, gt=0, lt=1)
-    """At which epsilon is reported; well below 1 / number of sites."""
+    """The delta of the reported epsilon. Choose it well below 1 / number of sites."""
 
     def build(self, experiment: Experiment, probe: Path | None) -> DPMeanStrategy:
         """The strategy for an experiment."""

@@ -21,8 +21,8 @@ from server.strategies.base import MultimodalStrategy, StrategyOptions
 class FedAvgStrategy(MultimodalStrategy):
     """theta = sum_k n_k theta_k / sum_k n_k.
 
-    A client without a modality cannot move that modality's block, so it counts with the value it would have received.
-    This is what Flower's FedAvg gives when every client sends the whole model, without sending it.
+    A client without a modality cannot change that modality's block, so the mean uses the block's received value for it.
+    The result equals Flower's FedAvg with clients that send the whole model, but clients send only their blocks.
     """
 
     def contribute(self, mean: BlockMean, update: Update, received: Mapping[str, Tensor]) -> None:

@@ -19,8 +19,10 @@ from server.strategies.base import MultimodalStrategy, StrategyOptions
 
 @final
 class FedCMIStrategy(MultimodalStrategy):
-    """The block of modality m is the mean, weighted by n_k, over the sampled clients that hold m; the shared block over
-    all of them. A modality that no sampled client holds keeps its global block."""
+    """The block of modality m is the mean over the sampled clients that hold m, weighted by n_k.
+
+    The shared block is the mean over all sampled clients. A modality without sampled holders keeps its global block.
+    """
 
     def contribute(self, mean: BlockMean, update: Update, received: Mapping[str, Tensor]) -> None:
         """Add the blocks that the client holds, with weight n_k."""

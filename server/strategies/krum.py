@@ -1,7 +1,7 @@
-"""Krum and Multi-Krum.
+"""Krum and Multi-Krum: the mean of the updates that are nearest to other updates.
 
 P. Blanchard, E. M. El Mhamdi, R. Guerraoui, J. Stainer, "Machine Learning with Adversaries: Byzantine Tolerant Gradient
-Descent", NeurIPS 2017, https://arxiv.org/abs/1703.02757, section 4; of Multi-Krum: G. Damaskinos et al., "AggregaThor:
+Descent", NeurIPS 2017, https://arxiv.org/abs/1703.02757, section 4; for Multi-Krum: G. Damaskinos et al., "AggregaThor:
 Byzantine Machine Learning via Robust Gradient Aggregation", SysML 2019, https://github.com/LPD-EPFL/AggregaThor.
 """
 
@@ -20,11 +20,11 @@ from server.strategies.shared.blockwise import Block, RobustStrategy
 
 @final
 class KrumStrategy(RobustStrategy):
-    """Block b is the mean of the m clients nearest to others: the least sums of squared distances to their n_b - f - 2
-    nearest holders, f hostile ones assumed. Distances are of this block alone.
+    """Block b is the mean of the m clients with the least scores. A client's score is the sum of the squared distances
+    to its n_b - f - 2 nearest holders, where f is the assumed number of hostile clients. Distances use only this block.
 
-    Needs n_b >= 2 f + 3, and for more than one selected m <= n_b - f - 2. Below that the same is done without a
-    promise; with n_b < f + 3 nobody has such neighbours, and the block is the plain mean of its holders.
+    The guarantee needs n_b >= 2 f + 3, and m <= n_b - f - 2 for m > 1. With fewer holders, the rule is the same but
+    guarantees nothing. With n_b < f + 3, the score has no neighbours, and the block is the plain mean of its holders.
     """
 
     def __init__(self, experiment: Experiment, byzantine: int, selected: int) -> None:
@@ -32,7 +32,7 @@ class KrumStrategy(RobustStrategy):
         self.byzantine, self.selected = byzantine, selected
 
     def rule(self, block: Block) -> tuple[Params, dict[str, Any]]:
-        """The mean change of the selected clients; their sites."""
+        """The mean change of the selected clients, and their sites."""
         chosen = list(range(len(block.holders)))
         if len(chosen) >= self.byzantine + 3:
             scores = krum_scores(squared_distances(block), self.byzantine)
@@ -41,7 +41,7 @@ class KrumStrategy(RobustStrategy):
         return change, {"selected": [block.holders[i].site for i in chosen]}
 
     def tolerated(self, holders: int) -> int:
-        """The assumed number, where the rule's condition holds."""
+        """The assumed number of hostile clients if the condition of the guarantee holds, else 0."""
         fewest = max(2 * self.byzantine + 3, self.byzantine + 2 + self.selected)
         return self.byzantine if holders >= fewest else 0
 
@@ -49,7 +49,7 @@ class KrumStrategy(RobustStrategy):
 def squared_distances(block: Block) -> Tensor:
     """[holders, holders] squared L2 distances, over all parameters of the block.
 
-    Flower's Krum takes them from products of whole models in float32, in which nearby models' distances are lost.
+    Flower's Krum computes them from products of whole models in float32, which loses the distances of nearby models.
     """
     count = len(block.holders)
     total = torch.zeros(count, count, dtype=torch.float64)
@@ -69,9 +69,9 @@ class Krum(StrategyOptions):
     """The mean of the updates that are nearest to others."""
 
     byzantine: int = Field(1, ge=1)
-    """How many hostile clients a round may have (the papers' f)."""
+    """The largest number of hostile clients in a round (f in the papers)."""
     selected: int = Field(1, ge=1)
-    """How many clients are averaged (m); 1 is Krum, more is Multi-Krum."""
+    """The number of clients in the mean (m). 1 is Krum, more is Multi-Krum."""
 
     def build(self, experiment: Experiment, probe: Path | None) -> KrumStrategy:
         """The strategy for an experiment."""

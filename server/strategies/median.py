@@ -18,9 +18,10 @@ from server.strategies.shared.blockwise import Block, RobustStrategy
 
 @final
 class MedianStrategy(RobustStrategy):
-    """Each parameter of block b is the median over the n_b clients that hold b; of two, their mean.
+    """Each parameter of block b is the median over the n_b clients that hold b; with two holders, it is their mean.
 
-    With fewer than n_b / 2 hostile clients no parameter leaves the range of the honest ones': from 3 holders on.
+    With fewer than n_b / 2 hostile clients, every parameter stays in the range of the honest clients' values. This
+    protects from 3 holders on.
     """
 
     def rule(self, block: Block) -> tuple[Params, dict[str, Any]]:
@@ -28,7 +29,7 @@ class MedianStrategy(RobustStrategy):
         return {name: torch.as_tensor(np.median(change.numpy(), axis=0)) for name, change in block.changes()}, {}
 
     def tolerated(self, holders: int) -> int:
-        """Fewer than half."""
+        """The largest number below half of the holders."""
         return (holders - 1) // 2
 
 

@@ -20,11 +20,11 @@ from server.strategies.shared.blockwise import Block, RobustStrategy
 
 @final
 class TrimmedMeanStrategy(RobustStrategy):
-    """Each parameter of block b is the mean over its n_b holders without the floor(share n_b) largest and as many of
-    the smallest values.
+    """Each parameter of block b is the mean over its n_b holders without the floor(share n_b) largest values and as
+    many of the smallest values.
 
-    With at most floor(share n_b) hostile clients no parameter leaves the range of the honest ones'. With fewer than
-    1 / share holders nothing is trimmed: the plain mean.
+    With at most floor(share n_b) hostile clients, every parameter stays in the range of the honest clients' values.
+    With fewer than 1 / share holders, nothing is trimmed, and the result is the plain mean.
     """
 
     def __init__(self, experiment: Experiment, share: float) -> None:
@@ -36,7 +36,7 @@ class TrimmedMeanStrategy(RobustStrategy):
         return {name: torch.as_tensor(trim_mean(change.numpy(), self.share)) for name, change in block.changes()}, {}
 
     def tolerated(self, holders: int) -> int:
-        """As many as are cut off at each end."""
+        """The number of values that are removed at each end."""
         return int(self.share * holders)
 
 
@@ -44,7 +44,7 @@ class TrimmedMean(StrategyOptions):
     """The coordinate-wise trimmed mean."""
 
     share: float = Field(0.2, ge=0.01, lt=0.5)
-    """Of the holders' values, how much is cut off at each end."""
+    """The share of the holders' values that is removed at each end."""
 
     def build(self, experiment: Experiment, probe: Path | None) -> TrimmedMeanStrategy:
         """The strategy for an experiment."""

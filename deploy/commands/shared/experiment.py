@@ -1,4 +1,4 @@
-"""The experiment that a command line names, with its changes."""
+"""The options CONFIG, --with and --set, and the experiment that they describe."""
 
 import argparse
 from pathlib import Path
@@ -13,21 +13,26 @@ if TYPE_CHECKING:
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    """CONFIG, and --set."""
+    """Add CONFIG and --set."""
     parser.add_argument("config", type=Path, metavar="CONFIG", help="an experiment file, e.g. from configs/")
     add_overrides(parser)
 
 
 def add_completing(parser: argparse.ArgumentParser) -> None:
-    """--with CONFIG, and --set."""
+    """Add --with CONFIG and --set."""
     parser.add_argument(
-        "--with", type=Path, required=True, metavar="CONFIG", dest="config", help="its section completion counts"
+        "--with",
+        type=Path,
+        required=True,
+        metavar="CONFIG",
+        dest="config",
+        help="an experiment file; its section completion names the models",
     )
     add_overrides(parser)
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
-    """--set."""
+    """Add --set."""
     parser.add_argument(
         "--set",
         action="append",
@@ -39,7 +44,7 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 
 
 def experiment_of(options: argparse.Namespace) -> "Experiment":
-    """The experiment, resolved.
+    """The experiment of CONFIG with the changes of --set, with every default filled in.
 
     Raises ConfigError.
     """
@@ -49,7 +54,7 @@ def experiment_of(options: argparse.Namespace) -> "Experiment":
 
 
 def overrides(options: argparse.Namespace) -> dict[str, Any]:
-    """The values of --set by dotted option.
+    """The values of --set, by dotted name of the option.
 
     Raises ConfigError.
     """

@@ -1,4 +1,4 @@
-"""What the commands that use frozen models share."""
+"""Parts that the commands with frozen models share."""
 
 import argparse
 import logging
@@ -6,12 +6,12 @@ import os
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """--device."""
-    parser.add_argument("--device", metavar="NAME", help="e.g. cpu or cuda (default: a GPU where there is one)")
+    """Add --device."""
+    parser.add_argument("--device", metavar="NAME", help="e.g. cpu or cuda (default: a GPU if there is one)")
 
 
 def quiet_libraries() -> None:
-    """Leave out what transformers, diffusers and open_clip log about their own workings."""
+    """Hide the log lines of transformers, diffusers and open_clip below the level ERROR."""
     logging.basicConfig(level=logging.ERROR)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")

@@ -1,4 +1,4 @@
-"""What is to be looked at in a shard, in words."""
+"""Possible problems in a shard."""
 
 import difflib
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from server.sites.attention import concerns
 
 
 def attention(survey: Survey) -> list[str]:
-    """What the server would say of the site's introduction, and what only the site can know."""
+    """The problems that the server would find in the site's introduction, and those that only the site can find."""
     info = survey.shard.info
     told = {m: found.model_dump() for m, found in survey.findings().items()}
     said = [one.what for one in concerns({info.site: {"findings": told}}, info.classes)]
@@ -25,7 +25,7 @@ def attention(survey: Survey) -> list[str]:
 
 
 def refusal(survey: Survey, most: float) -> str | None:
-    """Why a run would refuse the site; None where it would not. most: `data.max_unreadable`."""
+    """The reason why a run would refuse the site, or None. most: `data.max_unreadable`."""
     if not survey.encoders.keys() & survey.modalities.keys():
         return "the experiment has no encoder for any modality of the shard"
     return too_many_unreadable({m: f for m, f in survey.findings().items() if m in survey.encoders}, most)
@@ -35,26 +35,26 @@ def _unread_keys(survey: Survey) -> Iterable[str]:
     known = [key for m in survey.shard.info.modalities for key in (m + FILE_KEY, m)]
     for key, count in survey.shard.unread.items():
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
-        hint = f"; is {near[0]!r} meant?" if near else ""
-        yield f"{count} lines of metadata.jsonl have {key!r}, which is not read{hint}"
+        hint = f". Did you mean {near[0]!r}?" if near else ""
+        yield f"{count} lines of metadata.jsonl have the unknown key {key!r}, which is ignored{hint}"
 
 
 def _blank_texts(survey: Survey) -> Iterable[str]:
     for modality, count in survey.shard.blank.items():
-        yield f"{count} {modality} values are empty texts, and count as missing"
+        yield f"{count} {modality} values are empty texts and count as missing"
 
 
 def _shared_files(survey: Survey) -> Iterable[str]:
     for modality, count in survey.duplicates.items():
-        yield f"{count} {modality} files are in the other shard as well, byte for byte"
+        yield f"{count} {modality} files are also in the other shard, with the same bytes"
 
 
 def _without_encoder(survey: Survey) -> Iterable[str]:
     if survey.encoders:
         for modality in sorted(survey.modalities.keys() - survey.encoders.keys()):
-            yield f"the experiment has no encoder for {modality}, which will not be used"
+            yield f"the experiment has no encoder for {modality} and will not use it"
 
 
 def _without_values(survey: Survey) -> Iterable[str]:
     for modality in sorted(survey.encoders.keys() - survey.modalities.keys()):
-        yield f"the shard has no {modality}, which the experiment has an encoder for"
+        yield f"the experiment has an encoder for {modality}, but the shard has no {modality}"

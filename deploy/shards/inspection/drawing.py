@@ -1,4 +1,4 @@
-"""Values of a shard as small pictures."""
+"""Small pictures of a shard's values."""
 
 import io
 from typing import Any
@@ -18,23 +18,23 @@ from common.media.values import Raw
 SIDE = 160
 """Pixels of the longer side of a thumbnail."""
 SMALL = 48
-"""Pixels up to which a picture is kept as it is."""
+"""Largest size of a picture that is stored as PNG, in pixels."""
 FRAMES, FRAME_SIDE = 4, 96
 LONGEST = 10.0
 """Seconds of a recording that are drawn."""
 WINDOW, QUIETEST = 256, 80.0
-"""Samples of a spectrogram's window; decibels below the loudest that are still told apart."""
+"""Samples per window of a spectrogram; range of its colours below the loudest value, in decibels."""
 SAMPLES, CHANNELS = 2000, 8
-"""Of a signal that are drawn."""
+"""Most samples and channels of a signal that are drawn."""
 COLOURS = 64
-"""Of a plot, which keeps the page small."""
+"""Number of colours of a plot; a small number keeps the page small."""
 LETTERS = 240
-"""Of the beginning of a text."""
+"""Most letters of a text that are shown."""
 PLOT = {"font.size": 7, "axes.linewidth": 0.5, "lines.linewidth": 0.9, "text.parse_math": False}
 
 
 def draw(raw: Raw) -> Image.Image | str:
-    """A picture of a value; of a text its beginning."""
+    """A picture of a value, or the beginning of a text."""
     if isinstance(raw, str):
         return raw if len(raw) <= LETTERS else raw[: LETTERS - 1] + "…"
     if isinstance(raw, Image.Image):
@@ -59,7 +59,7 @@ def encoded(picture: Image.Image) -> tuple[str, bytes]:
 
 
 def thumbnail(picture: Image.Image, side: int) -> Image.Image:
-    """The picture in colour, made smaller if it is larger than `side`."""
+    """The picture in colour, scaled down if it is larger than `side`."""
     small = picture.convert("RGB")
     small.thumbnail((side, side))
     return small
@@ -77,7 +77,7 @@ def _strip(frames: NDArray[np.float32]) -> Image.Image:
 
 
 def _sound(sound: Sound) -> Image.Image:
-    """The spectrogram of the beginning, channels mixed: decibels by time and frequency."""
+    """The spectrogram of the beginning, with mixed channels: decibels by time and frequency."""
     samples = sound.mono()[: round(LONGEST * sound.rate)]
     window = min(WINDOW, len(samples))
     _, _, power = spectrogram(samples, sound.rate, nperseg=window, noverlap=window // 2, detrend=False)

@@ -33,19 +33,22 @@ class Gallery:
         self._shown: dict[str, Shown] = {}
 
     def look(self, record: Record, values: Mapping[Modality, Raw], broken: Mapping[Modality, str]) -> None:
-        """Draw the values if the example is one of those chosen."""
+        """Draw the values if the example is chosen."""
         if record.id in self.chosen:
             self._shown[record.id] = Shown(record, {m: draw(raw) for m, raw in values.items()}, broken)
 
     @property
     def shown(self) -> list[Shown]:
-        """The examples that were drawn, class by class."""
+        """The drawn examples, by class."""
         return [self._shown[name] for name in self.chosen if name in self._shown]
 
 
 def choose(shard: Shard) -> list[str]:
-    """Ids of a few examples of each class, class by class: the same for the same shard, of as many different sets of
-    modalities as there are. Where there are very many classes, of some of them."""
+    """The ids of a few examples of each class, by class.
+
+    The choice is the same for the same shard, and covers as many different sets of modalities as possible. Of very many
+    classes, only some are chosen.
+    """
     most = max(1, MOST_VALUES // len(shard.info.modalities))
     classes = [shard.info.classes[i] for i in sorted(rng(SEED, "classes").permutation(len(shard.info.classes))[:most])]
     each = min(MOST_PER_CLASS, max(1, most // len(classes)))
@@ -58,7 +61,7 @@ def choose(shard: Shard) -> list[str]:
 
 
 def _varied(records: list[Record], shard: Shard) -> list[Record]:
-    """The records with first one of each set of modalities, then a second one of each, and so on."""
+    """The records in this order: one of each set of modalities, then a second one of each, and so on."""
     seen = Counter[str]()
     turns = []
     for record in records:

@@ -1,4 +1,4 @@
-"""What frozen models made for a shard."""
+"""The values that frozen models generated for a shard."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,8 @@ from common.modality import Modality
 
 @dataclass(frozen=True)
 class Generated:
-    """Of one modality by one completer. values: texts or files, by example id; rejected, failed: examples without."""
+    """The values of one modality by one completer. values: texts or files, by example id. rejected, failed: numbers of
+    examples without a value."""
 
     modality: Modality
     completer: Reference
@@ -24,14 +25,14 @@ class Generated:
 
     @property
     def model(self) -> str:
-        """The completer's name and that of its model, if it names one."""
+        """The completer's name and the name of its model, if it has one."""
         return " ".join(str(self.completer[key]) for key in ("name", "model") if key in self.completer)
 
 
 def read_generated(shard: Shard) -> list[Generated]:
-    """Whatever lies in the folder of a shard's generated values.
+    """The content of a shard's folder of generated values.
 
-    Raises ShardError when it is not as `fedmosaic complete` writes it.
+    Raises ShardError when it does not have the form that `fedmosaic complete` writes.
     """
     recipes = sorted(part(shard.folder, COMPLETED).glob(f"*/{RECIPE}"))
     return [_read(shard, part(shard.folder, f"{COMPLETED}/{recipe.parent.name}")) for recipe in recipes]

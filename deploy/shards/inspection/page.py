@@ -1,4 +1,4 @@
-"""A shard on one page, with nothing to download and nothing to execute."""
+"""One page about a shard, without scripts and without files from elsewhere."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ from server.report.drawing import FULL
 from server.report.page import bar, document, table, text, tile
 
 MOST_BROKEN = 200
-"""Broken files that are listed."""
+"""Most broken files in the list."""
 
 
 def page(survey: Survey, shown: list[Shown]) -> str:
@@ -48,15 +48,15 @@ def _lead(survey: Survey) -> str:
 
 def _concerns(survey: Survey) -> str:
     rows = "".join(f"<li>{text(one)}</li>" for one in attention(survey))
-    return f'<div class="reason" role="alert"><b>Look at these.</b><ul>{rows}</ul></div>' if rows else ""
+    return f'<div class="reason" role="alert"><b>Check these.</b><ul>{rows}</ul></div>' if rows else ""
 
 
 def _tiles(survey: Survey) -> Iterable[str]:
     examples, counts = len(survey.shard.records), [survey.examples[label] for label in survey.shard.info.classes]
     yield tile("Examples", f"{examples:,}", "in metadata.jsonl")
-    yield tile("Classes", f"{len(counts):,}", f"{min(counts):,} to {max(counts):,} examples each")
+    yield tile("Classes", f"{len(counts):,}", f"{min(counts):,} to {max(counts):,} examples per class")
     yield tile("Modalities", str(len(survey.modalities)), text(", ".join(survey.modalities)))
-    yield tile("Complete", f"{survey.complete / examples:.1%}", "of the examples miss nothing")
+    yield tile("Complete", f"{survey.complete / examples:.1%}", "of the examples have all modalities")
     yield tile("Generated", f"{sum(len(made.values) for made in survey.generated):,}", "values by frozen models")
     yield tile("Broken files", f"{len(survey.broken):,}", "count as missing")
 
@@ -68,7 +68,7 @@ def _modalities(survey: Survey) -> str:
          text(values.range), text(values.form)]
         for name, values in survey.modalities.items()
     ]  # fmt: skip
-    return table(["Modality", "Examples that have it", "Values", "Length", "Range", "Kind"], rows, [2])
+    return table(["Modality", "Share of examples", "Values", "Length", "Range", "Kind"], rows, [2])
 
 
 def _patterns(survey: Survey) -> str:
@@ -96,7 +96,7 @@ def _classes(survey: Survey) -> str:
 
 def _generated(survey: Survey) -> str:
     if not survey.generated:
-        return '<p class="fine">Nothing: all values are the site\'s own.</p>'
+        return '<p class="fine">No value is generated: all values are the site\'s own.</p>'
     rows = [
         [text(made.modality), f"{len(made.values):,}", f"{made.rejected:,}", f"{made.failed:,}", text(made.model)]
         for made in survey.generated
@@ -143,7 +143,7 @@ HEAD = """<meta http-equiv="Content-Security-Policy" \
 content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 """
 MAIN = Template("""<header><div class="brand">fedmosaic · shard</div><h1>$site</h1><p class="lead">$lead</p>
-<div class="reason"><b>This page stays at the site.</b> It shows examples of the site's data.</div>$concerns</header>
+<div class="reason"><b>Keep this page at the site.</b> It shows examples of the site's data.</div>$concerns</header>
 <section id="headline" class="tiles">$tiles</section>
 <section id="modalities"><h2>Modalities</h2>$modalities</section>
 <section id="patterns"><h2>Which modalities the examples have</h2>$patterns</section>

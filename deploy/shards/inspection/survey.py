@@ -1,4 +1,4 @@
-"""Every file of a shard read once, as training reads it, and counted."""
+"""A survey of a shard: it reads every file once, as training does, and counts."""
 
 import math
 import os
@@ -22,12 +22,12 @@ from deploy.shards.inspection.generated import Generated, read_generated
 SAMPLE_SEED = 1
 METADATA = "metadata.jsonl"
 NOTHING = "nothing"
-"""The name of the pattern of an example without any readable value."""
+"""The name of the pattern of examples without a readable value."""
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A file that cannot be read, by its name in the shard."""
+    """A file that cannot be read. file: its name in the shard."""
 
     id: str
     modality: Modality
@@ -37,7 +37,7 @@ class Broken:
 
 @dataclass
 class Values:
-    """The readable values of one modality. lengths: in the unit that `measured` gives."""
+    """The readable values of one modality. lengths: in the unit of `measured`."""
 
     finder: Finder
     lengths: list[float] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Values:
 
     @property
     def form(self) -> str:
-        """The most frequent form, and how many others there are."""
+        """The most frequent form, and the number of values with other forms."""
         forms = self.finder.forms
         most = "".join(form for form, _ in forms.most_common(1))
         others = forms.total() - forms[most]
@@ -58,7 +58,7 @@ class Values:
 
     @property
     def extent(self) -> str:
-        """From the shortest to the longest."""
+        """The range and the median of the lengths."""
         if not self.lengths:
             return ""
         low, middle, high = (f"{of(self.lengths):.3g}" for of in (min, statistics.median, max))
@@ -68,12 +68,12 @@ class Values:
 
     @property
     def range(self) -> str:
-        """From the smallest number in any value to the largest."""
+        """The range of the numbers in the values."""
         low, high = self.finder.low, self.finder.high
         return f"{low:.3g} to {high:.3g}" if math.isfinite(low) and math.isfinite(high) else ""
 
     def to_json(self) -> dict[str, Any]:
-        """For programs."""
+        """JSON values of the figures."""
         found, low, high = self.finder.found(), self.finder.low, self.finder.high
         said: dict[str, Any] = {
             "values": len(self.lengths),
@@ -87,17 +87,18 @@ class Values:
 
 
 class Looker(Protocol):
-    """Whoever wants to see the values while they are in memory."""
+    """An object that receives the values while they are in memory."""
 
     def look(self, record: Record, values: Mapping[Modality, Raw], broken: Mapping[Modality, str]) -> None:
-        """An example with its readable values, and the reasons why others cannot be read."""
+        """Receive an example with its readable values, and the reasons why others cannot be read."""
 
 
 @dataclass
 class Survey:
-    """What a shard holds. Broken files count as missing, as they do in training.
+    """The content of a shard. Broken files count as missing, as in training.
 
-    examples, values: by class, and by class and modality; patterns: examples by the modalities that they have.
+    examples: number by class. values: number by class and modality. patterns: number of examples by the modalities that
+    they have.
     """
 
     shard: Shard
@@ -145,22 +146,22 @@ class Survey:
         return os.path.relpath(value.source, self.shard.folder.resolve())
 
     def findings(self) -> dict[Modality, Findings]:
-        """By modality, as a site would tell them when it is introduced."""
+        """The findings by modality, as in a site's introduction."""
         return {modality: values.finder.found() for modality, values in self.modalities.items()}
 
     @property
     def complete(self) -> int:
-        """Examples that miss no modality of the shard."""
+        """The number of examples with all modalities of the shard."""
         return self.patterns[subset_name(self.modalities)]
 
     @property
     def pattern_names(self) -> list[str]:
-        """The patterns that occur, the largest subsets last, and examples without anything first."""
+        """The patterns that occur, from examples without a value to the largest subset."""
         possible = [NOTHING, *map(subset_name, subsets(self.modalities))]
         return [name for name in possible if self.patterns[name]]
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, for programs."""
+        """JSON values of the whole survey."""
         info, names = self.shard.info, list(self.modalities)
         return {
             "site": info.site,
@@ -197,10 +198,12 @@ def survey(
     encoders: Mapping[Modality, Encoder] | None = None,
     other: Shard | None = None,
 ) -> Survey:
-    """Read every value of a shard, with a bar where that takes long. encoders: of an experiment, which are to take the
-    values. other: a shard, the test examples say, that should have none of the same files.
+    """Read every value of a shard, with a progress bar.
 
-    Raises ShardError when the folder of generated values is not as `fedmosaic complete` writes it.
+    encoders: the encoders of an experiment, which check each value. other: a shard, e.g. the test shard, that should
+    not share files with this one.
+
+    Raises ShardError when the folder of generated values does not have the form that `fedmosaic complete` writes.
     """
     found = _survey(shard, looker, encoders or {})
     if other is not None:
@@ -212,7 +215,7 @@ def survey(
 
 
 def sampled(shard: Shard, count: int) -> Shard:
-    """The shard with so many of its examples, the same ones each time; the whole of a smaller one."""
+    """The shard with `count` of its examples, the same ones in each call, or the whole shard if it has fewer."""
     if count >= len(shard.records):
         return shard
     chosen = sorted(rng(SAMPLE_SEED, "sample").permutation(len(shard.records))[:count])

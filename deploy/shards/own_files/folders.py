@@ -1,4 +1,4 @@
-"""The files of a modality, in a folder, in folders inside it, or in a folder for each class."""
+"""The files of a modality in a folder: directly, in subfolders, or in one subfolder per class."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,12 +9,13 @@ from common.modality import Modality
 from deploy.shards.own_files.names import keys_of, nfc
 
 LeftOut = dict[str, list[str]]
-"""What is not used, by the reason."""
+"""Names of unused files, by reason."""
 
 
 @dataclass
 class Files:
-    """The files of one modality. by_id: those that belong to an example. found: how many there are of a known kind."""
+    """The files of one modality. by_id: the files that belong to an example. found: the number of files of a known
+    kind."""
 
     modality: Modality
     by_id: dict[str, Path] = field(default_factory=dict)
@@ -22,14 +23,14 @@ class Files:
     source: str = ""
 
     def put(self, name: str, path: Path, mistakes: list[str]) -> None:
-        """Two files for one example are a mistake."""
+        """Add the file of an example. A second file for the same example is a mistake."""
         if (other := self.by_id.setdefault(name, path)) != path:
             mistakes.append(f"{self.modality}: {other.name} and {path.name} in {path.parent} have the same id {name!r}")
 
 
 def known_files(modality: Modality, folder: Path, recursive: bool, left_out: LeftOut) -> list[Path]:
-    """The files of a known kind, sorted; what else is there is noted. Hidden files, which file managers make, are not
-    looked at."""
+    """The files of a known kind, sorted. Other files are added to `left_out`. Hidden files, which file managers make,
+    are ignored."""
     found = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
@@ -37,7 +38,7 @@ def known_files(modality: Modality, folder: Path, recursive: bool, left_out: Lef
         if path.is_dir() and recursive:
             found += known_files(modality, path, recursive, left_out)
         elif path.is_dir() and (inside := _count_inside(path)):
-            note = f"{modality}, folders are not searched (--recursive does that)"
+            note = f"{modality}, subfolders are not searched (add --recursive)"
             left_out.setdefault(note, []).append(f"{path} ({inside} file{'s' * (inside != 1)})")
         elif path.is_file() and path.suffix.lower() in KNOWN:
             found.append(path)
@@ -49,7 +50,7 @@ def known_files(modality: Modality, folder: Path, recursive: bool, left_out: Lef
 def by_table(
     modality: Modality, folder: Path, recursive: bool, ids: Mapping[str, str], mistakes: list[str], left_out: LeftOut
 ) -> Files:
-    """The files that an id of a table names. ids: as the table writes them, by their form NFC."""
+    """The files with an id in a table. ids: the table's ids, by their Unicode form NFC."""
     paths = known_files(modality, folder, recursive, left_out)
     files = Files(modality, found=len(paths), source=str(folder))
     for path in paths:
@@ -62,8 +63,8 @@ def by_table(
 
 
 def by_class(modality: Modality, folder: Path, labels: dict[str, str], mistakes: list[str], left_out: LeftOut) -> Files:
-    """The files in folders that are called as the classes are; their ids begin with the class. `labels` gets the class
-    of each."""
+    """The files in one subfolder per class. The subfolder's name is the class and the first part of the ids. The labels
+    are added to `labels`."""
     files = Files(modality, source=str(folder))
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
@@ -80,7 +81,7 @@ def by_class(modality: Modality, folder: Path, labels: dict[str, str], mistakes:
 
 
 def unlabelled(modality: Modality, folder: Path, recursive: bool, mistakes: list[str], left_out: LeftOut) -> Files:
-    """All files, by their places in the folder."""
+    """All files, by their paths in the folder."""
     files = Files(modality, source=str(folder))
     for path in known_files(modality, folder, recursive, left_out):
         files.put(_place(path, folder), path, mistakes)
@@ -89,7 +90,7 @@ def unlabelled(modality: Modality, folder: Path, recursive: bool, mistakes: list
 
 
 def has_class_folders(folders: Sequence[Path]) -> bool:
-    """Whether every folder has folders with files in them."""
+    """Whether every folder has subfolders with files."""
     return all(any(path.is_dir() and _count_inside(path) for path in folder.iterdir()) for folder in folders)
 
 

@@ -1,4 +1,4 @@
-"""How the names of files and the ids of a table find each other."""
+"""Matching the names of files with the ids of a table."""
 
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -6,21 +6,21 @@ from pathlib import Path
 
 
 def keys_of(path: Path, folder: Path) -> list[str]:
-    """What a table may call a file of a folder, the most telling first: its place in the folder with and without its
-    ending, its name with and without its ending; in Unicode's form NFC, which not all systems write."""
+    """The possible ids of a file, the most specific first: its path in the folder and its name, each with and without
+    its ending. They are in Unicode form NFC, because not all systems write it."""
     place = path.relative_to(folder)
     names = (place.with_suffix("").as_posix(), place.as_posix(), path.stem, path.name)
     return list(dict.fromkeys(map(nfc, names)))
 
 
 def nfc(name: str) -> str:
-    """A name in the one of Unicode's forms that names are compared in."""
+    """A name in Unicode form NFC, in which names are compared."""
     return unicodedata.normalize("NFC", name)
 
 
 def look_alike(files: Iterable[str], ids: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Names of files and ids that are not the same and look as if they were meant to be: they differ in leading zeros,
-    which spreadsheets drop, in case, or in blanks and signs."""
+    """Pairs of a file's name and an id that differ only in leading zeros (which spreadsheets drop), case, blanks or
+    punctuation."""
     loose: Mapping[str, str] = {_loose(name): name for name in ids}
     for name in files:
         if (meant := loose.get(_loose(name))) is not None and meant != name:

@@ -1,4 +1,4 @@
-"""Files and tables as a site has them, matched and written as a shard."""
+"""Matching a site's own files with its tables, and writing them as a shard."""
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,15 +25,15 @@ from server.sites.attention import alike
 
 MADE: dict[str, Any] = {"by": "fedmosaic import"}
 SHOWN = 3
-"""Pairs of names that look alike and are told."""
+"""Most pairs of similar names in the output."""
 
 
 @dataclass
 class Found:
-    """What is to become a shard.
+    """The content of a new shard.
 
-    labels: by id; "" without labels. files, texts: by modality and id. said: what was seen and how it was understood.
-    left_out: by the reason, what is not used.
+    labels: by id; "" without labels. files, texts: by modality and id. said: notes about the input and its
+    interpretation. left_out: the unused files and ids by reason.
     """
 
     labels: dict[str, str] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Found:
 
     @property
     def modalities(self) -> list[Modality]:
-        """Of files and texts, sorted."""
+        """The modalities of files and texts, sorted."""
         return sorted({*(files.modality for files in self.files), *self.texts})
 
     def has(self, name: str) -> bool:
@@ -53,7 +53,7 @@ class Found:
         return any(name in files.by_id for files in self.files) or any(name in own for own in self.texts.values())
 
     def examples(self) -> list[Example]:
-        """Those with at least one value, in the order of the labels."""
+        """The examples with at least one value, in the order of the labels."""
         return [Example(name, label, self._media(name)) for name, label in self.labels.items() if self.has(name)]
 
     def _media(self, name: str) -> dict[Modality, Media]:
@@ -62,9 +62,9 @@ class Found:
 
 
 def find(options: argparse.Namespace) -> Found:
-    """What the options of `fedmosaic import` name, matched.
+    """The matched files and labels that the options of `fedmosaic import` name.
 
-    Raises ConfigError with every mistake of options, tables and folders.
+    Raises ConfigError with every mistake in the options, tables and folders.
     """
     mistakes: list[str] = []
     found = Found()
@@ -83,7 +83,9 @@ def find(options: argparse.Namespace) -> Found:
     if mistakes:
         raise ConfigError("import", mistakes)
     names = classes or sorted(set(found.labels.values()) - {""})
-    found.said += [f"classes {said} differ in case, blanks or accents only: are they one?" for said in alike(names)]
+    found.said += [
+        f"classes {said} differ only in case, blanks or accents: are they the same class?" for said in alike(names)
+    ]
     found.info = ShardInfo(
         site=site, classes=names, modalities=found.modalities, licence=options.licence, rates=rates, made=MADE
     )
@@ -91,8 +93,7 @@ def find(options: argparse.Namespace) -> Found:
 
 
 def write(found: Found, out: Path) -> Written:
-    """Write the shard; its folder appears whole or not at all. Every file is decoded first: one that cannot be is left
-    out.
+    """Write the shard. Its folder appears complete or not at all. Files that cannot be decoded are left out.
 
     Raises ShardError.
     """
@@ -115,7 +116,7 @@ def _from_table(
     classes: Sequence[str],
     mistakes: list[str],
 ) -> None:
-    """Labels, and what else the table names."""
+    """Add the labels, files and texts of the table."""
     wanted = [options.id_column] if sources else []
     wanted += [] if options.unlabelled else [options.label_column]
     wanted += [*file_columns.values(), *text_columns.values()]
@@ -145,7 +146,7 @@ def _from_table(
 def _labelled(
     table: Table, options: argparse.Namespace, labels: dict[str, str], classes: Sequence[str], mistakes: list[str]
 ) -> dict[str, Sequence[str]]:
-    """The rows by id, whose labels go to `labels`; by their numbers where the table has no column of ids."""
+    """The rows by id, or by number if the table has no column of ids. The labels are added to `labels`."""
     rows: dict[str, Sequence[str]] = {}
     for number, (line, row) in enumerate(table.rows, start=1):
         name = table.cell(row, options.id_column) if options.id_column in table.columns else str(number)
@@ -154,20 +155,20 @@ def _labelled(
         if not name or not (label or options.unlabelled):
             mistakes.append(f"{where}: needs an id and a label")
         elif name in rows:
-            mistakes.append(f"{where}: id {name!r} stands there twice")
+            mistakes.append(f"{where}: id {name!r} appears twice")
         elif classes and label not in classes:
-            mistakes.append(f"{where}: label {label!r} is not among --classes")
+            mistakes.append(f"{where}: label {label!r} is not in --classes")
         else:
             rows[name], labels[name] = row, label
     if not table.rows:
-        mistakes.append(f"{table.path} has no labels")
+        mistakes.append(f"{table.path} has no rows below the header")
     return rows
 
 
 def _named_files(
     modality: Modality, column: str, table: Table, rows: Mapping[str, Sequence[str]], left_out: LeftOut
 ) -> Files:
-    """The files that a column of the table names, relative to the table's folder."""
+    """The files whose paths, relative to the table's folder, are in a column of the table."""
     files = Files(modality, source=f"column {column}")
     for name, row in rows.items():
         if not (cell := table.cell(row, column)):
@@ -196,30 +197,30 @@ def _from_folders(
         found.files.append(files)
         if not files.found:
             known = ", ".join(sorted(KNOWN))
-            where = folder if options.unlabelled else f"the folders of {folder}, one for each class,"
+            where = folder if options.unlabelled else f"the class folders in {folder}"
             mistakes.append(f"{modality}: no file in {where} has a known ending: {known}")
     if not options.unlabelled and found.labels:
-        found.said.append(f"labels are the names of the folders: {', '.join(sorted(set(found.labels.values())))}")
+        found.said.append(f"the labels are the names of the folders: {', '.join(sorted(set(found.labels.values())))}")
 
 
 def _near_misses(found: Found) -> Iterable[str]:
-    """Names that have no counterpart and look like one that has none either."""
+    """Sentences about files and ids without a counterpart whose names are similar."""
     lonely = set(found.left_out.get("labels without a file", ()))
     for files in found.files:
         free = [Path(path).stem for path in found.left_out.get(f"{files.modality} without a label", ())]
         ids = [name for name in found.labels if name not in files.by_id]
         pairs = list(look_alike(free, ids))
         for name, meant in pairs[:SHOWN]:
-            zeros = " (leading zeros are lost?)" if name.lstrip("0") == meant.lstrip("0") else ""
-            yield f"{files.modality}: the file {name} and the id {meant} look alike, but are not the same{zeros}"
+            zeros = " (did a spreadsheet drop leading zeros?)" if name.lstrip("0") == meant.lstrip("0") else ""
+            yield f"{files.modality}: the file {name} and the id {meant} are similar, but not the same{zeros}"
         if len(pairs) > SHOWN:
-            yield f"{files.modality}: {len(pairs) - SHOWN} more pairs look alike"
+            yield f"{files.modality}: {len(pairs) - SHOWN} more pairs are similar"
     if lonely and len(lonely) == len(found.labels):
         yield "no id has a file"
 
 
 def _matchless(found: Found, table: Table) -> Iterable[str]:
-    """A modality of which nothing can be used is a mistake."""
+    """Mistakes for modalities without a usable value."""
     for files in found.files:
         if not files.found:
             yield f"{files.modality}: no file in {files.source} has a known ending: {', '.join(sorted(KNOWN))}"
@@ -233,27 +234,27 @@ def _matchless(found: Found, table: Table) -> Iterable[str]:
 def _why_matchless(files: Files, found: Found, table: Table) -> str:
     unmatched = found.left_out.get(f"{files.modality} without a label")
     if not unmatched:
-        return f"no file that {files.source} of {table.path} names can be used"
+        return f"no file in {files.source} of {table.path} can be used"
     file, name = Path(unmatched[0]).name, next(iter(found.labels))
-    return f"no file in {files.source} is called as an id is: {file}, but ids are like {name!r}"
+    return f"no file in {files.source} has an id as its name: a file is {file!r}, an id is {name!r}"
 
 
 def _layout_mistakes(
     options: argparse.Namespace, sources: Mapping[Modality, Path], *columns: Mapping[Modality, str]
 ) -> Iterable[str]:
-    """Options that do not go together."""
+    """Mistakes in the combination of options."""
     if not options.sources and not any(columns):
         yield "nothing to import: name folders as MODALITY=DIR, or columns of the table with --file-columns"
     if any(columns) and not options.labels:
-        yield "--file-columns and --text-columns are columns of the table of --labels"
+        yield "--file-columns and --text-columns need --labels TABLE"
     if options.labels or options.unlabelled or not sources:
         return
     if not folders.has_class_folders(list(sources.values())):
-        yield "labels are needed: --labels TABLE, or a folder for each class in every MODALITY=DIR, or --unlabelled"
+        yield "labels are missing: use --labels TABLE, or one folder per class in every MODALITY=DIR, or --unlabelled"
 
 
 def _classes(given: str | None, mistakes: list[str]) -> list[str]:
-    """The classes of the option; none where it is not given."""
+    """The classes of --classes, or an empty list without the option."""
     if given is None:
         return []
     names = [name.strip() for name in given.split(",")]
@@ -267,7 +268,7 @@ def _pairs(option: str, given: str | None, mistakes: list[str]) -> dict[str, str
     for part in (given or "").split(",") if given else []:
         name, equals, value = part.strip().partition("=")
         if not equals or not value or name in pairs:
-            mistakes.append(f"{option}: {part!r} is not MODALITY=..., each modality once")
+            mistakes.append(f"{option}: {part!r} is not MODALITY=..., or repeats a modality")
         else:
             pairs[name] = value.strip()
     return pairs
@@ -276,7 +277,7 @@ def _pairs(option: str, given: str | None, mistakes: list[str]) -> dict[str, str
 def _columns(option: str, given: str | None, taken: Iterable[Modality], mistakes: list[str]) -> dict[Modality, str]:
     columns = _pairs(option, given, mistakes)
     mistakes += [f"{option}: {_not_a_modality(name)}" for name in columns if not _is_modality(name)]
-    mistakes += [f"{option}: {name} is given twice" for name in columns.keys() & set(taken)]
+    mistakes += [f"{option}: {name} has another source already" for name in columns.keys() & set(taken)]
     return columns
 
 
@@ -288,9 +289,9 @@ def _rates(given: str | None, known: Sequence[Modality], mistakes: list[str]) ->
         except ValueError:
             rates[name] = 0.0
         if not 0 < rates[name] < float("inf"):
-            mistakes.append(f"--rate: {value!r} is no number of samples or frames per second")
+            mistakes.append(f"--rate: {value!r} is not a number of samples or frames per second")
         if name not in known:
-            mistakes.append(f"--rate: {name} is not imported")
+            mistakes.append(f"--rate: {name} has no folder and no column of files")
     return rates
 
 
@@ -303,7 +304,7 @@ def _folders(sources: Sequence[str], mistakes: list[str]) -> dict[Modality, Path
         elif not _is_modality(modality):
             mistakes.append(_not_a_modality(modality))
         elif modality in found:
-            mistakes.append(f"{modality} is given twice")
+            mistakes.append(f"{modality} has two folders: name one of them")
         elif not Path(folder).is_dir():
             mistakes.append(f"{modality}: there is no folder {folder}")
         else:
@@ -320,14 +321,14 @@ def _is_modality(name: str) -> bool:
 
 
 def _not_a_modality(name: str) -> str:
-    return f"{name!r} cannot be a modality's name: small letters, digits and _, not id or label"
+    return f"{name!r} is not a valid name of a modality: use small letters, digits and _, but not id or label"
 
 
 def _output_mistakes(out: Path, site: str) -> Iterable[str]:
     if not is_free(out):
         yield f"--out: {out} exists and is not empty"
     if not is_site_name(site):
-        yield f"{site!r} cannot be a site's name: give another one with --site, of letters, digits, '.', '_' and '-'"
+        yield f"{site!r} is not a valid name of a site: set --site to a name of letters, digits, '.', '_' and '-'"
 
 
 def _file(path: Path) -> Media:
@@ -337,13 +338,13 @@ def _file(path: Path) -> Media:
 
 
 def _text(path: Path) -> bytes:
-    """Raises ValueError."""
+    """The stripped text of a file. Raises ValueError."""
     text = read(path)
     assert isinstance(text, str)
     return text.strip().encode()
 
 
 def _decodable(path: Path) -> bytes:
-    """The bytes of a file that can be decoded. Raises ValueError."""
+    """The bytes of a file. Raises ValueError when it cannot be decoded."""
     read(path)
     return path.read_bytes()

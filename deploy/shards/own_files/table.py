@@ -1,4 +1,4 @@
-"""A table in a text file, as spreadsheets and databases write it."""
+"""A table in a text file, as exported by spreadsheets and databases."""
 
 import codecs
 import csv
@@ -11,16 +11,17 @@ from pathlib import Path
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 SEPARATORS = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'"}
 NAMES = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
-"""What --separator may say instead of the sign itself."""
+"""Names that --separator accepts instead of the sign itself."""
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
-"""How the files of spreadsheet programs begin, new and old."""
+"""The first bytes of the new and the old file format of spreadsheet programs."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a table. rows: number of the line and the cells, each a text without blanks around it.
+    """The rows of a table.
 
-    columns: by what is asked for (id, label, ...), the place of its column.
+    rows: the line number and the cells, without blanks around them. columns: the index of each wanted column (id,
+    label, ...). said: notes about the file's format.
     """
 
     path: Path
@@ -30,14 +31,14 @@ class Table:
     said: Sequence[str]
 
     def cell(self, row: Sequence[str], column: str) -> str:
-        """What a row has in a column, "" where the row ends before it."""
+        """The cell of a row in a column, or "" if the row is too short."""
         place = self.columns[column]
         return row[place] if place < len(row) else ""
 
 
 @dataclass(frozen=True)
 class Format:
-    """What the user says of the file; None: to be seen from it."""
+    """The file's format according to the user. None: detect it."""
 
     encoding: str | None = None
     separator: str | None = None
@@ -46,10 +47,10 @@ class Format:
 def read_table(
     path: Path, wanted: Sequence[str], form: Format, mistakes: list[str], optional: Sequence[str] = ()
 ) -> Table | None:
-    """The table of a file; None, with the reason in `mistakes`, where it cannot be read or is not what it seems.
+    """The table of a file, or None, with the reason in `mistakes`, if it cannot be read.
 
-    Nothing is guessed that can be guessed wrongly: UTF-8 and UTF-16 show by themselves, other encodings do not, and a
-    separator is the one with which the header has the wanted columns. What was seen is in `said`.
+    Only reliable properties are detected. UTF-8 and UTF-16 are detectable, other encodings are not. The separator is
+    the one with which the header has the wanted columns. `said` lists the detected properties.
     """
     try:
         content = path.read_bytes()
@@ -76,7 +77,7 @@ def read_table(
 
 def _decoded(path: Path, content: bytes, encoding: str | None, said: list[str], mistakes: list[str]) -> str | None:
     if content.startswith(WORKBOOKS):
-        mistakes.append(f"{path} is a workbook of a spreadsheet program: save the sheet as CSV")
+        mistakes.append(f"{path} is a workbook of a spreadsheet program: export the sheet as CSV")
         return None
     try:
         if encoding is not None:
@@ -86,12 +87,12 @@ def _decoded(path: Path, content: bytes, encoding: str | None, said: list[str], 
             return content.decode("utf-16")
         return content.decode("utf-8-sig")
     except LookupError:
-        mistakes.append(f"--encoding: Python knows no encoding {encoding!r}")
+        mistakes.append(f"--encoding: Python does not have an encoding {encoding!r}")
     except UnicodeDecodeError as error:
         if encoding is not None:
             mistakes.append(f"{path} is not text in {encoding}: {error.reason} at byte {error.start}")
         else:
-            mistakes.append(f"{path} is not UTF-8 text; {_seems(content)}, which --encoding can say")
+            mistakes.append(f"{path} is not UTF-8 text; {_seems(content)}: name the encoding with --encoding")
     return None
 
 
@@ -101,8 +102,8 @@ def _seems(content: bytes) -> str:
     try:
         content.decode("cp1252")
     except UnicodeDecodeError:
-        return "it may be of another language's Windows (cp1250, cp1251, cp932, gb18030, ...)"
-    return "it seems to be cp1252 (of Windows in western languages)"
+        return "it may have the encoding of another language's Windows (cp1250, cp1251, cp932, gb18030, ...)"
+    return "it seems to be cp1252 (from Windows in western languages)"
 
 
 def _separator(path: Path, text: str, wanted: Sequence[str], given: str | None, mistakes: list[str]) -> str | None:
@@ -110,7 +111,7 @@ def _separator(path: Path, text: str, wanted: Sequence[str], given: str | None, 
         separator = NAMES.get(given, given)
         if len(separator) == 1:
             return separator
-        mistakes.append(f"--separator: {given!r} is not one sign, nor one of {', '.join(NAMES)}")
+        mistakes.append(f"--separator: {given!r} is neither a single sign nor one of {', '.join(NAMES)}")
         return None
     first = next(iter(text.splitlines()), "")
     fitting = [one for one in SEPARATORS if _has(first, one, wanted)]
@@ -119,8 +120,8 @@ def _separator(path: Path, text: str, wanted: Sequence[str], given: str | None, 
     needed = ", ".join(wanted)
     shown = first if len(first) <= 200 else f"{first[:200]} ..."
     mistakes.append(
-        f"{path}: its first line must name the columns {needed}; it is {shown!r} (--id-column and --label-column say "
-        "which columns these are, --separator what is between them)"
+        f"{path}: the first line must contain the columns {needed}, but it is {shown!r}. Set the columns' names with "
+        "--id-column and --label-column, and the separator with --separator"
     )
     return None
 
@@ -134,7 +135,7 @@ def _has(line: str, separator: str, wanted: Sequence[str]) -> bool:
 
 
 def _rows(text: str, separator: str) -> "csv.Iterator":  # type: ignore[name-defined]
-    """Number of the line and cells of every row that is not empty, the header first."""
+    """Yield the line number and the cells of every row that is not empty, the header first."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
     for row in reader:
         if any(cell.strip() for cell in row):
@@ -153,13 +154,13 @@ def _columns(
     there = [name for name in (*wanted, *optional) if counts[_folded(name)]]
     twice = [name for name in there if counts[_folded(name)] > 1]
     missing = [name for name in wanted if not counts[_folded(name)]]
-    mistakes += [f"{path}: column {name!r} stands there twice: {','.join(header)}" for name in twice]
+    mistakes += [f"{path}: column {name!r} appears twice: {','.join(header)}" for name in twice]
     mistakes += [f"{path}: there is no column {name!r}: {','.join(header)}" for name in missing]
     if twice or missing:
         return None
     places = {name: header.index(name) if name in header else _place(header, name) for name in there}
     if renamed := [f"{header[places[name]]} as {name}" for name in there if header[places[name]] != name]:
-        said.append(f"its header is {','.join(header)}: read {', '.join(renamed)}")
+        said.append(f"its header is {','.join(header)}: using {', '.join(renamed)}")
     return places
 
 

@@ -1,4 +1,4 @@
-"""Who trains with whom: the federations that one row of a benchmark stands for."""
+"""Arrangements: the federations of one row of a benchmark."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,14 +16,14 @@ from deploy.study.bench.suite import Arrangement
 
 
 class PooledSite(Site):
-    """One site that has the examples of several: what federated learning does without."""
+    """One site with the examples of several sites, for centralised training as a reference."""
 
     def __init__(self, sites: Sequence[Site]) -> None:
         super().__init__(Path("pooled"), "pooled")
         self._sites = sites
 
     def open(self, experiment: Experiment) -> Opened:
-        """The examples of all sites, one after the other; what a site does not hold is missing."""
+        """The concatenated examples of all sites. Modalities that a site does not have are missing values."""
         opened = [site.open(experiment) for site in self._sites]
         model = opened[0].model
         loaded = [part.loaded for part in opened]
@@ -47,7 +47,7 @@ def _origin(loaded: Loaded, modality: Modality) -> Tensor:
 
 
 def federations(arrangement: Arrangement, experiment: Experiment, sites: Sequence[Site]) -> list[list[Site]]:
-    """The sites of each federation: several only where every client trains on its own."""
+    """The sites of each federation. There are several federations only if every client trains alone."""
     if arrangement == "centralised":
         return [[PooledSite(sites)]]
     if arrangement == "local":

@@ -1,4 +1,4 @@
-"""`fedmosaic bench`: a suite's file -> runs -> tables."""
+"""`fedmosaic bench`: runs and tables of a suite."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def run(
     work: Path | None,
     out: Path | None,
 ) -> None:
-    """Run what is missing of a suite and write the tables of its settings.
+    """Run the missing jobs of a suite and write the tables of its settings.
 
     Raises ConfigError, DataError, RunError.
     """

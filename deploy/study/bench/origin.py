@@ -1,4 +1,4 @@
-"""Where results come from: the commit of the code, the command and the machine."""
+"""The origin of results: the commit of the code, the command and the machine."""
 
 import platform
 import shlex
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @cache
 def commit() -> str:
-    """The commit of this code, marked where files were changed since, or that it is installed from a package."""
+    """The commit of this code, with a mark for changed files, or "an installed package"."""
     asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude", "*"]
     try:
         return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
@@ -19,10 +19,10 @@ def commit() -> str:
 
 
 def command() -> str:
-    """The command as it was typed."""
+    """The command line of this process."""
     return shlex.join(["fedmosaic", *sys.argv[1:]])
 
 
 def machine(workers: int) -> str:
-    """What kind of machine this is, without its name."""
+    """The kind of this machine, without its name."""
     return f"{workers} worker processes on {platform.machine()}"

@@ -1,4 +1,4 @@
-"""The picture of one setting: what every seed gave, by method, and how training went."""
+"""The picture of one setting: the figures of every seed by method, and the course of training."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from deploy.study.bench.statistics import measure
 
 
 def draw(results: Results, path: Path) -> None:
-    """Three panels: fused accuracy, the second measure of the table, fused accuracy by round."""
+    """Draw three panels: fused accuracy, the table's second measure, and fused accuracy by round."""
     figure = Figure(figsize=(13, 1.6 + 0.32 * len(results.runs)), layout="constrained", dpi=110)
     panels = figure.subplots(1, 3, width_ratios=[1, 1, 1.1])
     _dots(results, panels[0], "accuracy", "fused accuracy, %")
@@ -27,10 +27,10 @@ def draw(results: Results, path: Path) -> None:
 
 
 def _dots(results: Results, axes: Axes, name: str, label: str) -> None:
-    """A point a seed, a bar at the mean, the reference's mean as a line.
+    """Draw one point per seed, a bar at the mean, and a line at the reference's mean.
 
-    The axis fits the federated rows; of a row that lies outside, as clients on their own do, the mean is written at
-    the edge.
+    The axis fits the federated rows. For a row outside its range, e.g. of clients that train alone, the mean is a
+    number at the edge.
     """
     rows = results.suite.methods
     means = {m: 100 * found.mean for m in results.runs if (found := results.summary(m, name)) is not None}
@@ -58,7 +58,7 @@ def _dots(results: Results, axes: Axes, name: str, label: str) -> None:
 
 
 def _curves(results: Results, axes: Axes) -> None:
-    """Mean fused accuracy on test by round, of the methods: with ablations there would be too many lines."""
+    """Draw the methods' mean fused test accuracy by round, without ablations, which would be too many lines."""
     rows = results.suite.methods
     methods = [m for m in results.runs if rows[m].arrangement == "federated" and rows[m].tuned_as is None]
     shown = [m for m in methods if results.summary(m, "accuracy") is not None]

@@ -1,4 +1,4 @@
-"""The linear probe: how much an encoder knows, asked in the same way of every method.
+"""The linear probe, which measures the quality of an encoder's features in the same way for every method.
 
 G. Alain, Y. Bengio, "Understanding intermediate layers using linear classifier probes", 2016,
 https://arxiv.org/abs/1610.01644.
@@ -22,10 +22,10 @@ BATCH = 256
 
 
 def probe(model: MultimodalModel, modality: Modality, training: Sequence[Batch], test: Batch) -> float | None:
-    """Test accuracy of a logistic regression on the frozen encoder's features z_m.
+    """The test accuracy of a logistic regression on the frozen encoder's features z_m.
 
-    It is trained on the pooled training examples of all clients that have the modality, which only a benchmark may do.
-    None where no client has it.
+    It is trained on the pooled training examples of all clients with the modality, which is possible only in a
+    benchmark. None if no client has the modality.
     """
     parts = [_features(model, part, modality) for part in training if part.has(modality).any()]
     if not parts:

@@ -1,4 +1,4 @@
-"""Everything that is known of one setting of a suite."""
+"""The results of one setting of a suite."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +11,7 @@ from deploy.study.bench.trial import Figures
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that is known of one setting: runs by method, the runs that tuned each method, and where all of them
-    were made."""
+    """The results of one setting: the runs by method, the tuning runs by method, and the machine."""
 
     suite: Suite
     setting: str
@@ -23,12 +22,12 @@ class Results:
 
     @property
     def commits(self) -> list[str]:
-        """Of the code that made the runs; one, unless an interrupted benchmark went on with other code."""
+        """The commits of the code of the runs: one, unless an interrupted benchmark continued with other code."""
         return sorted({run["commit"] for runs in (*self.runs.values(), *self.tuning.values()) for run in runs})
 
     @property
     def measures(self) -> list[str]:
-        """The names of `statistics.measure` that the table has, the fused accuracy first."""
+        """The names of `statistics.measure` in the tables, with the fused accuracy first."""
         parts = [subset_name(chosen) for chosen in subsets(self.modalities)][:-1]
         probed = self.suite.settings[self.setting].weak is not None
         probes = [f"probe:{m}" for m in self.modalities if probed]
@@ -41,14 +40,14 @@ class Results:
         return ["accuracy", *([f"probe:{weak}"] if weak else [f"accuracy:{m}" for m in self.modalities])]
 
     def summary(self, method: str, name: str) -> Summary | None:
-        """Of one measure of one row. A unimodal row has nothing where several modalities are asked for."""
+        """The summary of a measure of a row. A unimodal row has no measures of several modalities."""
         modality = self.suite.methods[method].modality
         if modality is not None:
             name = {"accuracy": "", "chosen": "", "macro_f1": "", "spread": ""}.get(name, name)
         return summarise(self.runs[method], name) if name else None
 
     def difference(self, method: str, name: str, reference: str) -> Difference | None:
-        """Of one measure of one row to another row."""
+        """The difference of a measure between two rows."""
         if reference not in self.runs or method == reference or self.summary(method, name) is None:
             return None
         return difference(self.runs[method], self.runs[reference], name)

@@ -1,4 +1,4 @@
-"""Run the jobs of a benchmark on all cores, and take up where an earlier run of it stopped."""
+"""Running the jobs of a benchmark on all cores. An interrupted benchmark continues where it stopped."""
 
 import hashlib
 import json
@@ -23,21 +23,22 @@ from deploy.study.bench.trial import Figures, perform, prepare, shards_of
 Cell = tuple[str, str]
 """(setting, method)."""
 Progress = Callable[[int, int, str], None]
-"""Called with the number of finished and of all jobs of a stage, and what was finished last."""
+"""Callback with the number of finished jobs, the number of all jobs of a stage, and a text about the last job."""
 PARENT_EVERY_SECONDS = 1.0
 
 
 class Runner:
-    """Runs jobs in worker processes; the figures of each are a file of the folder `work`, written at once when the job
-    ends, so that nothing is run twice."""
+    """Runs jobs in worker processes. A file in the folder `work` keeps the figures of each finished job, so no job runs
+    twice."""
 
     def __init__(self, suite: Suite, work: Path, workers: int, progress: Progress) -> None:
         self.suite, self.work, self.workers, self.progress = suite, work, workers, progress
 
     def run(self, settings: Sequence[str], seeds: Sequence[int]) -> dict[Cell, list[Figures]]:
-        """Tune, then run every method of the settings with every seed; the figures by cell, in the order of the seeds.
+        """Tune, then run every method of the settings with every seed. Returns the figures by cell, in the order of the
+        seeds.
 
-        Raises RunError when a job fails for another reason than divergence.
+        Raises RunError when a job fails for a reason other than divergence.
         """
         cells = [(setting, method) for setting in settings for method in self.suite.rows_of(setting)]
         places = sorted({self.suite.tuning_place(*cell) for cell in cells})
@@ -49,7 +50,7 @@ class Runner:
             return self._results(pool, jobs(self.suite, cells, list(seeds), values))
 
     def tuned(self, cell: Cell) -> list[Figures]:
-        """The tuning runs that decided for a cell, from the files of an earlier `run`."""
+        """The tuning runs of a cell, from the files of an earlier `run`."""
         place = self.suite.tuning_place(*cell)
         tuning = self.suite.tuning
         found = jobs(self.suite, [place], tuning.seeds, {place: tuning.values})
@@ -57,7 +58,7 @@ class Runner:
 
     @contextmanager
     def _workers(self) -> Iterator[ProcessPoolExecutor]:
-        """Processes for all stages, each started when there is work for it; an error or Ctrl-C ends them."""
+        """Worker processes for all stages. They start when there is work. An error or Ctrl-C ends them."""
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(self.workers, context, _start_worker, (os.getpid(),)) as pool:
             try:
@@ -97,7 +98,7 @@ class Runner:
             self.progress(done, total, _said(figures))
 
     def _file(self, job: Job) -> Path:
-        """Named by what the job is, and by a digest of everything that its figures depend on."""
+        """The file of a job's figures. Its name contains a digest of everything on which the figures depend."""
         described = job.experiment.model_dump(exclude={"data"})
         data = job.experiment.data
         content = [job.arrangement, recipe(job.data), data.validation, data.complete_only, described]
@@ -112,10 +113,10 @@ class Runner:
 
 
 def _start_worker(parent: int) -> None:
-    """Set up a worker process: quiet, and gone soon after the benchmark's own process, however that one ends."""
+    """Set up a worker process: without output, and with an end soon after the benchmark's process ends."""
     os.environ["TQDM_DISABLE"] = "1"
-    logging.disable(logging.WARNING)  # what went wrong in a run is in its figures
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the benchmark's process, which ends the workers
+    logging.disable(logging.WARNING)  # the figures of a run contain its errors
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C, the benchmark's process ends the workers
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
@@ -134,9 +135,9 @@ def _said(figures: Figures) -> str:
 
 
 def best_value(tried: Iterable[Figures]) -> float:
-    """The value with the highest validation score, averaged over the seeds; the smallest of equals.
+    """The value with the highest validation score, averaged over the seeds; in a tie, the smallest.
 
-    A run that diverged scores nothing.
+    A diverged run has the score 0.
     """
     scores: dict[float, list[float]] = {}
     for figures in tried:

@@ -15,7 +15,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean and standard deviation (n - 1) of one measure over seeds, with the single values by seed."""
+    """Mean and standard deviation (n - 1) of a measure over seeds, with the values by seed."""
 
     mean: float
     deviation: float
@@ -33,10 +33,10 @@ class Difference:
 
 
 def measure(figures: "Figures", name: str) -> float | None:
-    """One figure of a run, None where it has none.
+    """A measure of a run, or None if the run does not have it.
 
-    name: "accuracy", "macro_f1" or "spread" with all modalities of the row in the last round; "chosen", the accuracy in
-    the round chosen on validation; "accuracy:audio" of a subset; "probe:audio" of an encoder.
+    name: "accuracy", "macro_f1" or "spread" with all modalities of the row in the last round; "chosen" for the accuracy
+    in the round chosen on validation; "accuracy:audio" for a subset; "probe:audio" for an encoder.
     """
     if figures["status"] != "completed":
         return None
@@ -51,21 +51,21 @@ def measure(figures: "Figures", name: str) -> float | None:
 
 
 def chosen_round(figures: "Figures") -> int:
-    """The round whose model did best on the clients' validation examples, the earliest of equals.
+    """The round whose model is best on the clients' validation examples; in a tie, the earliest.
 
-    They judge a model when they receive it, a round later, so the last one is not among those to choose from.
+    Clients validate a model when they receive it, one round later, so the last round is not a candidate.
     """
     received = [line["received"].get(figures["complete"], 0.0) for line in figures["rounds"][1:]]
     return int(np.argmax(received)) if received else 0
 
 
 def summarise(runs: Sequence["Figures"], name: str) -> Summary | None:
-    """Over the runs that have the measure; None where none has it."""
+    """The summary over the runs that have the measure, or None if no run has it."""
     return over_seeds({run["seed"]: value for run in runs if (value := measure(run, name)) is not None})
 
 
 def over_seeds(values: Mapping[int, float]) -> Summary | None:
-    """Of one measure by seed; None without any."""
+    """The summary of values by seed, or None without values."""
     if not values:
         return None
     numbers = np.array(list(values.values()))
@@ -73,12 +73,12 @@ def over_seeds(values: Mapping[int, float]) -> Summary | None:
 
 
 def difference(runs: Sequence["Figures"], reference: Sequence["Figures"], name: str) -> Difference | None:
-    """Paired by seed; None with fewer than two pairs."""
+    """The difference of two groups of runs, paired by seed, or None with fewer than two pairs."""
     return paired(summarise(runs, name), summarise(reference, name))
 
 
 def paired(own: Summary | None, other: Summary | None) -> Difference | None:
-    """The difference of a measure to that of a reference, by seed; None with fewer than two pairs."""
+    """The difference of a summary to a reference, paired by seed, or None with fewer than two pairs."""
     if own is None or other is None:
         return None
     pairs = [own.values[seed] - other.values[seed] for seed in sorted(own.values.keys() & other.values.keys())]

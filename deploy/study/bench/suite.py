@@ -1,4 +1,4 @@
-"""A benchmark: methods x settings x seeds over one experiment, as a YAML file says it."""
+"""A benchmark from a YAML file: methods x settings x seeds over one experiment."""
 
 import copy
 import json
@@ -16,22 +16,22 @@ from common.errors import ConfigError
 from common.modality import Modality
 
 Arrangement = Literal["federated", "centralised", "local", "unimodal"]
-"""Who trains with whom: federated; one site that has everybody's data; every client on its own; a federation of the
-clients that hold one modality, with that modality alone."""
+"""federated: all clients together. centralised: one site with the data of all clients. local: every client alone.
+unimodal: the clients with one modality, on that modality alone."""
 
 
 class Setting(Options):
-    """One table: what is changed in the experiment."""
+    """One table: changes of the experiment."""
 
     title: str
-    """Of the table."""
+    """The title of the table."""
     set: dict[str, Any] = Field(default_factory=dict)
-    """Options by their dotted names."""
+    """Changed options by dotted name."""
     weak: Modality | None = None
-    """The modality whose probe stands in the table's summary. None: no probes, as the encoders are frozen, and what
-    single modalities predict stands there."""
+    """The modality whose probe is in the first table. None: no probes, because the encoders are frozen; the table has
+    the accuracies of single modalities instead."""
     methods: list[str] | None = None
-    """Which rows run. None: those that are not only for named settings."""
+    """The rows of the table. None: all rows with `everywhere`."""
     tuned_in: str | None = None
     """The setting whose tuned values are used. None: this one."""
 
@@ -40,55 +40,56 @@ class Row(Options):
     """One row of the tables: a method as configured by `set`, or another arrangement."""
 
     title: str
-    """Of the row."""
+    """The title of the row."""
     set: dict[str, Any] = Field(default_factory=dict)
-    """Options by their dotted names."""
+    """Changed options by dotted name."""
     arrangement: Arrangement = "federated"
-    """Who trains what, where."""
+    """Which clients train together, and on which data."""
     modality: Modality | None = None
-    """Of a unimodal arrangement."""
+    """The modality of a unimodal arrangement."""
     tuned_as: str | None = None
     """The row whose tuned value is used, for ablations. None: this one."""
     everywhere: bool = True
-    """Whether settings that name no methods have the row."""
+    """Whether the row is in settings that do not name their methods."""
 
     @model_validator(mode="after")
     def _modality_where_needed(self) -> Self:
         if (self.arrangement == "unimodal") != (self.modality is not None):
-            raise ValueError("arrangement 'unimodal', and no other, needs a modality")
+            raise ValueError("arrangement 'unimodal' needs a modality, and no other arrangement may have one")
         return self
 
 
 class Tuning(Options):
-    """The same budget for every row: each value of one option with each seed; the best on validation is used."""
+    """Tuning with the same budget for every row: each value of one option with each seed. The best value on validation
+    is used."""
 
     option: str
-    """Its dotted name."""
+    """The dotted name of the option."""
     values: list[float] = Field(min_length=1)
-    """The values that are tried."""
+    """The candidate values."""
     seeds: list[int] = Field(min_length=1)
-    """Those of the trials."""
+    """The seeds of the tuning runs."""
 
 
 class Suite(Options):
     """A benchmark."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    """Names the folder of its work."""
+    """The name of the benchmark and of its work folder."""
     experiment: dict[str, Any]
-    """What all runs share."""
+    """The options that all runs share."""
     data: str = "data"
-    """The folder in which those of the data sets lie."""
+    """The folder with the folders of the data sets."""
     settings: dict[str, Setting] = Field(min_length=1)
     """The tables, by name."""
     methods: dict[str, Row] = Field(min_length=1)
     """The rows, by name."""
     references: list[str] = Field(min_length=1)
-    """The rows that differences are taken to, the main one first."""
+    """The rows to which differences are computed, with the main reference first."""
     seeds: list[int] = Field(min_length=2)
-    """Those of the tables."""
+    """The seeds of the tables."""
     tuning: Tuning
-    """How the rows are tuned."""
+    """The tuning of the rows."""
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
@@ -101,7 +102,7 @@ class Suite(Options):
         if absent := sorted(name for name in tuned if name not in self.settings):
             raise ValueError(f"tuned_in: unknown settings {', '.join(absent)}")
         if both := sorted(set(self.seeds) & set(self.tuning.seeds)):
-            raise ValueError(f"seeds {both} are both for tuning and for the table")
+            raise ValueError(f"seeds {both} are in both tuning.seeds and seeds; use different seeds")
         return self
 
     @property
@@ -115,7 +116,7 @@ class Suite(Options):
         return [name for name, row in self.methods.items() if (row.everywhere if wanted is None else name in wanted)]
 
     def tuning_place(self, setting: str, method: str) -> tuple[str, str]:
-        """The setting and the method whose tuning decides for this one."""
+        """The setting and the method whose tuned value this one uses."""
         return self.settings[setting].tuned_in or setting, self.methods[method].tuned_as or method
 
     def experiment_of(self, setting: str, method: str, seed: int, value: float) -> Experiment:
@@ -136,7 +137,7 @@ class Suite(Options):
         return parse(raw, where)
 
     def _place(self, source: Any) -> None:
-        """Make the folders of a data set those below `data`; what is no data set is for the experiment's checks."""
+        """Put the folders of a data set below `data`. The experiment's own checks report invalid data sets."""
         if not isinstance(source, dict) or source.get("name") not in names("data set"):
             return
         for option in getattr(find("data set", source["name"]), "folders", ()):
@@ -146,8 +147,8 @@ class Suite(Options):
 
 @dataclass(frozen=True)
 class Job:
-    """One run. data: the experiment whose shards it uses, the reference row's, so that every row has the same. probed:
-    whether the encoders are probed at the end."""
+    """One run. data: the experiment of the reference row, whose shards all rows use. probed: whether the encoders are
+    probed at the end."""
 
     setting: str
     method: str
@@ -160,7 +161,7 @@ class Job:
 
 
 def read_suite(path: Path, changes: dict[str, Any], data: Path | None = None) -> Suite:
-    """The benchmark of a file; `changes` are dotted options of its experiment, `data` another folder of data sets.
+    """The benchmark of a file. changes: options of its experiment by dotted name. data: another folder of data sets.
 
     Raises ConfigError with every mistake.
     """
@@ -179,7 +180,7 @@ def read_suite(path: Path, changes: dict[str, Any], data: Path | None = None) ->
 def jobs(
     suite: Suite, cells: list[tuple[str, str]], seeds: list[int], values: dict[tuple[str, str], list[float]]
 ) -> Iterator[Job]:
-    """A job for every (setting, method) of `cells`, every seed and every value that the cell has."""
+    """Yield one job for every (setting, method) of `cells`, every seed and every value of the cell."""
     for setting, method in cells:
         for seed in seeds:
             for value in values[setting, method]:

@@ -16,7 +16,7 @@ from deploy.study.bench.statistics import Difference, Summary
 
 
 def write(results: Results, out: Path) -> list[Path]:
-    """Write <suite>-<setting>.json, .md and .png and return their paths."""
+    """Write <suite>-<setting>.json, .md and .png. Returns their paths."""
     out.mkdir(parents=True, exist_ok=True)
     stem = f"{results.suite.name}-{results.setting}"
     files = [out / f"{stem}{suffix}" for suffix in (".json", ".md", ".png")]
@@ -61,7 +61,7 @@ def _content(results: Results) -> dict[str, Any]:
 
 
 def markdown(results: Results) -> str:
-    """The tables of a setting, with what was run and how to read it."""
+    """The Markdown tables of a setting, with an explanation and the origin of the figures."""
     suite, setting = results.suite, results.suite.settings[results.setting]
     seeds = sorted({run["seed"] for runs in results.runs.values() for run in runs})
     shown = [name for name in suite.references if name in results.runs]
@@ -88,7 +88,7 @@ HEADS = {"accuracy": "fused", "chosen": "fused, chosen round", "macro_f1": "macr
 
 
 def _table(results: Results, names: Sequence[str], references: Sequence[str]) -> list[str]:
-    """A row a method; after each measure its differences to the references."""
+    """The lines of a table with one row per method. Each measure is followed by its differences to the references."""
     suite = results.suite
     heads = ["method", suite.tuning.option]
     for name in names:
@@ -107,7 +107,7 @@ def _table(results: Results, names: Sequence[str], references: Sequence[str]) ->
 
 
 def _compared(name: str, references: Sequence[str]) -> Sequence[str]:
-    """Differences are told of what the method is for, not of each single modality."""
+    """The references of a measure. Measures of single modalities have none, because methods aim at the others."""
     return [] if name.startswith("accuracy:") else references
 
 

@@ -31,13 +31,13 @@ Figures = dict[str, Any]
 
 
 def shards_of(experiment: Experiment, work: Path) -> Path:
-    """Where the shards of an experiment are, one folder for each way to make them."""
+    """The folder with the shards of an experiment. Different recipes of shards have different folders."""
     return work / "shards" / f"{derive(0, str(recipe(experiment))):016x}"
 
 
 def prepare(experiment: Experiment, users: Sequence[Experiment], work: Path) -> None:
-    """Make an experiment's shards if they are not there, and what the experiments that use them need besides: what
-    frozen models make of them, and the server's probe set."""
+    """Make an experiment's shards if they do not exist, with the generated values and the probe set that the
+    experiments in `users` need."""
     deterministic()
     folder = shards_of(experiment, work)
     if not folder.exists():
@@ -53,19 +53,20 @@ def prepare(experiment: Experiment, users: Sequence[Experiment], work: Path) -> 
 
 @lru_cache(maxsize=1)
 def _sites(folder: Path, clients: int) -> list[Site]:
-    """The sites of a folder of shards; the last ones used keep their prepared examples."""
+    """The sites of a folder of shards. The cache keeps the prepared examples of the last folder."""
     return [own_site(folder / client_name(index)) for index in range(clients)]
 
 
 UNGUARDED = {"collapse": None, "max_update_ratio": None, "max_weight": None}
-"""What protects a federation from its sites would hide what a method does, and here no site is anybody else's."""
+"""Options that switch off the protection against hostile sites. It would hide effects of a method, and a benchmark has
+no hostile sites."""
 
 
 def perform(job: Job, work: Path) -> Figures:
-    """Run a job and return its figures.
+    """Run a job. Returns its figures.
 
-    status: "completed"; "diverged" when a loss was not finite, or in the last round worse than guessing; "failed" with
-    the reason otherwise.
+    status: "completed"; "diverged" if a loss was not finite, or was worse than guessing in the last round; otherwise
+    "failed" with the reason.
     """
     deterministic()
     started = time.perf_counter()
@@ -78,7 +79,11 @@ def perform(job: Job, work: Path) -> Figures:
         runs = [_federation(job.experiment, group, shards, job.probed) for group in groups]
         figures |= _mean_figures(runs)
         worse = figures["loss"] > math.log(figures["classes"])
-        figures |= {"status": "diverged", "reason": "loss above that of guessing"} if worse else {"status": "completed"}
+        figures |= (
+            {"status": "diverged", "reason": "the loss is above the loss of guessing"}
+            if worse
+            else {"status": "completed"}
+        )
     except FedmosaicError as error:
         diverged = isinstance(error, TrainingError) or TrainingError.__name__ in str(error)
         figures |= {"status": "diverged" if diverged else "failed", "reason": str(error)}
@@ -86,7 +91,7 @@ def perform(job: Job, work: Path) -> Figures:
 
 
 def _federation(experiment: Experiment, sites: list[Site], shards: Path, probed: bool) -> Figures:
-    """One federation's figures: every round's, and, if wanted, the probes of the last model."""
+    """The figures of one federation: those of every round, and with `probed` the probes of the last model."""
     raw = experiment.data.model_copy(update={"clients": len(sites)})
     settings = experiment.federation
     sample = min(settings.sample, len(sites)) if settings.sample else None
@@ -123,7 +128,7 @@ def _probes(
 
 
 def _round_figures(line: Figures) -> Figures:
-    """Test figures by subset, and the validation accuracy that the clients measured of the round's starting model."""
+    """Test figures by subset, and the clients' validation accuracy of the model that they received in the round."""
     return {
         "test": {
             name: {
@@ -138,12 +143,12 @@ def _round_figures(line: Figures) -> Figures:
 
 
 def _mean_figures(runs: list[Figures]) -> Figures:
-    """The means over the federations of a row: one, or one for each client that trains on its own."""
+    """The means over the federations of a row: one federation, or one per client that trains alone."""
     return _mean(runs) if len(runs) > 1 else runs[0]
 
 
 def _mean(values: list[Any]) -> Any:
-    """Means of the numbers at the same place of equal structures; other values must be equal."""
+    """The means of numbers at the same place in equal structures. Other values must be equal."""
     first = values[0]
     if isinstance(first, dict):
         shared = [key for key in first if all(key in value for value in values)]

@@ -1,4 +1,4 @@
-"""A comparison as one HTML page, with nothing to download and nothing to execute."""
+"""A comparison as one HTML page, without scripts and without files from elsewhere."""
 
 from collections.abc import Iterator
 from string import Template
@@ -17,8 +17,8 @@ def page(comparison: Comparison) -> str:
     top = ["Runs", *map(text, heads(comparison))]
     rows = [["<br>".join(map(text, facts(row))), *map(_cell, shares(comparison, row))] for row in comparison.rows]
     main = MAIN.substitute(
-        lead=f"{len(comparison.runs)} runs in {len(comparison.rows)} rows; the first row is what the others are "
-        "compared with.",
+        lead=f"{len(comparison.runs)} runs in {len(comparison.rows)} rows. The first row is the reference for the "
+        "others.",
         table=html_table(top, rows, range(1, len(top))),
         legend=text(legend(comparison)),
         notes="".join(f"<li>{text(note)}</li>" for note in comparison.notes()),
@@ -33,7 +33,7 @@ def _cell(share: tuple[str, str]) -> str:
 
 
 def _plots(comparison: Comparison) -> Iterator[Plot]:
-    """Accuracy by round, a plot a subset of modalities: a curve a run, a colour a row."""
+    """Accuracy by round: one plot per subset of modalities, one curve per run, one colour per row."""
     colours = [MANY[index % len(MANY)] for index in range(len(comparison.rows))]
     keys = tuple(Key(row.label, colour) for row, colour in zip(comparison.rows, colours, strict=True))
     for number, subset in enumerate(comparison.subsets):

@@ -1,5 +1,4 @@
-"""Runs put side by side: those that differ only in the seed are one row, the first row is what the others are paired
-with."""
+"""Comparison of runs. Runs that differ only in the seed are one row. The first row is the reference for the others."""
 
 import json
 from collections import Counter
@@ -19,7 +18,7 @@ from server.report.run import Run, amount, mapping, number, read_run
 
 EXPERIMENT = "experiment.yaml"
 NO_SETTINGS = {"seed", *FREE}
-"""Options that make no other row."""
+"""Options whose differences do not make a separate row."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +31,17 @@ class Compared:
 
     @property
     def seed(self) -> int:
-        """Of the experiment."""
+        """The seed of the experiment."""
         return int(self.options["seed"])
 
     @property
     def completed(self) -> bool:
-        """Whether it ran to its end."""
+        """Whether the run finished."""
         return self.run.summary.get("status") == "completed"
 
     @cached_property
     def measures(self) -> dict[str, float]:
-        """By name: accuracy:SUBSET, macro_f1 with all modalities, rounds, bytes, seconds; what is not known is left
-        out."""
+        """The known figures by name: accuracy:SUBSET, macro_f1 with all modalities, rounds, bytes and seconds."""
         found = {f"accuracy:{name}": value for name, value in accuracies(self.run).items()}
         if (f1 := number(self.run.summary.get("macro_f1"))) is not None:
             found["macro_f1"] = f1
@@ -52,7 +50,7 @@ class Compared:
 
     @cached_property
     def data(self) -> list[Any]:
-        """What the run tells of its data: equal for runs on equal shards."""
+        """The run's facts about its data. They are equal for runs on the same shards."""
         sites = mapping(self.run.summary.get("sites"))
         held = {
             name: [mapping(site).get(key) for key in ("modalities", "num_examples")] for name, site in sites.items()
@@ -63,71 +61,71 @@ class Compared:
 
 @dataclass(frozen=True)
 class Row:
-    """Runs that count as one. settings: the options that differ between rows, as far as this one has them."""
+    """Runs that differ only in the seed. settings: this row's values of the options that differ between rows."""
 
     runs: Sequence[Compared]
     settings: Mapping[str, str]
 
     @property
     def label(self) -> str:
-        """The first run's folder, and how many more there are."""
+        """The first run's folder, and the number of further runs."""
         more = len(self.runs) - 1
         return f"{self.runs[0].label} + {more} more" if more else self.runs[0].label
 
     @property
     def seeds(self) -> list[int]:
-        """Of the runs that ran to their end."""
+        """The seeds of the finished runs."""
         return sorted(run.seed for run in self.runs if run.completed)
 
     def measure(self, name: str) -> Summary | None:
-        """Over the seeds of the runs that ran to their end; None where none has it."""
+        """The summary of a measure over the seeds of the finished runs, or None if no run has the measure."""
         return over_seeds({r.seed: r.measures[name] for r in self.runs if r.completed and name in r.measures})
 
     def difference(self, name: str, reference: "Row") -> Difference | None:
-        """Paired by seed to another row; None with fewer than two pairs."""
+        """The difference to another row, paired by seed, or None with fewer than two pairs."""
         return None if reference is self else paired(self.measure(name), reference.measure(name))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The rows; the first is the reference."""
+    """The rows of a comparison. The first row is the reference."""
 
     rows: Sequence[Row]
 
     @property
     def reference(self) -> Row:
-        """What the other rows are paired with."""
+        """The row with which the other rows are paired."""
         return self.rows[0]
 
     @property
     def runs(self) -> list[Compared]:
-        """All runs, row by row."""
+        """All runs, by row."""
         return [run for row in self.rows for run in row.runs]
 
     @property
     def subsets(self) -> list[str]:
-        """Of modalities, those that any run has figures of; single ones first."""
+        """The subsets of modalities for which a run has figures, from single modalities to the largest subset."""
         names = {name for run in self.runs for name in run.run.subsets}
         return sorted(names, key=lambda name: (name.count("+"), name))
 
     @property
     def measures(self) -> list[str]:
-        """The names of `Compared.measures` that are shares: those that differences are told of."""
+        """The names of `Compared.measures` that are shares. The table has differences only for these."""
         return [*(f"accuracy:{name}" for name in self.subsets), "macro_f1"]
 
     def notes(self) -> list[str]:
-        """What to know before one believes a difference."""
-        found = [f"{run.label}: {_state(run)}; not among the figures" for run in self.runs if not run.completed]
+        """Warnings about differences that can mislead."""
+        found = [f"{run.label}: {_state(run)}; not in the figures" for run in self.runs if not run.completed]
         return found + [f"{row.label}: {note}" for row in self.rows[1:] for note in _incomparable(row, self.reference)]
 
 
 def compare(folders: Sequence[Path], by: Sequence[str] = ()) -> Comparison:
-    """Put runs side by side, in the order of their folders.
+    """Compare runs, in the order of their folders.
 
-    by: options, or sections of them, that make a row each; by default all options but the seed, the name, and those
-        that only decide how long to wait. A completed run whose seed its row has already begins another row.
+    by: options or sections that separate rows; by default all options except the seed, the name, and waiting times. A
+        finished run whose seed its row has already begins another row.
 
-    Raises ConfigError for a folder without a run, or an option that no run has.
+    Raises ConfigError for a folder without a run, or for an option that no run has.
     """
     runs = [_read(folder) for folder in folders]
     options = sorted({key for run in runs for key in run.options} - NO_SETTINGS)
@@ -148,7 +146,7 @@ def compare(folders: Sequence[Path], by: Sequence[str] = ()) -> Comparison:
 
 def _read(folder: Path) -> Compared:
     if not (folder / EXPERIMENT).is_file():
-        raise ConfigError("compare", [f"{folder} is no run's folder: it has no {EXPERIMENT}"])
+        raise ConfigError("compare", [f"{folder} is not a run folder: it has no {EXPERIMENT}"])
     options = flat(read_yaml(folder / EXPERIMENT, "a run's options are a mapping"))
     if not isinstance(options.get("seed"), int):
         raise ConfigError(str(folder / EXPERIMENT), ["seed: a whole number is needed"])
@@ -156,17 +154,17 @@ def _read(folder: Path) -> Compared:
 
 
 def _within(options: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The options that are named, or are in a section that is."""
+    """The options whose name, or whose section's name, is in `names`."""
     return [key for key in options if any(key == name or key.startswith(f"{name}.") for name in names)]
 
 
 def _written(run: Compared, key: str) -> str:
-    """The value of an option as JSON, empty where the run has no such option."""
+    """The value of an option as JSON, or "" if the run does not have the option."""
     return json.dumps(run.options[key], default=str) if key in run.options else ""
 
 
 def _differing(runs: Sequence[Compared], options: Sequence[str]) -> list[str]:
-    """The options that differ; those that a component brings with it only where they differ among its users."""
+    """The options that differ. An option of a component counts only if it differs between runs with this component."""
     values = {key: {_written(run, key) for run in runs} for key in options}
     differ = [key for key in options if len(values[key]) > 1]
     named = {key.removesuffix("name") for key in differ if key.endswith(".name")}
@@ -178,7 +176,7 @@ def _is_in(key: str, sections: set[str]) -> bool:
 
 
 def _settings(runs: Sequence[Compared], differing: Sequence[str]) -> dict[str, str]:
-    """The values of the options that differ, as people write them; several where the runs do not agree."""
+    """The values of the differing options as text; several values if the runs of the row differ."""
     values = {key: dict.fromkeys(_written(run, key).strip('"') for run in runs) for key in differing}
     return {key: " or ".join(value or "–" for value in found) for key, found in values.items() if any(found)}
 
@@ -189,16 +187,16 @@ def _state(run: Compared) -> str:
 
 
 def _incomparable(row: Row, reference: Row) -> Iterator[str]:
-    """Why differences between two rows are not those of the method alone."""
+    """Reasons why differences between two rows do not come from the method alone."""
     pairs = [(own, other) for own in row.runs for other in reference.runs if own.seed == other.seed]
     if not pairs:
-        yield f"no seed in common with {reference.label}, so other shards and test examples; nothing can be paired"
+        yield f"no seed in common with {reference.label}, so shards and test examples differ and cannot be paired"
     elif row.seeds != reference.seeds:
-        yield f"other seeds than {reference.label}, so the means are of other shards; differences are of common seeds"
+        yield f"other seeds than {reference.label}, so the means use other shards; differences use common seeds only"
     options = sorted(key for key in row.settings.keys() | reference.settings.keys() if key.startswith("data."))
     if other := [key for key in options if row.settings.get(key) != reference.settings.get(key)]:
         yield f"other data than {reference.label} ({', '.join(other)})"
     elif any(own.data != other.data for own, other in pairs if own.completed and other.completed):
         yield f"other shards or test examples than {reference.label}, although the options of the data are the same"
     if {run.run.measured_on for run in row.runs} != {run.run.measured_on for run in reference.runs}:
-        yield f"measured on {row.runs[0].run.measured_on} examples, {reference.label} on others"
+        yield f"measured on {row.runs[0].run.measured_on} examples, but {reference.label} on others"

@@ -16,7 +16,7 @@ NONE = "–"
 
 
 def table(comparison: Comparison) -> Table:
-    """A row a group of runs, with a line a measure, so that any number of modalities fits a terminal."""
+    """A table with one row per group of runs, and one line per measure, so that many modalities fit a terminal."""
     shown = Table(show_lines=True)
     shown.add_column("runs", overflow="fold")
     for head in ("measure", "%", "Δ to the first row"):
@@ -29,12 +29,12 @@ def table(comparison: Comparison) -> Table:
 
 
 def heads(comparison: Comparison) -> list[str]:
-    """What the measures are called."""
+    """The headings of the measures."""
     return ["macro-F1" if name == "macro_f1" else name.removeprefix("accuracy:") for name in comparison.measures]
 
 
 def facts(row: Row) -> Iterator[str]:
-    """What a row is, line by line: runs, seeds, the settings that differ, what it cost."""
+    """Yield lines about a row: runs, seeds, differing settings, and cost."""
     yield row.label
     yield f"seed{'s' * (len(row.seeds) > 1)} {', '.join(map(str, row.seeds)) or NONE}"
     yield from (f"{key}: {value}" for key, value in row.settings.items())
@@ -45,7 +45,7 @@ def facts(row: Row) -> Iterator[str]:
 
 
 def shares(comparison: Comparison, row: Row) -> Iterator[tuple[str, str]]:
-    """Of each measure the mean, and the difference to the first row."""
+    """Yield each measure's mean and its difference to the first row."""
     for name in comparison.measures:
         yield _share(row.measure(name)), _delta(row.difference(name, comparison.reference))
 
@@ -62,8 +62,8 @@ def _delta(found: Difference | None) -> str:
 
 
 def legend(comparison: Comparison) -> str:
-    """How to read the figures."""
-    text = "Accuracy by modalities at hand, and macro-F1 with all of them, in % after the last round"
+    """The explanation of the figures."""
+    text = "Accuracy by available modalities, and macro-F1 with all modalities, in % after the last round"
     text += "; ±: standard deviation over seeds" if any(len(row.seeds) > 1 for row in comparison.rows) else ""
     if any(row.difference(name, comparison.reference) for row in comparison.rows for name in comparison.measures):
         share = f"{CONFIDENCE:.0%}"
@@ -71,12 +71,12 @@ def legend(comparison: Comparison) -> str:
             f"{text}. Δ: difference to the first row in points, paired by seed, with its {share} confidence interval."
         )
     if len(comparison.rows) > 1:
-        text += ". Differences need two seeds or more that both rows have"
+        text += ". Differences need at least two seeds in common"
     return f"{text}."
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """All that the table has, and each seed's values."""
+    """JSON values of the table, with the values of each seed."""
     return {"rows": [_json_row(comparison, row) for row in comparison.rows], "notes": comparison.notes()}
 
 

@@ -1,4 +1,4 @@
-"""Robust rules for each block among the clients that hold it, so that those without a modality cannot outvote it."""
+"""Robust rules that apply to each block among its holders, so that clients without a modality cannot outvote them."""
 
 import itertools
 import logging
@@ -21,20 +21,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Block:
-    """One block of a round: its received parameters, and the updates of the clients that hold it, at least one."""
+    """One block of a round: its received parameters, and the updates of its holders, at least one."""
 
     name: str
     received: Params
     holders: list[Update]
 
     def changes(self) -> Iterator[tuple[str, Tensor]]:
-        """By parameter, what each holder would add to it: [holders, ...], float64. One at a time, to save memory."""
+        """Yield each parameter's name and changes, one per holder: [holders, ...], float64. One at a time saves
+        memory."""
         for name, value in self.received.items():
             yield name, torch.stack([update.params[name].to(torch.float64) - value for update in self.holders])
 
 
 def blocks(updates: list[Update], received: Mapping[str, Tensor]) -> Iterator[Block]:
-    """The blocks that some client of the round holds, in an order of their own: a message's parameters have none."""
+    """Yield the blocks that at least one client of the round holds, in a fixed order, because messages have none."""
     for block, names in by_block(received).items():
         params = {name: received[name] for name in names}
         if holders := [update for update in updates if params.keys() <= update.params.keys()]:
@@ -44,7 +45,7 @@ def blocks(updates: list[Update], received: Mapping[str, Tensor]) -> Iterator[Bl
 class RobustStrategy(CollectingStrategy):
     """theta_b = received_b + rule(the changes of b's holders) for every block b.
 
-    Every holder counts the same, whatever it says of its number of examples.
+    Every holder has the same weight, whatever number of examples it reports.
     """
 
     def __init__(self, experiment: Experiment) -> None:
@@ -53,15 +54,15 @@ class RobustStrategy(CollectingStrategy):
 
     @abstractmethod
     def rule(self, block: Block) -> tuple[Params, dict[str, Any]]:
-        """What is added to the block's parameters; what the round's report should say of it."""
+        """The change of the block's parameters, and figures for the round's report."""
 
     @abstractmethod
     def tolerated(self, holders: int) -> int:
-        """How many hostile clients among so many holders the rule withstands."""
+        """The number of hostile clients among the holders against which the rule protects."""
 
     @final
     def combine(self, mean: BlockMean, updates: list[Update], received: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Apply the rule to each block; by block, how many hold it and how many hostile ones it withstood."""
+        """Apply the rule to each block. Returns by block the number of holders and of tolerated hostile clients."""
         figures = {}
         for block in blocks(updates, received):
             change, said = self.rule(block)
@@ -72,10 +73,10 @@ class RobustStrategy(CollectingStrategy):
         return {"blocks": figures}
 
     def _warn(self, block: str, holders: int) -> None:
-        """Say once that a block is not protected."""
+        """Log once that a block is not protected."""
         if self.tolerated(holders) or block in self._warned:
             return
         self._warned.add(block)
         fewest = next(count for count in itertools.count(1) if self.tolerated(count))
-        what = "block %s: %d clients of the round hold it, too few; %s withstands a hostile one from %d on"
+        what = "block %s: %d clients of the round hold it, which is too few; %s protects with %d or more holders"
         log.warning(what, block, holders, type(self).__name__, fewest)

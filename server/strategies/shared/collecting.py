@@ -13,7 +13,7 @@ from server.strategies.base import MultimodalStrategy
 
 
 class CollectingStrategy(MultimodalStrategy):
-    """Keeps the updates of a round until all are there, so memory grows with the number of sampled clients."""
+    """Keeps the updates of a round until all have come, so memory grows with the number of sampled clients."""
 
     def __init__(self, experiment: Experiment) -> None:
         super().__init__(experiment)
@@ -35,7 +35,7 @@ class CollectingStrategy(MultimodalStrategy):
 
     @abstractmethod
     def combine(self, mean: BlockMean, updates: list[Update], received: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Add what the updates, at least one, are together; figures for the round's report.
+        """Add the result of the updates, at least one, to the mean. Returns figures for the round's report.
 
         received: the global parameters of all blocks at the round's start.
         """

@@ -1,4 +1,4 @@
-"""Bytes a round of a client with one modality, against sending the whole model."""
+"""Bytes per round of a client with one modality, compared with sending the whole model."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,12 +20,12 @@ from server.rounds.federation import Federation
 
 
 class CountingSite(Site):
-    """A site that notes the bytes of the parameters it gets and gives."""
+    """A site that counts the bytes of the parameters that it receives and sends."""
 
     values = 0
 
     def answer(self, message: Message) -> RecordDict:
-        """Count both ways."""
+        """Answer a message, and count both directions."""
         reply = super().answer(message)
         for content in (message.content, reply):
             if wire.PARAMS in content.array_records:
@@ -34,16 +34,16 @@ class CountingSite(Site):
 
 
 class Bytes(Measurement):
-    """Values of parameters in real messages, both ways; names and figures, the same for all, are not counted."""
+    """Bytes of parameter values in real messages, in both directions. Names and figures do not count: all send them."""
 
     name: ClassVar[str] = "bytes"
-    what: ClassVar[str] = "bytes a round of an audio-only client; stock: the whole model"
+    what: ClassVar[str] = "bytes per round of an audio-only client; stock: the whole model"
     unit: ClassVar[str] = "bytes"
     ratio: ClassVar[str] = "ours / (stock x its share of blocks)"
     goal: ClassVar[Goal] = Goal("exactly", 1)
 
     def samples(self, repeats: int, work: Path) -> Iterator[Sample]:
-        """One sample: it is exact."""
+        """Yield one sample, because the count is exact."""
         data = {"set": {"name": "digits-mini"}, "clients": 2, "limit": 40, "validation": 0.0}
         chosen = digits(2, 1, 20, data={**data, "missing": {"unimodal_clients": {"audio": 0.5}}})
         make_shards(chosen, work / "shards")
@@ -56,5 +56,5 @@ class Bytes(Measurement):
 
 
 def value_bytes(params: Params) -> int:
-    """Bytes of float32 values."""
+    """The bytes of the parameters as float32."""
     return sum(value.numel() for value in params.values()) * torch.float32.itemsize

@@ -1,4 +1,4 @@
-"""CKA of all clients at once, against pair by pair."""
+"""CKA of all clients at once, compared with CKA pair by pair."""
 
 import time
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from deploy.study.bench.speed.measurement import Goal, Measurement, Sample
 from server.aggregation.similarity import linear_cka
 
 EVERY = 10
-"""Of the pairs, every tenth is computed and timed on its own: the cost of a pair does not depend on the pair."""
+"""Every tenth pair is computed and timed alone, because all pairs cost the same."""
 CLOSE = 1e-6
 
 
@@ -29,7 +29,7 @@ class CKA(Measurement):
     goal: ClassVar[Goal] = Goal("at least", 20)
 
     def samples(self, repeats: int, work: Path) -> Iterator[Sample]:
-        """Raises RunError when the values differ by more than 1e-6."""
+        """Yield the times. Raises RunError when the values differ by more than 1e-6."""
         clients, probes, width = (12, 16, 8) if self.small else (100, 512, 512)
         pairs = [(i, j) for i in range(clients) for j in range(i)]
         for repeat in range(repeats):

@@ -1,5 +1,4 @@
-"""Clients a second: the in-process engine, a loop in plain PyTorch, and Flower's simulation, on the same model and
-data."""
+"""Clients per second with the same model and data: the in-process engine, a plain PyTorch loop, Flower's simulation."""
 
 import time
 from collections.abc import Iterator
@@ -24,12 +23,12 @@ from server.record.run_folder import RunFolder, read_rounds
 from server.rounds.federation import Federation
 
 ROUNDS = 5
-"""Of ours and of the loop, in turns."""
+"""Rounds per repeat, of the engine and of the loop."""
 
 
 class Clients(Measurement):
-    """Rounds without their evaluation, which the loop does not have either; all of the rest of our round counts:
-    messages, checks, records, checkpoint and model on disk. The first round of each is left out."""
+    """Times of rounds without evaluation, because the loop has none. Everything else in a round of the engine counts:
+    messages, checks, records, checkpoint and model on disk. The first round of each is not counted."""
 
     name: ClassVar[str] = "inprocess"
     what: ClassVar[str] = "clients/s of the in-process engine; stock: Flower's simulation; bare: a PyTorch loop"
@@ -38,7 +37,7 @@ class Clients(Measurement):
     goal: ClassVar[Goal] = Goal("at least", 0.9)
 
     def samples(self, repeats: int, work: Path) -> Iterator[Sample]:
-        """A few rounds of ours and of the loop in turns; Flower's rounds before."""
+        """Time Flower's rounds first, then a few rounds of the engine and of the loop alternately."""
         clients, examples = (3, 16) if self.small else (16, 72)
         chosen = digits(clients, repeats + 1, examples)
         make_shards(chosen, work / "shards")
@@ -58,7 +57,7 @@ def _in_memory(model: MultimodalModel, folder: Path) -> Batch:
 
 
 def _loop(experiment: Experiment, data: list[Batch], number: int) -> float:
-    """Seconds of a round: every client trains a model that begins with the same state, and the states are averaged."""
+    """The seconds of a round: every client trains a model from the same state, and the states are averaged."""
     started = time.perf_counter()
     model, mean = build_model(experiment, 10), PlainMean()
     begin = {name: value.clone() for name, value in model.state_dict().items()}
@@ -71,7 +70,7 @@ def _loop(experiment: Experiment, data: list[Batch], number: int) -> float:
 
 
 def _in_process(experiment: Experiment, folders: list[Path], run: Path) -> float:
-    """Clients a second in the rounds after the first."""
+    """Clients per second in the rounds after the first."""
     few = experiment.model_copy(
         update={"federation": experiment.federation.model_copy(update={"rounds": 1 + ROUNDS})}  # the first warms up
     )

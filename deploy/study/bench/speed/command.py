@@ -1,4 +1,4 @@
-"""`fedmosaic bench speed`: every measurement in one run, a table with the goals beside the figures."""
+"""`fedmosaic bench speed`: all measurements in one run, and a table with figures and goals."""
 
 import json
 import os
@@ -67,5 +67,5 @@ def table(rows: Iterable[Row]) -> Table:
 
 
 def _load() -> str:
-    """What else the machine did: figures of a busy one say little."""
+    """The load of the machine, because figures from a busy machine are unreliable."""
     return f"load of the last 15 minutes: {os.getloadavg()[2]:.1f} on {os.cpu_count()} cores"

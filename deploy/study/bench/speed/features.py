@@ -1,4 +1,4 @@
-"""An epoch of FedMVP with frozen features from their file, against making them anew."""
+"""An epoch of FedMVP with cached frozen features, compared with computing the features again."""
 
 import json
 import os
@@ -33,16 +33,17 @@ SMALL = {
 
 
 class Features(Measurement):
-    """Both epochs read the shard and train the joint model on one thread; the towers' weights are loaded before."""
+    """Times of two epochs that read the shard and train the joint model on one thread. The towers' weights are loaded
+    before."""
 
     name: ClassVar[str] = "features"
-    what: ClassVar[str] = "FedMVP epoch with cached features, CLIP ViT-B/16; stock: features made anew"
+    what: ClassVar[str] = "FedMVP epoch with cached features, CLIP ViT-B/16; stock: features computed again"
     unit: ClassVar[str] = "s"
     ratio: ClassVar[str] = "stock / ours"
     goal: ClassVar[Goal] = Goal("at least", 20)
 
     def samples(self, repeats: int, work: Path) -> Iterator[Sample]:
-        """An epoch of each kind in turns."""
+        """Time one epoch of each kind per repeat."""
         deterministic()
         with _models_in(work / "models"):
             _save_model(work / "models" / MODEL, self.small)
@@ -57,7 +58,7 @@ class Features(Measurement):
 
 
 def _epoch(experiment: Experiment, folder: Path) -> float:
-    """Seconds."""
+    """The seconds of an epoch."""
     model = build_model(experiment, 48)
     started = time.perf_counter()
     encoders: Mapping[str, Encoder] = {m: model.encoder(m) for m in model.modalities}
@@ -86,7 +87,7 @@ def _experiment(examples: int) -> Experiment:
 
 
 def _save_model(folder: Path, small: bool) -> None:
-    """CLIP with random weights, as open_clip saves it."""
+    """Save CLIP with random weights in open_clip's format."""
     import open_clip
 
     config = SMALL if small else open_clip.get_model_config("ViT-B-16")
@@ -101,7 +102,7 @@ def _save_model(folder: Path, small: bool) -> None:
 
 @contextmanager
 def _models_in(folder: Path) -> Iterator[None]:
-    """Frozen models are found in a folder."""
+    """Set the folder of frozen models for the duration of a `with` block."""
     before = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = str(folder)
     try:

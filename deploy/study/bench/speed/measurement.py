@@ -1,4 +1,4 @@
-"""What every measurement of `fedmosaic bench speed` has in common."""
+"""The base of every measurement of `fedmosaic bench speed`."""
 
 import statistics
 from abc import ABC, abstractmethod
@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Literal
 
 @dataclass(frozen=True)
 class Sample:
-    """One repeat. stock, ours: in the measurement's unit; ratio: what the goal is about; bare: of a loop in plain
-    PyTorch, where there is one."""
+    """One repeat. stock, ours: in the measurement's unit. ratio: the value that the goal bounds. bare: the value of a
+    plain PyTorch loop, if there is one."""
 
     stock: float
     ours: float
@@ -21,7 +21,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Goal:
-    """A bound of the ratio, met within a relative 1e-9 for "exactly"."""
+    """A bound of the ratio. "exactly" allows a relative error of 1e-9."""
 
     kind: Literal["at most", "at least", "exactly"]
     bound: float
@@ -37,9 +37,10 @@ class Goal:
 
 
 class Measurement(ABC):
-    """name: for --only. what: is measured, in words. unit: of stock and ours. ratio: what it is of what.
+    """A measurement.
 
-    small: sizes and rounds of a test of the measurement, whose figures mean nothing.
+    name: its name for --only. what: its description. unit: the unit of stock and ours. ratio: the definition of the
+    ratio. small: whether to use the tiny sizes of tests, which give no meaningful figures.
     """
 
     name: ClassVar[str]
@@ -53,12 +54,12 @@ class Measurement(ABC):
 
     @abstractmethod
     def samples(self, repeats: int, work: Path) -> Iterator[Sample]:
-        """Measure. work: an empty folder."""
+        """Measure and yield the samples. work: an empty folder."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: medians over the repeats; spread: the largest ratio minus the smallest."""
+    """A row of the table: medians over the repeats. spread: the largest ratio minus the smallest."""
 
     name: str
     what: str
@@ -79,7 +80,7 @@ class Row:
 
 
 def row(measurement: Measurement, samples: list[Sample]) -> Row:
-    """The line of a measurement."""
+    """The row of a measurement."""
     ratios = [sample.ratio for sample in samples]
     bare = [sample.bare for sample in samples if sample.bare is not None]
     ratio = statistics.median(ratios)

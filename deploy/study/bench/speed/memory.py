@@ -1,4 +1,4 @@
-"""How the memory of the ServerApp's process grows with the number of clients."""
+"""The growth of the ServerApp's memory with the number of clients."""
 
 import subprocess
 import sys
@@ -13,19 +13,21 @@ FEW, MANY = 4, 16
 
 
 class Memory(Measurement):
-    """Peak resident memory of a new process that aggregates replies of 4, and of 16, clients; each reply has memory of
-    its own, as if it had come over the network. Stock: FedAvg.aggregate_train over all of them, which is how Flower's
-    Grid.send_and_receive hands them over. Ours: a whole round of `Federation`, its model and checkpoint on disk
-    included, over a grid that gives replies when they are asked for."""
+    """Peak resident memory of a new process that aggregates the replies of 4 or 16 clients. Each reply has its own
+    memory, as if it came over the network.
+
+    Stock: FedAvg.aggregate_train over all replies, which is how Flower's Grid.send_and_receive delivers them. Ours: a
+    whole round of `Federation`, with model and checkpoint on disk, over a grid that delivers replies on request.
+    """
 
     name: ClassVar[str] = "memory"
     what: ClassVar[str] = "growth of the ServerApp's peak memory from 4 to 16 clients, 100 MB model"
-    unit: ClassVar[str] = "of that with 4"
+    unit: ClassVar[str] = "growth / peak with 4"
     ratio: ClassVar[str] = "ours"
     goal: ClassVar[Goal] = Goal("at most", 0.1)
 
     def samples(self, repeats: int, work: Path) -> Iterator[Sample]:
-        """Raises RunError when a process fails."""
+        """Yield the growths. Raises RunError when a process fails."""
         megabytes = 1 if self.small else 100
         for repeat in range(repeats):
             peaks = {
@@ -38,7 +40,7 @@ class Memory(Measurement):
 
 
 def _peak(kind: str, clients: int, megabytes: int, work: Path) -> int:
-    """Kilobytes."""
+    """The peak memory in kilobytes."""
     command = [
         sys.executable,
         "-m",

@@ -21,10 +21,10 @@ CLASSES = [str(index) for index in range(10)]
 
 
 class Echo(Site):
-    """A site without examples that gives back what it gets, in memory of its own."""
+    """A site without examples that returns a copy of the received parameters."""
 
     def answer(self, message: Message) -> RecordDict:
-        """An introduction, or the parameters as they came."""
+        """An introduction, or a copy of the received parameters."""
         name = f"echo-{message.metadata.dst_node_id}"
         said: dict[str, Any] = {"site": name, "modalities": ["signal"], "classes": CLASSES, "num_examples": 9}
         if message.metadata.message_type == MessageType.QUERY:
@@ -36,7 +36,7 @@ class Echo(Site):
 
 
 def ours(clients: int, megabytes: int, folder: Path) -> None:
-    """A round over a model of one large layer."""
+    """Run a round over a model with one large layer."""
     raw = {
         "name": "bench-memory",
         "data": {"clients": clients},
@@ -51,7 +51,7 @@ def ours(clients: int, megabytes: int, folder: Path) -> None:
 
 
 def stock(clients: int, megabytes: int) -> None:
-    """Flower's FedAvg over as many bytes."""
+    """Run Flower's FedAvg over the same number of bytes."""
     claim_identity()
     state = {"weight": torch.zeros(megabytes * 1_000_000 // 4)}
     replies = []

@@ -1,4 +1,4 @@
-"""What a round costs when nothing is trained: a SuperLink and two SuperNodes, real processes on this machine."""
+"""The cost of a round without training: a SuperLink and two SuperNodes as real processes on this machine."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -17,9 +17,8 @@ EXAMPLES = 2
 
 
 class EmptyRound(Measurement):
-    """Seconds from round to round, without the first. Ours trains two examples of a tiny model and writes model and
-    checkpoint; stock's client adds 1 to every value. Both clients use torch. The round's evaluation is left out of
-    both."""
+    """The seconds from round to round, without the first round. Ours trains a tiny model on two examples, and writes
+    model and checkpoint. Stock's client adds 1 to every value. Both clients use torch. Neither evaluates the round."""
 
     name: ClassVar[str] = "round"
     what: ClassVar[str] = "fixed cost of a round, SuperLink + 2 SuperNodes, no-op training"
@@ -30,11 +29,11 @@ class EmptyRound(Measurement):
     values: ClassVar[int] = 1000
 
     def experiment(self, rounds: int) -> Experiment:
-        """What ours runs."""
+        """The experiment of our run."""
         return digits(2, rounds, EXAMPLES)
 
     def samples(self, repeats: int, work: Path) -> Iterator[Sample]:
-        """A round of each a repeat."""
+        """Yield one round of each per repeat."""
         stock = stock_rounds(self.tensors, self.values, repeats, work / "stock")
         ours = _our_rounds(self.experiment(repeats + 1), work)
         for theirs, mine in zip(stock, ours, strict=True):
@@ -51,7 +50,7 @@ class LargeRound(EmptyRound):
     values: ClassVar[int] = 12_500_000
 
     def experiment(self, rounds: int) -> Experiment:
-        """Co-attention: the joint encoder with the plain loss."""
+        """The experiment of our run, with co-attention: the joint encoder with the plain loss."""
         joint: dict[str, Any] = {"name": "joint", "width": 106, "heads": 2, "joint_heads": 2, "depth": 22}
         encoders = {
             "audio": {"name": "spectrogram", "n_mels": 32, "width": 32},
@@ -62,7 +61,7 @@ class LargeRound(EmptyRound):
 
 
 def _our_rounds(experiment: Experiment, work: Path) -> list[float]:
-    """Seconds of each round after the first, by the engine `processes`."""
+    """The seconds of each round after the first, with the engine `processes`."""
     make_shards(experiment, work / "shards")
     run = work / "run"
     plan = engines.Plan("processes", experiment, work / "shards", run_folder=run.resolve())

@@ -1,5 +1,5 @@
-"""Stock Flower on this machine, started with its own commands: its FedAvg, its defaults, a ClientApp as its guides show
-it. The apps are the templates in `stock/`."""
+"""Stock Flower on this machine, started with its own commands: its FedAvg, its defaults, and a ClientApp like those in
+its guides. The apps are the templates in `stock/`."""
 
 import json
 import shutil
@@ -17,22 +17,22 @@ from deploy.hosts.environment import SETTINGS
 TEMPLATES = Path(__file__).parent / "stock"
 LIMIT_SECONDS = 300.0
 QUIET = {name: value for name, value in SETTINGS.items() if name != "FLWR_SUPEREXEC_TASK_POLL_INTERVAL"}
-"""Without the one setting that makes Flower faster than it is by default."""
+"""Flower's settings without the one that makes Flower faster than its default."""
 LOOPBACK = ["--host", "127.0.0.1"]
 
 
 def stock_rounds(tensors: int, values: int, rounds: int, work: Path) -> list[float]:
-    """Seconds of each round after the first: a SuperLink, two SuperNodes, clients that add 1 to every value.
+    """The seconds of each round after the first: a SuperLink, two SuperNodes, clients that add 1 to every value.
 
-    tensors, values: of the model, in all.
+    tensors, values: the total numbers of the model.
     """
     settings = {"tensors": tensors, "values": values, "num-server-rounds": rounds + 1}
     return _run("deployment", settings, nodes=2, work=work)
 
 
 def stock_simulation(experiment: Experiment, folders: list[Path], rounds: int, work: Path) -> list[float]:
-    """Seconds of each round after the first, in Flower's simulation with one CPU a client: an experiment's model and
-    data, trained plainly."""
+    """The seconds of each round after the first in Flower's simulation, with one CPU per client. The clients train an
+    experiment's model on its data with a plain PyTorch loop."""
     settings: dict[str, str | int] = {
         "experiment": experiment.to_json(),
         "shards": str(folders[0].parent.resolve()),
@@ -43,7 +43,8 @@ def stock_simulation(experiment: Experiment, folders: list[Path], rounds: int, w
 
 
 def _run(template: str, settings: Mapping[str, str | int], nodes: int, work: Path) -> list[float]:
-    """Start Flower, run a template's app to its end, stop Flower; the seconds between its rounds after the first."""
+    """Start Flower, run a template's app to its end, and stop Flower. Returns the seconds between the rounds after the
+    first."""
     work = work.resolve()
     app, times = work / "app", work / "times.json"
     shutil.copytree(TEMPLATES / template, app / "stock_app")
@@ -84,9 +85,9 @@ def _write_project(app: Path, settings: Mapping[str, str | int]) -> None:
 
 
 def _wait(times: Path, count: int, flower: FlowerCommand, run: str, processes: Processes) -> None:
-    """Return when the app has noted so many times.
+    """Wait until the app has written `count` times.
 
-    Raises RunError when it does not.
+    Raises RunError when the run ends or the time limit passes before.
     """
     deadline, look = time.monotonic() + LIMIT_SECONDS, time.monotonic() + 20
     while not times.exists() or len(json.loads(times.read_text(encoding="utf-8"))) < count:
@@ -97,5 +98,5 @@ def _wait(times: Path, count: int, flower: FlowerCommand, run: str, processes: P
             if status.startswith("finished") and not times.exists():
                 raise RunError(f"the stock run ended: {status} {details}; see {processes.logs}")
         if time.monotonic() > deadline:
-            raise RunError(f"the stock run has not ended within {LIMIT_SECONDS:g} s; see {processes.logs}")
+            raise RunError(f"the stock run did not end within {LIMIT_SECONDS:g} s; see {processes.logs}")
         time.sleep(0.2)

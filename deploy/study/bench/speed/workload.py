@@ -14,7 +14,8 @@ BATCH, LR, MOMENTUM = 16, 0.05, 0.9
 
 
 def digits(clients: int, rounds: int, examples: int, **changes: Any) -> Experiment:
-    """FedAvg on spoken and written digits, both modalities everywhere, no validation, `examples` a client."""
+    """FedAvg on spoken and written digits. Every client has both modalities and `examples` examples, without
+    validation."""
     raw: dict[str, Any] = {
         "name": "bench-speed",
         "seed": 1,
@@ -33,7 +34,7 @@ def digits(clients: int, rounds: int, examples: int, **changes: Any) -> Experime
 
 
 def train_plainly(model: MultimodalModel, examples: Batch, order: torch.Generator) -> None:
-    """One epoch as anybody writes it."""
+    """Train one epoch with a plain PyTorch loop."""
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), LR, momentum=MOMENTUM)
     for chosen in torch.split(torch.randperm(len(examples), generator=order), BATCH):
@@ -44,7 +45,7 @@ def train_plainly(model: MultimodalModel, examples: Batch, order: torch.Generato
 
 
 class PlainMean:
-    """The mean of state_dicts, each with the same weight."""
+    """The mean of state_dicts with equal weights."""
 
     def __init__(self) -> None:
         self._sums: Params = {}

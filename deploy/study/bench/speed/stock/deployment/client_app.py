@@ -9,7 +9,7 @@ app = ClientApp()
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Give back the model with every value changed, as training does: Flower sends nothing twice that it has seen."""
+    """Return the model with every value changed, as training does, because Flower never sends the same data twice."""
     state = message.content.array_records["arrays"].to_torch_state_dict()
     with torch.no_grad():
         for values in state.values():

@@ -1,4 +1,4 @@
-"""FedAvg over a model of given size; the time after every round is noted."""
+"""FedAvg over a model of given size. It writes the time after every round."""
 
 import json
 import os
@@ -15,7 +15,7 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run as many rounds as the run's configuration says, training only."""
+    """Run the configured number of rounds, with training only."""
     settings, ended = context.run_config, list[float]()
     count = int(settings["tensors"])
     state = {f"layer-{i}": torch.randn(int(settings["values"]) // count) for i in range(count)}

@@ -1,4 +1,4 @@
-"""A client that trains a model on its examples, which the worker process keeps."""
+"""A client that trains a model on its examples. The worker process caches the examples."""
 
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,7 @@ app = ClientApp()
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """One epoch from the model that came."""
+    """Train one epoch from the received model."""
     torch.set_num_threads(1)
     settings, part = context.run_config, int(context.node_config["partition-id"])
     model = _model(str(settings["experiment"]))

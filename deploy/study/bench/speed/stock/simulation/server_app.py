@@ -1,4 +1,4 @@
-"""FedAvg over an experiment's model; the time after every round is noted."""
+"""FedAvg over an experiment's model. It writes the time after every round."""
 
 import json
 import os
@@ -18,7 +18,7 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run as many rounds as the run's configuration says, training only, all clients in each."""
+    """Run the configured number of rounds, with training only and all clients in each round."""
     settings, ended, last = context.run_config, list[float](), dict[str, Tensor]()
 
     def note(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
