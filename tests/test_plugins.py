@@ -30,6 +30,7 @@ from deploy.engines.launch import executable
 from deploy.engines.processes import Processes, free_ports
 from deploy.plugin.template import EXAMPLES
 from fedmosaic import load_model, run
+from server.record.checkpoint import Checkpoint, check_same
 
 NAME = "pytest-focal"
 
@@ -242,11 +243,23 @@ def test_a_run_in_python_uses_a_plugin_and_so_does_its_model(
     config.write_text(yaml.safe_dump(RAW))
     changes = {"method": "focal", "federation.rounds": 1, "model.encoders.audio": {"name": "spectrum", "bands": 8}}
     folder = run(config, changes=changes, shards=tiny_shards)
-    assert json.loads((folder / "summary.json").read_text())["status"] == "completed"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "completed"
+    assert summary["plugins"] == ["pytest-focal==0.1.0", "pytest-spectrum==0.1.0"]
     model = load_model(folder)
     (prediction,) = model.predict([{"image": Image.new("L", (8, 8))}])
     assert sum(prediction.probabilities.values()) == pytest.approx(1.0)
     assert type(model).__name__ == "Predictor"
+
+
+def test_a_run_is_not_resumed_with_another_content_of_a_plugin(focal: Plugin, site: Path) -> None:
+    used = experiment(method="focal")
+    began = Checkpoint(1, {}, {}, {"experiment": json.loads(used.to_json()), "plugins": {str(focal): focal.digest}})
+    check_same(used, began)
+    (site / "pytest_focal" / "more.txt").write_text("more")
+    forget()
+    with pytest.raises(ConfigError, match=r"plugin pytest-focal==0\.1\.0: its content differs"):
+        check_same(used, began)
 
 
 def test_the_tests_of_every_template_pass(tmp_path: Path) -> None:

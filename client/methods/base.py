@@ -2,17 +2,20 @@
 
 A complete minimal example:
 
-    class Plain(Method):
+    class Plain(Method[MultimodalModel, None]):
         model: ClassVar[str] = "late-fusion"
 
         def loss(self, model, batch, context):
             return {"fused": F.cross_entropy(model.predict(batch), batch.labels)}
+
+The terms that the training loop calls, in its order: `begin_round` once, then for every batch `loss` and
+`after_backward`, then `end_round` once. Only `loss` is required.
 """
 
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar, cast
 
 from torch import Tensor
 
@@ -49,9 +52,10 @@ class Method(Component, Generic[M, C]):
     strategy: ClassVar[str] = "fedavg"
     counts_labels: ClassVar[bool] = False
 
-    @abstractmethod
     def begin_round(self, model: M, examples: Batch, now: Round) -> C:
-        """The context that the loss needs during the round, computed from the received model (in eval mode)."""
+        """The context that the loss needs during the round, computed from the received model (in eval mode). By default
+        None, for a method that needs no context."""
+        return cast(C, None)
 
     @abstractmethod
     def loss(self, model: M, batch: Batch, context: C) -> Mapping[str, Tensor]:

@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from client.methods.base import Method, Round
+from client.methods.base import Method
 from common.models.base import MultimodalModel
 from common.types import Batch
 
@@ -19,9 +19,6 @@ class FedAvg(Method[MultimodalModel, None]):
     """Cross entropy of the fused prediction."""
 
     model: ClassVar[str] = "late-fusion"
-
-    def begin_round(self, model: MultimodalModel, examples: Batch, now: Round) -> None:
-        """Prepares nothing."""
 
     def loss(self, model: MultimodalModel, batch: Batch, context: None) -> Mapping[str, Tensor]:
         """CE(u, y)."""

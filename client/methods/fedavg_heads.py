@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from client.methods.base import Method, Round
+from client.methods.base import Method
 from client.methods.shared.losses import unimodal_loss
 from common.models.unimodal_heads import UnimodalHeadsModel
 from common.types import Batch
@@ -24,9 +24,6 @@ class FedAvgHeads(Method[UnimodalHeadsModel, None]):
 
     unimodal_weight: float = Field(2.0, ge=0)
     """Weight c1 of the sum of the heads' losses."""
-
-    def begin_round(self, model: UnimodalHeadsModel, examples: Batch, now: Round) -> None:
-        """Prepares nothing."""
 
     def loss(self, model: UnimodalHeadsModel, batch: Batch, context: None) -> Mapping[str, Tensor]:
         """CE(u, y) + c1 * sum_m CE(u_m, y), with the term of m over the rows that have m."""

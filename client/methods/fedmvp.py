@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from client.methods.base import Method, Round
+from client.methods.base import Method
 from common.modality import Modality
 from common.models.joint import Joined, JointModel
 from common.types import Batch
@@ -33,9 +33,6 @@ class FedMVP(Method[JointModel, None]):
     """Weight b of the alignment loss L_RAM. 0 switches the term off."""
     temperature: float = Field(0.1, gt=0)
     """Temperature tau of the contrastive loss L_MCM."""
-
-    def begin_round(self, model: JointModel, examples: Batch, now: Round) -> None:
-        """Prepares nothing."""
 
     def loss(self, model: JointModel, batch: Batch, context: None) -> Mapping[str, Tensor]:
         """L = CE(logits, y) + a * sum_m l_m + b * sum_m r_m, with l_m by `contrastive_loss` and r_m by

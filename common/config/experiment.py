@@ -362,6 +362,16 @@ def from_json(text: str) -> Experiment:
     return _from_json(text, plugins.allowed())
 
 
+def plugins_of(experiment: Experiment) -> list[plugins.Plugin]:
+    """All plugins of an experiment, also those that only the server needs, sorted.
+
+    Raises ConfigError when a component cannot be loaded.
+    """
+    with plugins.recorded() as used:
+        parse(json.loads(experiment.to_json()), "experiment")
+    return sorted(used)
+
+
 @lru_cache(maxsize=8)
 def plugins_at_sites(text: str) -> list[plugins.Plugin]:
     """The plugins that a client needs for an experiment, sorted; text: what `Experiment.to_json` wrote.

@@ -2,7 +2,8 @@
 
 The node connects outwards to the SuperLink's gRPC port and listens on the loopback interface only. It ends when the
 SuperLink refuses it: the key is not registered, or a node with the same key was killed less than a minute ago (Flower's
-exit code 305). The second reason passes, so the supervisor of the process should start it again (see docs/how-to/deploy.md).
+exit code 305). The second reason passes, so the supervisor of the process should start it again (see
+docs/how-to/deploy.md).
 """
 
 import argparse

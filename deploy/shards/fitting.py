@@ -32,7 +32,7 @@ LARGEST, SMALLEST = 64, 16
 LONGEST_TEXT, MOST_FRAMES = 256, 8
 TEMPLATE = """\
 # `fedmosaic init --shards` made this experiment for the shards in {folder}.
-# All other options have their defaults. `fedmosaic init` without shards writes a file with all options and their meaning.
+# All other options have their defaults. `fedmosaic init` without --shards writes a file that explains all options.
 # This is a starting point: try other learning rates on your own data.
 name: {name}
 seed: 1

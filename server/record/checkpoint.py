@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from common.blocks import Params
-from common.config.experiment import Experiment
+from common.config.experiment import Experiment, plugins_of
 from common.errors import ConfigError
 from server.record.files import write_whole
 
@@ -80,8 +80,14 @@ def check_same(experiment: Experiment, checkpoint: Checkpoint) -> None:
     """Raises ConfigError, with every difference, when the checkpoint's experiment differs from this one."""
     then, now = flat(checkpoint.about["experiment"]), flat(json.loads(experiment.to_json()))
     changed = sorted(key for key in (then.keys() | now.keys()) - FREE if then.get(key) != now.get(key))
-    if changed:
-        mistakes = [f"{key}: {then.get(key)!r} when the run began, {now.get(key)!r} now" for key in changed]
+    mistakes = [f"{key}: {then.get(key)!r} when the run began, {now.get(key)!r} now" for key in changed]
+    before, after = (
+        checkpoint.about.get("plugins", {}),
+        {str(plugin): plugin.digest for plugin in plugins_of(experiment)},
+    )
+    differing = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    mistakes += [f"plugin {name}: its content differs, or it was added or removed" for name in differing]
+    if mistakes:
         raise ConfigError("a run can only be resumed with the options it began with", mistakes)
 
 

@@ -3,20 +3,20 @@
 import json
 import logging
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flwr.app import ConfigRecord
+from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp import Grid
 
 from common.blocks import Params, get_params
 from common.build import build_model
-from common.config.experiment import Experiment
+from common.config.experiment import Experiment, plugins_of
 from common.errors import RunError, ShardError
 from common.exchange import wire
-from common.metrics import Tallies, Tally, figures
+from common.metrics import Tally, figures
 from common.modality import subset_name
 from server.clients.exchange import exchange
 from server.clients.roster import listed
@@ -24,6 +24,7 @@ from server.own_data.evaluate import TestSet
 from server.record.checkpoint import Checkpoint, save_checkpoint
 from server.record.run_folder import RunFolder
 from server.rounds.collapse import LastGood
+from server.rounds.progress import Clock, Kept, Progress, round_line, site_lines
 from server.rounds.waiting import Waiting
 from server.sites.attention import unlike
 from server.strategies.base import MultimodalStrategy
@@ -31,34 +32,6 @@ from server.strategies.base import MultimodalStrategy
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.2
 TEST = "test"
-
-
-@dataclass
-class Progress:
-    """The state of a run for its summary, whether it succeeds or fails.
-
-    resumed: the rounds after which the run was resumed from a checkpoint.
-    """
-
-    rounds: int = 0
-    bytes_up: int = 0
-    bytes_down: int = 0
-    resumed: list[int] = field(default_factory=list)
-    test: Tallies | None = None
-    validation: Tallies | None = None
-
-
-@dataclass(frozen=True)
-class Kept:
-    """The model with which a run continues after a round, and its test figures.
-
-    why: the reason why the model is not the round's mean, or "". seconds: the time of the evaluation.
-    """
-
-    params: Params
-    test: Tallies
-    why: str
-    seconds: float
 
 
 class Federation:
@@ -111,7 +84,10 @@ class Federation:
             self._gather()
         if params is None:
             params = get_params(build_model(self.experiment, len(self.classes)))
-            self._record(0, self._judged(params, params), {}, (time.perf_counter(), 0.0, 0.0))
+            clock = Clock()
+            kept = self._judged(params, params)
+            clock.lap("evaluate")
+            self._record(0, kept, clock)
         else:
             self.run_folder.model(params, self.experiment, self.classes)
         for number in range(done + 1, self.experiment.federation.rounds + 1):
@@ -125,6 +101,7 @@ class Federation:
         tallies = self.progress.validation or {}
         about = {
             "experiment": json.loads(self.experiment.to_json()),
+            "plugins": {str(plugin): plugin.digest for plugin in plugins_of(self.experiment)},
             "classes": self.classes,
             "roster": self.roster.state(),
             "bytes_up": self.progress.bytes_up,
@@ -199,9 +176,29 @@ class Federation:
             return self._round(number, before, undone)
 
     def _round(self, number: int, params: Params, undone: str = "") -> Params:
-        started = time.perf_counter()
-        packed = wire.pack(params)
+        """One round: the clients train, the strategy aggregates, the server evaluates. Returns the model with which the
+        run continues.
+
+        params: the global model. undone: the reason why it is not the model of the round before, or "".
+
+        Raises RunError when too few usable replies come.
+        """
+        clock, packed = Clock(), wire.pack(params)
         self.strategy.begin_round(number, packed)
+        self._exchange(number, packed)
+        clock.lap("exchange")
+        self.run_folder.status(f"round {number}: aggregating and evaluating")
+        arrays, _ = self.strategy.aggregate_train(number, [])
+        assert arrays is not None
+        clock.lap("aggregate")
+        kept = self._judged(wire.unpack(arrays), params)
+        clock.lap("evaluate")
+        self._record(number, replace(kept, why=kept.why or undone), clock)
+        return kept.params
+
+    def _exchange(self, number: int, packed: ArrayRecord) -> None:
+        """Send the global model to the sampled clients, and hand their replies to the strategy. Asks again, up to
+        `retries` times, while too few replies are usable."""
         for _ in range(1 + self.experiment.federation.retries):
             self._wait_until_possible()
             messages = list(self.strategy.configure_train(number, packed, ConfigRecord(), self.grid))
@@ -213,118 +210,42 @@ class Federation:
                 else:
                     self.strategy.receive(reply.message)
             if self.strategy.satisfied():
-                break
-        exchanged = time.perf_counter()
-        self.run_folder.status(f"round {number}: aggregating and evaluating")
-        arrays, _ = self.strategy.aggregate_train(number, [])
-        assert arrays is not None
-        aggregated = time.perf_counter()
-        kept = self._judged(wire.unpack(arrays), params)
-        kept = replace(kept, why=kept.why or undone)
-        self._record(number, kept, self._client_lines(), (started, exchanged - started, aggregated - exchanged))
-        return kept.params
+                return
 
-    def _judged(self, params: Params, received: Params) -> "Kept":
+    def _judged(self, params: Params, received: Params) -> Kept:
         """The model with which the run continues after a round: the round's mean, unless accuracy collapsed.
 
         received: the parameters that the clients received and validated in the round.
         """
-        before, full = time.perf_counter(), subset_name(self.experiment.modalities)
+        full = subset_name(self.experiment.modalities)
         if self.test:
             test = self.test.evaluate(params)
             if why := self.good.judge(params, {TEST: test[full]} if full in test else {}):
-                params, test = self.good.params, self.progress.test or {}
-            return Kept(params, test, why, time.perf_counter() - before)
+                return Kept(self.good.params, self.progress.test or {}, why)
+            return Kept(params, test, "")
         told = self.strategy.report.clients
         why = self.good.judge(received, {s: d["validation"][full] for s, d in told.items() if full in d["validation"]})
-        return Kept(self.good.params if why else params, {}, why, time.perf_counter() - before)
+        return Kept(self.good.params if why else params, {}, why)
 
-    def _client_lines(self) -> dict[str, Any]:
-        return {
-            site: {**line, "validation": figures(line["validation"])}
-            for site, line in sorted(self.strategy.report.clients.items())
-        }
-
-    def _record(
-        self,
-        number: int,
-        kept: "Kept",
-        clients: dict[str, Any],
-        times: tuple[float, float, float],
-    ) -> None:
-        """Write the round's line. times: the round's start, and the seconds of exchange and of aggregation."""
-        (started, exchange, aggregate), test = times, kept.test
-        now, report = time.perf_counter(), self.strategy.report
-        # Sites and classes are written only once, in the line of round 0, for programs that follow the run.
-        about = {} if number else {"classes": self.classes, "sites": self._sites()}
-        self.run_folder.round(
-            about
-            | {
-                "round": number,
-                "test": figures(test),
-                "validation": figures(report.validation),
-                "losses": report.losses,
-                "aggregation": report.aggregation,
-                "collapsed": kept.why,
-                "clients": clients,
-                "failed": report.failed,
-                "refused": self.roster.refused,
-                "missing": self.roster.lost,
-                "attempts": report.attempts,
-                "block_bytes": report.block_bytes,
-                "bytes_up": report.bytes_up,
-                "bytes_down": report.bytes_down,
-                "seconds": {
-                    "exchange": exchange,
-                    "aggregate": aggregate,
-                    "evaluate": kept.seconds,
-                    "total": now - started,
-                    "ended": time.time(),
-                },
-            }
-        )
-        self.progress.rounds = number
-        self.progress.bytes_up += report.bytes_up
-        self.progress.bytes_down += report.bytes_down
-        self.progress.test, self.progress.validation = test or None, report.validation or None
+    def _record(self, number: int, kept: Kept, clock: Clock) -> None:
+        """Write the line of a round."""
+        report = self.strategy.report
+        self.run_folder.round(round_line(number, kept, report, self.roster, clock))
+        self.progress.add(number, kept, report)
         if kept.why:
             log.warning("round %d: %s", number, kept.why)
-        log.info("round %d: %s", number, {name: round(t["accuracy"], 4) for name, t in figures(test).items()})
+        log.info("round %d: %s", number, {name: round(t["accuracy"], 4) for name, t in figures(kept.test).items()})
 
     def summary(self) -> dict[str, Any]:
-        """The figures of summary.json, from the last finished round."""
-        measured = self.progress.test or self.progress.validation or {}
-        by_subset = figures(measured)
-        complete = by_subset.get(subset_name(self.experiment.modalities))
+        """The figures of summary.json, whether the run succeeds or fails."""
+        unfinished = self.strategy.round > self.progress.rounds  # it has no line in metrics.jsonl
         return {
-            "rounds": self.progress.rounds,
+            **self.progress.summary(self.experiment),
             "modalities": self.experiment.modalities,
             "classes": list(self.classes),
-            "accuracy": {name: values["accuracy"] for name, values in by_subset.items()},
-            "accuracy_on": "test" if self.progress.test else "validation",
-            "macro_f1": complete["macro_f1"] if complete else None,
-            "bytes_up": self.progress.bytes_up,
-            "bytes_down": self.progress.bytes_down,
-            "resumed": self.progress.resumed,
-            "sites": self._sites(),
+            "plugins": [str(plugin) for plugin in plugins_of(self.experiment)],
+            "sites": site_lines(self.roster),
             "refused": self.roster.refused,
             "missing": self.roster.lost,
-            "failed": self._failed_at_the_end(),
-        }
-
-    def _failed_at_the_end(self) -> dict[str, str]:
-        """The failures of sites in an unfinished round, which has no line in metrics.jsonl."""
-        unfinished = self.strategy.round > self.progress.rounds
-        return dict(self.strategy.report.failed) if unfinished else {}
-
-    def _sites(self) -> dict[str, Any]:
-        return {
-            site.name: {
-                "modalities": sorted(site.modalities),
-                "num_examples": site.num_examples,
-                "local_dp": site.local_dp,
-                "unreadable": sum(found.unreadable for found in site.findings.values()),
-                "findings": {m: found.model_dump() for m, found in sorted(site.findings.items())},
-            }
-            for _, site in sorted(self.roster.known.items())
+            "failed": dict(self.strategy.report.failed) if unfinished else {},
         }

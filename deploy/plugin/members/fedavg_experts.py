@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from client.methods.base import Method, Round
+from client.methods.base import Method
 from common.models.base import MultimodalModel
 from common.types import Batch
 
@@ -16,9 +16,6 @@ class FedAvgExperts(Method[MultimodalModel, None]):
 
     model: ClassVar[str] = "experts"
     strategy: ClassVar[str] = "fedcmi"
-
-    def begin_round(self, model: MultimodalModel, examples: Batch, now: Round) -> None:
-        """Nothing to prepare."""
 
     def loss(self, model: MultimodalModel, batch: Batch, context: None) -> Mapping[str, Tensor]:
         """The mean over the batch."""

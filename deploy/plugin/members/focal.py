@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from client.methods.base import Method, Round
+from client.methods.base import Method
 from common.models.base import MultimodalModel
 from common.types import Batch
 
@@ -23,9 +23,6 @@ class Focal(Method[MultimodalModel, None]):
 
     gamma: float = Field(2.0, ge=0)
     """How little an example counts that is right already; 0 is cross entropy."""
-
-    def begin_round(self, model: MultimodalModel, examples: Batch, now: Round) -> None:
-        """Nothing to prepare."""
 
     def loss(self, model: MultimodalModel, batch: Batch, context: None) -> Mapping[str, Tensor]:
         """-(1 - p)^gamma log p, with p the probability of the true class; the mean over the batch."""
