@@ -19,8 +19,9 @@ from pydantic import Field, ValidationError
 from client.site_state import SiteState
 from common.blocks import Params, valid
 from common.config.component import Options
-from common.config.experiment import ModalityName, messages
+from common.config.experiment import ModalityName
 from common.config.plugins import PINNED, VARIABLE, Plugin, normalised, plugins
+from common.config.reading import messages
 from common.config.yaml_file import read_yaml
 from common.data.shard import Shard
 from common.errors import ConfigError, FedmosaicError, PolicyError, ShardError, WireError

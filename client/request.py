@@ -8,8 +8,9 @@ from typing import Annotated
 from flwr.app import Message
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
-from common.config.experiment import Experiment, from_json
+from common.config.experiment import Experiment
 from common.config.plugins import Plugin
+from common.config.reading import from_json
 from common.errors import WireError
 from common.exchange import wire
 from common.modality import Modality

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from common.config.component import build
-from common.config.experiment import Experiment, Model, from_json
+from common.config.experiment import Experiment, Model
+from common.config.reading import from_json
 from common.frozen.pretrained import permitted
 from common.models.base import MultimodalModel
 from common.seeding import seeded

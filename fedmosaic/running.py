@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from common.config.experiment import read
+from common.config.reading import read
 from deploy.cli import parser
 from deploy.commands.run import run_to_end
 

@@ -10,7 +10,8 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from common.build import deterministic
-from common.config.experiment import Experiment, parse, read
+from common.config.experiment import Experiment
+from common.config.reading import parse, read
 from common.errors import ConfigError, FedmosaicError, RunError
 from common.files import keep_private
 from server.record.run_folder import RunFolder, free_folder, unfinished_folder

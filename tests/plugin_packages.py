@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from common.config import experiment, plugins
+from common.config import plugins, reading
 from deploy.plugin.template import EXAMPLES, package_of, write_plugin
 
 
@@ -28,5 +28,5 @@ def install(site: Path, name: str, family: str = "method", version: str = "0.1.0
 
 def forget() -> None:
     """Let the next look see what is installed now, as a new process would."""
-    for kept in (plugins._installed, plugins._plugin, plugins._loaded, experiment.plugins_at_sites):
+    for kept in (plugins._installed, plugins._plugin, plugins._loaded, reading.plugins_at_sites):
         kept.cache_clear()

@@ -15,7 +15,7 @@ from test_cases_media import case
 from test_cli import call
 
 from common.build import build_model
-from common.config.experiment import parse
+from common.config.reading import parse
 from common.data.shard import Shard, ShardInfo, file_stem
 from common.errors import ShardError
 from common.trained.predictor import Predictor

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.config.component import families, find, names
-from common.config.experiment import from_json, parse, read
+from common.config.reading import from_json, parse, read
 from common.errors import ConfigError
 from deploy.study.bench.suite import read_suite
 

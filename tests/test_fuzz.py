@@ -33,7 +33,7 @@ from safetensors.torch import save
 from client.policy import read_policy
 from client.request import read_body, read_request
 from client.site_state import SiteState
-from common.config.experiment import from_json, override, parse
+from common.config.reading import from_json, override, parse
 from common.config.yaml_file import parse_yaml
 from common.data.completed import LINES, find_completed, folder_of
 from common.data.shard import Shard

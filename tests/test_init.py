@@ -10,7 +10,8 @@ from pydantic import BaseModel
 from test_cli import call
 
 from common.config.component import find
-from common.config.experiment import Data, Experiment, Federation, Missing, Model, Train, Wire, read
+from common.config.experiment import Data, Experiment, Federation, Missing, Model, Train, Wire
+from common.config.reading import read
 from common.data.shard import Shard
 from deploy.commands.init import STARTING
 

@@ -17,7 +17,8 @@ from test_shards import fingerprint
 
 from client.site import Site
 from common.config.component import build
-from common.config.experiment import Experiment, read
+from common.config.experiment import Experiment
+from common.config.reading import read
 from common.data.shard import Shard
 from common.datasets.ave import CLASSES
 from common.errors import ConfigError, DataError

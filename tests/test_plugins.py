@@ -21,8 +21,8 @@ from client.policy import Policy, read_policy
 from client.site import Site
 from common.config import plugins
 from common.config.component import find, names, own_names
-from common.config.experiment import from_json, plugins_at_sites
 from common.config.plugins import Plugin, normalised
+from common.config.reading import for_clients, from_json, plugins_at_sites
 from common.errors import ConfigError, PolicyError
 from common.exchange import wire
 from deploy.engines.in_process import InProcessGrid, claim_identity, own_site
@@ -367,6 +367,6 @@ def test_over_supernodes_the_sites_that_name_the_plugin_run_it_and_the_other_ref
 def test_a_federation_in_one_process_sends_the_plugins_with_every_message(
     focal: Plugin, tiny_shards: Path, tmp_path: Path
 ) -> None:
-    told = experiment(method="focal").for_clients()
+    told = for_clients(experiment(method="focal"))
     assert told["plugins"] == [{"name": NAME, "version": "0.1.0", "digest": focal.digest}]
     assert InProcessGrid([own_site(tiny_shards / "client-0")]).get_node_ids()

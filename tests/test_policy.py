@@ -25,6 +25,7 @@ from client.site_state import SiteState
 from common.blocks import Params, get_params, select
 from common.build import build_model
 from common.config.experiment import Experiment
+from common.config.reading import for_clients
 from common.data.completed import LINES, folder_of
 from common.data.shard import Shard
 from common.errors import PolicyError, RunError
@@ -63,11 +64,11 @@ def policy(folder: Path, **options: Any) -> Path:
 
 
 def query_message(chosen: Experiment) -> Message:
-    return Message(wire.record(chosen.for_clients()), dst_node_id=1, message_type="query")
+    return Message(wire.record(for_clients(chosen)), dst_node_id=1, message_type="query")
 
 
 def train_message(chosen: Experiment, held: list[str], number: int = 1, **changes: Any) -> Message:
-    content = {**chosen.for_clients(), "round": number, "modalities": held, **changes}
+    content = {**for_clients(chosen), "round": number, "modalities": held, **changes}
     return Message(wire.record(content, wire.pack(sent(chosen, held))), dst_node_id=1, message_type="train")
 
 

@@ -43,7 +43,7 @@ def export(run_folder: Path, out: Path) -> None:
 
     Raises ModelError when the run has no model, ConfigError when the run cannot be read or the folder not be written.
     """
-    from common.config.experiment import read
+    from common.config.reading import read
     from common.files import write_whole
     from common.trained.saved_model import frozen_encoders, read_model, write_model
     from server.report.run import read_run

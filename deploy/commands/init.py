@@ -123,7 +123,7 @@ def _start(folder: Path, options: argparse.Namespace) -> str:
 
 def _fit(folder: Path, options: argparse.Namespace) -> str:
     """Write an experiment for the user's own shards. Returns the next steps."""
-    from common.config.experiment import read
+    from common.config.reading import read
     from deploy.shards.fitting import find_shards, fitted
 
     name = re.sub(r"[^a-z0-9-]+", "-", options.folder.resolve().name.lower()).strip("-") or "experiment"

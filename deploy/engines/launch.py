@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from common.config.experiment import Experiment, plugins_at_sites
+from common.config.experiment import Experiment
 from common.config.plugins import VARIABLE as PLUGINS
+from common.config.reading import plugins_at_sites
 from common.errors import RunError
 from common.split.make import client_name
 from deploy.engines.app_folder import make_app_folder

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from common.config.experiment import Experiment, parse
+from common.config.experiment import Experiment
+from common.config.reading import parse
 from common.encoders.image import ImageEncoder
 from common.modality import Modality
 from common.types import Batch, Origin

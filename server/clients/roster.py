@@ -20,6 +20,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from common.config.experiment import Experiment
+from common.config.reading import for_clients
 from common.errors import WireError
 from common.exchange import wire
 from common.findings import Findings
@@ -151,7 +152,7 @@ class Roster:
         self._answered = {node: site for node, site in self._answered.items() if node in self._online}
 
     def _ask(self, grid: Grid) -> None:
-        content = wire.record(self._experiment.for_clients())
+        content = wire.record(for_clients(self._experiment))
         nodes = self._strangers()
         messages = [Message(content, dst_node_id=node, message_type="query", group_id="introduction") for node in nodes]
         if messages:

@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from common.blocks import Params
-from common.config.experiment import Experiment, plugins_of
+from common.config.experiment import Experiment
+from common.config.reading import plugins_of
 from common.errors import ConfigError
 from server.record.files import write_whole
 

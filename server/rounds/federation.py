@@ -13,7 +13,8 @@ from flwr.serverapp import Grid
 
 from common.blocks import Params, get_params
 from common.build import build_model
-from common.config.experiment import Experiment, plugins_of
+from common.config.experiment import Experiment
+from common.config.reading import plugins_of
 from common.errors import RunError, ShardError
 from common.exchange import wire
 from common.metrics import Tally, figures

@@ -19,6 +19,7 @@ from common.blocks import Params, block_of, select, valid
 from common.build import build_model
 from common.config.component import Component
 from common.config.experiment import Experiment
+from common.config.reading import for_clients
 from common.errors import DIVERGED, RunError, WireError
 from common.exchange import wire
 from common.metrics import Tallies, merge
@@ -205,7 +206,7 @@ class MultimodalStrategy(Strategy):
             held = site.modalities
             if held not in packed:
                 packed[held] = wire.pack(self._blocks(held), self.experiment.wire.dtype)
-            told = {**self.experiment.for_clients(), "round": server_round, "modalities": sorted(held)}
+            told = {**for_clients(self.experiment), "round": server_round, "modalities": sorted(held)}
             content = wire.record(told, packed[held])
             self.report.sent(site.name, wire.size(content), self._block_bytes(held))
             messages.append(

@@ -48,7 +48,7 @@ def experiment_of(options: argparse.Namespace) -> "Experiment":
 
     Raises ConfigError.
     """
-    from common.config.experiment import read
+    from common.config.reading import read
 
     return read(options.config, overrides(options))
 

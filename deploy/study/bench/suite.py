@@ -11,7 +11,8 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from common.config.component import Options, find, names
-from common.config.experiment import Experiment, messages, override, parse
+from common.config.experiment import Experiment
+from common.config.reading import messages, override, parse
 from common.errors import ConfigError
 from common.modality import Modality
 

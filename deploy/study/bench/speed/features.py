@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 
 from client.train import train
 from common.build import build_model, deterministic
-from common.config.experiment import Experiment, parse
+from common.config.experiment import Experiment
+from common.config.reading import parse
 from common.data.loader import load
 from common.data.shard import Shard
 from common.encoders.base import Encoder

@@ -11,7 +11,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from client.request import read_body, read_request
 from client.site import Site
-from common.config.experiment import parse
+from common.config.reading import parse
 from common.exchange import wire
 from deploy.engines.in_process import InProcessGrid, claim_identity
 from server.record.run_folder import RunFolder

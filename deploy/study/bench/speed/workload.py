@@ -6,7 +6,8 @@ import torch
 from torch.nn import functional as F
 
 from common.blocks import Params
-from common.config.experiment import Experiment, parse
+from common.config.experiment import Experiment
+from common.config.reading import parse
 from common.models.base import MultimodalModel
 from common.types import Batch
 

@@ -8,7 +8,7 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from common.build import build_model
-from common.config.experiment import from_json
+from common.config.reading import from_json
 from common.data.loader import load
 from common.data.shard import Shard
 from common.models.base import MultimodalModel

@@ -11,7 +11,7 @@ from flwr.serverapp.strategy import FedAvg
 from torch import Tensor
 
 from common.build import build_model
-from common.config.experiment import from_json
+from common.config.reading import from_json
 
 app = ServerApp()
 
