@@ -10,7 +10,7 @@ from common.metrics import Tallies, figures
 from common.modality import subset_name
 from common.types import Site
 from server.clients.roster import Roster
-from server.strategies.base import RoundReport
+from server.strategies.shared.round_report import RoundReport
 
 
 class Clock:

@@ -4,7 +4,6 @@ import logging
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any, ClassVar
@@ -22,7 +21,7 @@ from common.config.experiment import Experiment
 from common.config.reading import for_clients
 from common.errors import DIVERGED, RunError, WireError
 from common.exchange import wire
-from common.metrics import Tallies, merge
+from common.metrics import merge
 from common.modality import Modality
 from common.seeding import rng
 from common.types import Site, Update
@@ -31,6 +30,7 @@ from server.aggregation.optimizer import ServerOptimizer
 from server.clients.checks import check_norm
 from server.clients.replies import MOST, SiteChangedError, read_training_reply
 from server.clients.roster import Roster, listed
+from server.strategies.shared.round_report import RoundReport
 
 log = logging.getLogger(__name__)
 TTL_MARGIN = 10.0
@@ -38,41 +38,6 @@ TTL_MARGIN = 10.0
 busy server polls seconds too late."""
 FIGURES = ("num_examples", "losses", "validation", "unreadable", "seconds")
 """The fields of a client's reply that go into the report of the round."""
-
-
-@dataclass
-class RoundReport:
-    """The figures of a round.
-
-    clients: by site, its figures. failed: by site, the reason why its update was not used. rejected: the part of
-    `failed` that did reply. validation: counts for the model that the clients received, merged over the clients.
-    aggregation: the strategy's figures, e.g. the clients' weights. attempts: how often messages were sent to sites.
-    bytes_to: by site, the bytes of the last message to it. block_bytes: the bytes of the parameters by block, up and
-    down; the rest of the messages is figures and headers.
-    """
-
-    clients: dict[str, dict[str, Any]] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-    rejected: dict[str, str] = field(default_factory=dict)
-    losses: dict[str, float] = field(default_factory=dict)
-    validation: Tallies = field(default_factory=dict)
-    aggregation: dict[str, Any] = field(default_factory=dict)
-    attempts: int = 0
-    bytes_up: int = 0
-    bytes_down: int = 0
-    bytes_to: dict[str, int] = field(default_factory=dict)
-    block_bytes: dict[str, Counter[str]] = field(default_factory=lambda: {"up": Counter(), "down": Counter()})
-
-    def sent(self, site: str, count: int, blocks: Counter[str]) -> None:
-        """Note a message to a site. count: its bytes. blocks: the bytes of its parameters by block."""
-        self.bytes_to[site] = count
-        self.bytes_down += count
-        self.block_bytes["down"] += blocks
-
-    def used(self, site: str, figures: dict[str, Any]) -> None:
-        """Note the figures of a site whose update is part of the mean."""
-        self.clients[site] = {"bytes_down": self.bytes_to[site], **figures}
-        self.bytes_up += figures["bytes_up"]
 
 
 class MultimodalStrategy(Strategy):
