@@ -80,7 +80,8 @@ class Tab:
 def browser() -> Iterator[Tab]:
     """A tab of a Chromium that ends with the block."""
     assert PROGRAM
-    with tempfile.TemporaryDirectory() as profile:
+    # Chromium's children write to the profile for a moment after it has ended.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [PROGRAM, *OPTIONS, f"--user-data-dir={profile}", "about:blank"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
