@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,16 @@ def test_variables_that_must_be_given_are_asked_for() -> None:
     for name in VARIABLES:
         with pytest.raises(KeyError, match=name):
             services(DEPLOY / "compose.client.yaml", {key: value for key, value in VARIABLES.items() if key != name})
+
+
+def test_the_image_has_every_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = [pattern.rstrip("*") for pattern in project["tool"]["setuptools"]["packages"]["find"]["include"]]
+    shown = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+    for package in packages:
+        assert (ROOT / package).is_dir()
+        assert f"COPY {package} {package}\n" in DOCKERFILE
+        assert f"!{package}" in shown
 
 
 def test_the_image_has_flowers_settings_no_root_and_no_secrets() -> None:
