@@ -20,7 +20,7 @@ from client.site_state import SiteState
 from common.blocks import Params, valid
 from common.config.component import Options
 from common.config.experiment import ModalityName
-from common.config.plugins import PINNED, VARIABLE, Plugin, normalised, plugins
+from common.config.plugins import PINNED, VARIABLE, Plugin, normalised, pins, plugin
 from common.config.reading import messages
 from common.config.yaml_file import read_yaml
 from common.data.shard import Shard
@@ -124,8 +124,7 @@ class Policy(Options):
         Raises PolicyError with each one that the policy does not name, that is not installed, or that differs.
         """
         named = {normalised(pinned) for pinned in self.plugins}
-        installed = {plugin.name: plugin for plugin in plugins()} if asked else {}
-        if mistakes := [why for plugin in asked if (why := _unfit(plugin, named, installed.get(plugin.name)))]:
+        if mistakes := [why for one in asked if (why := _unfit(one, named))]:
             raise PolicyError("; ".join(mistakes))
         return asked
 
@@ -225,14 +224,17 @@ def without_lines(said: str) -> str:
     return "\n".join([*kept, *([f"  - mistakes in {hidden} lines; see the site's log"] if hidden else [])])
 
 
-def _unfit(asked: Plugin, named: Set[str], installed: Plugin | None) -> str:
-    """Why a plugin may not run here; "" if it may."""
+def _unfit(asked: Plugin, named: Set[str]) -> str:
+    """The reason why a plugin may not run here; "" if it may."""
     if str(asked) not in named:
         return f"this site's policy does not name the package {asked} (plugins)"
+    try:
+        installed = plugin(str(asked))
+    except ConfigError as error:
+        return "; ".join(error.mistakes)
     if installed is None:
-        return f"the package {asked} is not installed at this site"
-    if installed.version != asked.version:
-        return f"the package {asked} is not installed at this site, but {installed} is"
+        others = [pin for pin in pins() if pin.startswith(f"{asked.name}==")]
+        return f"the package {asked} is not installed at this site{f', but {others[0]} is' if others else ''}"
     if installed.digest != asked.digest:
         return f"the package {asked} has another content at this site than at the server"
     return ""
@@ -246,7 +248,11 @@ def read_policy(path: Path | None, allowed: Sequence[str] | None = None) -> Poli
     Raises PolicyError with every mistake of the file.
     """
     if path is None:
-        return Policy(plugins=list(os.environ.get(VARIABLE, "").split() if allowed is None else allowed))
+        given = os.environ.get(VARIABLE, "").split() if allowed is None else allowed
+        try:
+            return Policy(plugins=list(given))
+        except ValidationError as error:
+            raise PolicyError(str(ConfigError(VARIABLE, messages(error, kind=Policy)))) from None
     try:
         raw = read_yaml(path, "a policy is a mapping of options such as modalities, metrics")
         policy = Policy.model_validate_json(json.dumps(raw))

@@ -1,11 +1,13 @@
 """fedmosaic from Python: run an experiment, use a trained model. Imports everything below; nothing of it imports this.
 
-import fedmosaic
+Example::
 
-run = fedmosaic.run("configs/digits-mini-fedcmi.yaml", engine="inprocess")
-model = fedmosaic.load_model(run)
-(prediction,) = model.predict([{"image": "7.png", "audio": "7.wav"}])
-print(prediction.label, prediction.confidence)
+    import fedmosaic
+
+    run = fedmosaic.run("configs/digits-mini-fedcmi.yaml", engine="inprocess")
+    model = fedmosaic.load_model(run)
+    (prediction,) = model.predict([{"image": "7.png", "audio": "7.wav"}])
+    print(prediction.label, prediction.probabilities)
 """
 
 from common.trained.predictor import Prediction, Predictor, load_model

@@ -1,32 +1,75 @@
 """An experiment run from Python, as `fedmosaic run` runs it on this machine."""
 
-from collections.abc import Mapping
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+import torch
 
 from common.config.reading import read
+from common.errors import ConfigError
 from deploy.cli import parser
 from deploy.commands.run import run_to_end
+
+Engine = Literal["inprocess", "simulation", "processes"]
 
 
 def run(
     config: str | Path,
-    engine: Literal["inprocess", "simulation", "processes"] = "inprocess",
+    engine: Engine = "inprocess",
     changes: Mapping[str, Any] | None = None,
     shards: str | Path | None = None,
     run_dir: str | Path | None = None,
+    resume: bool = False,
 ) -> Path:
     """Run an experiment to its end and return the folder of the run.
 
     changes: values by dotted option, e.g. {"train.lr": 0.1}. shards: the clients' shards; None: shards/NAME, which are
-    made if they are absent. run_dir: the folder of the run; None: a new folder runs/NAME.
+    made if they are absent. run_dir: the folder of the run; None: a new folder runs/NAME. resume: whether to continue
+    the unfinished run in that folder.
 
-    Raises ConfigError with every mistake of the experiment, RunError when the run fails, and the other errors of
-    `common.errors`.
+    With the engine "inprocess", the run takes over the root logger, the umask, and torch's threads and determinism of
+    this process until it ends.
+
+    Raises ConfigError with every mistake of the arguments or of the experiment, RunError when the run fails, and the
+    other errors of `common.errors`.
     """
-    options = parser().parse_args(["run", str(config), "--engine", engine])
+    mistakes = []
+    if engine not in get_args(Engine):
+        mistakes.append(f"engine: {engine!r} is not one of {', '.join(get_args(Engine))}")
+    if odd := [key for key in changes or {} if not isinstance(key, str)]:
+        mistakes.append(f"changes: {odd[0]!r} is not the name of an option")
+    if mistakes:
+        raise ConfigError("fedmosaic.run", mistakes)
+    options = parser().parse_args(["run", "--engine", engine, "--", str(config)])
     options.shards = Path(shards) if shards is not None else None
     options.run_dir = Path(run_dir) if run_dir is not None else None
-    folder = run_to_end(options, read(Path(config), dict(changes or {})), link=None)
+    options.resume = resume
+    with _restored():
+        folder = run_to_end(options, read(Path(config), dict(changes or {})), link=None)
     assert folder is not None
     return folder
+
+
+@contextmanager
+def _restored() -> Iterator[None]:
+    """Restore at the end what a run in this process changes."""
+    root = logging.getLogger()
+    handlers, level, threads = root.handlers[:], root.level, torch.get_num_threads()
+    determinism, mask = torch.get_deterministic_debug_mode(), os.umask(0o022)
+    os.umask(mask)
+    root.handlers.clear()  # a run closes the handlers that it finds
+    try:
+        yield
+    finally:
+        for handler in root.handlers[:]:
+            root.removeHandler(handler)
+            handler.close()
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        torch.set_num_threads(threads)
+        torch.set_deterministic_debug_mode(determinism)
+        os.umask(mask)

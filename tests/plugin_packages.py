@@ -28,5 +28,5 @@ def install(site: Path, name: str, family: str = "method", version: str = "0.1.0
 
 def forget() -> None:
     """Let the next look see what is installed now, as a new process would."""
-    for kept in (plugins._installed, plugins._plugin, plugins._loaded, reading.plugins_at_sites):
+    for kept in (plugins._found, plugins._identified, plugins._loaded, reading.plugins_at_sites):
         kept.cache_clear()

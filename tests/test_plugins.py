@@ -1,6 +1,7 @@
 """Plugins: found by entry points, run where they are allowed, refused by name where they are not."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from conftest import RAW, ROOT, experiment
 from PIL import Image
@@ -18,6 +20,7 @@ from test_faults import Lab
 from test_policy import query_message, text
 
 from client.policy import Policy, read_policy
+from client.resident.connection import code
 from client.site import Site
 from common.config import plugins
 from common.config.component import find, names, own_names
@@ -25,6 +28,7 @@ from common.config.plugins import Plugin, normalised
 from common.config.reading import for_clients, from_json, plugins_at_sites
 from common.errors import ConfigError, PolicyError
 from common.exchange import wire
+from deploy.commands import doctor
 from deploy.engines.in_process import InProcessGrid, claim_identity, own_site
 from deploy.engines.launch import executable
 from deploy.engines.processes import Processes, free_ports
@@ -53,7 +57,14 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture
 def focal(site: Path) -> Plugin:
     install(site, NAME)
-    (found,) = plugins.plugins()
+    return installed_plugin()
+
+
+def installed_plugin() -> Plugin:
+    """The one installed plugin."""
+    (pin,) = plugins.pins()
+    found = plugins.plugin(pin)
+    assert found is not None
     return found
 
 
@@ -106,7 +117,7 @@ class TestFinding:
         [
             ("pytest_focal.absent", "the package pytest-focal==0.1.0 cannot be loaded: ModuleNotFoundError"),
             ("pytest_focal.focal:Absent", "cannot be loaded: AttributeError"),
-            ("pytest_focal.focal:Field", "its entry point names no Component"),
+            ("pytest_focal.focal:Field", "its entry point names no subclass of Method"),
             ("pytest_focal", "must define exactly one Component, it defines 0"),
         ],
     )
@@ -126,10 +137,10 @@ class TestFinding:
         (package / "__pycache__").mkdir(exist_ok=True)
         (package / "__pycache__" / "x.pyc").write_bytes(b"compiled")
         forget()
-        assert plugins.plugins() == [focal]
+        assert installed_plugin() == focal
         (package / "table.csv").write_text("1,2\n")
         forget()
-        (changed,) = plugins.plugins()
+        changed = installed_plugin()
         assert (changed.name, changed.version) == (focal.name, focal.version)
         assert changed.digest != focal.digest
 
@@ -144,6 +155,155 @@ class TestFinding:
         assert "pytest_focal.focal" not in sys.modules
         with plugins.only([focal]):
             assert from_json(sent).method["name"] == "focal"
+
+
+def entry(site: Path, value: str, group: str = "fedmosaic.methods") -> None:
+    """Let the entry point of the one installed plugin name something else."""
+    (info,) = site.glob("*.dist-info")
+    (info / "entry_points.txt").write_text(f"[{group}]\nfocal = {value}\n")
+    forget()
+
+
+class TestContent:
+    @pytest.mark.parametrize(
+        ("value", "reason"),
+        [
+            ("os:path", "its entry points name the module os, which is not its own"),
+            ("sys:path", "name the module sys"),
+            ("__main__:x", "name the module __main__"),
+            ("client.site:Site", "name the module client"),
+            ("nowhere.focal", "there is no module nowhere"),
+        ],
+    )
+    def test_a_package_without_a_content_of_its_own_is_refused_and_harms_nobody(
+        self, value: str, reason: str, focal: Plugin, site: Path, tiny_shards: Path
+    ) -> None:
+        entry(site, value)
+        with pytest.raises(ConfigError, match=rf"of the package pytest-focal==0\.1\.0 is unknown: .*{reason}"):
+            find("method", "focal")
+        with pytest.raises(PolicyError, match=reason):
+            Policy(plugins=[str(focal)]).admit([focal])
+        assert plugins.stamps()
+        assert code()
+        assert "error" not in answer(own_site(tiny_shards / "client-1"))
+        assert "error" not in answer(Site(tiny_shards / "client-1"))
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda info: (info / "METADATA").unlink(),
+            lambda info: (info / "METADATA").write_text("Name: pytest-focal\n"),
+            lambda info: (info / "METADATA").write_text("Name: pytest-focal\nVersion: 1.0 beta\n"),
+            lambda info: (info / "METADATA").write_bytes(b"\xff\xfe"),
+            lambda info: (info / "entry_points.txt").write_text("no section"),
+        ],
+    )
+    def test_a_damaged_installation_harms_nobody(
+        self, damage: Any, focal: Plugin, site: Path, tiny_shards: Path, tmp_path: Path
+    ) -> None:
+        (info,) = site.glob("*.dist-info")
+        damage(info)
+        forget()
+        assert "error" not in answer(own_site(tiny_shards / "client-1"))
+        assert code()
+        assert str(focal) not in plugins.pins()
+        policy = tmp_path / "policy.yaml"
+        policy.write_text(yaml.safe_dump({"plugins": [str(focal)]}))
+        result = doctor.plugins(policy)
+        assert result.state is doctor.State.WARNING
+        assert "pytest-focal" in result.found
+
+    def test_what_a_link_leads_to_is_part_of_the_content(self, focal: Plugin, site: Path, tmp_path: Path) -> None:
+        (tmp_path / "aside").mkdir()
+        (tmp_path / "aside" / "more.py").write_text("X = 1\n")
+        (site / "pytest_focal" / "linked").symlink_to(tmp_path / "aside")
+        (site / "pytest_focal" / "upwards").symlink_to(site / "pytest_focal")
+        forget()
+        linked = installed_plugin().digest
+        (tmp_path / "aside" / "more.py").write_text("X = 2\n")
+        forget()
+        assert len({focal.digest, linked, installed_plugin().digest}) == 3
+
+    def test_only_compiled_files_are_left_out(self, focal: Plugin, site: Path) -> None:
+        digests = {focal.digest}
+        for name in ("__pycache__/core.py", "core.pyc", "table.bin"):
+            path = site / "pytest_focal" / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"content")
+            forget()
+            digests.add(installed_plugin().digest)
+        assert len(digests) == 4
+
+    def test_a_folder_whose_parent_is_called_like_a_cache_is_read(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        package = install(tmp_path / "__pycache__" / "site", NAME)
+        monkeypatch.syspath_prepend(tmp_path / "__pycache__" / "site")
+        forget()
+        before = installed_plugin().digest
+        (package / "focal.py").write_text("")
+        forget()
+        assert installed_plugin().digest != before
+
+    def test_a_namespace_package_is_refused(self, focal: Plugin, site: Path) -> None:
+        (site / "pytest_focal" / "__init__.py").unlink()
+        sys.modules.pop("pytest_focal", None)
+        forget()
+        with pytest.raises(ConfigError, match="pytest_focal is a namespace package"):
+            plugins.plugin(str(focal))
+
+    def test_the_first_installation_on_the_path_counts_even_without_entry_points(
+        self, focal: Plugin, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        newer = tmp_path / "first" / "pytest_focal-0.2.0.dist-info"
+        newer.mkdir(parents=True)
+        (newer / "METADATA").write_text("Metadata-Version: 2.1\nName: pytest-focal\nVersion: 0.2.0\n")
+        monkeypatch.syspath_prepend(tmp_path / "first")
+        forget()
+        assert plugins.pins() == []
+        assert site.is_dir()
+
+    def test_another_package_called_fedmosaic_changes_no_family(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        info = tmp_path / "fedmosaic-9.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fedmosaic\nVersion: 9\n")
+        (info / "entry_points.txt").write_text("[fedmosaic.families]\nmethod = evil\n")
+        try:
+            monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+            plugins.homes.cache_clear()
+            assert plugins.homes()["method"] == "client.methods"
+            monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+            plugins.homes.cache_clear()
+            with pytest.raises(ConfigError, match="another package is installed as fedmosaic: evil"):
+                plugins.homes()
+        finally:
+            monkeypatch.undo()
+            plugins.homes.cache_clear()
+            assert plugins.homes()["method"] == "client.methods"
+
+    def test_a_plugin_that_exits_when_it_is_loaded_is_named(self, focal: Plugin, site: Path) -> None:
+        (site / "pytest_focal" / "focal.py").write_text("raise SystemExit(0)\n")
+        sys.modules.pop("pytest_focal.focal", None)
+        forget()
+        with pytest.raises(ConfigError, match=r"the package pytest-focal==0\.1\.0 cannot be loaded: SystemExit"):
+            find("method", "focal")
+
+    def test_a_member_of_another_family_is_refused(self, focal: Plugin, site: Path) -> None:
+        entry(site, "pytest_focal.focal", "fedmosaic.encoders")
+        with pytest.raises(ConfigError, match="names no subclass of EncoderOptions"):
+            find("encoder", "focal")
+
+    def test_an_entry_point_may_have_extras(self, focal: Plugin, site: Path) -> None:
+        entry(site, "pytest_focal.focal:Focal [fast]")
+        assert find("method", "focal").__name__ == "Focal"
+
+    def test_a_plugin_that_is_not_allowed_does_not_block_one_that_is(self, focal: Plugin, site: Path) -> None:
+        install(site, "pytest-other")
+        forget()
+        with plugins.only([focal]):
+            assert find("method", "focal").__module__ == "pytest_focal.focal"
 
 
 class TestSites:
@@ -252,6 +412,47 @@ def test_a_run_in_python_uses_a_plugin_and_so_does_its_model(
     assert type(model).__name__ == "Predictor"
 
 
+def test_a_run_in_python_leaves_the_process_as_it_was(tiny_shards: Path, tmp_path: Path) -> None:
+    config = tmp_path / "tiny.yaml"
+    config.write_text(yaml.safe_dump(RAW))
+    root, handler = logging.getLogger(), logging.NullHandler()
+    root.addHandler(handler)
+    torch.set_num_threads(2)
+    torch.set_deterministic_debug_mode("default")
+    mask = os.umask(0o027)
+    try:
+        run(config, changes={"federation.rounds": 1}, shards=tiny_shards, run_dir=tmp_path / "run")
+        found = os.umask(0o027)
+        assert (found, torch.get_num_threads(), torch.get_deterministic_debug_mode()) == (0o027, 2, 0)
+        assert handler in root.handlers
+        logging.getLogger("mine").warning("a line of the caller")
+        assert "a line of the caller" not in (tmp_path / "run" / "logs" / "run.log").read_text()
+    finally:
+        os.umask(mask)
+        root.removeHandler(handler)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"engine": "turbo"}, "engine: 'turbo' is not one of inprocess, simulation, processes"),
+        ({"engine": "superlink"}, "engine: 'superlink' is not one of"),
+        ({"config": "-x.yaml"}, "-x.yaml"),
+        ({"changes": {1: 2}}, "changes: 1 is not the name of an option"),
+        ({"run_dir": "/proc/xx"}, "/proc/xx cannot be made"),
+        ({"changes": {"method": "fedcmy"}}, "unknown method 'fedcmy'"),
+    ],
+)
+def test_wrong_arguments_of_a_run_in_python_are_mistakes_of_a_config(
+    changed: dict[str, Any], reason: str, tiny_shards: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "tiny.yaml"
+    config.write_text(yaml.safe_dump(RAW))
+    with pytest.raises(ConfigError) as caught:
+        run(**{"config": config, "shards": tiny_shards, "run_dir": tmp_path / "run", **changed})
+    assert reason in str(caught.value).replace("- ", "")
+
+
 def test_a_run_is_not_resumed_with_another_content_of_a_plugin(focal: Plugin, site: Path) -> None:
     used = experiment(method="focal")
     began = Checkpoint(1, {}, {}, {"experiment": json.loads(used.to_json()), "plugins": {str(focal): focal.digest}})
@@ -278,7 +479,7 @@ class TestInit:
         monkeypatch.chdir(tmp_path)
         assert call("init", "--plugin", "my-loss") == 0
         said = capsys.readouterr().out
-        assert "pip install --editable my-loss" in said
+        assert "pip install --editable my-loss'[test]'" in said
         assert "pytest my-loss/tests" in said
         written = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
         assert written == [
@@ -296,8 +497,12 @@ class TestInit:
         ("arguments", "reason"),
         [
             ([], "needs DIR, a new folder, or --plugin NAME"),
-            (["--plugin", "My_Loss"], "use lower-case letters, digits and single hyphens"),
+            (["--plugin", "My_Loss"], "use at most 60 lower-case letters, digits and single hyphens"),
             (["--plugin", "json"], "a module json is installed already"),
+            (["--plugin", "class"], "a package cannot have this name"),
+            (["--plugin", "tests"], "a package cannot have this name"),
+            (["--plugin", "a" * 61], "use at most 60"),
+            (["x" * 300], "cannot be written: File name too long"),
             (["folder", "--family", "method"], "--family needs --plugin NAME"),
             (["--plugin", "a-b", "--shards", "."], "--plugin and --shards cannot be used together"),
         ],

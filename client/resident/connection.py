@@ -26,7 +26,7 @@ from typing import Any
 from flwr.app import RecordDict
 
 from client.resident import frames
-from common.config.plugins import plugins
+from common.config.plugins import stamps
 from common.errors import FedmosaicError
 
 try:
@@ -132,7 +132,7 @@ def private_folder() -> Path:
 def code() -> str:
     """A hash of the Python files of `client` and `common` that this process imports, of their paths, and of the
     installed plugins."""
-    digest = hashlib.sha256("".join(f"{plugin} {plugin.digest} " for plugin in plugins()).encode())
+    digest = hashlib.sha256(stamps().encode("utf-8", "surrogateescape"))
     for package in ("client", "common"):
         spec = find_spec(package)
         assert spec is not None and spec.submodule_search_locations

@@ -86,9 +86,21 @@ def find(family: str, name: str) -> type[Component]:
         kind = _component_of(found) if isinstance(found, ModuleType) else found
     except TypeError as error:
         raise ConfigError("plugins", [f"{family} {name!r}: {error}"]) from None
-    if not (isinstance(kind, type) and issubclass(kind, Component)):
-        raise ConfigError("plugins", [f"{family} {name!r}: its entry point names no Component"])
+    if not (isinstance(kind, type) and issubclass(kind, _bases(family))):
+        expected = " or ".join(base.__name__ for base in _bases(family))
+        raise ConfigError("plugins", [f"{family} {name!r}: its entry point names no subclass of {expected}"])
     return kind
+
+
+@cache
+def _bases(family: str) -> tuple[type[Component], ...]:
+    """The component classes in the module `base` of a family, one of which every member derives from."""
+    module = importlib.import_module(f"{plugins.homes()[family]}.base")
+    return tuple(
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Component) and value.__module__ == module.__name__
+    )
 
 
 @cache

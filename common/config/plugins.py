@@ -6,17 +6,21 @@ The pyproject.toml of a package such as focal-loss contains
     focal = "focal_loss.focal"
 
 and the method "focal" exists on every host where the package is installed. A site loads only the plugins that its
-policy names and whose content equals that at the server: it runs its messages within `only`.
+policy names and whose content equals that at the server: it runs its messages within `only`, which holds for the
+current thread.
 """
 
 import hashlib
+import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
+from importlib.machinery import ModuleSpec
 from importlib.metadata import Distribution, EntryPoint, distributions
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +30,8 @@ from common.errors import ConfigError
 
 PREFIX = "fedmosaic."
 OURS = "fedmosaic"
+PACKAGES = ("client", "common", "deploy", "fedmosaic", "server")
+"""Top-level packages of this project."""
 HOMES = "fedmosaic.families"
 """Group of this project's own entry points: by family, the package whose modules are its members."""
 PLURALS = {"data set": "datasets", "strategy": "strategies"}
@@ -34,6 +40,7 @@ VARIABLE = "FEDMOSAIC_PLUGINS"
 that start the clients themselves set it."""
 PINNED = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}==[A-Za-z0-9][A-Za-z0-9.!+_-]{0,99}"
 """Pattern of a package in a policy: name==version."""
+BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, order=True)
@@ -48,6 +55,19 @@ class Plugin:
     def __str__(self) -> str:
         """The form of a policy: name==version."""
         return f"{self.name}=={self.version}"
+
+
+@dataclass(frozen=True)
+class Package:
+    """An installed package with entry points of our groups, before anything of it is read. pin: name==version."""
+
+    pin: str
+    entries: tuple[EntryPoint, ...] = field(compare=False)
+
+    @property
+    def tops(self) -> list[str]:
+        """The top-level modules or packages that the entry points name."""
+        return sorted({re.split(r"[.:\s]", entry.value.strip())[0] for entry in self.entries})
 
 
 _allowed: ContextVar[frozenset[Plugin] | None] = ContextVar("allowed plugins", default=None)
@@ -84,17 +104,15 @@ def recorded() -> Iterator[set[Plugin]]:
 def homes() -> dict[str, str]:
     """By family, the package of this project whose modules are its members.
 
-    Raises ConfigError when the project is not installed.
+    Raises ConfigError when the project is not installed, or when its entry points leave the project.
     """
-    found = {
-        entry.name.replace("-", " "): entry.value
-        for distribution in distributions(name=OURS)
-        for entry in distribution.entry_points
-        if entry.group == HOMES
-    }
-    if not found:
+    ours = next(iter(distributions(name=OURS)), None)  # the first on the path, as Python imports
+    entries = [entry for entry in ours.entry_points if entry.group == HOMES] if ours else []
+    if not entries:
         raise ConfigError("installation", ["fedmosaic is not installed here: pip install ."])
-    return found
+    if foreign := [entry.value for entry in entries if entry.value.split(".")[0] not in PACKAGES]:
+        raise ConfigError("installation", [f"another package is installed as fedmosaic: {', '.join(foreign)}"])
+    return {entry.name.replace("-", " "): entry.value for entry in entries}
 
 
 def group(family: str) -> str:
@@ -103,26 +121,58 @@ def group(family: str) -> str:
 
 
 @cache
-def _installed() -> Mapping[str, tuple[tuple[EntryPoint, Distribution], ...]]:
-    """Entry points of other packages by group. Of two installations of a package, Python uses the first on the path,
-    and so does this function."""
-    found: dict[str, list[tuple[EntryPoint, Distribution]]] = {}
-    seen = {_normalised(OURS)}
+def _found() -> tuple[Mapping[str, Package], Mapping[str, str]]:
+    """The usable packages by pin, and by name the reason why a package with our entry points cannot be used. Of two
+    installations of a package, Python uses the first on the path, and so does this function."""
+    groups = {group(family) for family in homes()}
+    usable: dict[str, Package] = {}
+    unusable: dict[str, str] = {}
+    seen = {OURS}
     for distribution in distributions():
-        name = _normalised(distribution.metadata["Name"] or "")
-        entries = [entry for entry in distribution.entry_points if entry.group.startswith(PREFIX)]
-        if entries and name not in seen:
+        try:
+            name = _normalised(distribution.metadata["Name"] or "")
+            entries = tuple(entry for entry in distribution.entry_points if entry.group in groups)
+            pin = f"{name}=={distribution.version}"
+        except Exception as error:  # whatever a damaged installation contains
+            unusable[_place(distribution)] = f"its metadata cannot be read: {type(error).__name__}: {error}"
+            continue
+        if name in seen or not entries:
             seen.add(name)
-            for entry in entries:
-                found.setdefault(entry.group, []).append((entry, distribution))
-    return {name: tuple(entries) for name, entries in found.items()}
+            continue
+        seen.add(name)
+        if re.fullmatch(PINNED, pin):
+            usable[pin] = Package(pin, entries)
+        else:
+            unusable[_place(distribution)] = "a policy cannot name it: its name or version is missing, or not regular"
+    return usable, unusable
+
+
+def _place(distribution: Distribution) -> str:
+    return Path(str(getattr(distribution, "_path", "a package"))).name
+
+
+def pins() -> list[str]:
+    """Every usable plugin as name==version."""
+    return sorted(_found()[0])
+
+
+def unusable() -> dict[str, str]:
+    """By name, the reason why a damaged plugin cannot be used."""
+    return dict(_found()[1])
+
+
+def plugin(pin: str) -> Plugin | None:
+    """The installed plugin name==version; None: it is not installed. Reads all its files once per process.
+
+    Raises ConfigError when its content cannot be identified.
+    """
+    package = _found()[0].get(pin)
+    return _identified(package) if package else None
 
 
 def members(family: str) -> list[str]:
     """The names of the members that the allowed plugins add to a family."""
-    entries = _installed().get(group(family), ())
-    allowed = _allowed.get()
-    return sorted({entry.name for entry, package in entries if allowed is None or plugin(package) in allowed})
+    return sorted({entry.name for entry, _ in _entries(family)})
 
 
 def load(family: str, name: str) -> Any:
@@ -130,69 +180,118 @@ def load(family: str, name: str) -> Any:
 
     Raises ConfigError when two packages have the member, when its package is not allowed, or when loading fails.
     """
-    entries = [(entry, package) for entry, package in _installed().get(group(family), ()) if entry.name == name]
-    if not entries:
+    found = [(entry, package) for entry, package in _entries(family) if entry.name == name]
+    if not found:
+        if refused := [package.pin for package in _having(family, name)]:
+            raise ConfigError(
+                "plugins", [f"{family} {name!r} comes with the package {refused[0]}, which is not allowed to run here"]
+            )
         return None
-    packages = [plugin(package) for _, package in entries]
-    if len(packages) > 1:
-        raise ConfigError("plugins", [f"{family} {name!r} comes with {' and with '.join(map(str, packages))}"])
-    allowed = _allowed.get()
-    if allowed is not None and packages[0] not in allowed:
-        raise ConfigError(
-            "plugins", [f"{family} {name!r} comes with the package {packages[0]}, which is not allowed to run here"]
-        )
+    if len(found) > 1:
+        both = " and with ".join(package.pin for _, package in found)
+        raise ConfigError("plugins", [f"{family} {name!r} comes with {both}"])
+    entry, package = found[0]
+    identified = _identified(package)
     if (used := _used.get()) is not None:
-        used.add(packages[0])
-    return _loaded(entries[0][0], packages[0])
+        used.add(identified)
+    return _loaded(entry, package.pin)
+
+
+def _entries(family: str) -> list[tuple[EntryPoint, Package]]:
+    """The entry points of a family's members in allowed packages."""
+    allowed = _allowed.get()
+    return [
+        (entry, package)
+        for package in _found()[0].values()
+        for entry in package.entries
+        if entry.group == group(family) and (allowed is None or _is_allowed(package, allowed))
+    ]
+
+
+def _having(family: str, name: str) -> list[Package]:
+    packages = _found()[0].values()
+    return [p for p in packages if any(e.group == group(family) and e.name == name for e in p.entries)]
+
+
+def _is_allowed(package: Package, allowed: frozenset[Plugin]) -> bool:
+    return package.pin in map(str, allowed) and _identified(package) in allowed
 
 
 @cache
-def _loaded(entry: EntryPoint, package: Plugin) -> Any:
-    module, _, attribute = entry.value.partition(":")
+def _loaded(entry: EntryPoint, pin: str) -> Any:
     try:
-        found = import_module(module.strip())
-        return getattr(found, attribute.strip()) if attribute else found
-    except Exception as error:
+        found = import_module(entry.module)
+        return getattr(found, entry.attr) if entry.attr else found
+    except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise ConfigError("plugins", [f"the package {package} cannot be loaded: {reason}"]) from error
-
-
-def plugins() -> list[Plugin]:
-    """Every installed plugin."""
-    return sorted({plugin(package) for entries in _installed().values() for _, package in entries})
-
-
-def plugin(distribution: Distribution) -> Plugin:
-    """The plugin of a distribution. Reads its files once per process."""
-    return _plugin(distribution.metadata["Name"], distribution.version, _top_levels(distribution))
-
-
-def _top_levels(distribution: Distribution) -> tuple[str, ...]:
-    entries = [entry for entry in distribution.entry_points if entry.group.startswith(PREFIX)]
-    return tuple(sorted({re.split(r"[.:\s]", entry.value)[0] for entry in entries}))
+        raise ConfigError("plugins", [f"the package {pin} cannot be loaded: {reason}"]) from error
 
 
 @cache
-def _plugin(name: str, version: str, top_levels: tuple[str, ...]) -> Plugin:
+def _identified(package: Package) -> Plugin:
     digest = hashlib.sha256()
-    for top in top_levels:
-        for name_, path in _files(top):
-            content = path.read_bytes()
-            digest.update(f"{name_}\0{len(content)}\0".encode() + content)
-    return Plugin(_normalised(name), version, digest.hexdigest())
+    try:
+        for name, path in _files(package.tops):
+            digest.update(f"{name}\0{path.stat().st_size}\0".encode("utf-8", "surrogateescape"))
+            with path.open("rb") as file:
+                while block := file.read(BLOCK):
+                    digest.update(block)
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError("plugins", [f"the content of the package {package.pin} is unknown: {error}"]) from None
+    name, _, version = package.pin.partition("==")
+    return Plugin(name, version, digest.hexdigest())
 
 
-def _files(top: str) -> list[tuple[str, Path]]:
-    """The files of a top-level module or package by name, without compiled files."""
+def stamps() -> str:
+    """A text that changes whenever files of an installed plugin do: their names, sizes and times."""
+    said = []
+    for pin, package in sorted(_found()[0].items()):
+        try:
+            files = [(name, path.stat()) for name, path in _files(package.tops)]
+            said.append(f"{pin} {[(name, found.st_size, found.st_mtime_ns) for name, found in files]}")
+        except (OSError, ValueError, ImportError) as error:
+            said.append(f"{pin} {error}")
+    return "\n".join(said)
+
+
+def _files(tops: Iterable[str]) -> list[tuple[str, Path]]:
+    """The files of top-level modules or packages by name, without compiled files.
+
+    Raises ValueError when there are none, or when a module is not a plugin's own.
+    """
+    found = [pair for top in tops for pair in _files_of(top, _spec(top))]
+    if not found:
+        raise ValueError("it has no files")
+    return sorted(found)
+
+
+def _spec(top: str) -> ModuleSpec:
+    if top in PACKAGES or top in sys.stdlib_module_names or top == "__main__":
+        raise ValueError(f"its entry points name the module {top}, which is not its own")
     spec = find_spec(top)
     if spec is None:
-        return []
+        raise ValueError(f"there is no module {top}")
+    if spec.origin is None:
+        raise ValueError(f"{top} is a namespace package; it needs an __init__.py")
+    return spec
+
+
+def _files_of(top: str, spec: ModuleSpec) -> Iterator[tuple[str, Path]]:
     if spec.submodule_search_locations is None:
-        return [(f"{top}.py", Path(spec.origin))] if spec.origin else []
-    folders = [Path(place) for place in spec.submodule_search_locations]
-    files = [(folder, path) for folder in folders for path in folder.rglob("*") if path.is_file()]
-    named = [(f"{top}/{path.relative_to(folder).as_posix()}", path) for folder, path in files]
-    return sorted((name, path) for name, path in named if "__pycache__" not in path.parts)
+        yield Path(str(spec.origin)).name, Path(str(spec.origin))
+        return
+    for place in spec.submodule_search_locations:
+        walked = set()
+        for folder, folders, files in os.walk(place, followlinks=True):
+            if (real := os.path.realpath(folder)) in walked:  # a link that leads upwards
+                folders.clear()
+                continue
+            walked.add(real)
+            compiled = os.path.basename(folder) == "__pycache__" and folder != place
+            for name in files:
+                if not (compiled and name.endswith(".pyc")):
+                    path = Path(folder, name)
+                    yield f"{top}/{path.relative_to(place).as_posix()}", path
 
 
 def normalised(pinned: str) -> str:

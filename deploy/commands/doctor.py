@@ -22,7 +22,7 @@ from cryptography import x509
 from packaging.requirements import Requirement
 from rich.text import Text
 
-from common.errors import PolicyError, RunError, ShardError
+from common.errors import ConfigError, PolicyError, RunError, ShardError
 from common.words.units import human
 from deploy.hosts.address import Address
 from deploy.hosts.handshake import CONNECT_SECONDS, connect, described, remedy, shake_hands
@@ -232,20 +232,27 @@ def policy(path: Path) -> Result:
 
 
 def plugins(path: Path) -> Result:
-    """Compare the plugins that a site's policy names with the installed ones."""
+    """Compare the plugins that a site's policy names with the installed ones, and name damaged ones."""
     from client.policy import read_policy
-    from common.config.plugins import normalised
-    from common.config.plugins import plugins as installed_plugins
+    from common.config.plugins import normalised, pins, plugin, unusable
 
-    installed = {str(plugin) for plugin in installed_plugins()}
     try:
         named = {normalised(pinned) for pinned in read_policy(path).plugins}
     except PolicyError:
         return Result("plugins", State.WARNING, "the policy cannot be read", "see the line above")
-    if absent := sorted(named - installed):
-        remedy = f"install the version of the server: pip install {' '.join(absent)}"
+    broken = dict(unusable())
+    for pin in named & set(pins()):
+        try:
+            plugin(pin)
+        except ConfigError as error:
+            broken[pin] = "; ".join(error.mistakes)
+    if absent := sorted(named - set(pins())):
+        remedy = "install the wheel that the server uses, or remove the line from the policy"
         return Result("plugins", State.WARNING, f"not installed: {', '.join(absent)}", remedy)
-    refused = sorted(installed - named)
+    if broken:
+        found = "; ".join(f"{name}: {why}" for name, why in sorted(broken.items()))
+        return Result("plugins", State.WARNING, f"unusable: {found}", "install these packages again, or remove them")
+    refused = sorted(set(pins()) - named)
     said = f"allowed: {', '.join(sorted(named)) or 'none'}"
     return Result("plugins", State.OK, said + (f"; installed but not allowed: {', '.join(refused)}" if refused else ""))
 

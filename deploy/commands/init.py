@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,8 @@ NEXT_PLUGIN = """\
 {folder}  a plugin with the {family} {member}: its package, its entry point, and tests
 
 Install it and run its tests:
-  pip install --editable {folder}
-  pytest {folder}/tests
+  pip install --editable {quoted}'[test]'
+  pytest {quoted}/tests
 
 Then try it; {folder}/README.md says how to use it on several hosts:
   {command}"""
@@ -65,9 +66,9 @@ def add_parser(commands: Any) -> None:
 def _command(options: argparse.Namespace) -> None:
     _check(options)
     options.folder = options.folder or Path(options.plugin)
-    if not is_free(options.folder):
-        raise ConfigError("init", [f"{options.folder} exists and is not empty: choose another folder"])
     try:
+        if not is_free(options.folder):
+            raise ConfigError("init", [f"{options.folder} exists and is not empty: choose another folder"])
         with whole_folder(options.folder) as unfinished:
             said = _written(unfinished, options)
     except OSError as error:
@@ -107,7 +108,13 @@ def _plug_in(folder: Path, options: argparse.Namespace) -> str:
     family = options.family.replace("-", " ") if options.family else "method"
     write_plugin(folder, options.plugin, family)
     member = EXAMPLES[family].members[family].replace("_", "-")
-    return NEXT_PLUGIN.format(folder=options.folder, family=family, member=member, command=EXAMPLES[family].command)
+    return NEXT_PLUGIN.format(
+        folder=options.folder,
+        quoted=shlex.quote(str(options.folder)),
+        family=family,
+        member=member,
+        command=EXAMPLES[family].command,
+    )
 
 
 def _start(folder: Path, options: argparse.Namespace) -> str:

@@ -69,8 +69,8 @@ def _command(options: argparse.Namespace) -> None:
     from deploy.engines.display import show
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    experiment, link = experiment_of(options), _link(options)
     with _said_elsewhere(options):
+        experiment, link = experiment_of(options), _link(options)
         folder = run_to_end(options, experiment, link)
     if options.json:
         assert folder is not None
@@ -149,13 +149,21 @@ def _run_here(plan: "Plan") -> None:
 
 
 def _new_folder(wanted: Path | None, experiment: "Experiment") -> Path:
+    """The folder of a new run, which does not exist yet.
+
+    Raises ConfigError when it exists or cannot be made.
+    """
     from server.record.run_folder import free_folder
 
-    if wanted is None:
-        return free_folder(Path("runs") / experiment.name)
-    if wanted.exists():
+    if wanted is not None and wanted.exists():
         raise ConfigError("--run-dir", [f"{wanted} exists already: name a new folder, or add --resume to continue"])
-    return wanted
+    folder = wanted or free_folder(Path("runs") / experiment.name)
+    try:
+        folder.mkdir(parents=True)
+        folder.rmdir()  # the run makes it when it starts
+    except OSError as error:
+        raise ConfigError("--run-dir", [f"{folder} cannot be made: {error.strerror}"]) from None
+    return folder
 
 
 def _resumed_folder(wanted: Path | None, experiment: "Experiment") -> Path:

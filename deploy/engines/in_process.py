@@ -15,7 +15,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from client.site import Site
-from common.config.plugins import plugins
+from common.config.plugins import pins
 from common.split.make import client_name
 from server.app import main
 
@@ -42,7 +42,7 @@ def run_here(settings: Mapping[str, str], shards: Path, clients: int) -> None:
 
 def own_site(shard: Path) -> Site:
     """A site on the machine of the person who starts the run. It allows every installed plugin."""
-    return Site(shard, allowed=list(map(str, plugins())))
+    return Site(shard, allowed=pins())
 
 
 class InProcessGrid(Grid):

@@ -1,5 +1,6 @@
 """The folder of a plugin: a package with a member of a family, its entry point, and the family's contract as tests."""
 
+import keyword
 import re
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -12,6 +13,8 @@ from common.errors import ConfigError
 
 HERE = Path(__file__).parent
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+LONGEST = 60
+"""Largest number of characters of a name."""
 SITES = "every site and the server"
 CONFIG = "fedmosaic run configs/digits-mini-fedcmi.yaml --engine inprocess"
 
@@ -33,7 +36,7 @@ EXAMPLES = {
     "strategy": Example({"strategy": "uniform"}, "the server alone", f"{CONFIG} --set strategy=uniform"),
     "data set": Example(
         {"data set": "waves"},
-        "the host that makes shards",
+        "the host that makes shards, and the server",
         f"{CONFIG} --set name=waves --set data.set=waves --set data.missing='{{incomplete: 0.2}}' \\\n"
         "  --set model.encoders='{signal: {name: signal, channels: 1, length: 64}, text: {name: text}}'",
     ),
@@ -50,8 +53,11 @@ EXAMPLES = {
 
 def check_name(name: str) -> None:
     """Raises ConfigError for a name that no package can have, or that an installed module has."""
-    if not NAME.fullmatch(name):
-        raise ConfigError("--plugin", [f"{name!r}: use lower-case letters, digits and single hyphens"])
+    if not NAME.fullmatch(name) or len(name) > LONGEST:
+        rule = f"use at most {LONGEST} lower-case letters, digits and single hyphens"
+        raise ConfigError("--plugin", [f"{name[:LONGEST]!r}: {rule}"])
+    if keyword.iskeyword(package_of(name)) or package_of(name) == "tests":
+        raise ConfigError("--plugin", [f"{name!r}: a package cannot have this name"])
     if find_spec(package_of(name)) is not None:
         raise ConfigError("--plugin", [f"{name!r}: a module {package_of(name)} is installed already"])
 

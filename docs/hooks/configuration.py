@@ -145,7 +145,7 @@ def default(name: str, given: Schema, schema: Schema) -> str:
         return "**required**"
     if "$ref" in given:
         return "its defaults"
-    value = given.get("default", {})
+    value = given.get("default", [] if given.get("type") == "array" else {})
     return f"`{yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}`"  # a scalar is followed by "..."
 
 
