@@ -161,7 +161,7 @@ def test_the_first_site_to_come_does_not_name_the_classes_for_all(tiny_shards: P
 
 def test_waiting_for_nodes_has_an_end(tiny_shards: Path, tmp_path: Path) -> None:
     grid = UnreliableGrid(tiny_shards / "client-0")
-    with pytest.raises(RunError, match=r"1 more can come within 0.5 s, needed: 2"):
+    with pytest.raises(RunError, match=r"1 more possible within 0.5 s, needed: 2"):
         federation(grid, tiny_shards, tmp_path).run()
 
 

@@ -104,8 +104,8 @@ def group(family: str) -> str:
 
 @cache
 def _installed() -> Mapping[str, tuple[tuple[EntryPoint, Distribution], ...]]:
-    """Entry points of other packages by group. Of two installations of a package, Python uses the first on the path,
-    and so does this function."""
+    """Entry points of other packages by group. If a package is installed twice, this function uses the first
+    installation on the path, as Python does."""
     found: dict[str, list[tuple[EntryPoint, Distribution]]] = {}
     seen = {_normalised(OURS)}
     for distribution in distributions():

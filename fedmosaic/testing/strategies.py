@@ -32,7 +32,7 @@ SPOILED: list[tuple[Callable[[Params], Params], str]] = [
     (lambda p: {k: v for k, v in p.items() if k != "fusion.bias"}, "missing"),
     (lambda p: p | {"fusion.weight": torch.zeros(10_000)}, "the expected blocks need 52 and at most"),
 ]
-"""What a bad update may look like, and what the reason of the refusal contains."""
+"""Bad updates, each with a part of the reason of the refusal."""
 
 
 class NoGrid:

@@ -32,11 +32,12 @@ from server.sites.attention import unlike
 
 log = logging.getLogger(__name__)
 NAMED = 8
-"""Most names of sites in a sentence."""
+"""The maximum number of names of sites in a sentence."""
 LISTED = 10_000
-"""Most refused or lost sites with a reason. Only the latest are kept, because a site can invent any number of names."""
+"""The maximum number of refused or lost sites with a reason. Only the latest are kept, because a site can invent any
+number of names."""
 INTRODUCTIONS = 3
-"""Most queries in a row to a node that fails to answer, e.g. because its process is killed."""
+"""The maximum number of queries in a row to a node that does not answer, e.g. because its process is killed."""
 
 
 class Roster:

@@ -91,7 +91,7 @@ def imbalance(run: Run) -> Plot:
 
 
 def per_class(run: Run) -> Plot:
-    """Accuracy of the last model by class and subset. Of very many classes, only the hardest are drawn."""
+    """Accuracy of the last model by class and subset. If there are very many classes, only the hardest are drawn."""
     slug, title = "per-class", "Accuracy by class"
     shown = [name for name in run.subsets if run.recalls(name)]
     if not shown:

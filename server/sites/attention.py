@@ -13,7 +13,7 @@ from common.findings import Findings, unreadable_in_words
 from common.words.units import few
 
 LISTED = 5
-"""Most names of classes of one kind in a sentence."""
+"""The maximum number of names of one kind in a sentence."""
 COMPARED = ("sound", "signal")
 """Kinds that should have the same form at all sites. Images are not compared, because their sizes always differ."""
 

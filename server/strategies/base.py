@@ -33,8 +33,8 @@ from server.clients.roster import Roster, listed
 
 log = logging.getLogger(__name__)
 TTL_MARGIN = 10.0
-"""Seconds by which a message outlives its round. With this margin, the round ends before the message expires, even if a
-busy server polls seconds too late."""
+"""Seconds from the end of a round until its messages expire. With this margin, the round ends before the message
+expires, even if a busy server polls seconds too late."""
 FIGURES = ("num_examples", "losses", "validation", "unreadable", "seconds")
 """The fields of a client's reply that go into the report of the round."""
 
@@ -44,7 +44,7 @@ class RoundReport:
     """The figures of a round.
 
     clients: by site, its figures. failed: by site, the reason why its update was not used. rejected: the part of
-    `failed` that did reply. validation: counts for the model that the clients received, merged over the clients.
+    `failed` with a reply. validation: counts for the model that the clients received, merged over the clients.
     aggregation: the strategy's figures, e.g. the clients' weights. attempts: how often messages were sent to sites.
     bytes_to: by site, the bytes of the last message to it. block_bytes: the bytes of the parameters by block, up and
     down; the rest of the messages is figures and headers.
@@ -316,7 +316,7 @@ class MultimodalStrategy(Strategy):
         lacking = "".join(f"; modality {m} needs {count} more" for m, count in self.shortage().items())
         reasons = self._silent() | self.roster.refused | self.roster.lost | self.report.failed
         where = f"round {self._round}" if self._round else "introductions"
-        came = f"{len(self._usable)} came, {len(self.candidates())} more can come {when}".strip()
+        came = f"{len(self._usable)} received, {len(self.candidates())} more possible {when}".strip()
         head = f"{where}: too few usable replies: {came}, needed: {self.needed}{lacking}"
         return f"{head}{listed(reasons)}{self._advice()}"
 
@@ -326,7 +326,7 @@ class MultimodalStrategy(Strategy):
         here = len(self._usable) + len(self.candidates())
         said = []
         if 0 < here < self.needed:
-            said.append(f"a new run with --set federation.min_replies={here} continues with so few sites")
+            said.append(f"a new run with --set federation.min_replies={here} continues with this number of sites")
         if shortage := self.shortage():
             said.append(f"lower federation.min_holders in a new run: too few sites have {', '.join(shortage)}")
         if self.roster.lost or here < self.needed:
