@@ -120,7 +120,7 @@ def test_too_few_replies_end_the_run_with_the_names_of_the_missing(tiny_shards: 
 
     grid = UnreliableGrid(tiny_shards / "client-0", tiny_shards / "client-1", then=gone_in_round_2)
     run = federation(grid, tiny_shards, tmp_path)
-    with pytest.raises(RunError, match=r"round 2: too few usable replies: 1 came.*\n  - client-1: no reply within"):
+    with pytest.raises(RunError, match=r"round 2: too few usable replies: 1 received.*\n  - client-1: no reply within"):
         run.run()
     assert run.summary()["missing"].keys() == {"client-1"}
     assert run.summary()["rounds"] == 1

@@ -355,7 +355,7 @@ def parse(raw: dict[str, Any], source: str) -> Experiment:
 def from_json(text: str) -> Experiment:
     """The experiment that `Experiment.to_json` wrote; the same object for the same text and the same allowed plugins.
 
-    Checks the components that a client uses; strategy and data set are the server's.
+    Checks only the components that a client uses, so neither the strategy nor the data set.
 
     Raises ConfigError when the text is not an experiment, e.g. because the sender runs another version of this project,
     and when a component belongs to a plugin that may not run here.

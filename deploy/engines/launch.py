@@ -173,7 +173,7 @@ def executable(name: str) -> str:
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.exists() else shutil.which(name)
     if not found:
-        raise RunError(f"the command {name} is not installed beside {sys.executable}")
+        raise RunError(f"the command {name} is not installed next to {sys.executable}")
     return found
 
 

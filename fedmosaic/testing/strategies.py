@@ -36,7 +36,7 @@ SPOILED: list[tuple[Callable[[Params], Params], str]] = [
 
 
 class NoGrid:
-    """A strategy needs no grid once its sites are known."""
+    """A strategy whose sites are known does not use the grid."""
 
 
 def params(seed: int) -> Params:

@@ -140,7 +140,9 @@ def _implausible(subset: str, tally: Tally, site: Site) -> str | None:
 
 def _read(kind: type[R], content: Mapping[str, Any]) -> R:
     try:
-        return kind.model_validate_json(json.dumps(content))  # strict, but a Tally may come as a mapping
+        return kind.model_validate_json(
+            json.dumps(content)
+        )  # values are not converted, but a Tally may come as a mapping
     except RecursionError:
         raise WireError("malformed reply: nested too deeply") from None
     except Invalid as error:

@@ -29,7 +29,7 @@ from server.report.run import Run, amount, mapping, number, round_of
 from server.report.sites import graph, similarity, weights
 
 TALL_FROM = 14
-"""Number of classes from which the card is tall. On a wide page, a tall card is beside the three plots after it."""
+"""Number of classes from which the card is tall. On a wide page, a tall card is next to the three plots after it."""
 
 
 def plots(run: Run) -> list[Plot]:
