@@ -54,7 +54,7 @@ def _reply(message: Message, context: Context) -> Message:
 
 
 def _answer(message: Message, shard: Path, name: str, policy: Path | None, resident: bool) -> RecordDict:
-    """Raises WorkerError when the resident worker fails. Without a worker, raises what the site raises."""
+    """Raises WorkerError when the resident worker fails. Without a worker, raises the exceptions of the site."""
     if resident:
         from client.resident.connection import Home, NoWorkerError, ask
 

@@ -128,7 +128,7 @@ class Site:
         return self._name or (self._read[1].info.site if self._read else self.folder.name)
 
     def _leave(self, said: Mapping[str, Any], trained: Trained | None = None) -> RecordDict:
-        """The reply, reduced to what the policy allows. Nothing leaves the site anywhere else."""
+        """The part of the reply that the policy allows. Nothing leaves the site anywhere else."""
         figures = self._policy.figures(said)
         if trained is None:
             return wire.record(figures)

@@ -23,10 +23,12 @@ BANNED = {
     "place of a text: write 'is in'": r"\bstands? (?:in|there|below|beside|above|with)\b"
     r"|\blies? (?:in|there|beside)\b",
     "write 'in addition to', 'compared with' or 'next to'": r"(?-i:\bbeside\b)",
-    "compressed: name the amount or the condition": r"\b(?:whatever|whichever|howsoever)\b|\bhowever (?:many|much|few|un)"
+    "compressed: name the amount or the condition": r"\b(?:whatever|whichever)\b|\bhowever (?:many|much|few|un)"
     r"|\bso-many\b|\bone an? file\b|; no [a-z ]+ itself\b",
     "begins with Most or What: write 'The maximum number of', 'The content of'": r'^\s*"""(?:Most|What)\b',
     "turned: begins with 'Of'": r"(?:^|[.!?] |\"\"\")(?-i:Of) (?:an?|the|its|these|two|several|many|very|all|every)\b",
+    "write 'missing values', 'the packages below'": r"\b(?:for|completes?|generates?) what is missing\b"
+    r"|\bwhat is below\b",
     "goes on: write 'continues'": r"\bgoes on\b",
     "is no error: write 'is not an error'": r"\b(?:is no|are no) (?:errors?|failures?)\b",
     "asked, told, looked for": r"\b(?:is|are|was|were) (?:asked|told|looked for|let go|held against)\b",

@@ -375,7 +375,7 @@ def plugins_of(experiment: Experiment) -> list[plugins.Plugin]:
 
 @lru_cache(maxsize=8)
 def plugins_at_sites(text: str) -> list[plugins.Plugin]:
-    """The plugins that a client needs for an experiment, sorted; text: what `Experiment.to_json` wrote.
+    """The plugins that a client needs for an experiment, sorted; text: the result of `Experiment.to_json`.
 
     Raises ConfigError as `from_json` does.
     """

@@ -6,7 +6,7 @@ that used it.
 
 A node handles one message after the other. When a site does not reply, the server asks its node for an introduction
 again, and does not sample the site until the introduction comes. The introduction shows that the site is back, that it
-is free, and what data it has now.
+is free, and which data it has now.
 """
 
 import logging

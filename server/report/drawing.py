@@ -101,7 +101,7 @@ def stack(axes: Axes, rounds: Sequence[int], parts: Sequence[Sequence[float]], c
         if any(part) and len(rounds) <= GAPS_AT_MOST:
             axes.bar(rounds, part, 0.78, bottom=base, color=colour)
         elif any(part):
-            # One path per part. Each round appears at both its edges, which gives the area steps.
+            # Each part is one path. Each round appears at both its edges, which gives the area steps.
             edges = [edge for made in rounds for edge in (made - 0.5, made + 0.5)]
             low, high = ([value for value in side for _ in ("left", "right")] for side in (base, top))
             axes.fill_between(edges, low, high, color=colour, linewidth=0)
