@@ -27,7 +27,7 @@ BANNED = {
     r"|\bso-many\b|\bone an? file\b|; no [a-z ]+ itself\b",
     "begins with Most or What: write 'The maximum number of', 'The content of'": r'^\s*"""(?:Most|What)\b',
     "turned: begins with 'Of'": r"(?:^|[.!?] |\"\"\")(?-i:Of) (?:an?|the|its|these|two|several|many|very|all|every)\b",
-    "write 'missing values', 'the packages below'": r"\b(?:for|completes?|generates?) what is missing\b"
+    "write 'missing values', 'the packages below'": r"\b(?:completes?|generates?) what is missing\b"
     r"|\bwhat is below\b",
     "goes on: write 'continues'": r"\bgoes on\b",
     "is no error: write 'is not an error'": r"\b(?:is no|are no) (?:errors?|failures?)\b",

@@ -5,8 +5,9 @@ The pyproject.toml of a package such as focal-loss contains
     [project.entry-points."fedmosaic.methods"]
     focal = "focal_loss.focal"
 
-and the method "focal" exists on every host where the package is installed. A site loads only the plugins that its
-policy names and whose content equals that at the server: it runs its messages within `only`.
+and the method "focal" exists on every host where the package is installed. A site loads a plugin only if its policy
+names the plugin and the plugin has the same content as at the server. For this, the site handles each message within
+`only`.
 """
 
 import hashlib

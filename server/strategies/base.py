@@ -274,7 +274,7 @@ class MultimodalStrategy(Strategy):
         said = read_training_reply(wire.read_body(message), self._round, site)
         sent, settings = self._blocks(site.modalities), self.experiment.wire
         params, start = wire.read_params(message, sent, settings.dtype), sent
-        if settings.delta:  # add the difference to the unrounded model, so that the rounding of the sent model does not change the new model
+        if settings.delta:  # the unrounded model, so that the rounding of the sent model does not change the new model
             start = select(self._received, site.modalities)
             params = {name: valid(name, start[name] + value) for name, value in params.items()}
         wire.check_variances(params)
