@@ -109,7 +109,7 @@ def _main_form(findings: Findings) -> str:
 
 
 def _usual_forms(found: Mapping[str, Mapping[str, Findings]]) -> dict[str, str]:
-    """By modality, the most frequent form at most sites."""
+    """By modality, the form that is the most frequent one at most sites."""
     forms: dict[str, Counter[str]] = {}
     for modalities in found.values():
         for modality, findings in modalities.items():
