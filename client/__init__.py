@@ -1,1 +1,1 @@
-"""What runs where the data is: a site's node. Imports `common` alone."""
+"""The code of a site's node, which runs where the data are. Imports `common` alone."""

@@ -1,8 +1,8 @@
 """The ClientApp: it receives Flower's messages and returns replies.
 
-Flower starts a new process for every message. To start quickly, this process imports nothing heavy and hands the
-message to the node's resident worker (`client/resident/worker.py`). Without a worker it answers itself. The server gets
-an unexpected exception as Flower's error reply."""
+Flower starts a new process for every message. To start quickly, this process imports nothing heavy and passes the
+message to the node's resident worker (`client/resident/worker.py`). Without a worker, this process answers the message.
+For an unexpected exception, the server gets Flower's error reply."""
 
 import logging
 import sys
@@ -54,7 +54,7 @@ def _reply(message: Message, context: Context) -> Message:
 
 
 def _answer(message: Message, shard: Path, name: str, policy: Path | None, resident: bool) -> RecordDict:
-    """Raises WorkerError when the resident worker fails. Without a worker, raises what the site raises."""
+    """Raises WorkerError when the resident worker fails. Without a worker, raises the exceptions of the site."""
     if resident:
         from client.resident.connection import Home, NoWorkerError, ask
 

@@ -38,7 +38,7 @@ class Count:
 
 
 Progress = Callable[[Modality, int, int], None]
-"""Called with a modality, the number of its finished values, and the number of all its values to complete."""
+"""Callback with a modality, the number of its finished values, and the number of all values to complete."""
 
 
 def complete(

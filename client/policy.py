@@ -34,15 +34,15 @@ METRICS = ("losses", "unreadable", "findings", "unusable", "seconds")
 LABEL_COUNTS = ("validation",)
 """Figures that contain counts by class."""
 HARMLESS = (PolicyError, WireError, ConfigError)
-"""Errors that, before an example is read, concern only the policy or the server's message."""
+"""Errors that concern only the policy or the server's message, as long as no example has been read."""
 LINE = re.compile(r"\s*- line \d+:")
-"""The beginning of a mistake in one line of a shard's metadata."""
+"""The first words of the message about a line of a shard's metadata."""
 KEPT = "the reason is in the site's log; the site's policy keeps it there (metrics)"
-"""The one text of all refusals that may depend on an example. Even their kind would reveal something about it."""
+"""The text of all refusals that may depend on an example. Different texts would reveal something about the example."""
 
 
 class LocalDP(Options):
-    """Local differential privacy: noise on each update, also towards the server."""
+    """Local differential privacy: noise on each update before it is sent to the server."""
 
     clip: float = Field(gt=0)
     """L2 norm to which the site clips its update, the difference to the received parameters."""
@@ -71,8 +71,8 @@ class Policy(Options):
     max_introductions: int | None = Field(200, ge=0)
     """Largest number of introductions that the site answers per day (UTC), over all runs. None: no limit."""
     state: Path | None = None
-    """The file in which both are counted, relative to the policy's folder. None: <policy>.state.json. It holds as well
-    the secret that the site's split into training and validation examples is keyed with."""
+    """The file in which training messages and introductions are counted, relative to the policy's folder. None:
+    <policy>.state.json. It also contains the secret key of the site's split into training and validation examples."""
     models: list[str] | None = None
     """Names of the frozen models that the site may use. None: all models in the site's models folder, and those of the
     release."""
@@ -80,8 +80,8 @@ class Policy(Options):
     """Packages of others whose methods, models, encoders and completers may run here, each as name==version. The
     installed content must be the same as at the server."""
     reply_seconds: float | None = Field(None, gt=0, le=86_400)
-    """The site sends a reply at a multiple of this many seconds after the message came, so that its duration reveals
-    less about the examples. Every message takes up to this many seconds longer. None: at once."""
+    """The site sends a reply at a multiple of this many seconds after the message came, so that the time of the reply
+    reveals less about the examples. Every message takes up to this many seconds longer. None: at once."""
     local_dp: LocalDP | None = None
     """Noise on each update. None: updates leave without noise."""
 
@@ -121,7 +121,7 @@ class Policy(Options):
     def admit(self, asked: Sequence[Plugin]) -> Sequence[Plugin]:
         """The plugins that the server's run uses, all of which may run here. Loads none of them.
 
-        Raises PolicyError with each one that the policy does not name, that is not installed, or that differs.
+        Raises PolicyError with each plugin that the policy does not name, that is not installed, or that differs.
         """
         named = {normalised(pinned) for pinned in self.plugins}
         if mistakes := [why for one in asked if (why := _unfit(one, named))]:
@@ -183,7 +183,7 @@ class Policy(Options):
             time.sleep(math.ceil(taken / self.reply_seconds) * self.reply_seconds - taken)
 
     def figures(self, said: Mapping[str, Any]) -> dict[str, Any]:
-        """The figures that may leave, of all that the site has."""
+        """The part of the site's figures that may leave."""
         allowed = {*ALWAYS}
         if self.metrics:
             allowed |= {*METRICS}
@@ -195,7 +195,7 @@ class Policy(Options):
         """The trained parameters as they may leave: unchanged, or with local differential privacy."""
         if self.local_dp is None:
             return trained
-        from common.exchange.privacy import clip, new_secret, noise  # scipy takes its time to load
+        from common.exchange.privacy import clip, new_secret, noise  # scipy loads slowly
 
         difference = {name: trained[name].double() - received[name].double() for name in trained}
         cut = clip(difference, self.local_dp.clip)
@@ -204,8 +204,8 @@ class Policy(Options):
         return {name: valid(name, value) for name, value in blurred.items()}
 
     def reason(self, error: Exception, touched: bool) -> str:
-        """The reason of an error as far as it may leave. The node's log has the whole reason. touched: whether the site
-        may have read an example for this message."""
+        """The reason of an error as far as it may leave. The node's log contains the complete reason. touched: whether
+        the site may have read an example for this message."""
         if self.metrics or (isinstance(error, HARMLESS) and not touched):
             return f"{type(error).__name__}: {without_lines(str(error)) if isinstance(error, ShardError) else error}"
         log.error("kept from the server: %s", error, exc_info=not isinstance(error, FedmosaicError))
@@ -243,7 +243,7 @@ def _unfit(asked: Plugin, named: Set[str]) -> str:
 def read_policy(path: Path | None, allowed: Sequence[str] | None = None) -> Policy:
     """Read a policy file. Without a file, the default policy.
 
-    allowed: the plugins of the default policy, each as name==version; None: those that the environment names.
+    allowed: the plugins of the default policy, each as name==version; None: the plugins that the environment names.
 
     Raises PolicyError with every mistake of the file.
     """
@@ -261,7 +261,7 @@ def read_policy(path: Path | None, allowed: Sequence[str] | None = None) -> Poli
     except ValidationError as error:
         mistakes = messages(error, kind=Policy)
     except (TypeError, ValueError, RecursionError) as error:
-        mistakes = [f"a value of a kind that no option takes: {error}"]
+        mistakes = [f"no option accepts a value of this kind: {error}"]
     else:
         state = policy.state or Path(f"{path.stem}.state.json")
         return policy.model_copy(update={"state": path.resolve().parent / state})

@@ -1,4 +1,5 @@
-"""The messages of a server, checked before the site reads anything, because a server may run other code than ours."""
+"""The messages of a server, checked before the site reads anything, because a server may run code other than this
+project's."""
 
 import json
 from collections.abc import Sequence
@@ -27,9 +28,9 @@ class _Package(BaseModel):
 class Asked(BaseModel):
     """The body of a message.
 
-    experiment: the resolved experiment as JSON. plugins: the packages that its components come with, as the server has
-    them. round: from 1, in training messages. modalities: those that the site introduced itself with, sorted, in
-    training messages.
+    experiment: the resolved experiment as JSON. plugins: the packages that contain its components, with their content
+    at the server. round: in training messages, the number of the round, from 1. modalities: in training messages, the
+    modalities of the site's introduction, sorted.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
@@ -42,7 +43,7 @@ class Asked(BaseModel):
 
 @dataclass(frozen=True)
 class Request:
-    """An experiment. Of a training message also the round, and the modalities that the site introduced itself with."""
+    """An experiment. For a training message also the round, and the modalities of the site's introduction."""
 
     experiment: Experiment
     round: int

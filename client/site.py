@@ -1,4 +1,4 @@
-"""A site: it answers the messages of a server. Every use of its examples starts here, and everything that leaves the
+"""A site, which answers the messages of a server. Every use of its examples starts here, and everything that leaves the
 site passes `Site._leave`, which applies the site's policy.
 
 A message of the server, whose body is `client.request.Asked`:
@@ -78,9 +78,10 @@ class ChangedError(FedmosaicError):
 
 
 class Site:
-    """A site has a shard folder, a name (by default that of the shard), and possibly a policy file.
+    """A site has a shard folder, a name (by default the shard's name), and possibly a policy file.
 
-    allowed: the plugins of a site without a policy's file, each as name==version; None: those of the environment.
+    allowed: the plugins of a site without a policy's file, each as name==version; None: the plugins that the
+    environment names.
 
     A site prepares its examples once for each set of encoders and keeps the last few sets.
     """
@@ -123,11 +124,11 @@ class Site:
 
     @property
     def _called(self) -> str:
-        """The site's name. For a shard that cannot be opened it is the name of the folder."""
+        """The site's name. If the shard cannot be opened, this is the name of its folder."""
         return self._name or (self._read[1].info.site if self._read else self.folder.name)
 
     def _leave(self, said: Mapping[str, Any], trained: Trained | None = None) -> RecordDict:
-        """The reply, reduced to what the policy allows. Nothing leaves the site anywhere else."""
+        """The part of the reply that the policy allows. Nothing leaves the site anywhere else."""
         figures = self._policy.figures(said)
         if trained is None:
             return wire.record(figures)
@@ -278,7 +279,8 @@ class Site:
         return self._read[1]
 
     def _own(self, encoder: Encoder, seed: int, modality: Modality, shard: Shard) -> tuple[int, Encoder]:
-        """The encoder that this site uses, and its number. Of several, seed and name of the site choose one."""
+        """The encoder that this site uses, and its number. If there are several, the seed and the name of the site
+        choose one."""
         ways = encoder.alternatives()
         number = derive(seed, "encoder", modality, self._name or shard.info.site) % len(ways)
         return number, ways[number]

@@ -1,4 +1,5 @@
-"""The counts that a site keeps itself, independent of the server's round numbers, and the secret key of its split."""
+"""The counts of messages, which a site keeps independently of the server's round numbers, and the secret key of its
+split."""
 
 import fcntl
 import secrets

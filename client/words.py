@@ -1,4 +1,4 @@
-"""Describes how a node answered a message, for the node's log. These texts never leave the site."""
+"""Describes the answer to a message, for the node's log. These texts never leave the site."""
 
 import json
 from typing import Any

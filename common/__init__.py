@@ -1,1 +1,1 @@
-"""What the server and the clients share. Imports neither of them, and nothing of `deploy`."""
+"""The code that the server and the clients share. Imports neither of them, and nothing of `deploy`."""

@@ -1,7 +1,7 @@
 """The exceptions of the project. All of them are expected: a command prints their message without a traceback.
 
 FedmosaicError
-├── ConfigError      an experiment cannot be run as it is written; the message lists every mistake
+├── ConfigError      an experiment has mistakes; the message lists all of them
 ├── DataError        data that the code cannot read: a data set's files, an example to predict
 │   └── ShardError   a shard cannot be used; the message names the shard
 ├── ModelError       the weights of a frozen or trained model are absent, or their loader cannot read them

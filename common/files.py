@@ -44,8 +44,8 @@ def _private(path: str, flags: int) -> int:
 
 
 def is_free(folder: Path) -> bool:
-    """Whether `whole_folder` may write the folder: it does not exist, or it contains only what an interrupted command
-    or a new file system left.
+    """Whether `whole_folder` may write the folder: it does not exist, or it contains only files of an interrupted
+    command or of a new file system.
 
     Raises OSError when the folder cannot be listed.
     """
@@ -58,9 +58,9 @@ def is_free(folder: Path) -> bool:
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A folder to write to. At the end its content is in `folder`; after an error it is deleted.
 
-    A new folder appears at once, by a rename. An existing folder may be a mounted volume, which nothing can be written
-    beside or renamed over. There, the content is made in a subfolder and moved up at the end, in the order in which it
-    was written.
+    A new folder appears at once, by a rename. An existing folder may be a mounted volume. No folder can be written next
+    to it or renamed to its name. There, the content is made in a subfolder and moved up at the end, in the order in
+    which it was written.
 
     Raises OSError when that is not possible.
     """

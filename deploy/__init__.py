@@ -1,3 +1,3 @@
-"""How server and clients become processes, and what a user does around a run. May import `server`, `client` and
+"""Starts server and clients as processes, and contains the commands of a user. May import `server`, `client` and
 `common`; none of them imports it.
 """

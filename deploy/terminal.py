@@ -7,7 +7,7 @@ from rich.progress import TextColumn
 
 
 def terminal(**options: Any) -> Console:
-    """A console that prints square brackets and colons as they are."""
+    """A console that prints square brackets and colons unchanged."""
     return Console(markup=False, emoji=False, **options)
 
 

@@ -1,4 +1,5 @@
-"""fedmosaic from Python: run an experiment, use a trained model. Imports everything below; nothing of it imports this.
+"""fedmosaic from Python: run an experiment, use a trained model. Imports the other packages of the project; none of
+them imports this package.
 
 Example::
 

@@ -1,4 +1,4 @@
-"""An experiment run from Python, as `fedmosaic run` runs it on this machine."""
+"""Runs an experiment from Python, with the same result as `fedmosaic run` on this machine."""
 
 import logging
 import os

@@ -1,1 +1,1 @@
-"""What runs at the coordinator, which never sees a site's example. Imports `common` alone."""
+"""The code of the server, which never sees a site's example. Imports `common` alone."""

@@ -183,7 +183,7 @@ class TestFolders:
         assert labels_of(tmp_path / "out") == {"cat/1": "cat", "cat/more/2": "cat", "dog/1": "dog"}
         assert Shard.open(tmp_path / "out").records[0].texts == {"text": "purrs"}
         assert "labels are the names of the folders: cat, dog" in said
-        assert "not in a folder of a class" in said and "stray.png" in said
+        assert "not in the folder of a class" in said and "stray.png" in said
         assert "9.txt: the text is empty" in said
 
     def test_without_folders_of_classes_labels_are_needed(self, tmp_path: Path, capsys: Said) -> None:

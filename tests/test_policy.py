@@ -367,7 +367,7 @@ class TestFile:
             (b"\xff\xfe", "not UTF-8"),
             (b"metrics: true\nmetrics: false\n", "'metrics' is used twice"),
             (b"metrics: 2001-02-31", "not YAML"),
-            (b"metrics: 2001-01-01", "a value of a kind that no option takes"),
+            (b"metrics: 2001-01-01", "no option accepts a value of this kind"),
             (b"metrics: &a [*a]", "with aliases expanded"),
             (b"metrics: " + b"[" * 5000, "not YAML"),
             (b"#" * (1 << 20) + b"#", "larger than"),

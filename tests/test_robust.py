@@ -434,7 +434,7 @@ def test_any_figures_are_read_or_refused_with_our_error(content: Any) -> None:
     (asked,) = chosen.configure_train(1, wire.pack(params(0)), ConfigRecord(), NoGrid())  # type: ignore[arg-type]
     bad = reply(asked, chosen, select(params(1), AUDIO), 1)
     bad.content["body"] = ConfigRecord({"json": json.dumps(content)})
-    with pytest.raises(RunError, match="too few usable replies: 0 came"):
+    with pytest.raises(RunError, match="too few usable replies: 0 received"):
         chosen.aggregate_train(1, [bad])
 
 

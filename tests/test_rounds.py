@@ -120,7 +120,7 @@ def test_too_few_replies_end_the_run_with_the_names_of_the_missing(tiny_shards: 
 
     grid = UnreliableGrid(tiny_shards / "client-0", tiny_shards / "client-1", then=gone_in_round_2)
     run = federation(grid, tiny_shards, tmp_path)
-    with pytest.raises(RunError, match=r"round 2: too few usable replies: 1 came.*\n  - client-1: no reply within"):
+    with pytest.raises(RunError, match=r"round 2: too few usable replies: 1 received.*\n  - client-1: no reply within"):
         run.run()
     assert run.summary()["missing"].keys() == {"client-1"}
     assert run.summary()["rounds"] == 1
@@ -161,7 +161,7 @@ def test_the_first_site_to_come_does_not_name_the_classes_for_all(tiny_shards: P
 
 def test_waiting_for_nodes_has_an_end(tiny_shards: Path, tmp_path: Path) -> None:
     grid = UnreliableGrid(tiny_shards / "client-0")
-    with pytest.raises(RunError, match=r"1 more can come within 0.5 s, needed: 2"):
+    with pytest.raises(RunError, match=r"1 more possible within 0.5 s, needed: 2"):
         federation(grid, tiny_shards, tmp_path).run()
 
 

@@ -71,7 +71,7 @@ class TestEveryStrategy(StrategyContract):
         ({"losses": {"fused": 1e999}}, "losses.fused"),
         ({"losses": 3}, "losses"),
         ({"seconds": {"train": -1.0}}, "seconds.train"),
-        ({"validation": {"audio": {"correct": [1], "total": [1], "predicted": [1], "confidence": [0.5]}}}, "by class"),
+        ({"validation": {"audio": {"correct": [1], "total": [1], "predicted": [1], "confidence": [0.5]}}}, "per class"),
         ({"validation": {"audio": {"correct": [-1, 0]}}}, "validation.audio"),
         ({"num_examples": 21}, "21 examples, but the site's introduction has 20"),
         ({"num_examples": 10**400}, "num_examples"),

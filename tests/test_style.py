@@ -22,6 +22,15 @@ BANNED = {
     r"|\bby then\b|\bof no (?:use|help)\b",
     "place of a text: write 'is in'": r"\bstands? (?:in|there|below|beside|above|with)\b"
     r"|\blies? (?:in|there|beside)\b",
+    "write 'in addition to', 'compared with' or 'next to'": r"(?-i:\bbeside\b)",
+    "compressed: name the amount or the condition": r"\b(?:whatever|whichever)\b|\bhowever (?:many|much|few|un)"
+    r"|\bso-many\b|\bone an? file\b|; no [a-z ]+ itself\b",
+    "begins with Most or What: write 'The maximum number of', 'The content of'": r'^\s*"""(?:Most|What)\b',
+    "turned: begins with 'Of'": r"(?:^|[.!?] |\"\"\")(?-i:Of) (?:an?|the|its|these|two|several|many|very|all|every)\b",
+    "write 'missing values', 'the packages below'": r"\b(?:completes?|generates?) what is missing\b"
+    r"|\bwhat is below\b",
+    "goes on: write 'continues'": r"\bgoes on\b",
+    "is no error: write 'is not an error'": r"\b(?:is no|are no) (?:errors?|failures?)\b",
     "asked, told, looked for": r"\b(?:is|are|was|were) (?:asked|told|looked for|let go|held against)\b",
     "quoted from the list of sins": r"\b(?:is|are) given twice\b|\blost from sight\b|\bholds? a year\b|\babout to\b"
     r"|\bmore clients to ask\b|\bwho it is\b",
@@ -76,6 +85,12 @@ def test_no_text_has_a_banned_turn(path: Path) -> None:
         "the node is lost from sight",
         "metrics.jsonl: a line a round",
         "one SuperNode a site",
+        "Strategies, one a file",
+        "What several methods have in common; no method itself.",
+        '"""Most characters of a reason."""',
+        "Of an animation, the first picture is used.",
+        "Every site has one vote, whatever number of examples it reports.",
+        "Run a linear head beside it",
     ],
 )
 def test_the_list_finds_the_sentences_that_it_was_made_of(line: str) -> None:

@@ -1,1 +1,1 @@
-"""Completers, one a file: models that write a missing modality. Imports `common` alone."""
+"""Completers, one per file: models that generate a missing modality. Imports `common` alone."""

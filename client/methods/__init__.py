@@ -1,1 +1,1 @@
-"""Methods, one a file: what a client minimises. Imports `common` alone."""
+"""Methods, one per file: the objectives that a client minimises. Imports `common` alone."""

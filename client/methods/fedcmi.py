@@ -143,8 +143,8 @@ def infiltration_loss(taught: Tensor, student: Tensor, labels: Tensor, temperatu
 
 @torch.no_grad()
 def true_class_probabilities(model: TwoProjectorModel, examples: Batch, now: Round) -> dict[Modality, Tensor]:
-    """softmax(u_m^S)[y] of every example [N] by held modality, with NaN for examples without the modality. The model is
-    in eval mode."""
+    """softmax(u_m^S)[y] of every example [N], for each of the client's modalities, with NaN for examples without the
+    modality. The model is in eval mode."""
     model.eval()
     parts: dict[Modality, list[Tensor]] = {m: [] for m in sorted(now.held)}
     for batch in batches(examples, now.batch_size):

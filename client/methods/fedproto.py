@@ -39,7 +39,9 @@ class FedProto(Method[PrototypeFusionModel, Context]):
     """Cross entropy of the fused prediction, plus the distance of features to the prototypes of all clients."""
 
     model: ClassVar[str] = "prototype-fusion"
-    strategy: ClassVar[str] = "fedcmi"  # averages the prototypes of a modality over the clients that hold it
+    strategy: ClassVar[str] = (
+        "fedcmi"  # this strategy averages the prototypes of a modality over the clients that hold it
+    )
     counts_labels: ClassVar[bool] = True
 
     prototype_weight: float = Field(1.0, ge=0)

@@ -39,7 +39,7 @@ class Pmr(Method[LateFusionModel, Prototypes]):
     """Weight alpha of the prototypical cross entropy."""
 
     def begin_round(self, model: LateFusionModel, examples: Batch, now: Round) -> Prototypes:
-        """The prototypes of the held modalities; none at a client with one modality, which needs no balancing."""
+        """The prototypes of the client's modalities; none at a client with one modality, which needs no balancing."""
         if len(now.held) < 2:
             return {}
         classes = model.fusion.out_features

@@ -1,3 +1,3 @@
-"""The worker process that stays between messages, and the way to it. `connection` and `frames` import no torch;
-`worker` imports `client.site`.
+"""The worker process that keeps running between messages, and the connection to it. `connection` and `frames` import no
+torch; `worker` imports `client.site`.
 """

@@ -1,6 +1,6 @@
 """The resident worker of a site: keeps torch, the shard and its prepared examples between messages.
 
-Flower starts a process for every message. That process (`client/app.py`) passes the message to the worker
+Flower starts a process for every message. This short-lived process (`client/app.py`) passes the message to the worker
 (`client/resident/connection.py`) and returns the answer. The worker answers one message after the other with one
 `client.site.Site`, which decides what leaves the site, with or without a worker. The worker ends
 
@@ -8,7 +8,7 @@ Flower starts a process for every message. That process (`client/app.py`) passes
 - together with the node, i.e. when the process that starts the ClientApps ends,
 - when a process with other code or another configuration connects, which then starts a new worker,
 - when the process that sent the message ends before the answer, because nothing else would stop a useless training,
-- after an error that is not one of this project's own, so that the next message gets a clean process.
+- after an unexpected error, so that the next message gets a clean process.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from client.site import Site
 
 log = logging.getLogger(__name__)
 OWNER_SECONDS = 1.0
-"""Interval for checking whether the owner still runs, on systems that cannot notify of its end."""
+"""Interval of the checks whether the owner still runs, on systems that do not report its end."""
 GOODBYE_SECONDS = 10.0
 
 

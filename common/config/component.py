@@ -1,4 +1,4 @@
-"""What a config names: a method, a strategy, a model, an encoder, a data set, a completer.
+"""The components that a config names: a method, a strategy, a model, an encoder, a data set, a completer.
 
 A component is a frozen set of options with a name. The file is the registration: `client/methods/fedcmi.py` is the
 method "fedcmi", and the one `Component` class defined in that file checks the options of a config. Other packages add

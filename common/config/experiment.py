@@ -51,7 +51,7 @@ Partition = Annotated[Iid | Dirichlet | LabelShards | Natural, Field(discriminat
 
 
 class Missing(Options):
-    """Which modalities are removed from examples when shards are made."""
+    """The modalities that are removed from examples when shards are made."""
 
     unimodal_clients: Share | dict[Modality, Share] = 0.0
     """Share of the clients that hold only one modality: one number for all modalities together, or a share for each
@@ -81,7 +81,7 @@ class Data(Options):
     `clients`, `validation`, `max_unreadable` and `complete_only` are used."""
     classes: list[str] | None = Field(None, min_length=1)
     """Names of the classes in the order of the shards. The server refuses a site with other classes. None: the classes
-    of the server's test shard or, without one, those of most sites."""
+    of the server's test shard or, without a test shard, the classes of most sites."""
     clients: int = Field(ge=1, le=1_000_000)
     """Number of clients."""
     partition: Partition = Iid(name="iid")
@@ -106,7 +106,7 @@ class Model(Options):
     encoders: dict[ModalityName, Reference] = Field(min_length=1)
     """The encoder of each modality. The keys are the modalities of the experiment."""
     architecture: Reference | None = None
-    """The model that joins the encoders. None: the one that the method needs."""
+    """The model that joins the encoders. None: the model that the method needs."""
 
     @field_validator("encoders")
     @classmethod
@@ -146,7 +146,7 @@ class FedAvgM(Options):
 
 
 class _Adaptive(Options):
-    """What FedAdam and FedYogi have in common."""
+    """The options that FedAdam and FedYogi share."""
 
     lr: float = Field(0.01, gt=0)
     """Learning rate of the server (eta)."""
@@ -189,8 +189,8 @@ class Federation(Options):
     min_holders: dict[Modality, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     """By modality, the number of usable replies that must come from clients that hold it."""
     retries: int = Field(2, ge=0, le=1000)
-    """How often the server asks again within a round, before too few replies end the run. It asks clients that have not
-    replied, and others."""
+    """How often the server asks again within a round, before too few replies end the run. It asks the clients that have
+    not replied, and further clients."""
     wait_seconds: float = Field(120, gt=0, le=10_000_000)
     """Seconds to wait for clients to connect, at the start and when a round has too few."""
     round_seconds: float = Field(1800, gt=0, le=10_000_000)
@@ -202,12 +202,13 @@ class Federation(Options):
     """The server also refuses an update whose norm is more than this many times larger than both the norm of the
     received parameters and the median norm of the updates in the previous round. None: no bound."""
     max_weight: float | None = Field(10, ge=1)
-    """Largest weight of a site: this many times the median number of examples of the connected sites, whatever number
-    the site reports. None: no bound."""
+    """Largest weight of a site: this many times the median number of examples of the connected sites. A larger number
+    that a site reports does not count. None: no bound."""
     collapse: float | None = Field(0.5, gt=0, lt=1)
-    """The server drops the mean of a round, and goes on with the previous model, when the accuracy with all modalities
-    is clearly below this share of the best accuracy so far. The accuracy is that on the test shard or, without one,
-    that of most sites on their validation examples. None: the server keeps every mean."""
+    """The server drops the mean of a round, and continues with the previous model, when the accuracy with all
+    modalities is clearly below this share of the best accuracy so far. The accuracy is measured on the test shard.
+    Without a test shard, most sites must measure such an accuracy on their validation examples. None: the server keeps
+    every mean."""
     optimizer: Annotated[ServerOptimizer, Field(discriminator="name")] | None = None
     """Optimizer of the server, applied to the mean of the strategy. None: the mean is the new model."""
 
@@ -242,7 +243,7 @@ class Experiment(Options):
     method: Reference
     """The method: the local objective of every client."""
     strategy: Reference | None = None
-    """The strategy: the aggregation on the server. None: the strategy that the method is made for."""
+    """The strategy: the aggregation on the server. None: the strategy that the method names."""
     train: Train
     """Local training of each client."""
     federation: Federation
@@ -272,7 +273,7 @@ class Experiment(Options):
         return self.model_dump_json()
 
     def to_yaml(self) -> str:
-        """The whole experiment, every default written out."""
+        """The whole experiment, with all defaults."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
     @model_validator(mode="after")

@@ -55,7 +55,7 @@ def parse(raw: dict[str, Any], source: str) -> Experiment:
     except ValidationError as error:
         mistakes = [*messages(error), *mistakes]
     except (TypeError, ValueError, RecursionError) as error:  # YAML knows dates, sets and circles, JSON does not
-        mistakes = [f"a value of a kind that no option takes: {error}", *mistakes]
+        mistakes = [f"no option accepts a value of this kind: {error}", *mistakes]
     if mistakes:
         raise ConfigError(source, mistakes)
     return experiment
@@ -64,10 +64,10 @@ def parse(raw: dict[str, Any], source: str) -> Experiment:
 def from_json(text: str) -> Experiment:
     """The experiment that `Experiment.to_json` wrote; the same object for the same text and the same allowed plugins.
 
-    Checks the components that a client uses; strategy and data set are the server's.
+    Checks only the components that a client uses, so neither the strategy nor the data set.
 
-    Raises ConfigError when it is not one, e.g. because the sender runs another version of this project, and when a
-    component comes with a plugin that may not run here.
+    Raises ConfigError when the text is not an experiment, e.g. because the sender runs another version of this project,
+    and when a component belongs to a plugin that may not run here.
     """
     return _from_json(text, plugins.allowed())
 
@@ -90,7 +90,7 @@ def for_clients(experiment: Experiment) -> dict[str, Any]:
 
 @lru_cache(maxsize=8)
 def plugins_at_sites(text: str) -> list[plugins.Plugin]:
-    """The plugins that a client needs for an experiment, sorted; text: what `Experiment.to_json` wrote.
+    """The plugins that a client needs for an experiment, sorted; text: the result of `Experiment.to_json`.
 
     Raises ConfigError as `from_json` does.
     """

@@ -56,7 +56,8 @@ def parse_yaml(data: bytes, source: str, what: str) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise ConfigError(source, ["cannot be read: it is not UTF-8 text"]) from None
     except (yaml.YAMLError, ValueError, OverflowError, AttributeError) as error:
-        # ValueError: a date such as the 31st of February; AttributeError: a value with a time tag that is no time
+        # ValueError: a date such as the 31st of February
+        # AttributeError: a value that is not a time but has the tag of a time
         raise ConfigError(source, [f"not YAML: {' '.join(str(error).split())}"]) from None
     except RecursionError:
         raise ConfigError(source, ["not YAML: it is nested too deeply"]) from None

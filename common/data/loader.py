@@ -127,8 +127,8 @@ def _column(shard: Shard, modality: Modality, encoder: Encoder, values: list[Val
 def _check_memory(modality: Modality, encoder: Encoder, count: int) -> None:
     """Raises ShardError when the prepared values would take more memory than the site allows.
 
-    The check is necessary because the experiment's sizes have limits of their own, but their product with the number of
-    examples has none.
+    The check is necessary because each size of an experiment has a limit, but the product of the sizes and the number
+    of examples has none.
     """
     with torch.device("meta"):  # gives the shape without allocating memory
         blank = encoder.blank()

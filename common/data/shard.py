@@ -113,8 +113,8 @@ class Record:
 
 @dataclass
 class Written:
-    """Counts of what was written into a shard: examples, values by modality, and values whose source could not be read,
-    with the reasons."""
+    """Counts of the content of a written shard: examples, values by modality, and values whose source could not be
+    read, with the reasons."""
 
     examples: int = 0
     values: Counter[Modality] = field(default_factory=Counter)

@@ -1,3 +1,3 @@
-"""Data sets, one a file: examples that `fedmosaic shard` divides among clients. Imports `common.data` and what is
-below it.
+"""Data sets, one per file: examples that `fedmosaic shard` divides among clients. Imports `common.data` and the
+packages that it may import.
 """

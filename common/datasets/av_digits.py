@@ -48,7 +48,7 @@ class AvDigits(DataSet):
     image_pixels: int = Field(28, ge=1, le=28)
     """Pixels per side after each image is reduced. 28: the original size."""
     test_images: int = Field(1, ge=1)
-    """Test images that each test recording is paired with. More images make the test score more precise."""
+    """Number of test images for each test recording. More images make the test score more precise."""
 
     @property
     def classes(self) -> list[str]:

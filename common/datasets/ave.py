@@ -41,7 +41,7 @@ class Event:
 class Ave(Clips):
     """Ten-second clips of events that are seen and heard."""
 
-    licence: ClassVar[str] = "clips of YouTube videos, each its owner's; for research (AVE)"
+    licence: ClassVar[str] = "clips of YouTube videos, which belong to their owners; for research (AVE)"
 
     folder: str
     """The folder with AVE/*.mp4, trainSet.txt and testSet.txt."""

@@ -72,7 +72,7 @@ def pair_by_label(
 def find_folder(name: str, given: str, layouts: Sequence[str], pattern: str) -> Path:
     """The first folder among the known layouts that contains files matching the pattern.
 
-    name: of the data set, for the message. Raises DataError, which lists the folders that were searched.
+    name: the data set's name, for the message. Raises DataError, which lists the folders that were searched.
     """
     for layout in layouts:
         folder = Path(given) / layout
@@ -85,7 +85,7 @@ def find_folder(name: str, given: str, layouts: Sequence[str], pattern: str) -> 
 def read_lines(name: str, path: Path) -> list[str]:
     """The lines of a file, without empty lines.
 
-    name: of the data set, for the message. Raises DataError when the file does not exist or is not UTF-8 text.
+    name: the data set's name, for the message. Raises DataError when the file does not exist or is not UTF-8 text.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")

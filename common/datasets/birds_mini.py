@@ -29,8 +29,8 @@ class BirdsMini(DataSet):
     test_per_class: int = Field(10, ge=1)
     """Test examples per species."""
     foliage: int = Field(0, ge=0)
-    """Additional leaves in front of the bird. With many leaves a picture shows only some of the traits, just as a
-    caption names only some of them."""
+    """Additional leaves in front of the bird. With many leaves, a picture shows only some of the traits, as a caption
+    names only some of them."""
 
     @property
     def classes(self) -> list[str]:

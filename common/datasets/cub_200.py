@@ -23,7 +23,7 @@ NUMBERS = re.compile(r"\d+_\d+$")
 class Cub200(Captioned):
     """Birds of 200 species."""
 
-    licence: ClassVar[str] = "photographs their owners', for non-commercial research (CUB-200-2011)"
+    licence: ClassVar[str] = "photographs belong to their owners; for non-commercial research (CUB-200-2011)"
     title: ClassVar[str] = NAME
     kind: ClassVar[str] = "bird"
 

@@ -46,7 +46,7 @@ class Flowers102(Captioned):
     """Flowers of 102 classes. With the official split, the validation part is training data, because sites hold out
     their own validation examples."""
 
-    licence: ClassVar[str] = "photographs their owners'; for research (Oxford Flowers-102)"
+    licence: ClassVar[str] = "photographs belong to their owners; for research (Oxford Flowers-102)"
     title: ClassVar[str] = NAME
     kind: ClassVar[str] = "flower"
 

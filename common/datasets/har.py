@@ -45,10 +45,11 @@ class Har(DataSet):
     """Distance in seconds between the starts of two windows."""
     purity: float = Field(0.7, gt=0.5, le=1)
     """Minimum share of a window's samples that have its label, for each device. Other windows are left out. Most
-    activities last little more than a second, so longer or purer windows nearly all show walking."""
+    activities last little more than a second. If windows were longer or had to be purer, nearly all of them would show
+    walking."""
     test_share: float = Field(0.25, gt=0, lt=1)
-    """Share of each subject's executions that is in the test part. These are the last executions, as a whole: a cut
-    within an execution would put windows of the same movement into both parts."""
+    """Share of each subject's executions that is in the test part. The last executions of a subject are in the test
+    part, and no execution is cut: otherwise, windows of the same movement would be in both parts."""
 
     @property
     def classes(self) -> list[str]:

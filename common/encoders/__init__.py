@@ -1,1 +1,2 @@
-"""Encoders, one a file: values of a modality -> features. Imports `common.config`, `common.frozen`, `common.media`."""
+"""Encoders, one per file: values of a modality -> features. Imports `common.config`, `common.frozen`,
+`common.media`."""

@@ -20,7 +20,7 @@ class FramesEncoder(Encoder):
     """Each frame is prepared like a picture of the image encoder. The backbone's features are averaged over time (1.8
     of docs/methods.md).
 
-    From a longer video, frames are chosen. For a shorter video, the last frame is repeated.
+    If a video is longer, some of its frames are used. If it is shorter, its last frame is repeated.
     """
 
     def __init__(self, options: "Frames") -> None:

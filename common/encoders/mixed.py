@@ -65,8 +65,8 @@ class MixedEncoder(FrozenEncoder):
 
 
 class Mixed(EncoderOptions):
-    """Several frozen encoders. The site's name and the seed determine the one that a site uses. The server applies each
-    of them to its own examples."""
+    """Several frozen encoders. The site's name and the seed determine the encoder that a site uses. The server applies
+    each of them to its own examples."""
 
     members: list[Reference] = Field(min_length=2, max_length=16)
     """The frozen encoders. Each entry has a name and options."""

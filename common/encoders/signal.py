@@ -85,8 +85,8 @@ class Signal(EncoderOptions):
     `null`: values are not resampled."""
     other_lengths: Literal["refuse", "cut-and-pad"] = "refuse"
     """How a value with another number of samples is treated. `refuse`: it counts as unreadable, because an array does
-    not contain its rate, and another number more likely means another rate than another duration. `cut-and-pad`: the
-    first `length` samples are used, or the last sample is repeated."""
+    not contain its rate, and a different number of samples probably means a different rate. `cut-and-pad`: the first
+    `length` samples are used, or the last sample is repeated."""
     scale: float = Field(1.0, gt=0)
     """Divisor of the values, in their own unit. Choose it so that typical values are near 1 (9.81 for m/s², 1 for
     rad/s)."""

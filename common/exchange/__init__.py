@@ -1,3 +1,3 @@
-"""What travels between server and client: parameters and figures, and the noise on them. Imports `common.blocks` and
-`common.errors`.
+"""The content of messages between server and client: parameters and figures, and the noise on them. Imports
+`common.blocks` and `common.errors`.
 """

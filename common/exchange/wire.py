@@ -62,7 +62,7 @@ def _load(array: Array) -> Params:
     except SafetensorError as error:
         raise WireError(f"the parameters cannot be unpacked: {error}") from None
     except (AssertionError, KeyError, MemoryError, OverflowError, RuntimeError, TypeError, ValueError) as error:
-        # torch raises these for types and shapes that safetensors supports and torch does not
+        # torch raises these for types and shapes that safetensors supports, but torch does not
         raise WireError(f"the parameters cannot be unpacked: {error!r}") from None
     if other := {value.dtype for value in params.values()} - {*DTYPES.values()}:
         raise WireError(f"packed parameters must be {' or '.join(DTYPES)}, not {', '.join(sorted(map(str, other)))}")

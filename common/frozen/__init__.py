@@ -1,3 +1,1 @@
-"""Frozen models of others: where their weights lie, and the one door through which they are loaded. Imports
-`common.config` and `common.media`.
-"""
+"""Frozen models: finding their weights, and loading them in one module. Imports `common.config` and `common.media`."""

@@ -148,7 +148,7 @@ def check(folder: Path) -> None:
                 if value and key in CODE:
                     raise ModelError(f"{path}: {key} refers to code, but code of a model is never run")
                 if value and key in ELSEWHERE:
-                    raise ModelError(f"{path}: {key} refers to weights outside the folder, but nothing is fetched")
+                    raise ModelError(f"{path}: {key} refers to weights outside the folder, which are never fetched")
 
 
 def _check_index(path: Path) -> None:

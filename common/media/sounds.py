@@ -92,8 +92,8 @@ def _filter(most: int) -> NDArray[np.float64]:
 
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
-    """Discard what is written to standard error. MP3 decoders write messages about damaged files there, bypassing
-    Python; the exception is enough."""
+    """Discard everything that is written to standard error. MP3 decoders write messages about damaged files directly to
+    it; the exception already contains the reason."""
     try:
         sys.stderr.flush()
         kept = os.dup(2)

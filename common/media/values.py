@@ -37,7 +37,7 @@ or float32; a text in Unicode's form NFC. A `Series` is an array with a known ra
 class Value:
     """The source of the value of one modality of one example: a text, or the path of a file.
 
-    generated: whether a frozen model generated the value. rate: of an array, if shard.json contains it.
+    generated: whether a frozen model generated the value. rate: the rate of an array, if shard.json contains it.
     """
 
     source: str | Path

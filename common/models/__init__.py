@@ -1,3 +1,3 @@
-"""Models, one a file: features of the modalities -> logits. Imports `common.encoders`, `common.config` and
+"""Models, one per file: features of the modalities -> logits. Imports `common.encoders`, `common.config` and
 `common.types`.
 """

@@ -69,7 +69,8 @@ def recipe(experiment: Experiment) -> dict[str, Any]:
 
 
 def _set_made(experiment: Experiment) -> dict[str, Any] | None:
-    """The data set's options, without the folders of its files, which the sites that receive shards need not know."""
+    """The data set's options, without the folders of its files, because the sites that receive shards do not need
+    them."""
     if experiment.data.set is None:
         return None
     source: DataSet = experiment.component("data set")

@@ -1,1 +1,1 @@
-"""Numbers, lists, names and log lines, written for people. Imports nothing of the project."""
+"""Numbers, lists, names and log lines in readable form. Imports nothing of the project."""

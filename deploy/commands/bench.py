@@ -12,7 +12,7 @@ from deploy.commands.shared.given import readable
 
 SUITES = Path("configs/bench")
 SPEED = "speed"
-"""The one suite without a file. It compares programs, not methods."""
+"""The only suite without a file. It compares programs, not methods."""
 
 
 def add_parser(commands: Any) -> None:
@@ -22,7 +22,9 @@ def add_parser(commands: Any) -> None:
         help="compare methods: run settings x methods x seeds, write tables and plots",
         epilog="example: fedmosaic bench fedcmi --data data --setting av-digits-unequal",
     )
-    parser.add_argument("suite", metavar="SUITE", help="a file, the name of a file in configs/bench/, or speed")
+    parser.add_argument(
+        "suite", metavar="SUITE", help="a suite: a file, the name of a file in configs/bench/, or speed"
+    )
     add_overrides(parser)
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with the data sets (default: data)")
     parser.add_argument("--setting", action="append", metavar="NAME", help="only this setting (repeatable)")

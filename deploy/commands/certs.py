@@ -15,7 +15,9 @@ def add_parser(commands: Any) -> None:
         "is none. ca.key only signs new server certificates; keep it away from the server.",
         epilog="example: fedmosaic certs --out certs --server fl.example.org --server 192.0.2.7 --site clinic-a",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a folder that only you can read")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for the files, which only you can read"
+    )
     parser.add_argument(
         "--server",
         nargs="+",

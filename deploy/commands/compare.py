@@ -25,7 +25,7 @@ def add_parser(commands: Any) -> None:
         help="one row per value of this option or section, e.g. method.name; other differences do not count "
         "(repeatable)",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE.html", help="also write a page with curves")
+    parser.add_argument("--out", type=Path, metavar="FILE.html", help="also write a page with curves to this file")
     parser.add_argument(
         "--json", action="store_true", help="print JSON instead of the table, with the values of each seed"
     )

@@ -32,7 +32,7 @@ from deploy.terminal import terminal
 EXPIRY_DAYS, DISK_LOW, DISK_FULL = 30, 10 * 10**9, 10**9
 """Days before the end of a certificate to warn; free bytes to warn at, and free bytes that are too few for a run."""
 SKEW_WARNING, SKEW_REFUSED = 30.0, 300.0
-"""Seconds between clocks. Flower refuses a node's signature beyond the second value."""
+"""Seconds between two clocks: the number to warn at, and the number above which Flower refuses a node's signature."""
 INSTALL = "pip install -c constraints.txt . in this environment"
 SERVER_PORTS = {8000: "the SuperLink's control API", 9092: "the SuperLink's port for nodes"}
 NODE_PORTS = {9094: "the SuperNode"}
@@ -151,19 +151,21 @@ def graphics_processor() -> Result:
     import torch
 
     if not torch.cuda.is_available():
-        return Result("GPU", State.OK, "none that torch can use; `fedmosaic complete` runs on the processor")
+        return Result("GPU", State.OK, "torch finds no GPU; `fedmosaic complete` runs on the CPU")
     names = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     return Result("GPU", State.OK, ", ".join(f"{one.name} ({human(one.total_memory)})" for one in names))
 
 
 def free_port(port: int, owner: str) -> Result:
-    """Check whether a port of this host is free. It is not when the owner is running already."""
+    """Check whether a port of this host is free. The port is not free when its owner already runs."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            remedy = f"fine if {owner} is running; otherwise see `ss -ltnp sport = :{port}`, or choose another port"
+            remedy = (
+                f"no problem if {owner} is running; otherwise see `ss -ltnp sport = :{port}`, or choose another port"
+            )
             return Result(f"port {port}", State.WARNING, f"{error.strerror} ({owner})", remedy)
     return Result(f"port {port}", State.OK, f"free for {owner}")
 
@@ -205,7 +207,12 @@ def private_key(path: Path) -> Result:
         )
     public = path.with_suffix(".pub")
     if public.exists() and not _belong_together(path, public):
-        return Result("key", State.FAILED, f"{public} belongs to another key", "register the public key of this key")
+        return Result(
+            "key",
+            State.FAILED,
+            f"{public} belongs to another key",
+            "register the public key that belongs to this private key",
+        )
     return Result("key", State.OK, f"{path}, readable by its owner only")
 
 
@@ -333,7 +340,7 @@ def _date(connection: socket.socket, host: str) -> datetime:
 
 
 def clock_after(root_certificates: Path) -> Result:
-    """Check that this host's clock is after the creation of the CA. More needs an answer of the SuperLink."""
+    """Check that this host's clock is after the creation of the CA. A closer check needs an answer of the SuperLink."""
     try:
         made = x509.load_pem_x509_certificate(root_certificates.read_bytes()).not_valid_before_utc
     except (OSError, ValueError):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from deploy.shards.own_files.shard_of import Found
 
 MAX_NAMED = 10
-"""Most names of left-out files or ids in one line of output."""
+"""The maximum number of names of left-out files or ids in one line of output."""
 
 
 def add_parser(commands: Any) -> None:

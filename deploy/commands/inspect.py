@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from deploy.shards.inspection.survey import Survey
 
 MOST_ROWS = 30
-"""Most rows of classes, and of broken files, in the terminal."""
+"""The maximum number of rows of classes, and of broken files, in the terminal."""
 
 
 def add_parser(commands: Any) -> None:
@@ -158,7 +158,7 @@ def _show(console: Console, survey: "Survey") -> None:
 
 
 def _show_classes(console: Console, survey: "Survey") -> None:
-    """Print the counts by class; of many classes only the smallest, because these cause problems."""
+    """Print the counts by class. If there are many classes, print only the smallest, because these cause problems."""
     labels = survey.shard.info.classes
     if len(labels) > MOST_ROWS:
         labels = sorted(labels, key=lambda label: survey.examples[label])[:MOST_ROWS]

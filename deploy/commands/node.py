@@ -33,7 +33,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--shard", type=Path, required=True, metavar="DIR", help="the site's shard")
     parser.add_argument("--site", metavar="NAME", help="the site's name (default: the shard's own)")
     parser.add_argument(
-        "--policy", type=Path, metavar="FILE", help="the site's policy: limits on what runs may do here"
+        "--policy", type=Path, metavar="FILE", help="the site's policy file, which limits the data that leave"
     )
     parser.add_argument("--root-certificates", type=Path, metavar="FILE", help="ca.crt of the SuperLink")
     parser.add_argument("--key", type=Path, metavar="FILE", help="the site's private key; its public key is registered")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from deploy.shards.prediction import Row
 
 MOST_PROBABLE = 5
-"""Most classes in the table of one example."""
+"""The maximum number of classes in the table of one example."""
 
 
 def add_parser(commands: Any) -> None:

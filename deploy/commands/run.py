@@ -83,7 +83,7 @@ def _command(options: argparse.Namespace) -> None:
 
 @contextmanager
 def _said_elsewhere(options: argparse.Namespace) -> Iterator[None]:
-    """Send the progress lines to standard error with --json, and nowhere with --quiet."""
+    """Send the progress lines to standard error with --json, and suppress them with --quiet."""
     if options.quiet:
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
             yield

@@ -17,7 +17,9 @@ def add_parser(commands: Any) -> None:
         epilog="example: fedmosaic tensorboard runs/* --out events     (then: tensorboard --logdir events)",
     )
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run folder")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for one new folder per run")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder in which each run gets a new folder"
+    )
     parser.set_defaults(command=_command)
 
 

@@ -101,8 +101,8 @@ def application(folder: Path) -> "Starlette":
 class State:
     """The state of a run folder, which decides whether the page has changed.
 
-    stats: (time, size) of each of FILES. live: whether a process writes to the folder. goings_on: what the run waits
-    for, and the deadline in seconds since 1970.
+    stats: (time, size) of each of FILES. live: whether a process writes to the folder. goings_on: the reason why the
+    run waits, and the deadline in seconds since 1970.
     """
 
     stats: tuple[tuple[int, int] | None, ...]
@@ -135,7 +135,7 @@ class State:
 
     @property
     def waiting(self) -> str:
-        """What the run waits for, with its deadline; "" while nothing is known."""
+        """The reason why the run waits, with the deadline; "" while nothing is known."""
         text, until = self.goings_on
         return " – ".join([*text.splitlines()[:1], *([f"until {clock(until)}"] if until else [])])
 
@@ -179,7 +179,7 @@ class LivePage:
 
 
 def first_line(run: "Run", state: State) -> str:
-    """The status line as HTML: whether the run continues, its round, and what it waits for."""
+    """The status line as HTML: whether the run continues, its round, and the reason why it waits."""
     if run.summary:
         return _note("ended", f"ended at {state.changed}")
     if not state.live:
@@ -199,7 +199,7 @@ def headers() -> dict[str, str]:
         "connect-src": "'self'",
         "img-src": "data:",
         "style-src-elem": f"'sha256-{style}'",
-        "style-src-attr": "'unsafe-inline'",  # colours of drawings; this policy stops them from loading anything
+        "style-src-attr": "'unsafe-inline'",  # colours of drawings; this policy prevents drawings from loading files
         "base-uri": "'none'",
         "form-action": "'none'",
         "frame-ancestors": "'none'",

@@ -1,3 +1,3 @@
-"""The ways to run an experiment, and what a person sees of it. Imports `deploy.hosts`; nothing of `deploy.shards` or
+"""The ways to run an experiment, and the display of a run. Imports `deploy.hosts`; nothing of `deploy.shards` or
 `deploy.study`.
 """

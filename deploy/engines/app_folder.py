@@ -27,7 +27,7 @@ def make_app_folder(folder: Path, settings: dict[str, str]) -> None:
     """Write the app into a new folder. `settings` becomes the run's configuration.
 
     The folder is a copy for two reasons. Flower's command line rewrites an app's pyproject.toml, and it packs all files
-    beside the code.
+    of the folder.
     """
     for name, source in package_files().items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

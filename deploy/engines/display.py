@@ -85,7 +85,7 @@ def follow(launched: Followed, experiment: Experiment) -> None:
 
 
 class GoingsOn:
-    """Shows what a run waits for: beside the bar at once, and once in a separate line when the wait is long."""
+    """Shows the reason why a run waits: next to the bar at once, and once in a separate line when the wait is long."""
 
     def __init__(self, console: Console, progress: Progress, task: TaskID) -> None:
         self._console, self._progress, self._task = console, progress, task

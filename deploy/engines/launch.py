@@ -47,7 +47,7 @@ KEY_IN_USE = "[code: 23]"
 @dataclass(frozen=True)
 class Link:
     """A SuperLink to run on. root_certificates: "" for an unencrypted connection. token: file of the operator's token;
-    "": the one of the environment, if any."""
+    "": the file that the environment names, if any."""
 
     address: str
     root_certificates: str = ""
@@ -82,12 +82,12 @@ class Launch:
                     raise RunError(f"the state of run {self.run_id} is unknown: {details}{self._remedy()}")
                 if status.startswith("finished"):
                     if status != "finished:completed":
-                        raise RunError(self._reason(f"Flower says {status} {details}".strip()))
+                        raise RunError(self._reason(f"Flower reports {status} {details}".strip()))
                     return
             time.sleep(POLL_SECONDS)
 
     def _remedy(self) -> str:
-        """The way out for a run that ended without a reason, if this machine has its checkpoints."""
+        """Advice for a run that ended without a reason, if this machine has its checkpoints."""
         saved = self.run_folder and list((self.run_folder / "checkpoints").glob("round-*"))
         return "; its rounds are saved: continue with --resume" if saved else ""
 
@@ -174,7 +174,7 @@ def executable(name: str) -> str:
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.exists() else shutil.which(name)
     if not found:
-        raise RunError(f"the command {name} is not installed beside {sys.executable}")
+        raise RunError(f"the command {name} is not installed next to {sys.executable}")
     return found
 
 
@@ -270,7 +270,7 @@ def _start_superlink(processes: Processes, work: Path, simulation: bool) -> Link
 
 def _start_nodes(processes: Processes, work: Path, shards: Path, clients: int, vital: bool) -> None:
     fleet = (processes.logs / "fleet-port").read_text()
-    commands = commands_folder()  # as at a site: they start faster, and run the installed code
+    commands = commands_folder()  # the commands of a site, which start faster and run the installed code
     path = f"{commands}{os.pathsep}{processes.env['PATH']}"
     env = {"PATH": path, "XDG_RUNTIME_DIR": str(work)}  # the sockets of resident workers end with the run
     for index, port in enumerate(free_ports(clients)):

@@ -41,7 +41,7 @@ class Processes:
     ) -> None:
         """Start a process in its own session, so that Ctrl-C reaches only this process, which then ends the others.
 
-        remedy: advice for the case that the process ends, which `check` reports as a failure; None: its end is no
+        remedy: advice for the case that the process ends, which `check` reports as a failure; None: its end is not a
         failure. env: additions to the common environment.
         """
         with self.log(name).open("wb") as output:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from flwr.clientapp import ClientApp
 
 LARGEST = 32 << 20
-"""Most bytes of an unpacked app."""
+"""The maximum number of bytes of an unpacked app."""
 MOST_LISTED = 3
 PROJECT = "pyproject.toml"
 COMMANDS = ("agentapp", "clientapp", "connector", "model", "serverapp", "simulation")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 NO_PROXY = ("no_proxy", "NO_PROXY", "no_grpc_proxy")
-"""HTTP clients read one of the first two, whichever is set. gRPC reads the third, or else the first."""
+"""HTTP clients read the one of the first two that is set. gRPC reads the third, or if it is not set, the first."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SETTINGS = {
     "FLWR_TELEMETRY_ENABLED": "0",

@@ -78,7 +78,7 @@ def remedy(error: OSError, address: Address) -> str:
 
 
 def insist(address: Address, root_certificates: Path, wait: bool) -> None:
-    """Check the certificate of a host. wait: whether a host that does not answer is no error.
+    """Check the certificate of a host. wait: whether to ignore that a host does not answer.
 
     Raises RunError with advice.
     """

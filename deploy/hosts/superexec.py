@@ -1,8 +1,9 @@
-"""Flower's SuperExec, which starts a process for each task, protected from other users of its host.
+"""Flower's SuperExec, protected from other users of its host. It starts a process for each task.
 
 If Flower's SuperNode or SuperLink starts the SuperExec itself, it gives tasks to every process that connects to a port
 of the loopback interface. Here, the SuperExec proves its identity with a secret that only its user can read. Flower
-also writes the token of a task into a command line, which every user can see. Here, a file without a name passes it.
+also writes the token of a task into a command line, which every user can see. Here, a file without a name passes the
+token.
 """
 
 import os

@@ -6,7 +6,7 @@ if the installed Flower has the same sleeps:
 - 3 s whenever the SuperLink has no message. Here: a tenth of the idle time so far, at least 0.1 s and at most 3 s. So a
   message waits for at most a tenth of the idle time before it, and many idle nodes do not poll the SuperLink more often
   than with Flower.
-- 0.5 s between checks for the ClientApp's reply, which is in this very process. Here: 0.02 s.
+- 0.5 s between checks for the ClientApp's reply, which is in the same process. Here: 0.02 s.
 - 1 s, then 2, 4, 8 and 10 s, for a part of a message that the server has announced but not sent yet. A node that polls
   often meets this case regularly. Here: 0.05 s, growing to 0.2 s.
 
@@ -44,7 +44,7 @@ REFUSED_SECONDS = 75.0
 
 
 class Waits:
-    """Replacement of the module `time` in a module that only sleeps."""
+    """A replacement of the module `time`, for a module that only uses `sleep`."""
 
     def __init__(self) -> None:
         self._busy, self._quiet = time.monotonic(), False
@@ -95,7 +95,7 @@ def _with_superexec(start_api: Callable[..., Any], options: Sequence[str], *give
 
 
 def narrow(flower: ModuleType) -> None:
-    """Replace the functions with which the module waits."""
+    """Replace the functions of the module that wait."""
     replaced = {
         "time": Waits(),
         "pull_objects": partial(vars(flower)["pull_objects"], **PARTS),
@@ -134,7 +134,7 @@ class Refusals:
 
 
 def unlike(flower: ModuleType) -> str:
-    """The difference to the module with known waits, or "" if there is none."""
+    """The difference between the installed module and the module whose waits are known, or "" if there is none."""
     tree = ast.parse(inspect.getsource(flower))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "time.sleep"]
     waits = sorted(map(ast.unparse, calls))

@@ -21,8 +21,8 @@ CONFIG = "fedmosaic run configs/digits-mini-fedcmi.yaml --engine inprocess"
 
 @dataclass(frozen=True)
 class Example:
-    """What the folder for a family contains. members: modules by the family that they belong to; the first is the
-    member that the plugin is about. needed: which hosts need the package."""
+    """The content of the folder for a family. members: modules by their family; the first one is the member that the
+    plugin adds for its family. needed: the hosts that need the package."""
 
     members: dict[str, str]
     needed: str
@@ -52,7 +52,7 @@ EXAMPLES = {
 
 
 def check_name(name: str) -> None:
-    """Raises ConfigError for a name that no package can have, or that an installed module has."""
+    """Raises ConfigError for a name that is not valid for a package, or that an installed module already has."""
     if not NAME.fullmatch(name) or len(name) > LONGEST:
         rule = f"use at most {LONGEST} lower-case letters, digits and single hyphens"
         raise ConfigError("--plugin", [f"{name[:LONGEST]!r}: {rule}"])

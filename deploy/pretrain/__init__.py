@@ -1,3 +1,3 @@
-"""Small frozen models of our own: trained on drawn birds that are not those of birds-mini, and on nothing else. Imports
-`deploy.terminal` of `deploy`.
+"""The small frozen models of this project. They are trained only on drawn birds, of other species than those of
+birds-mini. Imports `deploy.terminal` of `deploy`.
 """

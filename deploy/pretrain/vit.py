@@ -1,4 +1,5 @@
-"""A small vision transformer of torchvision: a second image encoder beside CoCa's, for sites with different encoders.
+"""A small vision transformer of torchvision: a second image encoder in addition to CoCa's, for sites with different
+encoders.
 
 A. Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021, https://arxiv.org/abs/2010.11929.
 """

@@ -1,3 +1,3 @@
-"""What commands do with shards: make, show, complete and predict them. Imports `deploy.progress` and `deploy.terminal`
-of `deploy`.
+"""The work of the commands on shards: making, showing, completing and predicting them. Imports `deploy.progress` and
+`deploy.terminal` of `deploy`.
 """

@@ -21,9 +21,9 @@ from deploy.shards.inspection.survey import sampled, survey
 from server.sites.attention import unlike
 
 LOOKED_AT = 300
-"""Most examples of a shard that are read."""
+"""The maximum number of examples that are read from a shard."""
 MOST_OF = 95
-"""Per cent of the values that fit without cutting."""
+"""The percentage of the values that fit without cutting."""
 FASTEST = 16_000
 """Highest sampling rate of recordings after resampling, in Hz."""
 WINDOW_SECONDS = 0.032

@@ -105,7 +105,7 @@ def _why(predictor: Predictor, modality: Modality, value: Value) -> str:
         predictor.model.encoder(modality).check(value.read())
     except (ValueError, RuntimeError, ArithmeticError) as error:
         return str(error)
-    return "it was not used"
+    return "the prediction did not use it"
 
 
 def write_csv(rows: Sequence[Row], classes: Sequence[str], file: TextIO) -> None:

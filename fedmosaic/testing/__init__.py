@@ -1,7 +1,7 @@
-"""The contracts that every member of a family keeps, as pytest classes for the tests of a plugin. Imports everything
-below; the project's own tests use the same classes.
+"""The contracts that every member of a family keeps, as pytest classes for the tests of a plugin. Imports the other
+packages of the project, whose own tests use the same classes.
 
-A test file of a plugin derives from the class of its family and says in a fixture what to test:
+The test class of a plugin derives from the class of its family, and a fixture returns the member to test:
 
     import pytest
     from fedmosaic.testing import MethodContract

@@ -10,7 +10,7 @@ from common.datasets.base import DataSet
 
 SEED = 1
 EVERY = 7
-"""The contents of every so-many-th example are read, as reading all of them may take long."""
+"""The contents of one in this many examples are read, because reading all contents may take long."""
 
 
 class DataSetContract:

@@ -18,11 +18,11 @@ RAWS: dict[str, Raw] = {
     "a recording": Sound((np.random.default_rng(0).normal(size=(5000, 2)) / 9).astype(np.float32), 11025),
     "a text": "Nike Men Black T-Shirt",
 }
-"""A value of each kind that a shard can hold."""
+"""A value of each kind that a shard can contain."""
 
 
 class EncoderContract:
-    """Override the fixtures `options`, `value` and, where the encoder takes more kinds of values, `taken`."""
+    """Override the fixtures `options`, `value` and, if the encoder takes more kinds of values, `taken`."""
 
     @pytest.fixture
     def options(self) -> Any:

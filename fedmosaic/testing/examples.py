@@ -59,7 +59,7 @@ def experiment(**changes: Any) -> Experiment:
 def make_batch(
     modalities: Mapping[Modality, tuple[int, ...]], rows: int, classes: int, seed: int = 0, missing: float = 0.0
 ) -> Batch:
-    """Random inputs of given shapes; each value is missing with a probability, but no row misses everything."""
+    """Random inputs of given shapes; each value is missing with a probability, but every row has at least one value."""
     rng = torch.Generator().manual_seed(seed)
     inputs = {m: torch.randn(rows, *shape, generator=rng) for m, shape in modalities.items()}
     gone = {m: torch.rand(rows, generator=rng) < missing for m in modalities}

@@ -20,7 +20,7 @@ class ModelContract:
 
     @pytest.fixture(params=MODALITIES)
     def count(self, request: pytest.FixtureRequest) -> int:
-        """How many modalities there are."""
+        """The number of modalities."""
         return int(request.param)
 
     @pytest.fixture

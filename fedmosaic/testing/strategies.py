@@ -32,11 +32,11 @@ SPOILED: list[tuple[Callable[[Params], Params], str]] = [
     (lambda p: {k: v for k, v in p.items() if k != "fusion.bias"}, "missing"),
     (lambda p: p | {"fusion.weight": torch.zeros(10_000)}, "the expected blocks need 52 and at most"),
 ]
-"""What a bad update may look like, and what the reason of the refusal contains."""
+"""Bad updates, each with a part of the reason of the refusal."""
 
 
 class NoGrid:
-    """A strategy needs no grid once its sites are known."""
+    """A strategy whose sites are known does not use the grid."""
 
 
 def params(seed: int) -> Params:

@@ -33,8 +33,8 @@ class ServerOptimizer:
         self._names: list[str] = []
 
     def step(self, server_round: int, received: Mapping[str, Tensor], mean: Params, learned: Set[str]) -> Params:
-        """The new parameters. learned: the names of the optimised parameters. The others, such as running statistics
-        and prototypes, have the mean's values."""
+        """The new parameters. learned: the names of the optimised parameters. All other parameters, such as running
+        statistics and prototypes, get the mean's values."""
         names = self._names = sorted(learned & mean.keys())
         current = {name: received[name].numpy() for name in names}
         if not isinstance(self._flower, FedAvgM):

@@ -48,7 +48,7 @@ def linear_cka(representations: Tensor, block_bytes: int = BLOCK_BYTES) -> Tenso
 def client_weights(similarity: Tensor, examples: Sequence[int], importance: Importance) -> Tensor:
     """w_k = s_k / sum_j s_j: [N], from the similarity [N, N] and the numbers of examples n_k.
 
-    degree: s_k = sum_j A_kj with A_kk = 1. degree-x-examples: n_k times that. pagerank: PageRank with damping 0.85 on
+    degree: s_k = sum_j A_kj with A_kk = 1. degree-x-examples: n_k sum_j A_kj. pagerank: PageRank with damping 0.85 on
     the graph of A without A_kk, because with A_kk a model unlike all others would vote for itself. uniform: equal
     weights.
     """

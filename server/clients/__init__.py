@@ -1,1 +1,1 @@
-"""The clients as the server knows them: messages, replies, checks, the roster. Imports `server.sites`."""
+"""The server's view of the clients: messages, replies, checks, the roster. Imports `server.sites`."""

@@ -10,7 +10,7 @@ from common.types import Update
 
 
 def check_norm(update: Update, received: Params, settings: Federation, usual: float) -> float:
-    """The L2 norm of an update minus what the client received.
+    """The L2 norm of an update minus the parameters that the client received.
 
     received: the client's blocks at the round's start, in the transmitted precision. usual: the median norm of the
     updates of the round before. The median of this round is unknown while its replies come in.

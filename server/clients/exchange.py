@@ -15,9 +15,9 @@ from server.clients.uploads import uploads
 
 POLL_SECONDS = 0.1
 LONGEST = 2000
-"""Most characters of a reason."""
+"""The maximum number of characters of a reason."""
 AT_ONCE = 4
-"""Most replies that are fetched, and so kept in memory, at the same time."""
+"""The maximum number of replies that are fetched, and so kept in memory, at the same time."""
 
 
 @dataclass(frozen=True)
@@ -67,5 +67,5 @@ def _reply(node: int, message: Message | str) -> Reply:
 
 
 def why(message: Message) -> str:
-    """Flower's reason for an error reply. The reason may be the text of an exception at the site."""
+    """Flower's reason for an error reply. The reason may contain the text of an exception at the site."""
     return of_others(message.error.reason or f"Flower error code {message.error.code}", LONGEST)

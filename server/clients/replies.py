@@ -1,4 +1,4 @@
-"""The parts of replies beside the parameters. They are validated because a site may run modified code."""
+"""The parts of replies other than the parameters. They are validated because a site may run modified code."""
 
 import json
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ PLAIN = r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]*$"
 show it."""
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN)]
 SOME, MANY = 200, 100_000
-"""Most entries of a mapping of figures, and of a list of classes."""
+"""The maximum number of entries of a mapping of figures, and of a list of classes."""
 Reason = Annotated[str, BeforeValidator(lambda said: of_others(said, 2000) if isinstance(said, str) else said)]
 """A long reason is cut, not refused, because the site's error is useful at any length."""
 Count = Annotated[NonNegativeInt, Field(le=int(MOST))]
@@ -127,20 +127,22 @@ def _implausible(subset: str, tally: Tally, site: Site) -> str | None:
     if subset not in map(subset_name, subsets(site.modalities)):
         return f"the site has only {', '.join(sorted(site.modalities))}"
     if any(len(counts) != len(site.classes) for counts in tally):
-        return "the counts are not by class"
+        return "the counts do not have one number per class"
     if tally.examples > site.num_examples:
         return f"{tally.examples} examples, but the site's introduction has {site.num_examples}"
     if sum(tally.predicted) != tally.examples:
         return f"{sum(tally.predicted)} predictions of {tally.examples} examples"
     rows = zip(tally.correct, tally.total, tally.predicted, tally.confidence, strict=True)
     if any(hits > min(n, said) or not 0 <= sure <= n * (1 + 1e-9) for hits, n, said, sure in rows):
-        return "more hits or more confidence than examples of a class"
+        return "a class has more hits or more confidence than examples"
     return None
 
 
 def _read(kind: type[R], content: Mapping[str, Any]) -> R:
     try:
-        return kind.model_validate_json(json.dumps(content))  # strict, but a Tally may come as a mapping
+        return kind.model_validate_json(
+            json.dumps(content)
+        )  # values are not converted, but a Tally may come as a mapping
     except RecursionError:
         raise WireError("malformed reply: nested too deeply") from None
     except Invalid as error:

@@ -6,7 +6,7 @@ that used it.
 
 A node handles one message after the other. When a site does not reply, the server asks its node for an introduction
 again, and does not sample the site until the introduction comes. The introduction shows that the site is back, that it
-is free, and what data it has now.
+is free, and which data it has now.
 """
 
 import logging
@@ -33,11 +33,12 @@ from server.sites.attention import unlike
 
 log = logging.getLogger(__name__)
 NAMED = 8
-"""Most names of sites in a sentence."""
+"""The maximum number of names of sites in a sentence."""
 LISTED = 10_000
-"""Most refused or lost sites with a reason. Only the latest are kept, because a site can invent any number of names."""
+"""The maximum number of refused or lost sites with a reason. Only the latest are kept, because a site can invent any
+number of names."""
 INTRODUCTIONS = 3
-"""Most queries in a row to a node that fails to answer, e.g. because its process is killed."""
+"""The maximum number of queries in a row to a node that does not answer, e.g. because its process is killed."""
 
 
 class Roster:

@@ -31,7 +31,7 @@ class Uploads:
     """The incomplete replies of one grid, by the message that they answer. until: when to give them up."""
 
     def __init__(self, grid: Grid) -> None:
-        self._grid = ref(grid)  # weak, because the grid is the key of this object in a WeakKeyDictionary
+        self._grid = ref(grid)  # a weak reference, because the grid is the key of this object in a WeakKeyDictionary
         self.until = 0.0
         self._late: dict[str, Upload] = {}
         self._begun: dict[str, Upload] = {}

@@ -1,1 +1,1 @@
-"""What a run writes: its folder, its checkpoints. Imports `common` alone."""
+"""The files that a run writes: its folder, its checkpoints. Imports `common` alone."""

@@ -1,4 +1,4 @@
-"""Writing to a run folder. The error message contains what is saved and how to continue."""
+"""Writing to a run folder. The error message names the saved rounds and the way to continue."""
 
 import os
 from pathlib import Path
@@ -34,7 +34,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> RunError:
-    """The error for a file that cannot be written, with the way out."""
+    """The error for a file that cannot be written, with advice."""
     return RunError(
         f"{path} cannot be written: {error.strerror}. The earlier rounds are saved: remove the cause, then continue "
         "with --resume"

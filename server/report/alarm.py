@@ -62,14 +62,14 @@ class Course:
 def stalled(courses: dict[str, Course], classes: int) -> Iterable[Stalled]:
     """The modalities that have stopped learning too early.
 
-    A modality that has learned all that its data offers also stops improving, so this alone raises no alarm. A second
-    condition must hold: the modality's accuracy above guessing (1 / classes) is less than half of the leading
+    A modality that has learned everything in its data also stops improving, so this condition alone raises no alarm. A
+    second condition must hold: the modality's accuracy above guessing (1 / classes) is less than half of the leading
     modality's, or not distinguishable from 0. FedCMI addresses this state, see section 1 of docs/methods.md: one
     modality carries the fused loss, and the others get no gradient any more. Half is a convention, because the accuracy
     that a modality could reach is unknown.
 
-    Differences within two standard errors count as none. Windows grow with the run, which separates slow learning from
-    none. The smallest window is four rounds, so there is no alarm before the eighth round.
+    Differences within two standard errors count as none. Windows grow with the run, so that slow learning is
+    distinguished from no learning. The smallest window is four rounds, so there is no alarm before the eighth round.
     """
     if classes < 2 or not courses:
         return

@@ -24,8 +24,8 @@ FULL = "#0072b2"
 SINGLES = ("#e69f00", "#009e73", "#cc79a7", "#d55e00")
 MIXED = ("#56b4e9", "#8c6d1f", "#7f7f7f", "#5e4fa2", "#a6761d", "#1b7837")
 MANY = ("#332288", "#88ccee", "#44aa99", "#cc6677", "#ddcc77", "#117733", "#882255", "#999933")
-"""Okabe and Ito's colours for subsets of modalities, Paul Tol's for the rest. Colour-blind readers can tell them
-apart."""
+"""The colours of Okabe and Ito for subsets of modalities, and the colours of Paul Tol for everything else. Colour-blind
+readers can tell them apart."""
 STYLE = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -101,7 +101,7 @@ def stack(axes: Axes, rounds: Sequence[int], parts: Sequence[Sequence[float]], c
         if any(part) and len(rounds) <= GAPS_AT_MOST:
             axes.bar(rounds, part, 0.78, bottom=base, color=colour)
         elif any(part):
-            # One path per part. Each round appears at both its edges, which gives the area steps.
+            # Each part is one path. Each round appears at both its edges, which gives the area steps.
             edges = [edge for made in rounds for edge in (made - 0.5, made + 0.5)]
             low, high = ([value for value in side for _ in ("left", "right")] for side in (base, top))
             axes.fill_between(edges, low, high, color=colour, linewidth=0)

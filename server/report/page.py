@@ -19,11 +19,11 @@ from server.sites.standing import TAKES_PART, Standing, spans, standings
 
 NONE = "–"
 LONGEST = 4000
-"""Most characters of a reason."""
+"""The maximum number of characters of a reason."""
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write report.html from those files of a run folder that exist."""
+    """Write report.html from the existing files of a run folder."""
     run = read_run(run_dir)
     target = run_dir / "report.html"
     # Names come from the sites and may contain characters that UTF-8 cannot encode.

@@ -29,7 +29,7 @@ from server.report.run import Run, amount, mapping, number, round_of
 from server.report.sites import graph, similarity, weights
 
 TALL_FROM = 14
-"""Number of classes from which the card is tall. On a wide page, a tall card is beside the three plots after it."""
+"""Number of classes from which the card is tall. On a wide page, a tall card is next to the three plots after it."""
 
 
 def plots(run: Run) -> list[Plot]:
@@ -91,7 +91,7 @@ def imbalance(run: Run) -> Plot:
 
 
 def per_class(run: Run) -> Plot:
-    """Accuracy of the last model by class and subset. Of very many classes, only the hardest are drawn."""
+    """Accuracy of the last model by class and subset. If there are very many classes, only the hardest are drawn."""
     slug, title = "per-class", "Accuracy by class"
     shown = [name for name in run.subsets if run.recalls(name)]
     if not shown:

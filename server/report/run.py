@@ -1,4 +1,4 @@
-"""The content of a run folder for the page of a run. Missing files and incomplete lines are no error."""
+"""The content of a run folder for the page of a run. Missing files and incomplete lines are not errors."""
 
 import json
 import math

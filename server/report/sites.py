@@ -63,7 +63,8 @@ class Likeness:
     def pairs(self) -> list[tuple[int, int]]:
         """The pairs of sites that the graph connects, least similar first.
 
-        These are all pairs of few sites, and of many sites each site with its most similar ones.
+        If there are few sites, these are all pairs. If there are many sites, each site is connected with the sites that
+        are most similar to it.
         """
         count = len(self.sites)
         near = count - 1 if count <= NUMBERED_AT_MOST else NEIGHBOURS

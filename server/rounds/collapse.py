@@ -2,8 +2,8 @@
 
 An update can pass the checks and still ruin the mean, for example when a site poisons it or adds too much noise. Then
 accuracy falls, or no site can train the model any more. If accuracy falls far, the run undoes the round and continues
-from the model before. Each site that measures accuracy has one vote, whatever number of examples it reports. So no
-single site can undo a round, and no single site can hide a collapse at the others.
+from the model before. Each site that measures accuracy has one vote. The number of examples that it reports makes no
+difference. So no single site can undo a round, and no single site can hide a collapse at the others.
 """
 
 import math

@@ -14,7 +14,7 @@ from server.strategies.shared.round_report import RoundReport
 
 
 class Clock:
-    """The seconds of the steps of a round, and of the round."""
+    """The seconds of each step of a round, and of the whole round."""
 
     def __init__(self) -> None:
         self._started = self._before = time.perf_counter()

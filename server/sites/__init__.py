@@ -1,1 +1,1 @@
-"""What people see of the sites: the state of each, and problems of its data. Imports `common` alone."""
+"""Reports about the sites: the state of each site, and the problems of its data. Imports `common` alone."""

@@ -13,7 +13,7 @@ from common.findings import Findings, unreadable_in_words
 from common.words.units import few
 
 LISTED = 5
-"""Most names of classes of one kind in a sentence."""
+"""The maximum number of names of one kind in a sentence."""
 COMPARED = ("sound", "signal")
 """Kinds that should have the same form at all sites. Images are not compared, because their sizes always differ."""
 
@@ -109,7 +109,7 @@ def _main_form(findings: Findings) -> str:
 
 
 def _usual_forms(found: Mapping[str, Mapping[str, Findings]]) -> dict[str, str]:
-    """By modality, the most frequent form at most sites."""
+    """By modality, the form that is the most frequent one at most sites."""
     forms: dict[str, Counter[str]] = {}
     for modalities in found.values():
         for modality, findings in modalities.items():

@@ -1,3 +1,3 @@
-"""Strategies, one a file: clients' updates -> the new model. Imports `server.aggregation`, `server.clients` and
+"""Strategies, one per file: clients' updates -> the new model. Imports `server.aggregation`, `server.clients` and
 `server.own_data`.
 """

@@ -34,8 +34,8 @@ from server.strategies.shared.round_report import RoundReport
 
 log = logging.getLogger(__name__)
 TTL_MARGIN = 10.0
-"""Seconds by which a message outlives its round. With this margin, the round ends before the message expires, even if a
-busy server polls seconds too late."""
+"""Seconds from the end of a round until its messages expire. With this margin, the round ends before the message
+expires, even if a busy server polls seconds too late."""
 FIGURES = ("num_examples", "losses", "validation", "unreadable", "seconds")
 """The fields of a client's reply that go into the report of the round."""
 
@@ -240,9 +240,7 @@ class MultimodalStrategy(Strategy):
         said = read_training_reply(wire.read_body(message), self._round, site)
         sent, settings = self._blocks(site.modalities), self.experiment.wire
         params, start = wire.read_params(message, sent, settings.dtype), sent
-        if (
-            settings.delta
-        ):  # add the difference to the unrounded model, so that rounding on the way to the site loses nothing
+        if settings.delta:  # the unrounded model, so that the rounding of the sent model does not change the new model
             start = select(self._received, site.modalities)
             params = {name: valid(name, start[name] + value) for name, value in params.items()}
         wire.check_variances(params)
@@ -282,7 +280,7 @@ class MultimodalStrategy(Strategy):
         lacking = "".join(f"; modality {m} needs {count} more" for m, count in self.shortage().items())
         reasons = self._silent() | self.roster.refused | self.roster.lost | self.report.failed
         where = f"round {self._round}" if self._round else "introductions"
-        came = f"{len(self._usable)} came, {len(self.candidates())} more can come {when}".strip()
+        came = f"{len(self._usable)} received, {len(self.candidates())} more possible {when}".strip()
         head = f"{where}: too few usable replies: {came}, needed: {self.needed}{lacking}"
         return f"{head}{listed(reasons)}{self._advice()}"
 
@@ -292,7 +290,7 @@ class MultimodalStrategy(Strategy):
         here = len(self._usable) + len(self.candidates())
         said = []
         if 0 < here < self.needed:
-            said.append(f"a new run with --set federation.min_replies={here} continues with so few sites")
+            said.append(f"a new run with --set federation.min_replies={here} continues with this number of sites")
         if shortage := self.shortage():
             said.append(f"lower federation.min_holders in a new run: too few sites have {', '.join(shortage)}")
         if self.roster.lost or here < self.needed:

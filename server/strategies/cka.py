@@ -63,7 +63,8 @@ class CKA(StrategyOptions):
     importance: Importance = "degree"
     """How the similarities of a client give its weight."""
     representation: Literal["joint", "all"] = "joint"
-    """The vectors that are compared: `joint` for the joint vector, `all` for that and the vector of each modality."""
+    """The vectors that are compared: `joint` for the joint vector, `all` for the joint vector and the vector of each
+    modality."""
 
     def build(self, experiment: Experiment, probe: Path | None) -> CKAStrategy:
         """The strategy for an experiment.

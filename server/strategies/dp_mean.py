@@ -38,8 +38,8 @@ class DPMeanStrategy(CollectingStrategy):
     has lost epsilon(T, z, delta). Sampling does not reduce this loss, because every site knows the seed of the sample.
 
     The guarantee holds against the other sites and against everyone who sees the models of the rounds. It does not hold
-    against the server, which sees single updates and knows the noise. It does not cover the figures that sites send
-    beside the update: losses, validation counts and numbers of examples. It does not cover the choice of a round's
+    against the server, which sees single updates and knows the noise. It does not cover the figures that sites send in
+    addition to the update: losses, validation counts and numbers of examples. It does not cover the choice of a round's
     model by those figures either.
     """
 

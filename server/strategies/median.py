@@ -21,7 +21,7 @@ class MedianStrategy(RobustStrategy):
     """Each parameter of block b is the median over the n_b clients that hold b; with two holders, it is their mean.
 
     With fewer than n_b / 2 hostile clients, every parameter stays in the range of the honest clients' values. This
-    protects from 3 holders on.
+    protects when there are 3 or more holders.
     """
 
     def rule(self, block: Block) -> tuple[Params, dict[str, Any]]:

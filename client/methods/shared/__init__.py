@@ -1,1 +1,1 @@
-"""What several methods have in common; no method itself. Imports `common` alone."""
+"""Code that several methods share. Imports `common` alone."""

@@ -1,1 +1,1 @@
-"""A small world of drawn birds: species, pictures of them, and what people say of the pictures."""
+"""A small world of drawn birds: species, pictures of them, and captions of the pictures."""

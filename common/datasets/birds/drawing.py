@@ -61,9 +61,9 @@ Point = tuple[float, float]
 class Scene:
     """Everything in a picture that does not depend on the bird's species.
 
-    left: whether the bird faces left. angle: in degrees. centre, length: of the body, as a fraction of the picture's
-    side. light: factors for red, green and blue. leaves: (x, y, radius) of the leaves in front of the bird. noise:
-    standard deviation of the pixels, as a fraction of 255.
+    left: whether the bird faces left. angle: in degrees. centre, length: position and length of the body, as a fraction
+    of the picture's side. light: factors for red, green and blue. leaves: (x, y, radius) of the leaves in front of the
+    bird. noise: standard deviation of the pixels, as a fraction of 255.
     """
 
     place: str

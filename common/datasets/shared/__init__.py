@@ -1,1 +1,1 @@
-"""What several data sets have in common; no data set itself. Imports what `common.datasets` may."""
+"""Code that several data sets share. May import the same packages as `common.datasets`."""

@@ -1,1 +1,1 @@
-"""What several encoders have in common; no encoder itself. Imports nothing of the project."""
+"""Code that several encoders share. Imports nothing of the project."""

@@ -95,7 +95,7 @@ class ResNet18(BatchNormed):
     """
 
     def __init__(self, channels: int, width: int) -> None:
-        from torchvision.models import resnet18  # here, because its import takes longer than all others together
+        from torchvision.models import resnet18  # here, because this import takes longer than all others together
 
         super().__init__()
         self.net = resnet18(weights=None)

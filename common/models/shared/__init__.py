@@ -1,1 +1,1 @@
-"""What several models have in common; no model itself. Imports nothing of the project."""
+"""Code that several models share. Imports nothing of the project."""

@@ -1,1 +1,1 @@
-"""What several commands have in common; no command itself."""
+"""Code that several commands share."""

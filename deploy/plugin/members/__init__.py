@@ -1,1 +1,2 @@
-"""A member of each family, complete and small: the examples of docs/extend.md. Import what any plugin may."""
+"""A small and complete member of each family: the examples of docs/extend.md. They import only packages that every
+plugin may import."""

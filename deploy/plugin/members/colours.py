@@ -17,7 +17,7 @@ class ColourNamer(Generator):
     """The same word for every candidate."""
 
     def generate(self, requests: Sequence[Request]) -> list[list[Raw]]:
-        """The prompt and a colour."""
+        """For each request, a text of the prompt and a colour."""
         return [[f"{request.prompt} {_colour(request.source)}"] * len(request.seeds) for request in requests]
 
 
@@ -25,14 +25,14 @@ class Colours(CompleterOptions):
     """The name of the colour of a picture."""
 
     model: str = "colours"
-    """What is written beside each value."""
+    """Stored with each value to show its origin."""
 
     def prompt(self, label: str, kind: str, source: Raw | None) -> str:
-        """Of the class, nothing."""
+        """A fixed beginning, because this completer does not use the class."""
         return "mostly"
 
     def load(self, modality: Modality, device: str) -> ColourNamer:
-        """Nothing to load."""
+        """A generator, which needs no weights."""
         return ColourNamer()
 
 

@@ -1,4 +1,4 @@
-"""Focal loss: examples that are right already count less.
+"""Focal loss: examples that the model already predicts well count less.
 
 T.-Y. Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, https://arxiv.org/abs/1708.02002, equation 4.
 """
@@ -22,7 +22,7 @@ class Focal(Method[MultimodalModel, None]):
     strategy: ClassVar[str] = "fedcmi"
 
     gamma: float = Field(2.0, ge=0)
-    """How little an example counts that is right already; 0 is cross entropy."""
+    """With a larger value, examples that the model already predicts well count less. 0 is cross entropy."""
 
     def loss(self, model: MultimodalModel, batch: Batch, context: None) -> Mapping[str, Tensor]:
         """-(1 - p)^gamma log p, with p the probability of the true class; the mean over the batch."""

@@ -1,4 +1,4 @@
-"""Recordings by how much of each frequency they hold; when is not seen."""
+"""An encoder for recordings. It uses the power of each frequency, and ignores the order in time."""
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ class Spectrum(EncoderOptions):
     bands: int = Field(64, ge=2)
     """How many bands."""
     highest: float = Field(4000.0, gt=0)
-    """Where the last band ends, in Hz."""
+    """The end of the last band, in Hz."""
     width: int = Field(64, ge=1)
     """Features D."""
 

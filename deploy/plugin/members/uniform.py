@@ -1,4 +1,4 @@
-"""Every client that holds a block counts the same, however many examples it has."""
+"""Every client that holds a block has the same weight. The number of its examples makes no difference."""
 
 from collections.abc import Mapping
 from pathlib import Path

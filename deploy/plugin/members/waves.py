@@ -1,4 +1,4 @@
-"""waves: short signals of three forms, with a remark as text; needs no files."""
+"""waves: short signals of three forms, with a remark as text. The data set needs no files."""
 
 from typing import ClassVar
 
@@ -17,13 +17,13 @@ LENGTH = 64
 
 
 class Waves(DataSet):
-    """The remark tells a sine from the others, and not these from each other."""
+    """The remark distinguishes a sine from the other forms, but not the other two forms from each other."""
 
     modalities: ClassVar[tuple[str, ...]] = ("signal", "text")
     licence: ClassVar[str] = "none: made by a program"
 
     per_class: int = Field(40, ge=2)
-    """Examples of a form, a quarter of which are the test part."""
+    """Examples per form. A quarter of them are the test part."""
     noise: float = Field(0.3, ge=0)
     """Standard deviation of the noise on the signal."""
 
@@ -33,7 +33,7 @@ class Waves(DataSet):
         return sorted(FORMS)
 
     def examples(self, part: str, seed: int) -> list[Example]:
-        """Signals [64, 1] as .npy files, and a word; a natural client has an instrument."""
+        """Signals [64, 1] as .npy files, and a word. Each natural client has one instrument."""
         tested = self.per_class // 4
         numbers = range(tested) if part == "test" else range(tested, self.per_class)
         return [self._example(form, number, seed) for form in self.classes for number in numbers]

@@ -1,1 +1,2 @@
-"""What `fedmosaic inspect` finds in a shard, and the page of it. Imports `deploy.progress` and `server.report`."""
+"""The content of a shard as `fedmosaic inspect` reports it, and the page about the shard. Imports `deploy.progress` and
+`server.report`."""

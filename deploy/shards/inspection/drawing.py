@@ -25,11 +25,11 @@ LONGEST = 10.0
 WINDOW, QUIETEST = 256, 80.0
 """Samples per window of a spectrogram; range of its colours below the loudest value, in decibels."""
 SAMPLES, CHANNELS = 2000, 8
-"""Most samples and channels of a signal that are drawn."""
+"""The maximum numbers of samples and of channels of a signal that are drawn."""
 COLOURS = 64
 """Number of colours of a plot; a small number keeps the page small."""
 LETTERS = 240
-"""Most letters of a text that are shown."""
+"""The maximum number of letters of a text that are shown."""
 PLOT = {"font.size": 7, "axes.linewidth": 0.5, "lines.linewidth": 0.9, "text.parse_math": False}
 
 

@@ -46,8 +46,8 @@ class Gallery:
 def choose(shard: Shard) -> list[str]:
     """The ids of a few examples of each class, by class.
 
-    The choice is the same for the same shard, and covers as many different sets of modalities as possible. Of very many
-    classes, only some are chosen.
+    The choice is the same for the same shard, and covers as many different sets of modalities as possible. If there are
+    very many classes, only some are chosen.
     """
     most = max(1, MOST_VALUES // len(shard.info.modalities))
     classes = [shard.info.classes[i] for i in sorted(rng(SEED, "classes").permutation(len(shard.info.classes))[:most])]

@@ -16,7 +16,7 @@ from server.report.drawing import FULL
 from server.report.page import bar, document, table, text, tile
 
 MOST_BROKEN = 200
-"""Most broken files in the list."""
+"""The maximum number of broken files in the list."""
 
 
 def page(survey: Survey, shown: list[Shown]) -> str:

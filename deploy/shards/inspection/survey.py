@@ -22,7 +22,7 @@ from deploy.shards.inspection.generated import Generated, read_generated
 SAMPLE_SEED = 1
 METADATA = "metadata.jsonl"
 NOTHING = "nothing"
-"""The name of the pattern of examples without a readable value."""
+"""The name of the pattern for examples without a readable value."""
 
 
 @dataclass(frozen=True)

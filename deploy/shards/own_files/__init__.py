@@ -1,1 +1,1 @@
-"""A site's files as they lie, made into a shard. Imports `deploy.progress`."""
+"""Makes a shard from a site's own files. Imports `deploy.progress`."""

@@ -70,7 +70,7 @@ def by_class(modality: Modality, folder: Path, labels: dict[str, str], mistakes:
         if path.name.startswith("."):
             continue
         if not path.is_dir():
-            left_out.setdefault(f"{modality}, not in a folder of a class", []).append(str(path))
+            left_out.setdefault(f"{modality}, not in the folder of a class", []).append(str(path))
             continue
         for inside in known_files(modality, path, True, left_out):
             name = _place(inside, folder)

@@ -25,7 +25,7 @@ from server.sites.attention import alike
 
 MADE: dict[str, Any] = {"by": "fedmosaic import"}
 SHOWN = 3
-"""Most pairs of similar names in the output."""
+"""The maximum number of pairs of similar names in the output."""
 
 
 @dataclass

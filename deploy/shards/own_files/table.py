@@ -1,4 +1,4 @@
-"""A table in a text file, as exported by spreadsheets and databases."""
+"""A table in a text file that a spreadsheet program or a database exported."""
 
 import codecs
 import csv

@@ -1,1 +1,1 @@
-"""Suites of runs: tuning, statistics, tables. Imports what `deploy.study` may."""
+"""Suites of runs: tuning, statistics, tables. May import the same packages as `deploy.study`."""

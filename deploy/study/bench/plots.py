@@ -29,7 +29,7 @@ def draw(results: Results, path: Path) -> None:
 def _dots(results: Results, axes: Axes, name: str, label: str) -> None:
     """Draw one point per seed, a bar at the mean, and a line at the reference's mean.
 
-    The axis fits the federated rows. For a row outside its range, e.g. of clients that train alone, the mean is a
+    The axis fits the federated rows. The mean of a row outside of this range, e.g. of clients that train alone, is a
     number at the edge.
     """
     rows = results.suite.methods

@@ -45,11 +45,11 @@ class Row(Options):
     set: dict[str, Any] = Field(default_factory=dict)
     """Changed options by dotted name."""
     arrangement: Arrangement = "federated"
-    """Which clients train together, and on which data."""
+    """The clients that train together, and their data."""
     modality: Modality | None = None
     """The modality of a unimodal arrangement."""
     tuned_as: str | None = None
-    """The row whose tuned value is used, for ablations. None: this one."""
+    """For ablations, the row whose tuned value is used. None: this one."""
     everywhere: bool = True
     """Whether the row is in settings that do not name their methods."""
 
@@ -117,7 +117,7 @@ class Suite(Options):
         return [name for name, row in self.methods.items() if (row.everywhere if wanted is None else name in wanted)]
 
     def tuning_place(self, setting: str, method: str) -> tuple[str, str]:
-        """The setting and the method whose tuned value this one uses."""
+        """The setting and the method whose tuned value this cell uses."""
         return self.settings[setting].tuned_in or setting, self.methods[method].tuned_as or method
 
     def experiment_of(self, setting: str, method: str, seed: int, value: float) -> Experiment:

@@ -107,7 +107,8 @@ def _table(results: Results, names: Sequence[str], references: Sequence[str]) ->
 
 
 def _compared(name: str, references: Sequence[str]) -> Sequence[str]:
-    """The references of a measure. Measures of single modalities have none, because methods aim at the others."""
+    """The references of a measure. Measures of single modalities have no references, because methods aim at the other
+    measures."""
     return [] if name.startswith("accuracy:") else references
 
 

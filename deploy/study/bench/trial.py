@@ -58,8 +58,8 @@ def _sites(folder: Path, clients: int) -> list[Site]:
 
 
 UNGUARDED = {"collapse": None, "max_update_ratio": None, "max_weight": None}
-"""Options that switch off the protection against hostile sites. It would hide effects of a method, and a benchmark has
-no hostile sites."""
+"""Options that switch off the protection against hostile sites. The protection would hide effects of a method, and a
+benchmark has no hostile sites."""
 
 
 def perform(job: Job, work: Path) -> Figures:

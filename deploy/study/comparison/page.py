@@ -46,7 +46,7 @@ def _plots(comparison: Comparison) -> Iterator[Plot]:
             round_axis(axes)
 
         title = f"Accuracy: {text(subset)}"
-        caption = "Each curve is a run, each colour a row of the table."
+        caption = "Each curve is a run. Each colour is a row of the table."
         yield Plot(f"curves-{number}", title, caption, render(f"curves-{number}", title, draw), keys)
 
 

@@ -50,7 +50,7 @@ class Compared:
 
     @cached_property
     def data(self) -> list[Any]:
-        """The run's facts about its data. They are equal for runs on the same shards."""
+        """Facts about the data of the run. They are equal for runs on the same shards."""
         sites = mapping(self.run.summary.get("sites"))
         held = {
             name: [mapping(site).get(key) for key in ("modalities", "num_examples")] for name, site in sites.items()
@@ -122,8 +122,8 @@ class Comparison:
 def compare(folders: Sequence[Path], by: Sequence[str] = ()) -> Comparison:
     """Compare runs, in the order of their folders.
 
-    by: options or sections that separate rows; by default all options except the seed, the name, and waiting times. A
-        finished run whose seed its row has already begins another row.
+    by: options or sections that separate rows; by default all options except the seed, the name, and waiting times. If
+    a row already has a finished run with the same seed, a finished run begins another row.
 
     Raises ConfigError for a folder without a run, or for an option that no run has.
     """

@@ -1,1 +1,1 @@
-"""What several strategies have in common; no strategy itself. Imports what `server.strategies` may."""
+"""Code that several strategies share. May import the same packages as `server.strategies`."""

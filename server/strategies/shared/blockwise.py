@@ -45,7 +45,7 @@ def blocks(updates: list[Update], received: Mapping[str, Tensor]) -> Iterator[Bl
 class RobustStrategy(CollectingStrategy):
     """theta_b = received_b + rule(the changes of b's holders) for every block b.
 
-    Every holder has the same weight, whatever number of examples it reports.
+    Every holder has the same weight. The number of examples that it reports makes no difference.
     """
 
     def __init__(self, experiment: Experiment) -> None:

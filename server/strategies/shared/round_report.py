@@ -12,7 +12,7 @@ class RoundReport:
     """The figures of a round.
 
     clients: by site, its figures. failed: by site, the reason why its update was not used. rejected: the part of
-    `failed` that did reply. validation: counts for the model that the clients received, merged over the clients.
+    `failed` with a reply. validation: counts for the model that the clients received, merged over the clients.
     aggregation: the strategy's figures, e.g. the clients' weights. attempts: how often messages were sent to sites.
     bytes_to: by site, the bytes of the last message to it. block_bytes: the bytes of the parameters by block, up and
     down; the rest of the messages is figures and headers.

@@ -1,1 +1,2 @@
-"""Measurements of speed and memory, beside stock Flower or a bare loop. Imports what `deploy.study` may."""
+"""Measurements of speed and memory, compared with stock Flower or a bare loop. May import the same packages as
+`deploy.study`."""

@@ -34,7 +34,8 @@ class CountingSite(Site):
 
 
 class Bytes(Measurement):
-    """Bytes of parameter values in real messages, in both directions. Names and figures do not count: all send them."""
+    """Bytes of parameter values in real messages, in both directions. Names and figures do not count, because every
+    client sends them."""
 
     name: ClassVar[str] = "bytes"
     what: ClassVar[str] = "bytes per round of an audio-only client; stock: the whole model"
