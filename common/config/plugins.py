@@ -122,8 +122,8 @@ def group(family: str) -> str:
 
 @cache
 def _found() -> tuple[Mapping[str, Package], Mapping[str, str]]:
-    """The usable packages by pin, and by name the reason why a package with our entry points cannot be used. Of two
-    installations of a package, Python uses the first on the path, and so does this function."""
+    """The usable packages by pin, and by name the reason why a package with our entry points cannot be used. If a
+    package is installed twice, Python uses the first installation on the path, and so does this function."""
     groups = {group(family) for family in homes()}
     usable: dict[str, Package] = {}
     unusable: dict[str, str] = {}
@@ -133,7 +133,7 @@ def _found() -> tuple[Mapping[str, Package], Mapping[str, str]]:
             name = _normalised(distribution.metadata["Name"] or "")
             entries = tuple(entry for entry in distribution.entry_points if entry.group in groups)
             pin = f"{name}=={distribution.version}"
-        except Exception as error:  # whatever a damaged installation contains
+        except Exception as error:  # a damaged installation can contain anything
             unusable[_place(distribution)] = f"its metadata cannot be read: {type(error).__name__}: {error}"
             continue
         if name in seen or not entries:
