@@ -127,19 +127,19 @@ def _found() -> tuple[Mapping[str, Package], Mapping[str, str]]:
     groups = {group(family) for family in homes()}
     usable: dict[str, Package] = {}
     unusable: dict[str, str] = {}
-    seen = {OURS}
     for distribution in distributions():
         try:
-            name = _normalised(distribution.metadata["Name"] or "")
+            # Only few packages have such entries. Reading the metadata of all takes longer than starting a process.
             entries = tuple(entry for entry in distribution.entry_points if entry.group in groups)
+            if not entries:
+                continue
+            name = _normalised(distribution.metadata["Name"])
             pin = f"{name}=={distribution.version}"
         except Exception as error:  # a damaged installation can contain anything
             unusable[_place(distribution)] = f"its metadata cannot be read: {type(error).__name__}: {error}"
             continue
-        if name in seen or not entries:
-            seen.add(name)
+        if _path(next(iter(distributions(name=name)))) != _path(distribution):
             continue
-        seen.add(name)
         if re.fullmatch(PINNED, pin):
             usable[pin] = Package(pin, entries)
         else:
@@ -147,8 +147,12 @@ def _found() -> tuple[Mapping[str, Package], Mapping[str, str]]:
     return usable, unusable
 
 
+def _path(distribution: Distribution) -> Path:
+    return Path(str(getattr(distribution, "_path", "a package")))
+
+
 def _place(distribution: Distribution) -> str:
-    return Path(str(getattr(distribution, "_path", "a package"))).name
+    return _path(distribution).name
 
 
 def pins() -> list[str]:
@@ -172,7 +176,7 @@ def plugin(pin: str) -> Plugin | None:
 
 def members(family: str) -> list[str]:
     """The names of the members that the allowed plugins add to a family."""
-    return sorted({entry.name for entry, _ in _entries(family)})
+    return sorted({entry.name for entry, package in _entries(family) if _is_allowed(package)})
 
 
 def load(family: str, name: str) -> Any:
@@ -180,13 +184,15 @@ def load(family: str, name: str) -> Any:
 
     Raises ConfigError when two packages have the member, when its package is not allowed, or when loading fails.
     """
-    found = [(entry, package) for entry, package in _entries(family) if entry.name == name]
-    if not found:
-        if refused := [package.pin for package in _having(family, name)]:
-            raise ConfigError(
-                "plugins", [f"{family} {name!r} comes with the package {refused[0]}, which is not allowed to run here"]
-            )
+    installed = [(entry, package) for entry, package in _entries(family) if entry.name == name]
+    found = [(entry, package) for entry, package in installed if _is_allowed(package)]
+    if not installed:
         return None
+    if not found:
+        refused = installed[0][1].pin
+        raise ConfigError(
+            "plugins", [f"{family} {name!r} comes with the package {refused}, which is not allowed to run here"]
+        )
     if len(found) > 1:
         both = " and with ".join(package.pin for _, package in found)
         raise ConfigError("plugins", [f"{family} {name!r} comes with {both}"])
@@ -198,23 +204,14 @@ def load(family: str, name: str) -> Any:
 
 
 def _entries(family: str) -> list[tuple[EntryPoint, Package]]:
-    """The entry points of a family's members in allowed packages."""
-    allowed = _allowed.get()
-    return [
-        (entry, package)
-        for package in _found()[0].values()
-        for entry in package.entries
-        if entry.group == group(family) and (allowed is None or _is_allowed(package, allowed))
-    ]
-
-
-def _having(family: str, name: str) -> list[Package]:
+    """The entry points of a family's members, with their packages."""
     packages = _found()[0].values()
-    return [p for p in packages if any(e.group == group(family) and e.name == name for e in p.entries)]
+    return [(entry, package) for package in packages for entry in package.entries if entry.group == group(family)]
 
 
-def _is_allowed(package: Package, allowed: frozenset[Plugin]) -> bool:
-    return package.pin in map(str, allowed) and _identified(package) in allowed
+def _is_allowed(package: Package) -> bool:
+    allowed = _allowed.get()
+    return allowed is None or (package.pin in map(str, allowed) and _identified(package) in allowed)
 
 
 @cache

@@ -72,14 +72,14 @@ def from_json(text: str) -> Experiment:
     return _from_json(text, plugins.allowed())
 
 
-def plugins_of(experiment: Experiment) -> list[plugins.Plugin]:
-    """All plugins of an experiment, also those that only the server needs, sorted.
+def plugins_of(experiment: Experiment) -> dict[str, str]:
+    """By name==version, the digest of each plugin of an experiment, also of those that only the server needs.
 
     Raises ConfigError when a component cannot be loaded.
     """
     with plugins.recorded() as used:
         parse(json.loads(experiment.to_json()), "experiment")
-    return sorted(used)
+    return {str(plugin): plugin.digest for plugin in sorted(used)}
 
 
 def for_clients(experiment: Experiment) -> dict[str, Any]:

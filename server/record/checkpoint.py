@@ -82,10 +82,7 @@ def check_same(experiment: Experiment, checkpoint: Checkpoint) -> None:
     then, now = flat(checkpoint.about["experiment"]), flat(json.loads(experiment.to_json()))
     changed = sorted(key for key in (then.keys() | now.keys()) - FREE if then.get(key) != now.get(key))
     mistakes = [f"{key}: {then.get(key)!r} when the run began, {now.get(key)!r} now" for key in changed]
-    before, after = (
-        checkpoint.about.get("plugins", {}),
-        {str(plugin): plugin.digest for plugin in plugins_of(experiment)},
-    )
+    before, after = checkpoint.about.get("plugins", {}), plugins_of(experiment)
     differing = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     mistakes += [f"plugin {name}: its content differs, or it was added or removed" for name in differing]
     if mistakes:

@@ -48,6 +48,7 @@ class Federation:
     ) -> None:
         self.experiment, self.grid, self.run_folder = experiment, grid, run
         self.strategy: MultimodalStrategy = experiment.component("strategy").build(experiment, probe_shard)
+        self.plugins = plugins_of(experiment)
         self.roster = self.strategy.roster
         self.test = TestSet(experiment, test_shard) if test_shard else None
         self.roster.classes = self._given_classes()
@@ -102,7 +103,7 @@ class Federation:
         tallies = self.progress.validation or {}
         about = {
             "experiment": json.loads(self.experiment.to_json()),
-            "plugins": {str(plugin): plugin.digest for plugin in plugins_of(self.experiment)},
+            "plugins": self.plugins,
             "classes": self.classes,
             "roster": self.roster.state(),
             "bytes_up": self.progress.bytes_up,
@@ -244,7 +245,7 @@ class Federation:
             **self.progress.summary(self.experiment),
             "modalities": self.experiment.modalities,
             "classes": list(self.classes),
-            "plugins": [str(plugin) for plugin in plugins_of(self.experiment)],
+            "plugins": list(self.plugins),
             "sites": site_lines(self.roster),
             "refused": self.roster.refused,
             "missing": self.roster.lost,
