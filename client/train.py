@@ -9,7 +9,7 @@ import torch
 from client.methods.base import Method, Round
 from common.blocks import all_finite, learned
 from common.config.experiment import Experiment, Train
-from common.data.loader import batches
+from common.data.batches import batches
 from common.errors import DIVERGED, TrainingError
 from common.modality import Modality
 from common.models.base import MultimodalModel
@@ -81,7 +81,7 @@ def _epoch(
     """Train for one epoch. Returns the mean of each loss term over the examples."""
     model.train()
     sums: defaultdict[str, float] = defaultdict(float)
-    for batch in batches(examples, size, order):
+    for batch in batches(examples, size, model.device, order):
         terms = method.loss(model, batch, context)
         total = torch.stack(list(terms.values())).sum()
         if not math.isfinite(float(total.detach())):

@@ -8,7 +8,7 @@ import torch
 from pydantic import FiniteFloat, NonNegativeInt
 from torch import Tensor
 
-from common.data.loader import batches
+from common.data.batches import batches
 from common.errors import TrainingError
 from common.modality import subset_name, subsets
 from common.models.base import MultimodalModel

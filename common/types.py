@@ -1,7 +1,7 @@
 """The types that all parts of the project share."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 import torch
@@ -12,12 +12,18 @@ from common.modality import Modality
 from common.rows import Rows
 
 
+CPU = torch.device("cpu")
+
+
 class Origin(IntEnum):
     """The origin of the value of one modality of one example."""
 
     MISSING = 0
     GENERATED = 1
     OBSERVED = 2
+
+
+NO_KEYS = torch.empty(0, dtype=torch.int64)
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,8 @@ class Batch:
         no values; `gathered` copies them.
     origin: per modality [B] of `Origin` values.
     labels: [B] class indices.
+    keys: [B] int64, a number that identifies each example at its site, e.g. for the randomness of its augmentation. By
+        default, the number of the row.
 
     Raises ValueError at construction when the columns do not agree.
     """
@@ -35,10 +43,13 @@ class Batch:
     inputs: Mapping[Modality, Tensor]
     origin: Mapping[Modality, Tensor]
     labels: Tensor
+    keys: Tensor = field(default_factory=lambda: NO_KEYS)
 
     def __post_init__(self) -> None:
         if self.inputs.keys() != self.origin.keys():
             raise ValueError(f"inputs have modalities {sorted(self.inputs)}, origin has {sorted(self.origin)}")
+        if self.keys is NO_KEYS:
+            object.__setattr__(self, "keys", torch.arange(len(self.labels)).to(self.labels.device))
         for name, columns in (("inputs", self.inputs), ("origin", self.origin)):
             for modality, count in _counts(columns).items():
                 if count != len(self.labels):
@@ -55,7 +66,7 @@ class Batch:
     def has(self, modality: Modality) -> Tensor:
         """A mask [B] bool of the rows that have the modality, observed or generated."""
         if modality not in self.origin:
-            return torch.zeros(len(self), dtype=torch.bool)
+            return torch.zeros_like(self.labels, dtype=torch.bool)
         return self.origin[modality] != Origin.MISSING
 
     def rows(self, index: Tensor) -> "Batch":
@@ -65,11 +76,32 @@ class Batch:
             inputs.rows(index) if isinstance(inputs, Rows) else {m: x[index] for m, x in inputs.items()},
             {m: o[index] for m, o in self.origin.items()},
             self.labels[index],
+            self.keys[index],
         )
 
     def gathered(self) -> "Batch":
         """The same examples with their inputs in memory."""
-        return Batch(dict(self.inputs), self.origin, self.labels) if isinstance(self.inputs, Rows) else self
+        return replace(self, inputs=dict(self.inputs)) if isinstance(self.inputs, Rows) else self
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the columns."""
+        return self.labels.device
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same examples, with their inputs in the memory of a device. From pinned memory, the copy is
+        asynchronous."""
+        if device == self.device:
+            return self.gathered()
+        inputs = {m: x.to(device, non_blocking=True) for m, x in self.inputs.items()}
+        origin = {m: o.to(device, non_blocking=True) for m, o in self.origin.items()}
+        return Batch(inputs, origin, self.labels.to(device, non_blocking=True), self.keys.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """The same examples in pinned memory, from which copies to a GPU are fast."""
+        inputs = {m: x.pin_memory() for m, x in self.inputs.items()}
+        origin = {m: o.pin_memory() for m, o in self.origin.items()}
+        return Batch(inputs, origin, self.labels.pin_memory(), self.keys.pin_memory())
 
     def complete(self, modalities: Iterable[Modality]) -> "Batch":
         """The examples that have all of these modalities."""
@@ -85,6 +117,7 @@ class Batch:
             else {m: torch.where(real[m].reshape(-1, *[1] * (x.dim() - 1)), x, 0) for m, x in inputs.items()},
             {m: torch.where(real[m], o, int(Origin.MISSING)) for m, o in self.origin.items()},
             self.labels,
+            self.keys,
         )
         return kept.rows(torch.stack(list(real.values())).any(0))
 
@@ -95,6 +128,7 @@ class Batch:
             {m: x if m in keep else torch.zeros_like(x) for m, x in self.inputs.items()},
             {m: o if m in keep else torch.full_like(o, Origin.MISSING) for m, o in self.origin.items()},
             self.labels,
+            self.keys,
         )
 
 

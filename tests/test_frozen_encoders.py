@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from common.build import build_model
 from common.config.component import build, find, own_names
 from common.data import features
-from common.data.loader import batches, load
+from common.data.batches import batches
+from common.data.loader import load
 from common.data.shard import Shard
 from common.encoders.base import FrozenEncoder
 from common.encoders.mixed import MixedEncoder

@@ -20,7 +20,8 @@ from common.build import build_model
 from common.config.experiment import Dirichlet, Iid, LabelShards, Missing, Natural
 from common.data.completed import find_completed, folder_of
 from common.data.features import frozen_column
-from common.data.loader import Loaded, batches, load
+from common.data.batches import batches
+from common.data.loader import Loaded, load
 from common.data.shard import Shard, ShardInfo
 from common.errors import DataError, ShardError
 from common.media.values import encode_sound

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from client.methods.base import Method, Round
 from client.methods.shared.losses import true_class_confidence, unimodal_loss
 from client.methods.shared.proximal import Anchor, anchor, proximal
-from common.data.loader import batches
+from common.data.batches import batches
 from common.modality import Modality
 from common.models.two_projector import Features, TwoProjectorModel
 from common.types import Batch

@@ -1,6 +1,6 @@
 """Loads a shard into memory: the encoders prepare every usable example, column by column."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -98,7 +98,8 @@ def load(
     origin = {m: torch.tensor(list(map(_origin, [values[m][i] for i in usable], readable[m]))) for m in held}
     labels = torch.tensor([shard.label_index(shard.records[i]) for i in usable])
     ids = [shard.records[i].id for i in usable]
-    return Loaded(Batch(inputs, origin, labels), ids, findings, len(shard.records) - len(usable))
+    keys = torch.tensor([derive(0, "example", name) for name in ids])
+    return Loaded(Batch(inputs, origin, labels, keys), ids, findings, len(shard.records) - len(usable))
 
 
 def _value(shard: Shard, record: Record, modality: Modality, completed: Mapping[str, str | Path]) -> Value | None:
@@ -144,11 +145,3 @@ def _origin(value: Value | None, readable: bool) -> Origin:
     if value is None or not readable:
         return Origin.MISSING
     return Origin.GENERATED if value.generated else Origin.OBSERVED
-
-
-def batches(examples: Batch, size: int, order: torch.Generator | None = None) -> Iterator[Batch]:
-    """The examples in batches of `size`, shuffled by `order` if given. The last batch may be smaller. Without examples
-    there are no batches."""
-    index = torch.arange(len(examples)) if order is None else torch.randperm(len(examples), generator=order)
-    for chosen in torch.split(index, size) if len(examples) else ():
-        yield examples.rows(chosen).gathered()

@@ -26,6 +26,11 @@ class MultimodalModel(nn.Module, ABC):
         """The modalities in alphabetical order, which is also their order in a fusion."""
         return sorted(self.branches)
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters."""
+        return next(self.parameters()).device
+
     def encoder(self, modality: Modality) -> Encoder:
         """The encoder of a modality."""
         encoder = self.branches[modality].get_submodule("encoder")

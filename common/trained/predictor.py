@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.data.loader import batches
+from common.data.batches import batches
 from common.errors import DataError, ModelError
 from common.media.values import Raw, checked, read
 from common.modality import Modality

@@ -52,4 +52,5 @@ def joined(parts: list[Batch]) -> Batch:
         {m: torch.cat([part.inputs[m] for part in parts]) for m in parts[0].modalities},
         {m: torch.cat([part.origin[m] for part in parts]) for m in parts[0].modalities},
         torch.cat([part.labels for part in parts]),
+        torch.cat([part.keys for part in parts]),
     )

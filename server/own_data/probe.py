@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from common.blocks import set_params
-from common.data.loader import batches
+from common.data.batches import batches
 from server.own_data.own_shard import OwnShard
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.data.loader import batches
+from common.data.batches import batches
 from common.modality import Modality
 from common.models.base import MultimodalModel
 from common.types import Batch

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from common.data.loader import batches
+from common.data.batches import batches
 from common.modality import Modality
 from common.models.base import MultimodalModel
 from common.types import Batch
