@@ -11,7 +11,6 @@ from common.findings import Findings
 from common.modality import Modality
 from common.rows import Rows
 
-
 CPU = torch.device("cpu")
 
 

@@ -18,9 +18,9 @@ from PIL import Image as Picture
 
 from common.build import build_model
 from common.config.experiment import Dirichlet, Iid, LabelShards, Missing, Natural
+from common.data.batches import batches
 from common.data.completed import find_completed, folder_of
 from common.data.features import frozen_column
-from common.data.batches import batches
 from common.data.loader import Loaded, load
 from common.data.shard import Shard, ShardInfo
 from common.errors import DataError, ShardError
