@@ -7,6 +7,7 @@ For an unexpected exception, the server gets Flower's error reply."""
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
@@ -18,6 +19,8 @@ from common.words.node_log import say
 
 log = logging.getLogger(__name__)
 app = ClientApp()
+HARDWARE = ("device", "threads", "deterministic")
+"""The settings of a node's configuration that choose the site's hardware."""
 
 
 @app.query()
@@ -47,30 +50,41 @@ def _reply(message: Message, context: Context) -> Message:
     # A process that has loaded torch, as in a simulation, gains nothing from a second one.
     resident = "shard" in context.node_config and "torch" not in sys.modules
     started = time.perf_counter()
-    reply = _answer(message, shard, name, policy, resident)
+    reply = _answer(message, shard, name, policy, hardware(context), resident)
     if "shard" in context.node_config:  # a node, not a client of a simulation
         say(in_words(message.content, reply, time.perf_counter() - started))
     return Message(content=reply, reply_to=message)
 
 
-def _answer(message: Message, shard: Path, name: str, policy: Path | None, resident: bool) -> RecordDict:
+def _answer(
+    message: Message, shard: Path, name: str, policy: Path | None, hardware: Mapping[str, str], resident: bool
+) -> RecordDict:
     """Raises WorkerError when the resident worker fails. Without a worker, raises the exceptions of the site."""
     if resident:
         from client.resident.connection import Home, NoWorkerError, ask
 
         try:
-            return ask(Home(shard, name, policy), message.metadata.message_type, message.content)
+            return ask(Home(shard, name, policy, hardware), message.metadata.message_type, message.content)
         except NoWorkerError as error:
             log.warning("answering without a resident worker: %s", error)
     from client.site import Site
+    from common.hardware.computing import Hardware
 
-    return Site(shard, name, policy).answer(message)
+    return Site(shard, name, policy, hardware=Hardware.of_node(hardware)).answer(message)
 
 
 def policy_file(context: Context) -> Path | None:
     """The site's policy file, from the node's setting `policy`. None: the site has the default policy."""
     given = context.node_config.get("policy")
     return None if given is None else Path(str(given))
+
+
+def hardware(context: Context) -> dict[str, str]:
+    """The site's hardware, as settings of `common.hardware.computing.Hardware`. A node has them in its own
+    configuration. A client of a simulation has them in the run's configuration."""
+    if "shard" in context.node_config:
+        return {key: str(context.node_config[key]) for key in HARDWARE if key in context.node_config}
+    return {"device": str(context.run_config.get("device", "cpu")), "deterministic": "yes"}
 
 
 def shard_folder(context: Context) -> Path:

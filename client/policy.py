@@ -11,6 +11,7 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,16 +25,18 @@ from common.config.plugins import PINNED, VARIABLE, Plugin, normalised, pins, pl
 from common.config.reading import messages
 from common.config.yaml_file import read_yaml
 from common.data.shard import Shard
-from common.errors import ConfigError, FedmosaicError, PolicyError, ShardError, WireError
+from common.errors import ConfigError, DeviceError, FedmosaicError, PolicyError, ShardError, WireError
+from common.hardware.computing import Hardware
+from common.hardware.device import AUTO, CPU
 
 log = logging.getLogger(__name__)
 
 ALWAYS = ("site", "round", "modalities", "classes", "num_examples", "local_dp")
 """Figures that leave with every introduction and update, because a federation needs them."""
-METRICS = ("losses", "unreadable", "findings", "unusable", "seconds")
+METRICS = ("losses", "unreadable", "findings", "unusable", "device", "seconds")
 LABEL_COUNTS = ("validation",)
 """Figures that contain counts by class."""
-HARMLESS = (PolicyError, WireError, ConfigError)
+HARMLESS = (PolicyError, WireError, ConfigError, DeviceError)
 """Errors that concern only the policy or the server's message, as long as no example has been read."""
 LINE = re.compile(r"\s*- line \d+:")
 """The first words of the message about a line of a shard's metadata."""
@@ -79,6 +82,9 @@ class Policy(Options):
     plugins: list[Annotated[str, Field(pattern=rf"^{PINNED}$")]] = Field(default_factory=list)
     """Packages of others whose methods, models, encoders and completers may run here, each as name==version. The
     installed content must be the same as at the server."""
+    gpu: bool = True
+    """Whether the site may compute on a GPU. If not, it computes on the processor, and refuses when its node is started
+    with another device."""
     reply_seconds: float | None = Field(None, gt=0, le=86_400)
     """The site sends a reply at a multiple of this many seconds after the message came, so that the time of the reply
     reveals less about the examples. Every message takes up to this many seconds longer. None: at once."""
@@ -112,6 +118,8 @@ class Policy(Options):
             said.append(f"frozen models that may be used: {', '.join(self.models) or 'none'}")
         if self.plugins:
             said.append(f"plugins that may run: {', '.join(self.plugins)}")
+        if not self.gpu:
+            said.append("no GPU may be used")
         if self.reply_seconds is not None:
             said.append(f"replies leave at multiples of {self.reply_seconds:g} s")
         if self.local_dp is None:
@@ -127,6 +135,17 @@ class Policy(Options):
         if mistakes := [why for one in asked if (why := _unfit(one, named))]:
             raise PolicyError("; ".join(mistakes))
         return asked
+
+    def hardware(self, chosen: Hardware) -> Hardware:
+        """The site's choice of hardware as far as it is allowed. `auto` becomes the processor if no GPU may be used.
+
+        Raises PolicyError when the site has chosen another device than its policy allows.
+        """
+        if self.gpu or chosen.device == CPU:
+            return chosen
+        if chosen.device != AUTO:
+            raise PolicyError(f"this site's policy forbids GPUs (gpu), but its node has --device {chosen.device}")
+        return replace(chosen, device=CPU)
 
     def check_examples(self, count: int) -> None:
         """Raises PolicyError when an update of `count` training examples may not leave."""

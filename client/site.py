@@ -10,8 +10,8 @@ A message of the server, whose body is `client.request.Asked`:
 The body of the reply:
 
     introduction   site, modalities, classes, num_examples, local_dp, findings, unusable
-    update         site, round, modalities, num_examples, losses, validation, unreadable, seconds; parameters of the
-                   same blocks
+    update         site, round, modalities, num_examples, losses, validation, unreadable, device, seconds; parameters of
+                   the same blocks
     refusal        site, error; introduce (true: the site wants to introduce itself again)
 
 The server checks replies in `server/clients/replies.py`.
@@ -24,22 +24,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from flwr.app import Message, MessageType, RecordDict
 
 from client.policy import Policy, read_policy
 from client.request import Request, packages, read_body, read_request
 from client.train import train
 from common.blocks import Params, learned, select, set_params
-from common.build import deterministic, reused_model
+from common.build import reused_model
 from common.config import plugins
 from common.config.experiment import Experiment, Wire
 from common.data.loader import Loaded, load
 from common.data.shard import Shard
 from common.encoders.base import Encoder
-from common.errors import FedmosaicError, ShardError, TrainingError
+from common.errors import DeviceError, FedmosaicError, ShardError, TrainingError
 from common.exchange import wire
 from common.findings import too_many_unreadable
 from common.frozen.pretrained import only
+from common.hardware.computing import Hardware
+from common.hardware.device import described, held_bytes, release
+from common.hardware.faults import device_error
 from common.metrics import evaluate
 from common.modality import Modality
 from common.models.base import MultimodalModel
@@ -52,6 +56,9 @@ LONGEST = 4000
 """Largest number of characters of a reason."""
 KEPT = 4
 """Number of sets of encoders whose prepared examples a site keeps, because a resident worker gets many experiments."""
+
+
+ONE_THREAD = Hardware()
 
 
 @dataclass(frozen=True)
@@ -81,15 +88,25 @@ class Site:
     """A site has a shard folder, a name (by default the shard's name), and possibly a policy file.
 
     allowed: the plugins of a site without a policy's file, each as name==version; None: the plugins that the
-    environment names.
+    environment names. hardware: the site's choice of device, threads and reproducibility.
 
     A site prepares its examples once for each set of encoders and keeps the last few sets.
     """
 
     def __init__(
-        self, folder: Path, name: str = "", policy: Path | None = None, allowed: Sequence[str] | None = None
+        self,
+        folder: Path,
+        name: str = "",
+        policy: Path | None = None,
+        allowed: Sequence[str] | None = None,
+        hardware: Hardware = ONE_THREAD,
     ) -> None:
         self.folder, self._name, self._policy_file, self._allowed = folder, name, policy, allowed
+        self._hardware = hardware
+        self._used: torch.device | None = None
+        self.device_failed = False
+        """Whether the device has failed. The process should end then, because many faults of a GPU remain until its
+        process ends."""
         self._policy = Policy()
         self._touched = False
         self._read: tuple[object, Shard] | None = None
@@ -101,8 +118,16 @@ class Site:
         site."""
         came = time.monotonic()
         reply = self._answered(message)
+        self._free()
         self._policy.hold(came)
         return reply
+
+    def _free(self) -> None:
+        """Return the device's memory that is not needed between rounds."""
+        if self._used is not None and not self.device_failed:
+            release(self._used)
+            if held := held_bytes(self._used):
+                log.info("between rounds, this process holds %d MB of %s", held >> 20, described(self._used))
 
     def _answered(self, message: Message) -> RecordDict:
         self._touched = False
@@ -116,11 +141,18 @@ class Site:
         except ChangedError as error:
             return refusal(self._called, str(error), introduce=True)
         except Exception as error:
-            if isinstance(error, FedmosaicError) or not self._policy.metrics:
-                log.warning("refused: %s", error)
-                said = self._policy.reason(error, self._touched).replace(str(self.folder), self.folder.name)
+            known = self._of_device(error) or error
+            if isinstance(known, FedmosaicError) or not self._policy.metrics:
+                log.warning("refused: %s", known)
+                said = self._policy.reason(known, self._touched).replace(str(self.folder), self.folder.name)
                 return refusal(self._called, said)
             raise
+
+    def _of_device(self, error: Exception) -> DeviceError | None:
+        """The error of the site's device that an exception comes from, if any."""
+        found = error if isinstance(error, DeviceError) else device_error(error)
+        self.device_failed = self.device_failed or found is not None
+        return found
 
     @property
     def _called(self) -> str:
@@ -164,7 +196,6 @@ class Site:
 
         Raises ShardError, TrainingError, WireError, PolicyError, ChangedError.
         """
-        deterministic()
         started = time.perf_counter()
         experiment = request.experiment
         self._permit(experiment)
@@ -184,6 +215,7 @@ class Site:
             tallies = evaluate(model, validation.observed(), size)
         evaluated = time.perf_counter()
         site = self._name or here.shard.info.site
+        log.info("round %d: %s, %s", request.round, described(model.device), experiment.train.precision)
         losses = self._train(model, training, request, site, received)
         said = {
             "site": site,
@@ -193,13 +225,15 @@ class Site:
             "losses": losses,
             "validation": {name: asdict(tally) for name, tally in tallies.items()},
             "unreadable": here.loaded.unreadable,
+            "device": f"{described(model.device)}, {experiment.train.precision}",
             "seconds": {
                 "load": prepared - started,
                 "evaluate": evaluated - prepared,
                 "train": time.perf_counter() - evaluated,
             },
         }
-        return said, Trained(received, select(learned(model), held), experiment.wire)
+        now = {name: value.cpu() for name, value in select(learned(model), held).items()}
+        return said, Trained(received, now, experiment.wire)
 
     def _train(
         self, model: MultimodalModel, training: Batch, request: Request, site: str, received: Params
@@ -246,14 +280,15 @@ class Site:
         return self._policy.part_of(Shard.open(self.folder))
 
     def open(self, experiment: Experiment) -> Opened:
-        """Shard, model and prepared examples for an experiment.
+        """Shard, model and prepared examples for an experiment. The model is on the site's device.
 
-        Raises ShardError, PolicyError.
+        Raises ShardError, PolicyError, DeviceError.
         """
+        device = self._device(experiment)
         allowed = self._policy.modalities
         self._touched = True
         shard = self._metadata()
-        model = reused_model(experiment, len(shard.info.classes))
+        model = reused_model(experiment, len(shard.info.classes), device)
         encoders = {
             m: self._own(model.encoder(m), experiment.seed, m, shard)
             for m in model.modalities
@@ -269,6 +304,15 @@ class Site:
             if len(self._prepared) > KEPT:
                 del self._prepared[next(iter(self._prepared))]
         return Opened(shard, model, loaded)
+
+    def _device(self, experiment: Experiment) -> torch.device:
+        """The device of the site, after this process is prepared for the computation.
+
+        Raises PolicyError when the policy forbids the device. Raises DeviceError.
+        """
+        hardware = self._policy.hardware(self._hardware)
+        self._used = hardware.use(experiment.train.deterministic, experiment.train.tf32)
+        return self._used
 
     def _metadata(self) -> Shard:
         """The shard as the current policy allows it. Reads it again when the policy allows other modalities than

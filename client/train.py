@@ -2,11 +2,12 @@
 
 import logging
 import math
-from collections import defaultdict
 
 import torch
+from torch import Tensor
 
 from client.methods.base import Method, Round
+from client.step import Step
 from common.blocks import all_finite, learned
 from common.config.experiment import Experiment, Train
 from common.data.batches import batches
@@ -20,12 +21,13 @@ log = logging.getLogger(__name__)
 
 
 def train(model: MultimodalModel, examples: Batch, experiment: Experiment, number: int, site: str) -> dict[str, float]:
-    """Train the model in place: the shared block and the blocks of the examples' modalities. Returns the mean of each
-    loss term over the last epoch.
+    """Train the model in place, on its device: the shared block and the blocks of the examples' modalities. Returns the
+    mean of each loss term over the last epoch.
 
     The order of the examples is a function of (seed, round, site).
 
-    Raises TrainingError when a loss or a parameter is no longer finite.
+    Raises TrainingError when a loss or a parameter is no longer finite. Raises DeviceError when the device's memory is
+    full.
     """
     held = frozenset(examples.modalities)
     freeze_unheld(model, held)
@@ -33,15 +35,18 @@ def train(model: MultimodalModel, examples: Batch, experiment: Experiment, numbe
     settings = experiment.train
     model.eval()
     context = method.begin_round(model, examples, Round(number, held, settings.batch_size))
+    if settings.compile:
+        compile_encoders(model, held)
     optimizer = make_optimizer(model, settings)
+    step = Step(model, method, context, optimizer, settings)
     losses: dict[str, float] = {}
     order = torch_rng(experiment.seed, "order", number, site)
-    with seeded(experiment.seed, "train", number, site):
+    with seeded(experiment.seed, "train", number, site, device=model.device):
         for epoch in range(settings.epochs):
             done = (number - 1 + epoch / settings.epochs) / experiment.federation.rounds
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, done)
-            losses = _epoch(model, method, context, optimizer, examples, settings.batch_size, order)
+            losses = _epoch(model, step, examples, settings.batch_size, order)
             log.info("round %d, epoch %d: %s", number, epoch + 1, losses)
     method.end_round(model, examples, context)
     if not all_finite(learned(model).values()):
@@ -69,28 +74,34 @@ def freeze_unheld(model: MultimodalModel, held: frozenset[Modality]) -> None:
         model.branches[modality].requires_grad_(modality in held)
 
 
-def _epoch(
-    model: MultimodalModel,
-    method: Method[MultimodalModel, object],
-    context: object,
-    optimizer: torch.optim.Optimizer,
-    examples: Batch,
-    size: int,
-    order: torch.Generator,
-) -> dict[str, float]:
-    """Train for one epoch. Returns the mean of each loss term over the examples."""
+def compile_encoders(model: MultimodalModel, held: frozenset[Modality]) -> None:
+    """Compile the encoders that are trained. torch compiles an encoder when it first computes features."""
+    for modality in sorted(held):
+        encoder = model.encoder(modality)
+        if any(True for _ in encoder.parameters()):
+            encoder.compile()
+
+
+def _epoch(model: MultimodalModel, step: Step, examples: Batch, size: int, order: torch.Generator) -> dict[str, float]:
+    """Train for one epoch. Returns the mean of each loss term over the examples.
+
+    The terms are added on the device and read once, because reading a number waits for the device.
+
+    Raises TrainingError when a mean is not finite.
+    """
     model.train()
-    sums: defaultdict[str, float] = defaultdict(float)
+    sums: dict[str, Tensor] = {}
     for batch in batches(examples, size, model.device, order):
-        terms = method.loss(model, batch, context)
-        total = torch.stack(list(terms.values())).sum()
-        if not math.isfinite(float(total.detach())):
-            listed = ", ".join(f"{name} {float(term.detach()):.3g}" for name, term in terms.items())
-            raise TrainingError(f"{DIVERGED}: {listed}; a lower train.lr may help")
-        optimizer.zero_grad()
-        total.backward()  # type: ignore[no-untyped-call]
-        method.after_backward(model, context)
-        optimizer.step()
-        for name, term in terms.items():
-            sums[name] += float(term.detach()) * len(batch)
-    return {name: value / len(examples) for name, value in sums.items()}
+        for name, term in step.take(batch).items():
+            part = _wide(term) * len(batch)
+            sums[name] = sums[name] + part if name in sums else part
+    means = {name: float(value) / len(examples) for name, value in sums.items()}
+    if not all(map(math.isfinite, means.values())):
+        listed = ", ".join(f"{name} {value:.3g}" for name, value in means.items())
+        raise TrainingError(f"{DIVERGED}: {listed}; a lower train.lr may help")
+    return means
+
+
+def _wide(value: Tensor) -> Tensor:
+    """The value as float64, if the device supports it."""
+    return value if value.device.type == "mps" else value.double()

@@ -25,7 +25,7 @@ def in_words(asked: RecordDict, reply: RecordDict, seconds: float) -> str:
         holds = "+".join(said.get("modalities", []))
         return f"{what}: introduced as {said.get('site', '?')}, {said.get('num_examples', '?')} examples, {holds}"
     losses = ", ".join(f"{term} {value:.3g}" for term, value in said.get("losses", {}).items())
-    facts = [f"{said.get('num_examples', '?')} examples", f"loss {losses}" if losses else "",
+    facts = [said.get("device", ""), f"{said.get('num_examples', '?')} examples", f"loss {losses}" if losses else "",
              f"received {human(_size(asked))}, sent {human(_size(reply))}", f"{seconds:.1f} s"]  # fmt: skip
     end = "; the run has ended for this site" if number == rounds else ""
     return f"{what}: {', '.join(filter(None, facts))}{end}"

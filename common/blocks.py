@@ -33,8 +33,8 @@ def by_block(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def get_params(model: MultimodalModel) -> Params:
-    """A copy of the learned part of a model's state, see `learned`."""
-    return {name: value.clone().contiguous() for name, value in learned(model).items()}
+    """A copy of the learned part of a model's state, see `learned`, in the memory of the processor."""
+    return {name: value.to("cpu", copy=True).contiguous() for name, value in learned(model).items()}
 
 
 def learned(model: MultimodalModel) -> Params:

@@ -32,13 +32,13 @@ def assemble(section: Model, classes: int) -> MultimodalModel:
     return model
 
 
-def reused_model(experiment: Experiment, classes: int) -> MultimodalModel:
-    """The model of `build_model`, in one object that this process reuses.
+def reused_model(experiment: Experiment, classes: int, device: torch.device) -> MultimodalModel:
+    """The model of `build_model` on a device, in one object that this process reuses.
 
     The previous caller must not use the object any more. Reusing it is worthwhile because building a new model costs
     more time than the training of a small client.
     """
-    kept = _kept(experiment.to_json(), classes, permitted())
+    kept = _kept(experiment.to_json(), classes, permitted(), device)
     with torch.no_grad():
         for value, initial in zip(kept.values, kept.initial, strict=True):
             value.copy_(initial)
@@ -59,15 +59,8 @@ class _Kept:
 
 
 @lru_cache(maxsize=1)
-def _kept(experiment: str, classes: int, models: frozenset[str] | None) -> _Kept:
-    model = build_model(from_json(experiment), classes)
+def _kept(experiment: str, classes: int, models: frozenset[str] | None, device: torch.device) -> _Kept:
+    model = build_model(from_json(experiment), classes).to(device)
     values = list(model.state_dict().values())
     learned = {parameter: parameter.requires_grad for parameter in model.parameters()}
     return _Kept(model, values, [value.clone() for value in values], learned)
-
-
-def deterministic() -> None:
-    """Make torch compute the same numbers in every process: it uses one thread and only deterministic kernels."""
-    torch.set_num_threads(1)
-    # Not use_deterministic_algorithms, because it also loads torch's compiler, which takes seconds.
-    torch.set_deterministic_debug_mode("error")

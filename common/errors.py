@@ -7,6 +7,7 @@ FedmosaicError
 ├── ModelError       the weights of a frozen or trained model are absent, or their loader cannot read them
 ├── WireError        a message has other content than the receiver expects
 ├── PolicyError      a site's policy does not allow a request or an update, or the policy cannot be read
+├── DeviceError      the device of a site or of the server is absent, full, or failed
 ├── TrainingError    local training cannot continue (it diverged, or there is nothing to train on)
 ├── RefusedError     a run would refuse the shard
 └── RunError         a run ended without a model: too few clients, a process that died
@@ -50,6 +51,11 @@ class WireError(FedmosaicError):
 
 class PolicyError(FedmosaicError):
     """A refusal by the site's own policy, or a policy that cannot be read."""
+
+
+class DeviceError(FedmosaicError):
+    """A device that cannot compute. The process should end if it has used the device, because many faults of a GPU
+    remain until then."""
 
 
 DIVERGED = "training diverged"

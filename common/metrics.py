@@ -100,10 +100,10 @@ def evaluate(model: MultimodalModel, examples: Batch, batch_size: int) -> Tallie
     tallies: Tallies = {}
     for subset in subsets(set(model.modalities) & set(examples.modalities)):
         complete = torch.stack([examples.has(m) for m in subset]).all(0)
-        for batch in batches(examples.rows(complete), batch_size):
-            logits = model.predict(batch.only(subset))
+        for batch in batches(examples.rows(complete), batch_size, model.device):
+            logits = model.predict(batch.only(subset)).cpu()
             if not logits.isfinite().all():
                 raise TrainingError("training diverged: predictions are not finite; a lower train.lr may help")
-            tally = Tally.of(logits, batch.labels)
+            tally = Tally.of(logits, batch.labels.cpu())
             tallies = merge(tallies, {subset_name(subset): tally})
     return tallies

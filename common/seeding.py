@@ -30,16 +30,28 @@ def torch_rng(seed: int, *purpose: str | int) -> torch.Generator:
 
 
 @contextmanager
-def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
-    """A context that seeds torch's global CPU state for one purpose, for library code that draws from it. The previous
-    state is restored afterwards.
+def seeded(seed: int, *purpose: str | int, device: torch.device | None = None) -> Iterator[None]:
+    """A context that seeds torch's global state for one purpose, for library code that draws from it: the state of the
+    CPU, and of a GPU if it is given. The previous state is restored afterwards.
 
     `torch.manual_seed` would give the same numbers, but it searches for every kind of accelerator each time.
     """
-    generator = torch.default_generator
-    before = generator.get_state()
-    generator.manual_seed(derive(seed, *purpose))
+    generators = [torch.default_generator, *_generators(device)]
+    before = [generator.get_state() for generator in generators]
+    for generator in generators:
+        generator.manual_seed(derive(seed, *purpose))
     try:
         yield
     finally:
-        generator.set_state(before)
+        for generator, state in zip(generators, before, strict=True):
+            generator.set_state(state)
+
+
+def _generators(device: torch.device | None) -> list[torch.Generator]:
+    """The global generators of a device other than the CPU."""
+    if device is None or device.type not in ("cuda", "mps"):
+        return []
+    if device.type == "mps":
+        return [torch.mps._get_default_mps_generator()]
+    torch.cuda.init()  # type: ignore[no-untyped-call]
+    return [torch.cuda.default_generators[device.index or 0]]

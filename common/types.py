@@ -43,6 +43,8 @@ class Batch:
     origin: Mapping[Modality, Tensor]
     labels: Tensor
     keys: Tensor = field(default_factory=lambda: NO_KEYS)
+    _host: Mapping[Modality, Tensor] | None = field(default=None, repr=False)
+    """A copy of `origin` in the memory of the processor, if the batch is on another device."""
 
     def __post_init__(self) -> None:
         if self.inputs.keys() != self.origin.keys():
@@ -68,6 +70,27 @@ class Batch:
             return torch.zeros_like(self.labels, dtype=torch.bool)
         return self.origin[modality] != Origin.MISSING
 
+    @property
+    def _known(self) -> Mapping[Modality, Tensor]:
+        """`origin` in the memory of the processor."""
+        return self.origin if self._host is None else self._host
+
+    def holds(self, modality: Modality) -> bool:
+        """Whether any row has the modality. Unlike `has(modality).any()`, this does not wait for the device."""
+        return modality in self._known and bool((self._known[modality] != Origin.MISSING).any())
+
+    def is_full(self, modalities: Iterable[Modality]) -> bool:
+        """Whether every row has all of these modalities. Does not wait for the device."""
+        return all(m in self._known and bool((self._known[m] != Origin.MISSING).all()) for m in modalities)
+
+    def index(self, *modalities: Modality) -> Tensor:
+        """The numbers [n] of the rows that have all of these modalities, on the device. Unlike the selection of rows by
+        a mask, the selection by these numbers does not wait for the device."""
+        present = [self._known[m] != Origin.MISSING for m in modalities if m in self._known]
+        if len(present) < len(modalities):
+            return torch.empty(0, dtype=torch.int64).to(self.device)
+        return torch.stack(present).all(0).nonzero()[:, 0].to(self.device, non_blocking=True)
+
     def rows(self, index: Tensor) -> "Batch":
         """The rows that an index or a mask [B] bool selects."""
         inputs = self.inputs
@@ -76,6 +99,7 @@ class Batch:
             {m: o[index] for m, o in self.origin.items()},
             self.labels[index],
             self.keys[index],
+            self._host and {m: o[index.to(CPU)] for m, o in self._host.items()},
         )
 
     def gathered(self) -> "Batch":
@@ -94,7 +118,8 @@ class Batch:
             return self.gathered()
         inputs = {m: x.to(device, non_blocking=True) for m, x in self.inputs.items()}
         origin = {m: o.to(device, non_blocking=True) for m, o in self.origin.items()}
-        return Batch(inputs, origin, self.labels.to(device, non_blocking=True), self.keys.to(device, non_blocking=True))
+        labels, keys = (column.to(device, non_blocking=True) for column in (self.labels, self.keys))
+        return Batch(inputs, origin, labels, keys, None if device == CPU else self._known)
 
     def pin_memory(self) -> "Batch":
         """The same examples in pinned memory, from which copies to a GPU are fast."""
@@ -117,6 +142,8 @@ class Batch:
             {m: torch.where(real[m], o, int(Origin.MISSING)) for m, o in self.origin.items()},
             self.labels,
             self.keys,
+            self._host
+            and {m: torch.where(o == Origin.OBSERVED, o, int(Origin.MISSING)) for m, o in self._host.items()},
         )
         return kept.rows(torch.stack(list(real.values())).any(0))
 
@@ -125,10 +152,15 @@ class Batch:
         keep = set(kept)
         return Batch(
             {m: x if m in keep else torch.zeros_like(x) for m, x in self.inputs.items()},
-            {m: o if m in keep else torch.full_like(o, Origin.MISSING) for m, o in self.origin.items()},
+            {m: _kept(o, m in keep) for m, o in self.origin.items()},
             self.labels,
             self.keys,
+            self._host and {m: _kept(o, m in keep) for m, o in self._host.items()},
         )
+
+
+def _kept(origin: Tensor, keep: bool) -> Tensor:
+    return origin if keep else torch.full_like(origin, Origin.MISSING)
 
 
 def _counts(columns: Mapping[Modality, Tensor]) -> dict[Modality, int]:

@@ -9,11 +9,11 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from common.build import deterministic
 from common.config.experiment import Experiment
 from common.config.reading import parse, read
 from common.errors import ConfigError, FedmosaicError, RunError
 from common.files import keep_private
+from common.hardware.computing import Hardware
 from server.record.run_folder import RunFolder, free_folder, unfinished_folder
 from server.rounds.federation import Federation
 
@@ -29,16 +29,17 @@ def main(grid: Grid, context: Context) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     keep_private()
-    deterministic()
     settings = {key: str(value) for key, value in context.run_config.items()}
     experiment = read_experiment(settings["experiment"])
+    hardware = Hardware(settings["server-device"], deterministic=settings["engine"] != "superlink")
     run = RunFolder(_folder(settings, experiment), experiment, resume=bool(settings["resume"]))
     test_shard = Path(settings["test-shard"]) if settings["test-shard"] else None
     probe_shard = Path(settings["probe-shard"]) if settings["probe-shard"] else None
     started = time.perf_counter()
     status, reason, federation = "failed", "the ServerApp stopped on an unexpected error; see its log", None
     try:
-        federation = Federation(experiment, grid, test_shard, run, probe_shard)
+        device = hardware.use(experiment.train.deterministic, experiment.train.tf32)
+        federation = Federation(experiment, grid, test_shard, run, probe_shard, device)
         federation.run()
         status, reason = "completed", ""
     except FedmosaicError as error:

@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from hypothesis import HealthCheck, settings
 
-from common.build import deterministic
+from common.hardware.computing import compute_deterministically
 from common.split.make import make_shards
 from fedmosaic.testing.examples import RAW, experiment, make_batch
 
@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _deterministic() -> None:
-    deterministic()
+    compute_deterministically()
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ from server.rounds.federation import Federation
 
 BOTH = "client-1"
 """The shard of the tiny experiment with both modalities; the other has audio only."""
-FIGURES = {"losses", "validation", "unreadable", "seconds"}
+FIGURES = {"losses", "validation", "unreadable", "device", "seconds"}
 
 
 @pytest.fixture(autouse=True)

@@ -37,8 +37,13 @@ class ToyProbe:
     def __init__(self, *_: object) -> None:
         self.inputs = torch.randn(6, 3, generator=torch.Generator().manual_seed(9))
 
+    def use(self, device: torch.device) -> None:
+        self.device = device
+        self.inputs = self.inputs.to(device)
+
     def represent(self, params: Mapping[str, torch.Tensor], every: bool = False) -> torch.Tensor:
-        return (self.inputs @ params["branches.audio.w"]) @ params["fusion.weight"] + params["fusion.bias"]
+        there = {name: value.to(self.device) for name, value in params.items()}
+        return ((self.inputs @ there["branches.audio.w"]) @ there["fusion.weight"] + there["fusion.bias"]).cpu()
 
 
 @pytest.fixture(autouse=True)

@@ -36,7 +36,7 @@ class CoCaGenerator(Generator):
         """The texts without the prompt, because the prompt contains the label."""
         images = torch.stack([self._pixels(request.source) for request in requests]).to(self.loaded.device)
         seen = self.loaded.model(images)
-        owner = torch.tensor([i for i, request in enumerate(requests) for _ in request.seeds])
+        owner = torch.tensor([i for i, request in enumerate(requests) for _ in request.seeds]).to(images.device)
         draws = [None if c == 0 else torch.Generator().manual_seed(seed)
                  for request in requests for c, seed in enumerate(request.seeds)]  # fmt: skip
         ids = self.loaded.ids([requests[i].prompt for i in owner.tolist()])

@@ -28,7 +28,7 @@ class FedAvgHeads(Method[UnimodalHeadsModel, None]):
     def loss(self, model: UnimodalHeadsModel, batch: Batch, context: None) -> Mapping[str, Tensor]:
         """CE(u, y) + c1 * sum_m CE(u_m, y), with the term of m over the rows that have m."""
         features = model.features(batch)
-        heads = {m: model.classify(m, features[m]) for m in model.modalities if batch.has(m).any()}
+        heads = {m: model.classify(m, features[m]) for m in model.modalities if batch.holds(m)}
         return {
             "fused": F.cross_entropy(model.fuse(features), batch.labels),
             "unimodal": self.unimodal_weight * unimodal_loss(heads, batch),

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from client.methods.base import Method, Round
-from client.methods.shared.losses import true_class_confidence, unimodal_loss
+from client.methods.shared.losses import mean_confidence, total, true_class_confidence, unimodal_loss
 from client.methods.shared.proximal import Anchor, anchor, proximal
 from common.data.batches import batches
 from common.modality import Modality
@@ -73,11 +73,13 @@ class FedCMI(Method[TwoProjectorModel, Context]):
         if now.number == 1 or len(now.held) < 2 or self.infiltration_weight == 0:
             return Context(now.held, received, None, {})
         pairs = [(d, w) for d in sorted(now.held) for w in sorted(now.held) if d != w]
-        temperatures = {pair: torch.ones(model.fusion.out_features) for pair in pairs}
+        temperatures = {pair: torch.ones(model.fusion.out_features, device=model.device) for pair in pairs}
         if self.temperature:
             given = true_class_probabilities(model, examples, now)
             temperatures = {
-                (d, w): class_temperatures(given[d], given[w], examples.labels, model.fusion.out_features, self.kappa)
+                (d, w): class_temperatures(
+                    given[d], given[w], examples.labels, model.fusion.out_features, self.kappa
+                ).to(model.device)
                 for d, w in pairs
             }
         return Context(now.held, received, copy.deepcopy(model).eval().requires_grad_(False), temperatures)
@@ -101,7 +103,7 @@ class FedCMI(Method[TwoProjectorModel, Context]):
 
 def dominant_modality(own: Mapping[Modality, Tensor], batch: Batch) -> Modality:
     """d = argmax_m conf_m, with conf_m the mean of softmax(u_m^S(x_i))[y_i] over the rows that have m (1.2)."""
-    confidence = {m: float(true_class_confidence(u, batch.labels)[batch.has(m)].mean()) for m, u in own.items()}
+    confidence = mean_confidence(own, batch)
     return max(sorted(confidence), key=confidence.__getitem__)
 
 
@@ -118,17 +120,17 @@ def infiltration(
     The teacher's self-projector of the dominant modality teaches the infiltration projector of each weak one.
     """
     if len(own) < 2:
-        return torch.zeros(())
+        return total([], batch)
     d = dominant_modality(own, batch)
     with torch.no_grad():
         taught = teacher.classify(d, teacher.features(batch.only([d])).own[d])
     losses = []
     for w in sorted(own.keys() - {d}):
-        both = batch.has(d) & batch.has(w)
-        if both.any():
+        both = batch.index(d, w)
+        if len(both):
             student = model.classify(w, features.infiltration[w][both])
             losses.append(infiltration_loss(taught[both], student, batch.labels[both], temperatures[d, w]))
-    return torch.stack(losses).sum() if losses else torch.zeros(())
+    return total(losses, batch)
 
 
 def infiltration_loss(taught: Tensor, student: Tensor, labels: Tensor, temperature: Tensor) -> Tensor:
@@ -144,17 +146,17 @@ def infiltration_loss(taught: Tensor, student: Tensor, labels: Tensor, temperatu
 @torch.no_grad()
 def true_class_probabilities(model: TwoProjectorModel, examples: Batch, now: Round) -> dict[Modality, Tensor]:
     """softmax(u_m^S)[y] of every example [N], for each of the client's modalities, with NaN for examples without the
-    modality. The model is in eval mode."""
+    modality, on the processor. The model is in eval mode."""
     model.eval()
     parts: dict[Modality, list[Tensor]] = {m: [] for m in sorted(now.held)}
-    for batch in batches(examples, now.batch_size):
+    for batch in batches(examples, now.batch_size, model.device):
         features = model.features(batch)
         for m, collected in parts.items():
-            given = torch.full((len(batch),), math.nan)
+            given = torch.full_like(batch.labels, math.nan, dtype=torch.float32)
             if m in features.own:
                 probability = true_class_confidence(model.classify(m, features.own[m]), batch.labels)
                 given = torch.where(batch.has(m), probability, given)
-            collected.append(given)
+            collected.append(given.cpu())
     return {m: torch.cat(collected) for m, collected in parts.items()}
 
 

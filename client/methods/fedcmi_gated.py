@@ -63,7 +63,7 @@ class FedCMIGated(Method[UnimodalHeadsModel, Context]):
     def begin_round(self, model: UnimodalHeadsModel, examples: Batch, now: Round) -> Context:
         """The prior and the teacher. As in FedCMI, there is no infiltration in the first round or at a client with one
         modality."""
-        prior = self.prior_weight * log_prior(examples.labels, model.fusion.out_features)
+        prior = self.prior_weight * log_prior(examples.labels, model.fusion.out_features).to(model.device)
         if now.number == 1 or len(now.held) < 2 or self.infiltration_weight == 0:
             return Context(prior, None)
         return Context(prior, copy.deepcopy(model).eval().requires_grad_(False))
@@ -72,7 +72,7 @@ class FedCMIGated(Method[UnimodalHeadsModel, Context]):
         """CE(u + prior, y) + c1 * sum_m CE(u_m + prior, y) + lambda * L_inf."""
         features = model.features(batch)
         fused = model.fuse(features)
-        heads = {m: model.classify(m, features[m]) for m in model.modalities if batch.has(m).any()}
+        heads = {m: model.classify(m, features[m]) for m in model.modalities if batch.holds(m)}
         corrected = {m: logits + context.prior for m, logits in heads.items()}
         terms = {
             "fused": F.cross_entropy(fused + context.prior, batch.labels),
@@ -113,7 +113,7 @@ def infiltration_loss(
 
     taught: t [B, K] probabilities; fused, heads: logits [B, K].
     """
-    weight = taught.gather(1, batch.labels.unsqueeze(1)).squeeze(1) if gate else torch.ones(len(batch))
+    weight = taught.gather(1, batch.labels.unsqueeze(1)).squeeze(1) if gate else 1.0
     loss = -(taught * fused.log_softmax(1)).sum(1)
     for m, logits in heads.items():
         loss = loss - (taught * logits.log_softmax(1)).sum(1) * batch.has(m)

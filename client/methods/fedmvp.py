@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from client.methods.base import Method
+from client.methods.shared.losses import total
 from common.modality import Modality
 from common.models.joint import Joined, JointModel
 from common.types import Batch
@@ -38,27 +39,25 @@ class FedMVP(Method[JointModel, None]):
         """L = CE(logits, y) + a * sum_m l_m + b * sum_m r_m, with l_m by `contrastive_loss` and r_m by
         `alignment_loss`. The terms of m are over the rows that have m."""
         joined = model.join(batch)
-        held = [m for m in model.modalities if batch.has(m).any()]
+        held = [m for m in model.modalities if batch.holds(m)]
         terms = {"fused": F.cross_entropy(joined.logits, batch.labels)}
         if self.contrastive_weight:
-            terms["contrastive"] = self.contrastive_weight * _sum([self._contrast(joined, batch, m) for m in held])
+            terms["contrastive"] = self.contrastive_weight * total(
+                [self._contrast(joined, batch, m) for m in held], batch
+            )
         if self.alignment_weight:
-            terms["alignment"] = self.alignment_weight * _sum([_align(model, joined, batch, m) for m in held])
+            terms["alignment"] = self.alignment_weight * total([_align(model, joined, batch, m) for m in held], batch)
         return terms
 
     def _contrast(self, joined: Joined, batch: Batch, modality: Modality) -> Tensor:
-        rows = batch.has(modality)
+        rows = batch.index(modality)
         return contrastive_loss(joined.joint[rows], joined.single[modality][rows], self.temperature)
 
 
 def _align(model: JointModel, joined: Joined, batch: Batch, modality: Modality) -> Tensor:
-    rows = batch.has(modality)
+    rows = batch.index(modality)
     single = joined.single[modality][rows]
     return alignment_loss(joined.joint[rows], single, joined.logits[rows], model.classify(single), batch.labels[rows])
-
-
-def _sum(losses: list[Tensor]) -> Tensor:
-    return torch.stack(losses).sum() if losses else torch.zeros(())
 
 
 def contrastive_loss(joint: Tensor, single: Tensor, temperature: float) -> Tensor:

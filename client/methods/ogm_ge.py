@@ -11,6 +11,7 @@ Differences from the paper:
 - A modality that no row of the batch has is left out.
 """
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from client.methods.base import Method, Round
-from client.methods.shared.losses import true_class_confidence
+from client.methods.shared.losses import mean_confidence
 from common.modality import Modality
 from common.models.late_fusion import LateFusionModel
 from common.types import Batch
@@ -46,13 +47,9 @@ class OgmGe(Method[LateFusionModel, Coefficients]):
     def loss(self, model: LateFusionModel, batch: Batch, context: Coefficients) -> Mapping[str, Tensor]:
         """CE(u, y). The batch's coefficients are stored in the context for `after_backward`."""
         features = model.features(batch)
-        scores = {
-            m: float(true_class_confidence(share, batch.labels)[batch.has(m)].mean())
-            for m, share in model.shares(features).items()
-            if batch.has(m).any()
-        }
+        shares = {m: share for m, share in model.shares(features).items() if batch.holds(m)}
         context.clear()
-        context.update(coefficients(scores, self.alpha))
+        context.update(coefficients(mean_confidence(shares, batch), self.alpha))
         return {"fused": F.cross_entropy(model.fuse(features), batch.labels)}
 
     def after_backward(self, model: LateFusionModel, context: Coefficients) -> None:
@@ -61,10 +58,10 @@ class OgmGe(Method[LateFusionModel, Coefficients]):
             for weight in model.encoder(m).parameters():
                 if weight.grad is None or weight.dim() < 2:
                     continue
-                deviation = float(weight.grad.std())
+                deviation = weight.grad.std()
                 weight.grad.mul_(coefficient)
                 if self.enhance:
-                    weight.grad.add_(torch.randn_like(weight.grad), alpha=deviation)
+                    weight.grad.addcmul_(torch.randn_like(weight.grad), deviation)
 
 
 def coefficients(scores: Mapping[Modality, float], alpha: float) -> Coefficients:
@@ -76,4 +73,4 @@ def coefficients(scores: Mapping[Modality, float], alpha: float) -> Coefficients
         return {}
     total, others = sum(scores.values()), len(scores) - 1
     ratio = {m: score * others / max(total - score, 1e-12) for m, score in scores.items()}
-    return {m: 1 - float(torch.tanh(torch.tensor(alpha * rho))) if rho > 1 else 1.0 for m, rho in ratio.items()}
+    return {m: 1 - math.tanh(alpha * rho) if rho > 1 else 1.0 for m, rho in ratio.items()}

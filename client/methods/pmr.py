@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from client.methods.base import Method, Round
-from client.methods.shared.losses import true_class_confidence
+from client.methods.shared.losses import mean_confidence
 from client.methods.shared.prototypes import class_sums
 from common.modality import Modality
 from common.models.late_fusion import LateFusionModel
@@ -50,13 +50,13 @@ class Pmr(Method[LateFusionModel, Prototypes]):
         the mean true-class probability computed from the prototypes of m, and s* is the largest s_m."""
         features = model.features(batch)
         terms = {"fused": F.cross_entropy(model.fuse(features), batch.labels)}
-        logits = {m: prototype_logits(features[m], means) for m, means in context.items() if batch.has(m).any()}
-        scores = {m: float(true_class_confidence(u, batch.labels)[batch.has(m)].mean()) for m, u in logits.items()}
+        logits = {m: prototype_logits(features[m], means) for m, means in context.items() if batch.holds(m)}
+        scores = mean_confidence(logits, batch)
         accelerated = []
         for m, score in scores.items():
             lag = min(max(scores.values()) / max(score, 1e-12) - 1, 1.0)
             if lag > 0:
-                rows = batch.has(m)
+                rows = batch.index(m)
                 accelerated.append(lag * F.cross_entropy(logits[m][rows], batch.labels[rows]))
         if accelerated:
             terms["prototypes"] = self.alpha * torch.stack(accelerated).sum()

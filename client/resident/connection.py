@@ -16,9 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -64,16 +64,22 @@ class NoWorkerError(FedmosaicError):
 
 @dataclass(frozen=True)
 class Home:
-    """The configuration of a worker: the shard folder, the site's name ("" for the name in the shard), and the file of
-    the site's policy."""
+    """The configuration of a worker: the shard folder, the site's name ("" for the name in the shard), the file of the
+    site's policy, and the settings of its hardware."""
 
     shard: Path
     site: str
     policy: Path | None
+    hardware: Mapping[str, str] = field(default_factory=dict)
 
-    def settings(self) -> dict[str, str]:
+    def settings(self) -> dict[str, Any]:
         """The configuration as JSON values."""
-        return {"shard": str(self.shard), "site": self.site, "policy": str(self.policy or "")}
+        return {
+            "shard": str(self.shard),
+            "site": self.site,
+            "policy": str(self.policy or ""),
+            "hardware": dict(self.hardware),
+        }
 
 
 def ask(home: Home, kind: str, content: RecordDict) -> RecordDict:

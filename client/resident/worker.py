@@ -8,7 +8,7 @@ Flower starts a process for every message. This short-lived process (`client/app
 - together with the node, i.e. when the process that starts the ClientApps ends,
 - when a process with other code or another configuration connects, which then starts a new worker,
 - when the process that sent the message ends before the answer, because nothing else would stop a useless training,
-- after an unexpected error, so that the next message gets a clean process.
+- after an unexpected error or a fault of its device, so that the next message gets a clean process.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ import signal
 import socket
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,6 +29,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from client.resident import frames
 from client.resident.connection import code
 from client.site import Site
+from common.hardware.computing import Hardware
 
 log = logging.getLogger(__name__)
 OWNER_SECONDS = 1.0
@@ -43,7 +45,8 @@ def main(settings: dict[str, Any]) -> NoReturn:
     threading.Thread(target=_end_with, args=(settings["owner"],), daemon=True).start()
     if code() == settings["code"]:  # else the code has just changed, and the starting process gets no answer
         policy = Path(settings["policy"]) if settings["policy"] else None
-        worker = Worker(Path(settings["shard"]), settings["site"], policy, settings["key"])
+        hardware = Hardware.of_node(settings["hardware"])
+        worker = Worker(Path(settings["shard"]), settings["site"], policy, hardware, settings["key"])
         with socket.socket(fileno=settings["listener"]) as listener:
             worker.serve(listener, settings["minutes"] * 60)
             Path(listener.getsockname()).unlink(missing_ok=True)
@@ -54,11 +57,11 @@ def main(settings: dict[str, Any]) -> NoReturn:
 class Worker:
     """Answers all processes that have the key."""
 
-    def __init__(self, shard: Path, site: str, policy: Path | None, key: str) -> None:
+    def __init__(self, shard: Path, site: str, policy: Path | None, hardware: Hardware, key: str) -> None:
         # Flower allows only its own tasks to create messages
         TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 0
-        self._home, self._key = (shard, site, policy), key
-        self._site, self._stamp = Site(*self._home), None
+        self._open, self._key = partial(Site, shard, site, policy, hardware=hardware), key
+        self._site, self._stamp = self._open(), None
 
     def serve(self, listener: socket.socket, idle_seconds: float) -> None:
         """Answer one connection after the other, until none arrives for a while or another worker is needed."""
@@ -95,11 +98,11 @@ class Worker:
         done.set()
         _say(connection, {}, reply)
         watch.join(GOODBYE_SECONDS)
-        return True
+        return not self._site.device_failed
 
     def _answer(self, asked: frames.Frame) -> RecordDict:
         if asked.header["stamp"] != self._stamp:  # the shard has changed
-            self._site, self._stamp = Site(*self._home), asked.header["stamp"]
+            self._site, self._stamp = self._open(), asked.header["stamp"]
         # the ids do not matter, because a site does not read the sender or the receiver
         return self._site.answer(Message(frames.content_of(asked), dst_node_id=0, message_type=asked.header["kind"]))
 

@@ -133,6 +133,19 @@ class Train(Options):
     """Momentum of `sgd`; `adamw` does not use it."""
     weight_decay: float = Field(1e-4, ge=0)
     """Weight decay of the optimizer."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type in which the layers compute while they are trained (automatic mixed precision). Weights, and the parameters
+    in messages, stay float32. float16 also scales the loss."""
+    tf32: bool = False
+    """Whether matrix products and convolutions of float32 may round their factors to 10 bits, which is faster on NVIDIA
+    GPUs since 2020."""
+    compile: bool = False
+    """Whether torch compiles the encoders that are trained. This takes minutes once and needs a C++ compiler at the
+    site. Worthwhile for large encoders on GPUs."""
+    deterministic: bool | None = None
+    """`true`: one thread and deterministic kernels, so that results have the same bits with every engine. `false`: all
+    cores or the fastest kernels of the device, so that results differ by rounding errors. None: `true` if the run is on
+    one machine, `false` at sites that `fedmosaic node` connects."""
 
 
 class FedAvgM(Options):

@@ -44,11 +44,11 @@ class MultimodalModel(nn.Module, ABC):
         batch statistics.
         """
         encoder = self.encoder(modality)
-        present = batch.has(modality)
-        if modality not in batch.inputs or not present.any():
-            return torch.zeros(len(batch), encoder.width)
+        if not batch.holds(modality):
+            return torch.zeros(len(batch), encoder.width, device=self.device)
+        present = batch.index(modality)
         features: Tensor = encoder(batch.inputs[modality][present])
-        return features.new_zeros(len(batch), encoder.width).index_put((present.nonzero()[:, 0],), features)
+        return features.new_zeros(len(batch), encoder.width).index_put((present,), features)
 
     def represent(self, batch: Batch) -> Tensor:
         """The representation [B, R] of the examples before classification. By default, the concatenated features of the

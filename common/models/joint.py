@@ -125,8 +125,8 @@ class JointModel(MultimodalModel):
     def _slots(self, batch: Batch) -> dict[Modality, Slot]:
         """A slot for every modality of the model. If a row lacks a modality, the row's first modality provides tokens
         and vector (2.7)."""
-        held = {m: self._stream(batch, m) for m in self.modalities if batch.has(m).any()}
-        if len(batch) and all(batch.has(m).all() for m in self.modalities):
+        held = {m: self._stream(batch, m) for m in self.modalities if batch.holds(m)}
+        if len(batch) and batch.is_full(self.modalities):
             return held
         longest = max((slot.tokens.shape[1] for slot in held.values()), default=1)
         held = {m: _padded(slot, longest) for m, slot in held.items()}
@@ -140,14 +140,14 @@ class JointModel(MultimodalModel):
         encoder."""
         branch = self.branches[modality]
         assert isinstance(branch, Branch)
-        present = batch.has(modality)
+        present = batch.index(modality)
         pooled, tokens, real = branch.encoder.pooled_and_tokens(batch.inputs[modality][present])
         length = _filled(real)  # positions that are padding in all rows are cut off
         tokens, real = tokens[:, :length], real[:, :length]
-        places = positions(tokens.shape[1], self.width).to(tokens)
+        places = positions(tokens.shape[1], self.width, tokens.device).to(tokens.dtype)
         projected = (branch.tokens(tokens) * self.token_scale + places) * real.unsqueeze(2)
         vector = self._to_space(branch.pooled(pooled))
-        return Slot(*(_spread(part, present) for part in (projected, real, vector)))
+        return Slot(*(_spread(part, present, len(batch)) for part in (projected, real, vector)))
 
     def _empty(self, rows: int, length: int) -> Slot:
         zeros = self.classifier.weight.new_zeros
@@ -175,9 +175,9 @@ class JointModel(MultimodalModel):
         return self.norm(x), real
 
 
-def _spread(part: Tensor, present: Tensor) -> Tensor:
-    """The rows [n, ...] at the n true places of a mask [B] bool, with zeros elsewhere: [B, ...]."""
-    return part.new_zeros(len(present), *part.shape[1:]).index_put((present.nonzero()[:, 0],), part)
+def _spread(part: Tensor, places: Tensor, rows: int) -> Tensor:
+    """The rows [n, ...] at n places [n] of B rows, with zeros elsewhere: [B, ...]."""
+    return part.new_zeros(rows, *part.shape[1:]).index_put((places,), part)
 
 
 def _filled(real: Tensor) -> int:

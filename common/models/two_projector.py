@@ -67,10 +67,9 @@ class TwoProjectorModel(MultimodalModel):
         """s_m and p_m for every modality m that some row has, with zeros in rows without m."""
         own, infiltration = {}, {}
         for m in self.modalities:
-            present = batch.has(m)
-            if present.any():
+            if batch.holds(m):
                 encoded = self.encode(batch, m)
-                keep = present.unsqueeze(1)
+                keep = batch.has(m).unsqueeze(1)
                 own[m] = self.branches[m].get_submodule("self_projector")(encoded) * keep
                 infiltration[m] = self.branches[m].get_submodule("infiltration_projector")(encoded) * keep
         return Features(own, infiltration)
@@ -99,7 +98,7 @@ class TwoProjectorModel(MultimodalModel):
         its classifier."""
         held = sorted(features.own)
         if self.fill == "zero" or not held:
-            return torch.zeros(len(batch), self.width)
+            return torch.zeros(len(batch), self.width, device=self.device)
         confidence = torch.stack(
             [
                 self.classify(m, features.own[m]).detach().softmax(1).amax(1).masked_fill(~batch.has(m), -1.0)

@@ -28,9 +28,9 @@ class UnimodalHeadsModel(LateFusionModel):
     def predict(self, batch: Batch) -> Tensor:
         """Logits [B, K]: u for a row with all modalities, else the mean of u_m over the modalities of the row."""
         features = self.features(batch)
-        present = torch.stack([batch.has(m) for m in self.modalities])
-        if present.all():
+        if batch.is_full(self.modalities):
             return self.fuse(features)
+        present = torch.stack([batch.has(m) for m in self.modalities])
         heads = torch.stack([self.classify(m, features[m]) for m in self.modalities])
         mean = (heads * present.unsqueeze(2)).sum(0) / present.sum(0).clamp_min(1).unsqueeze(1)
         return torch.where(present.all(0).unsqueeze(1), self.fuse(features), mean)

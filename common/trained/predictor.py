@@ -15,7 +15,7 @@ from common.media.values import Raw, checked, read
 from common.modality import Modality
 from common.models.base import MultimodalModel
 from common.trained.saved_model import read_model
-from common.types import Batch, Origin
+from common.types import CPU, Batch, Origin
 
 CHUNK = 256
 """Number of examples that are predicted together."""
@@ -71,7 +71,9 @@ class Predictor:
 
         Raises ModelError when a prediction is not finite.
         """
-        return [prediction for batch in batches(examples, CHUNK) for prediction in self._predict(batch)]
+        return [
+            prediction for batch in batches(examples, CHUNK, self.model.device) for prediction in self._predict(batch)
+        ]
 
     def modality_of(self, raw: Raw) -> Modality:
         """The modality whose encoder accepts a value.
@@ -126,7 +128,7 @@ class Predictor:
         return Batch(inputs, origin, torch.zeros(len(prepared), dtype=torch.int64))
 
     def _predict(self, batch: Batch) -> Iterator[Prediction]:
-        probabilities = self.model.predict(batch).double().softmax(1)
+        probabilities = self.model.predict(batch).cpu().double().softmax(1)
         if not probabilities.isfinite().all():
             raise ModelError("the model's predictions are not finite: its training has diverged")
         has = {m: batch.has(m).tolist() for m in batch.modalities}
@@ -135,10 +137,10 @@ class Predictor:
             yield Prediction(dict(zip(self.classes, values, strict=True)), used)
 
 
-def load_model(folder: Path | str) -> Predictor:
-    """The model in a run's folder, or in a folder that `fedmosaic export` wrote.
+def load_model(folder: Path | str, device: torch.device | str = CPU) -> Predictor:
+    """The model in a run's folder, or in a folder that `fedmosaic export` wrote, on a device.
 
     Raises ModelError.
     """
     model, description = read_model(Path(folder))
-    return Predictor(model, tuple(description.classes))
+    return Predictor(model.to(device), tuple(description.classes))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
+from deploy.commands.shared.device import add_device
 from deploy.hosts.address import Address
 from deploy.hosts.explain import FLOWER_LOG
 from deploy.hosts.handshake import insist
@@ -34,6 +35,15 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--site", metavar="NAME", help="the site's name (default: the shard's own)")
     parser.add_argument(
         "--policy", type=Path, metavar="FILE", help="the site's policy file, which limits the data that leave"
+    )
+    add_device(parser, default="auto", what="that the site trains on")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=0,
+        metavar="N",
+        help="threads of the training on the processor (default: one per core); divide the cores among the nodes of a "
+        "host",
     )
     parser.add_argument("--root-certificates", type=Path, metavar="FILE", help="ca.crt of the SuperLink")
     parser.add_argument("--key", type=Path, metavar="FILE", help="the site's private key; its public key is registered")
@@ -60,6 +70,7 @@ def _command(options: argparse.Namespace) -> None:
     if mistakes := _mistakes(options):
         raise ConfigError("node", mistakes)
     _say_policy(options.policy)
+    _say_device(options)
     if not options.insecure:
         insist(Address.parse(options.superlink), options.root_certificates, wait=True)
     commands = commands_folder()
@@ -109,6 +120,18 @@ def _say_policy(file: Path | None) -> None:
     )
 
 
+def _say_device(options: argparse.Namespace) -> None:
+    """Print the site's device. Raises PolicyError when the policy forbids it, DeviceError when it is unusable."""
+    from client.policy import read_policy
+    from common.hardware.computing import Hardware, cores
+    from common.hardware.device import described, find_device
+
+    hardware = read_policy(options.policy).hardware(Hardware(options.device, options.threads))
+    device = find_device(hardware.device)
+    threads = f", {hardware.threads or cores()} threads" if device.type == "cpu" else ""
+    print(f"device: {described(device)}{threads}", flush=True)
+
+
 def arguments(options: argparse.Namespace) -> list[str]:
     """The command line arguments of flower-supernode."""
     told = ["--superlink", options.superlink, "--host", "127.0.0.1", "--port", str(options.port)]
@@ -125,7 +148,9 @@ def node_config(options: argparse.Namespace) -> str:
 
 
 def _settings(options: argparse.Namespace) -> dict[str, str]:
-    settings = {"shard": str(options.shard.resolve())}
+    settings = {"shard": str(options.shard.resolve()), "device": options.device}
+    if options.threads:
+        settings["threads"] = str(options.threads)
     if options.site is not None:
         settings["site"] = options.site
     if options.policy is not None:
@@ -141,6 +166,8 @@ def _mistakes(options: argparse.Namespace) -> list[str]:
         mistakes.append(f"--superlink: {error}")
     if not 0 < options.port < 65536:
         mistakes.append(f"--port: {options.port} is not from 1 to 65535")
+    if options.threads < 0:
+        mistakes.append(f"--threads: {options.threads} is negative")
     if options.policy:
         mistakes += missing_file("--policy", options.policy)
     if options.flower_log and not options.flower_log.resolve().parent.is_dir():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import ConfigError, DataError
+from deploy.commands.shared.device import add_device
 
 if TYPE_CHECKING:
     from common.trained.predictor import Predictor
@@ -47,6 +48,7 @@ def add_parser(commands: Any) -> None:
         help="all files of the folders and their subfolders; files of one example have the same name",
     )
     parser.add_argument("--modalities", nargs="+", metavar="NAME", help="with --shard: use only these modalities")
+    add_device(parser)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one line of JSON per example")
     form.add_argument("--csv", action="store_true", help="with --shard or --folder: print CSV, for spreadsheets")
@@ -61,11 +63,10 @@ def _command(options: argparse.Namespace) -> None:
     from deploy.progress import working
 
     with working(f"loading {options.run}"):
-        from common.build import deterministic
+        from common.hardware.computing import Hardware
         from common.trained.predictor import load_model
 
-        deterministic()
-        predictor = load_model(options.run)
+        predictor = load_model(options.run, Hardware(options.device).use())
     if options.input:
         _predict_one(predictor, options)
     else:

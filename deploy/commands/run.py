@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import ConfigError
+from deploy.commands.shared.device import add_device
 from deploy.commands.shared.experiment import add_config, experiment_of
 from deploy.commands.shared.frozen import quiet_libraries
 from deploy.commands.shared.given import readable, shards_there
@@ -55,6 +56,19 @@ def add_parser(commands: Any) -> None:
     said = parser.add_mutually_exclusive_group()
     said.add_argument("--quiet", action="store_true", help="print only the run folder, at the end")
     said.add_argument("--json", action="store_true", help="print the summary as JSON, and progress to standard error")
+    add_device(parser, what="of the clients on this machine")
+    parser.add_argument(
+        "--gpus-per-client",
+        type=float,
+        metavar="N",
+        help="engine simulation with a GPU: GPUs per client, e.g. 0.25 for four clients on one GPU (default: 1)",
+    )
+    parser.add_argument(
+        "--server-device",
+        default="cpu",
+        metavar="DEVICE",
+        help="device of the server's evaluation and of its representations for strategy cka (default: cpu)",
+    )
     link = parser.add_argument_group("engine superlink")
     link.add_argument("--address", metavar="HOST:PORT", help="address of the SuperLink's control API")
     link.add_argument("--root-certificates", type=Path, metavar="FILE", help="CA certificate of the SuperLink")
@@ -132,7 +146,37 @@ def _plan(options: argparse.Namespace, experiment: "Experiment", local: bool) ->
         folder = (_resumed_folder if options.resume else _new_folder)(folder, experiment).resolve()
         test_shard = test_shard.resolve() if test_shard else None
         probe_shard = probe_shard.resolve() if probe_shard else None
-    return Plan(options.engine, experiment, shards, test_shard, probe_shard, folder, options.resume)
+    device, share = _hardware(options)
+    return Plan(
+        options.engine,
+        experiment,
+        shards,
+        test_shard,
+        probe_shard,
+        folder,
+        options.resume,
+        device,
+        share,
+        options.server_device,
+    )
+
+
+def _hardware(options: argparse.Namespace) -> tuple[str, float]:
+    """The device of the clients on this machine, and the GPUs per client of a simulation.
+
+    Raises DeviceError when this machine does not have the device.
+    """
+    from common.hardware.device import CPU, described, find_device
+
+    if options.engine == "superlink":
+        return CPU, 0.0
+    find_device(options.server_device)
+    device = find_device(options.device)
+    if device.type == CPU:
+        return CPU, 0.0
+    print(f"clients compute on {described(device)}")
+    share = 1.0 if options.gpus_per_client is None else options.gpus_per_client
+    return options.device, share if options.engine == "simulation" and device.type == "cuda" else 0.0
 
 
 def _run_here(plan: "Plan") -> None:
@@ -198,13 +242,25 @@ def _link(options: argparse.Namespace) -> Any:
         mistakes.append(f"--root-certificates: there is no file {options.root_certificates}")
     elif options.json and not _is_local(options):
         mistakes.append("--json: the summary will be on the SuperLink's host, not on this machine; leave --json out")
-    mistakes += operator_token_mistakes(options)
+    mistakes += [*operator_token_mistakes(options), *_hardware_mistakes(options)]
     if mistakes:
         raise ConfigError("command line", mistakes)
     if options.engine != "superlink":
         return None
     trust = str(options.root_certificates.resolve()) if options.root_certificates else ""
     return Link(options.address, trust, operator_token(options))
+
+
+def _hardware_mistakes(options: argparse.Namespace) -> Iterator[str]:
+    share = options.gpus_per_client
+    if options.engine == "superlink" and options.device != "cpu":
+        yield "--device: each site chooses its own device, with `fedmosaic node --device`; leave --device out"
+    if share is None:
+        return
+    if options.engine != "simulation" or options.device == "cpu":
+        yield "--gpus-per-client needs --engine simulation and a --device with GPUs, e.g. --device auto"
+    if not (0 < share <= 1 or (share > 1 and share.is_integer())):
+        yield f"--gpus-per-client is {share:g}: it must be a share from 0 to 1, or a whole number"
 
 
 def _is_local(options: argparse.Namespace) -> bool:

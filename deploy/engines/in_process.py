@@ -16,6 +16,8 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from client.site import Site
 from common.config.plugins import pins
+from common.hardware.computing import Hardware
+from common.hardware.device import CPU
 from common.split.make import client_name
 from server.app import main
 
@@ -36,13 +38,13 @@ def run_here(settings: Mapping[str, str], shards: Path, clients: int) -> None:
 
     Raises FedmosaicError when the run fails.
     """
-    grid = InProcessGrid([own_site(shards / client_name(index)) for index in range(clients)])
+    grid = InProcessGrid([own_site(shards / client_name(index), settings["device"]) for index in range(clients)])
     main(grid, Context(1, 1, {}, RecordDict(), dict(settings)))
 
 
-def own_site(shard: Path) -> Site:
+def own_site(shard: Path, device: str = CPU) -> Site:
     """A site on the machine of the person who starts the run. It allows every installed plugin."""
-    return Site(shard, allowed=pins())
+    return Site(shard, allowed=pins(), hardware=Hardware(device))
 
 
 class InProcessGrid(Grid):

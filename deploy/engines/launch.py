@@ -19,10 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from common.config.experiment import Experiment
 from common.config.plugins import VARIABLE as PLUGINS
 from common.config.reading import plugins_at_sites
 from common.errors import RunError
+from common.hardware.computing import cores
 from common.split.make import client_name
 from deploy.engines.app_folder import make_app_folder
 from deploy.engines.processes import Processes, free_ports, wait_for_port
@@ -183,7 +186,8 @@ class Plan:
     """A run to start. Paths are those of the ServerApp's host.
 
     shards: folder of the clients' shards; the nodes of engine superlink have their own. run_folder: None: runs/<name>
-    on that host. resume: whether to continue the run in that folder.
+    on that host. resume: whether to continue the run in that folder. device: the device of the clients on this machine.
+    gpus_per_client: the share of a GPU that a client of a simulation uses. server_device: the device of the ServerApp.
     """
 
     engine: Engine
@@ -193,6 +197,9 @@ class Plan:
     probe_shard: Path | None = None
     run_folder: Path | None = None
     resume: bool = False
+    device: str = "cpu"
+    gpus_per_client: float = 0.0
+    server_device: str = "cpu"
 
     def settings(self) -> dict[str, str]:
         """The run configuration of the apps."""
@@ -203,6 +210,8 @@ class Plan:
             "probe-shard": str(self.probe_shard) if self.probe_shard else "",
             "run-dir": str(self.run_folder) if self.run_folder else "",
             "resume": "yes" if self.resume else "",
+            "device": self.device,
+            "server-device": self.server_device,
             "engine": self.engine,
         }
 
@@ -234,9 +243,12 @@ def launch(
             if plan.engine == "processes":
                 vital = plan.experiment.federation.needed(clients) == clients
                 say(f"starting {clients} SuperNodes")
-                _start_nodes(processes, work, plan.shards, clients, vital)
-            workers = "client-resources-num-cpus=1 client-resources-num-gpus=0.0"
-            federation = f"num-supernodes={clients} {workers}" if plan.engine == "simulation" else ""
+                _start_nodes(processes, work, plan, vital)
+            federation = ""
+            if plan.engine == "simulation":
+                workers = f"client-resources-num-cpus=1 client-resources-num-gpus={plan.gpus_per_client}"
+                federation = f"num-supernodes={clients} {workers}"
+                say(side_by_side(clients, plan.gpus_per_client))
             say(f"submitting the run to the SuperLink at {link.address}")
             run_id = flower.submit(work / "app", federation)
             say(f"submitted run {run_id}; logs: {logs if watched else 'at the SuperLink and its nodes'}")
@@ -268,13 +280,25 @@ def _start_superlink(processes: Processes, work: Path, simulation: bool) -> Link
     return Link(f"127.0.0.1:{port}")
 
 
-def _start_nodes(processes: Processes, work: Path, shards: Path, clients: int, vital: bool) -> None:
+def side_by_side(clients: int, gpus_per_client: float) -> str:
+    """A text with the number of clients of a simulation that train at the same time, and the reason."""
+    at_once, why = cores(), "one core per client"
+    if gpus_per_client:
+        gpus = torch.cuda.device_count()
+        by_gpu = int(gpus / gpus_per_client) if gpus_per_client < 1 else gpus // int(gpus_per_client)
+        at_once, why = min(at_once, by_gpu), f"{why}, and {gpus_per_client:g} of {gpus} GPUs"
+    return f"{min(at_once, clients)} of {clients} clients train side by side ({why})"
+
+
+def _start_nodes(processes: Processes, work: Path, plan: Plan, vital: bool) -> None:
+    clients = plan.experiment.data.clients
+    hardware = {"device": plan.device, "threads": max(1, cores() // clients), "deterministic": "yes"}
     fleet = (processes.logs / "fleet-port").read_text()
     commands = commands_folder()  # the commands of a site, which start faster and run the installed code
     path = f"{commands}{os.pathsep}{processes.env['PATH']}"
     env = {"PATH": path, "XDG_RUNTIME_DIR": str(work)}  # the sockets of resident workers end with the run
     for index, port in enumerate(free_ports(clients)):
-        shard = shards.resolve() / client_name(index)
+        settings = {"shard": str(plan.shards.resolve() / client_name(index)), **hardware}
         command = [str(commands / SUPERNODE), "--insecure", "--superlink", f"127.0.0.1:{fleet}"]
         command += [
             "--host",
@@ -282,7 +306,7 @@ def _start_nodes(processes: Processes, work: Path, shards: Path, clients: int, v
             "--port",
             str(port),
             "--node-config",
-            f"shard={json.dumps(str(shard))}",
+            " ".join(f"{key}={json.dumps(value)}" for key, value in settings.items()),
         ]
         remedy = f"with federation.min_replies below {clients} (all nodes), a run continues without some of its nodes"
         secret = work / f"superexec-{index}.secret"

@@ -18,7 +18,7 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"fedmosaic.testing.{name}"
-        for name in ("completers", "data_sets", "encoders", "methods", "models", "strategies")
+        for name in ("completers", "data_sets", "devices", "encoders", "methods", "models", "strategies")
     )
 )
 

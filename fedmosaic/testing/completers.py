@@ -5,17 +5,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from client.completion.base import CompleterOptions, Generator, Request
 from common.media.values import Raw
+from fedmosaic.testing.devices import OnEveryDevice
 
 CLASS = "Foo finch"
 ROUNDING = 2
 """Grey values by which a picture may differ, because rounding depends on the size of a batch."""
 
 
-class CompleterContract:
+class CompleterContract(OnEveryDevice):
     """Override the fixtures `completer`, `modality` and `sources`."""
 
     @pytest.fixture
@@ -34,10 +36,10 @@ class CompleterContract:
         raise NotImplementedError
 
     @pytest.fixture
-    def generator(self, completer: Any, modality: str) -> Generator:
+    def generator(self, completer: Any, modality: str, device: torch.device) -> Generator:
         """The loaded model."""
         assert isinstance(completer, CompleterOptions)
-        generator: Generator = completer.load(modality, "cpu")
+        generator: Generator = completer.load(modality, str(device))
         return generator
 
     @pytest.fixture

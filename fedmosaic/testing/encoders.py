@@ -10,6 +10,7 @@ from PIL import Image
 from common.encoders.base import Encoder, EncoderOptions
 from common.media.sounds import Sound
 from common.media.values import Raw
+from fedmosaic.testing.devices import OnEveryDevice
 
 RAWS: dict[str, Raw] = {
     "a picture": Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)),
@@ -21,7 +22,7 @@ RAWS: dict[str, Raw] = {
 """A value of each kind that a shard can contain."""
 
 
-class EncoderContract:
+class EncoderContract(OnEveryDevice):
     """Override the fixtures `options`, `value` and, if the encoder takes more kinds of values, `taken`."""
 
     @pytest.fixture
@@ -43,28 +44,31 @@ class EncoderContract:
         }
 
     @pytest.fixture
-    def encoder(self, options: Any) -> Encoder:
+    def encoder(self, options: Any, device: torch.device) -> Encoder:
         """The encoder with random weights."""
         encoder: Encoder = options.build()
-        return encoder
+        return encoder.to(device)
 
-    def test_shapes_and_gradients(self, options: Any, encoder: Encoder, value: Any) -> None:
+    def test_shapes_and_gradients(self, options: Any, encoder: Encoder, value: Any, device: torch.device) -> None:
         assert isinstance(options, EncoderOptions)
         one = encoder.prepare(value)
         assert one.shape == encoder.blank().shape
         assert one.dtype == encoder.blank().dtype
         assert not encoder.blank().any()
-        features = encoder(torch.stack([one, encoder.blank()]))
+        features = encoder(torch.stack([one, encoder.blank()]).to(device))
         assert features.shape == (2, encoder.width)
         assert features.dtype == torch.float32
         features.sum().backward()
+        pooled, tokens, real = encoder.pooled_and_tokens(torch.stack([one, one]).to(device))
+        assert tokens.shape == (2, real.shape[1], encoder.width)
+        assert pooled.device == tokens.device == real.device == device
         assert all(parameter.grad is not None for parameter in encoder.parameters())
 
     def test_prepare_is_a_function_of_the_value(self, encoder: Encoder, value: Any) -> None:
         assert torch.equal(encoder.prepare(value), encoder.prepare(value))
 
-    def test_a_single_example_can_be_trained_on(self, encoder: Encoder, value: Any) -> None:
-        assert encoder.train()(encoder.prepare(value)[None]).isfinite().all()
+    def test_a_single_example_can_be_trained_on(self, encoder: Encoder, value: Any, device: torch.device) -> None:
+        assert encoder.train()(encoder.prepare(value)[None].to(device)).isfinite().all()
         assert encoder.training
 
     def test_another_kind_of_value_is_a_value_error_that_says_so(self, encoder: Encoder, taken: set[str]) -> None:

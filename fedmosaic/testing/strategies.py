@@ -14,6 +14,7 @@ from common.errors import RunError
 from common.exchange import wire
 from common.types import Site
 from deploy.engines.in_process import claim_identity
+from fedmosaic.testing.devices import OnEveryDevice
 from fedmosaic.testing.examples import experiment
 from server.strategies.base import MultimodalStrategy
 
@@ -86,7 +87,7 @@ def one_round(
     return wire.unpack(arrays)
 
 
-class StrategyContract:
+class StrategyContract(OnEveryDevice):
     """Override the fixture `options`. A strategy that needs a probe set gets the path "probe" for it."""
 
     @pytest.fixture
@@ -95,14 +96,16 @@ class StrategyContract:
         raise NotImplementedError
 
     @pytest.fixture
-    def strategy(self, options: Any) -> Callable[..., MultimodalStrategy]:
+    def strategy(self, options: Any, device: torch.device) -> Callable[..., MultimodalStrategy]:
         """The strategy for sites and changed options of the experiment."""
 
-        def made(held: Sequence[set[str]] = HELD, **changes: Any) -> MultimodalStrategy:
+        def built(held: Sequence[set[str]] = HELD, **changes: Any) -> MultimodalStrategy:
             claim_identity()
-            return with_sites(options.build(experiment(**changes), Path("probe")), held)
+            made: MultimodalStrategy = options.build(experiment(**changes), Path("probe"))
+            made.use(device)
+            return with_sites(made, held)
 
-        return made
+        return built
 
     def test_is_a_strategy_of_flower(self, strategy: Callable[..., MultimodalStrategy]) -> None:
         assert isinstance(strategy(), Strategy)

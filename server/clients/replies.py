@@ -81,6 +81,7 @@ class TrainingReply(_Reply):
     losses: dict[Name, Loss] = Field(default_factory=dict, max_length=SOME)
     validation: dict[Name, Tally] = Field(default_factory=dict, max_length=SOME)
     unreadable: dict[Name, Count] = Field(default_factory=dict, max_length=SOME)
+    device: Annotated[str, Field(max_length=200, pattern=PLAIN)] = ""
     seconds: dict[Name, Seconds] = Field(default_factory=dict, max_length=SOME)
 
 

@@ -12,7 +12,7 @@ from common.encoders.base import Encoder
 from common.errors import ShardError
 from common.findings import too_many_unreadable
 from common.modality import Modality
-from common.types import Batch
+from common.types import CPU, Batch
 
 
 class OwnShard:
@@ -22,14 +22,18 @@ class OwnShard:
     Raises ShardError when the shard cannot be used.
     """
 
-    def __init__(self, experiment: Experiment, folder: Path) -> None:
+    def __init__(self, experiment: Experiment, folder: Path, device: torch.device = CPU) -> None:
         shard = Shard.open(folder)
         self.folder, self.classes = folder, tuple(shard.info.classes)
-        self.model = build_model(experiment, len(self.classes))
+        self.model = build_model(experiment, len(self.classes)).to(device)
         self.batch_size = max(256, experiment.train.batch_size)
         self.examples = joined(
             [self._readable(load(shard, way), experiment.data.max_unreadable) for way in self._ways()]
         )
+
+    def use(self, device: torch.device) -> None:
+        """Compute on a device from now on."""
+        self.model.to(device)
 
     def _readable(self, loaded: Loaded, most: float) -> Batch:
         if why := too_many_unreadable(loaded.findings, most):

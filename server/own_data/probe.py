@@ -20,4 +20,4 @@ class ProbeSet(OwnShard):
         set_params(self.model, params)
         self.model.eval()
         seen = self.model.represent_all if every else self.model.represent
-        return torch.cat([seen(batch) for batch in batches(self.examples, self.batch_size)])
+        return torch.cat([seen(batch).cpu() for batch in batches(self.examples, self.batch_size, self.model.device)])

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp import Grid
 
@@ -19,6 +20,7 @@ from common.errors import RunError, ShardError
 from common.exchange import wire
 from common.metrics import Tally, figures
 from common.modality import subset_name
+from common.types import CPU
 from server.clients.exchange import exchange
 from server.clients.roster import listed
 from server.own_data.evaluate import TestSet
@@ -36,7 +38,8 @@ TEST = "test"
 
 
 class Federation:
-    """A run of one experiment over the nodes of a grid, from its beginning or from the run folder's checkpoint."""
+    """A run of one experiment over the nodes of a grid, from its beginning or from the run folder's checkpoint. device:
+    the device of the server's evaluation, and of its representations (strategy cka)."""
 
     def __init__(
         self,
@@ -45,12 +48,14 @@ class Federation:
         test_shard: Path | None,
         run: RunFolder,
         probe_shard: Path | None = None,
+        device: torch.device = CPU,
     ) -> None:
         self.experiment, self.grid, self.run_folder = experiment, grid, run
         self.strategy: MultimodalStrategy = experiment.component("strategy").build(experiment, probe_shard)
+        self.strategy.use(device)
         self.plugins = plugins_of(experiment)
         self.roster = self.strategy.roster
-        self.test = TestSet(experiment, test_shard) if test_shard else None
+        self.test = TestSet(experiment, test_shard, device) if test_shard else None
         self.roster.classes = self._given_classes()
         self.progress = Progress()
         self.good = LastGood(experiment.federation.collapse)

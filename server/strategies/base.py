@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 TTL_MARGIN = 10.0
 """Seconds from the end of a round until its messages expire. With this margin, the round ends before the message
 expires, even if a busy server polls seconds too late."""
-FIGURES = ("num_examples", "losses", "validation", "unreadable", "seconds")
+FIGURES = ("num_examples", "losses", "validation", "unreadable", "device", "seconds")
 """The fields of a client's reply that go into the report of the round."""
 
 
@@ -68,6 +68,10 @@ class MultimodalStrategy(Strategy):
     @abstractmethod
     def contribute(self, mean: BlockMean, update: Update, received: Mapping[str, Tensor]) -> None:
         """Add one client's update to the mean. received: the global parameters of all blocks at the round's start."""
+
+    def use(self, device: torch.device) -> None:
+        """Compute on a device of the server from now on. By default, do nothing: means are computed on the
+        processor."""
 
     def finish(self, mean: BlockMean) -> dict[str, Any]:
         """Complete the mean after the last update. Returns figures for the round's report. By default, do nothing."""

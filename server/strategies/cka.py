@@ -33,6 +33,10 @@ class CKAStrategy(CollectingStrategy):
         super().__init__(experiment)
         self.probe, self.options = probe, options
 
+    def use(self, device: torch.device) -> None:
+        """Compute the representations on a device."""
+        self.probe.use(device)
+
     def combine(self, mean: BlockMean, updates: list[Update], received: Mapping[str, Tensor]) -> dict[str, Any]:
         """Represent the probe set with each update, and add each update with its weight. Returns the weights by site
         and the similarity matrix.

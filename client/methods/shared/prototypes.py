@@ -28,7 +28,7 @@ def class_sums(model: MultimodalModel, examples: Batch, modality: Modality, clas
     """The sums over the examples that have the modality, computed with the model in eval mode."""
     model.eval()
     present = examples.rows(examples.has(modality))
-    sums = torch.zeros(classes, model.encoder(modality).width)
-    for batch in batches(present, batch_size):
+    sums = torch.zeros(classes, model.encoder(modality).width, device=model.device)
+    for batch in batches(present, batch_size, model.device):
         sums.index_add_(0, batch.labels, model.encode(batch, modality))
-    return ClassSums(sums, torch.bincount(present.labels, minlength=classes).to(sums.dtype))
+    return ClassSums(sums, torch.bincount(present.labels, minlength=classes).to(sums))

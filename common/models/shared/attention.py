@@ -45,8 +45,8 @@ class AttentionLayer(nn.Module):
         return x.reshape(*x.shape[:2], self.heads, x.shape[2] // self.heads).transpose(1, 2)
 
 
-def positions(length: int, width: int) -> Tensor:
+def positions(length: int, width: int, device: torch.device | None = None) -> Tensor:
     """Sinusoidal positions [length, width], width even: sines in the even columns, cosines in the odd ones."""
-    rates = 10000.0 ** (-torch.arange(0, width, 2) / width)
-    angles = torch.arange(length).unsqueeze(1) * rates
+    rates = 10000.0 ** (-torch.arange(0, width, 2, device=device) / width)
+    angles = torch.arange(length, device=device).unsqueeze(1) * rates
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)

@@ -42,5 +42,5 @@ def _features(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     model.eval()
     present = examples.rows(examples.has(modality))
-    encoded = torch.cat([model.encode(batch, modality) for batch in batches(present, BATCH)])
+    encoded = torch.cat([model.encode(batch, modality).cpu() for batch in batches(present, BATCH, model.device)])
     return encoded.double().numpy(), present.labels.numpy()

@@ -11,10 +11,11 @@ from typing import Any
 
 from client.site import Site
 from common.blocks import Params, set_params
-from common.build import build_model, deterministic
+from common.build import build_model
 from common.config.experiment import Experiment
 from common.data.shard import Shard
 from common.errors import FedmosaicError, TrainingError
+from common.hardware.computing import compute_deterministically
 from common.modality import Modality, subset_name
 from common.seeding import derive
 from common.split.make import PROBE, client_name, make_shards, recipe
@@ -38,7 +39,7 @@ def shards_of(experiment: Experiment, work: Path) -> Path:
 def prepare(experiment: Experiment, users: Sequence[Experiment], work: Path) -> None:
     """Make an experiment's shards if they do not exist, with the generated values and the probe set that the
     experiments in `users` need."""
-    deterministic()
+    compute_deterministically()
     folder = shards_of(experiment, work)
     if not folder.exists():
         make_shards(experiment, folder)
@@ -68,7 +69,7 @@ def perform(job: Job, work: Path) -> Figures:
     status: "completed"; "diverged" if a loss was not finite, or was worse than guessing in the last round; otherwise
     "failed" with the reason.
     """
-    deterministic()
+    compute_deterministically()
     started = time.perf_counter()
     shards = shards_of(job.data, work)
     sites = _sites(shards, job.data.data.clients)

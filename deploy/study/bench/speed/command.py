@@ -9,9 +9,9 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from common.build import deterministic
 from common.config.component import unknown
 from common.errors import ConfigError
+from common.hardware.computing import compute_deterministically
 from deploy.study.bench.speed.bytes_sent import Bytes
 from deploy.study.bench.speed.cka import CKA
 from deploy.study.bench.speed.clients import Clients
@@ -34,7 +34,7 @@ def run(only: list[str] | None, repeats: int, out: Path | None) -> list[Row]:
         raise ConfigError("bench speed", mistakes)
     if repeats < 1:
         raise ConfigError("bench speed", [f"--repeats must be at least 1, not {repeats}"])
-    deterministic()
+    compute_deterministically()
     console, rows = terminal(), []
     for kind in MEASUREMENTS:
         if only is None or kind.name in only:

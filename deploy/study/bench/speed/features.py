@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from client.train import train
-from common.build import build_model, deterministic
+from common.build import build_model
 from common.config.experiment import Experiment
 from common.config.reading import parse
 from common.data.loader import load
@@ -21,6 +21,7 @@ from common.data.shard import Shard
 from common.encoders.base import Encoder
 from common.frozen.model_door import CONFIG, WEIGHTS
 from common.frozen.pretrained import VARIABLE
+from common.hardware.computing import compute_deterministically
 from common.seeding import seeded
 from common.split.make import client_name, make_shards
 from deploy.study.bench.speed.measurement import Goal, Measurement, Sample
@@ -45,7 +46,7 @@ class Features(Measurement):
 
     def samples(self, repeats: int, work: Path) -> Iterator[Sample]:
         """Time one epoch of each kind per repeat."""
-        deterministic()
+        compute_deterministically()
         with _models_in(work / "models"):
             _save_model(work / "models" / MODEL, self.small)
             chosen = _experiment(4 if self.small else 24)
