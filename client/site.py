@@ -36,7 +36,7 @@ from common.config import plugins
 from common.config.experiment import Experiment, Wire
 from common.data.loader import Loaded, load
 from common.data.shard import Shard
-from common.encoders.base import Encoder
+from common.encoders.base import Encoder, FrozenEncoder
 from common.errors import DeviceError, FedmosaicError, ShardError, TrainingError
 from common.exchange import wire
 from common.findings import too_many_unreadable
@@ -300,6 +300,9 @@ class Site:
         loaded = self._prepared.get(prepared)
         if loaded is None:
             loaded = load(shard, {m: encoder for m, (_, encoder) in encoders.items()}, completion)
+            for _, encoder in encoders.values():
+                if isinstance(encoder, FrozenEncoder):
+                    encoder.rest()
             self._prepared[prepared] = loaded
             if len(self._prepared) > KEPT:
                 del self._prepared[next(iter(self._prepared))]

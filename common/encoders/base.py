@@ -68,6 +68,11 @@ class Encoder(nn.Module, ABC):
 class Tower(ABC):
     """A frozen network with its preprocessing."""
 
+    @property
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """The network, which the caller of `features` moves to a device."""
+
     @abstractmethod
     def inputs(self, raw: Raw) -> Tensor:
         """One raw value as the network's input, without the batch dimension.
@@ -90,9 +95,14 @@ class FrozenEncoder(Encoder):
     standardised, and zeros for absent tokens.
     """
 
+    _place: Tensor
+
     def __init__(self, width: int, length: int) -> None:
         super().__init__()
         self.width, self.length = width, length
+        self._moved = False
+        # An encoder without parameters has no device of its own. This one moves with the model.
+        self.register_buffer("_place", torch.empty(0), persistent=False)
 
     @property
     @abstractmethod
@@ -109,11 +119,21 @@ class FrozenEncoder(Encoder):
 
     @torch.no_grad()
     def extract(self, inputs: Tensor) -> Tensor:
-        """Features [B, 1 + T, D] for the tower's inputs [B, ...]."""
-        pooled, tokens, real = self.tower.features(inputs)
+        """Features [B, 1 + T, D] for the tower's inputs [B, ...], computed on the encoder's device and returned in the
+        memory of the processor."""
+        tower, device = self.tower, self._place.device
+        tower.network.to(device)
+        self._moved = device.type != "cpu"
+        pooled, tokens, real = tower.features(inputs.to(device))
         pooled = F.normalize(pooled.float(), dim=-1) * self.width**0.5
         tokens = F.layer_norm(tokens.float(), (self.width,)) * real.unsqueeze(-1)
-        return torch.cat([pooled.unsqueeze(1), tokens], dim=1)
+        return torch.cat([pooled.unsqueeze(1), tokens], dim=1).cpu()
+
+    def rest(self) -> None:
+        """Free the device's memory that the network uses, until features are computed again."""
+        if self._moved:
+            self.tower.network.to("cpu")
+            self._moved = False
 
     def check(self, raw: Raw) -> None:
         """Raises ValueError for a value that the tower refuses. The network does not run."""

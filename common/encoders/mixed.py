@@ -55,13 +55,17 @@ class MixedEncoder(FrozenEncoder):
 
     def extract(self, inputs: Tensor) -> Tensor:
         """The member's features in its own columns, [B, 1 + T, D], with zeros in the columns of the others."""
-        features = self.member.extract(inputs)
+        features = self.member.to(self._place.device).extract(inputs)
         own = self.columns
         return F.pad(features, (own.start, self.width - own.stop, 0, 1 + self.length - features.shape[1]))
 
+    def rest(self) -> None:
+        """Free the device's memory that the member's network uses."""
+        self.member.rest()
+
     def alternatives(self) -> list[Encoder]:
         """One encoder per member, in order."""
-        return [MixedEncoder(self._members, index) for index in range(len(self._members))]
+        return [MixedEncoder(self._members, index).to(self._place.device) for index in range(len(self._members))]
 
 
 class Mixed(EncoderOptions):

@@ -2,7 +2,7 @@
 
 from PIL import Image as Picture
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.encoders.base import EncoderOptions, FrozenEncoder, Tower
@@ -19,6 +19,12 @@ class OpenClipImageTower(Tower):
 
     def __init__(self, loaded: OpenClip, grid: int, width: int) -> None:
         self.loaded, self.grid, self.width = loaded, grid, width
+
+    @property
+    def network(self) -> nn.Module:
+        """The model of open_clip."""
+        network: nn.Module = self.loaded.model
+        return network
 
     def inputs(self, raw: Raw) -> Tensor:
         """The pixels [3, H, W]."""

@@ -1,6 +1,6 @@
 """The frozen text tower of a CLIP or CoCa model of open_clip."""
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.encoders.base import EncoderOptions, FrozenEncoder, Tower
@@ -21,6 +21,12 @@ class OpenClipTextTower(Tower):
     def __init__(self, loaded: OpenClip, width: int) -> None:
         self.loaded, self.width = loaded, width
         self.padding = open_clip_config(loaded.folder)["text_cfg"].get("pad_id", PADDING)
+
+    @property
+    def network(self) -> nn.Module:
+        """The model of open_clip."""
+        network: nn.Module = self.loaded.model
+        return network
 
     def inputs(self, raw: Raw) -> Tensor:
         """The token ids [context length]."""

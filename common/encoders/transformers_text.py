@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.encoders.base import EncoderOptions, FrozenEncoder, Tower
@@ -27,6 +27,12 @@ class TransformersTextTower(Tower):
 
     def __init__(self, model: Any, tokenizer: Any, length: int) -> None:
         self.model, self.tokenizer, self.length = model, tokenizer, length
+
+    @property
+    def network(self) -> nn.Module:
+        """The model of transformers."""
+        network: nn.Module = self.model
+        return network
 
     def inputs(self, raw: Raw) -> Tensor:
         """[2, length]: the token ids, and a mask with 1 for tokens that are not padding."""

@@ -13,7 +13,7 @@ from PIL import Image as Picture
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import VisionTransformer as Network
 from torchvision.models.feature_extraction import create_feature_extractor
@@ -35,9 +35,15 @@ class VisionTransformerTower(Tower):
     grid x grid cells."""
 
     def __init__(self, network: Any, size: int, grid: int) -> None:
-        self.network = create_feature_extractor(network, {"encoder.ln": "tokens"}).eval()
+        self._network = create_feature_extractor(network, {"encoder.ln": "tokens"}).eval()
         self.size, self.grid = size, grid
         self.normalise = v2.Normalize(MEAN, DEVIATION)
+
+    @property
+    def network(self) -> nn.Module:
+        """The model of torchvision, which returns its tokens."""
+        network: nn.Module = self._network
+        return network
 
     def inputs(self, raw: Raw) -> Tensor:
         """The normalised pixels [3, size, size]."""
@@ -48,7 +54,7 @@ class VisionTransformerTower(Tower):
 
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pooled features [B, D], tokens [B, grid * grid, D] and their mask."""
-        found = self.network(inputs)["tokens"]
+        found = self._network(inputs)["tokens"]
         side = math.isqrt(found.shape[1] - 1)
         patches = found[:, 1:].transpose(1, 2).unflatten(2, (side, side))
         tokens = F.adaptive_avg_pool2d(patches, self.grid).flatten(2).transpose(1, 2)

@@ -1,0 +1,329 @@
+"""Training on a device: the pretended one gives the processor's numbers, mixed precision, and faults of a device."""
+
+import importlib
+import inspect
+import logging
+import operator
+import textwrap
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import experiment
+from test_frozen_encoders import ENCODERS
+from test_frozen_encoders import encoder as frozen_encoder
+from test_policy import train_message
+
+from client.methods.base import Method
+from client.methods.fedavg import FedAvg
+from client.policy import Policy
+from client.site import Site
+from client.step import Step
+from client.train import make_optimizer, train
+from common.blocks import Params, get_params
+from common.config.component import build, own_names
+from common.config.experiment import Experiment, Train
+from common.errors import DeviceError, PolicyError
+from common.hardware import device as devices
+from common.hardware.computing import Hardware, cores
+from common.hardware.device import find_device
+from common.hardware.faults import device_error, is_out_of_memory
+from common.metrics import evaluate
+from common.models.base import MultimodalModel
+from common.types import CPU, Batch, Origin
+from deploy.engines.in_process import claim_identity
+from fedmosaic.testing.examples import CLASSES, MODALITIES, picture_encoders, pictures
+from fedmosaic.testing.pretend_device import FAR, pretended
+
+CLOSE = {"joint": 1e-4}
+"""By model, how far results on the pretended device may be from the processor's, where attention has another kernel."""
+
+
+@pytest.fixture
+def far() -> Iterator[torch.device]:
+    with pretended() as device:
+        yield device
+
+
+def made(method: str, seed: int = 0) -> MultimodalModel:
+    torch.manual_seed(seed)
+    architecture = build("model", {"name": build("method", {"name": method}).model})
+    model: MultimodalModel = architecture.build(picture_encoders(2), CLASSES)
+    return model
+
+
+def tiny(method: str, **changes: Any) -> Experiment:
+    encoder = {"name": "image", "size": 8}
+    return experiment(
+        method=method, model__encoders=dict.fromkeys(MODALITIES[2], encoder), data={"clients": 2}, train__batch_size=8,
+        federation__rounds=4, **changes
+    )  # fmt: skip
+
+
+def trained(
+    model: MultimodalModel, chosen: Experiment, examples: Batch | None = None
+) -> tuple[Params, dict[str, float]]:
+    losses = train(model, pictures(2, missing=0.3) if examples is None else examples, chosen, 2, "a")
+    return get_params(model), losses
+
+
+class TestThePretendedDevice:
+    @pytest.mark.parametrize("method", own_names("method"))
+    def test_a_round_gives_the_processors_numbers(self, method: str, far: torch.device) -> None:
+        here, losses = trained(made(method), tiny(method))
+        there, losses_there = trained(made(method).to(far), tiny(method))
+        tolerance = CLOSE.get(build("method", {"name": method}).model, 0)
+        assert here.keys() == there.keys()
+        for name, value in here.items():
+            assert torch.allclose(value, there[name], rtol=0, atol=tolerance), name
+        assert losses_there == pytest.approx(losses, abs=tolerance)
+
+    @pytest.mark.parametrize("architecture", own_names("model"))
+    def test_counts_of_predictions_are_the_processors(self, architecture: str, far: torch.device) -> None:
+        torch.manual_seed(1)
+        model = build("model", {"name": architecture}).build(picture_encoders(2), CLASSES)
+        examples = pictures(2, missing=0.3)
+        here = evaluate(model, examples, 16)
+        there = evaluate(model.to(far), examples, 16)
+        assert {name: tally.predicted for name, tally in here.items()} == {n: t.predicted for n, t in there.items()}
+
+    @pytest.mark.usefixtures("models")
+    @pytest.mark.parametrize(("name", "options", "raw"), [one[:3] for one in ENCODERS], ids=lambda v: str(v)[:40])
+    def test_frozen_features_are_the_processors(
+        self, name: str, options: dict[str, Any], raw: Any, far: torch.device
+    ) -> None:
+        here = frozen_encoder(name, options).prepare(raw)
+        encoder = frozen_encoder(name, options).to(far)
+        there = encoder.prepare(raw)
+        assert (
+            encoder.tower.network.get_parameter(next(iter(dict(encoder.tower.network.named_parameters())))).device
+            == FAR
+        )
+        encoder.rest()
+        assert {value.device for value in encoder.tower.network.parameters()} == {CPU}
+        assert torch.allclose(here, there, atol=2e-3)
+
+    def test_it_refuses_to_mix_devices(self, far: torch.device) -> None:
+        with pytest.raises(RuntimeError, match="on the processor"):
+            torch.ones(3).to(far) + torch.ones(3)
+        assert (torch.ones(3).to(far) + 1).cpu().tolist() == [2, 2, 2]
+
+
+def _train(method: str, far: torch.device) -> None:
+    trained(made(method).to(far), tiny(method))
+
+
+def _predict_nothing(far: torch.device) -> None:
+    """A prediction for rows of which none has modality "b" and one has no modality at all."""
+    batch = pictures(2).only(["a"])
+    batch.origin["a"][0] = Origin.MISSING
+    for architecture in ("late-fusion", "two-projector"):
+        options = {"fill": "zero"} if architecture == "two-projector" else {}
+        model = build("model", {"name": architecture, **options}).build(picture_encoders(2), CLASSES).to(far)
+        model.predict(batch.to(far))
+
+
+def _extract(far: torch.device) -> None:
+    name, options, raw = ENCODERS[0][:3]
+    frozen_encoder(name, options).to(far).prepare(raw)
+
+
+MOVES: list[tuple[str, str, str, Callable[[torch.device], object]]] = [
+    ("common.models.base:MultimodalModel.encode", ", device=self.device", "", _predict_nothing),
+    ("common.models.two_projector:TwoProjectorModel._filler", ", device=self.device", "", _predict_nothing),
+    ("common.models.joint:JointModel._stream", ", tokens.device", "", partial(_train, "fedmvp")),
+    ("common.models.joint:JointModel._empty", ", device=self.classifier.weight.device", "", partial(_train, "fedmvp")),
+    ("common.models.shared.attention:positions", "device=device", "", partial(_train, "fedmvp")),
+    ("common.encoders.base:Encoder.tokens", ", device=features.device", "", partial(_train, "fedmvp")),
+    ("common.encoders.base:FrozenEncoder.extract", "tower.network.to(device)", "", _extract),
+    ("common.encoders.base:FrozenEncoder.extract", "inputs.to(device)", "inputs", _extract),
+    ("client.methods.fedmvp:contrastive_loss", ", device=anchors.device", "", partial(_train, "fedmvp")),
+    ("client.methods.fedcmi:FedCMI.begin_round", ").to(model.device)", ")", partial(_train, "fedcmi")),
+    ("client.methods.fedcmi:true_class_probabilities", ", model.device", "", partial(_train, "fedcmi")),
+    ("client.methods.fedcmi_gated:FedCMIGated.begin_round", ".to(model.device)", "", partial(_train, "fedcmi-gated")),
+    ("client.methods.shared.prototypes:class_sums", ", device=model.device", "", partial(_train, "pmr")),
+    ("client.methods.shared.prototypes:class_sums", "batch_size, model.device", "batch_size", partial(_train, "pmr")),
+    ("client.train:_epoch", "size, model.device, order", "size, order=order", partial(_train, "fedavg")),
+]
+"""A function, a part of its source that moves something to the device, its replacement, and work on the device."""
+
+
+@pytest.mark.usefixtures("models")
+@pytest.mark.parametrize(("place", "move", "instead", "work"), MOVES, ids=lambda value: str(value)[:60])
+def test_work_fails_without_any_single_move(
+    place: str,
+    move: str,
+    instead: str,
+    work: Callable[[torch.device], object],
+    far: torch.device,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module, _, name = place.partition(":")
+    function = inspect.unwrap(operator.attrgetter(name)(importlib.import_module(module)))
+    source = textwrap.dedent(inspect.getsource(function))
+    assert move in source
+    changed: dict[str, Any] = dict(function.__globals__)
+    exec(source.replace(move, instead), changed)
+    monkeypatch.setattr(function, "__code__", inspect.unwrap(changed[name.rpartition(".")[2]]).__code__)
+    with pytest.raises(RuntimeError, match="on the processor"):
+        work(far)
+
+
+class TestMixedPrecision:
+    @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+    @pytest.mark.parametrize("method", own_names("method"))
+    def test_weights_stay_float32_and_the_loss_is_near_that_of_float32(self, method: str, precision: str) -> None:
+        _, exact = trained(made(method), tiny(method))
+        params, losses = trained(made(method), tiny(method, train__precision=precision))
+        assert {value.dtype for value in params.values()} == {torch.float32}
+        assert losses.keys() == exact.keys()
+        assert losses["fused"] == pytest.approx(exact["fused"], rel=0.05)
+
+    def test_layers_compute_in_the_chosen_type(self) -> None:
+        seen: list[torch.dtype] = []
+        model = made("fedavg")
+        model.encoder("a").register_forward_hook(lambda _, inputs, output: seen.append(output.dtype))
+        trained(model, tiny("fedavg", train__precision="bfloat16"))
+        assert set(seen) == {torch.bfloat16}
+
+
+class Hungry(FedAvg):
+    """A method that needs too much memory for more than `room` rows."""
+
+    room: int
+    error: type[Exception] = torch.OutOfMemoryError
+
+    def loss(self, model: Any, batch: Batch, context: None) -> Any:
+        if len(batch) > self.room:
+            raise self.error("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return super().loss(model, batch, context)
+
+
+def hungry(room: int) -> Method[MultimodalModel, object]:
+    return Hungry(room=room)  # type: ignore[return-value]
+
+
+def step_of(model: MultimodalModel, method: Any) -> Step:
+    settings = Train(lr=0.1)
+    return Step(model, method, None, make_optimizer(model, settings), settings)
+
+
+class TestOutOfMemory:
+    def test_two_halves_give_the_same_step(self, caplog: pytest.LogCaptureFixture) -> None:
+        batch = pictures(2, missing=0.3).rows(torch.arange(9))
+        whole, halved = made("fedavg"), made("fedavg")
+        one, step = step_of(whole, FedAvg()), step_of(halved, hungry(5))
+        expected = [one.take(batch), one.take(batch)]
+        with caplog.at_level(logging.WARNING):
+            found = [step.take(batch), step.take(batch)]
+        assert [record.message for record in caplog.records] == [
+            "the memory of the machine is full: each batch is computed in two halves from now on"
+        ]
+        assert [float(terms["fused"]) for terms in found] == pytest.approx(
+            [float(t["fused"]) for t in expected], rel=1e-6
+        )
+        assert all(
+            torch.allclose(value, get_params(whole)[name], atol=1e-6) for name, value in get_params(halved).items()
+        )
+
+    def test_a_second_time_the_site_refuses_with_a_remedy(self) -> None:
+        with pytest.raises(DeviceError, match=r"even with half a batch \(24 examples\): lower train.batch_size"):
+            step_of(made("fedavg"), hungry(8)).take(pictures(2))
+
+    def test_another_error_is_not_taken_for_it(self) -> None:
+        method = Hungry(room=0, error=ZeroDivisionError)
+        with pytest.raises(ZeroDivisionError):
+            step_of(made("fedavg"), method).take(pictures(2))
+
+
+FAULTS = [
+    (
+        "The NVIDIA driver on your system is too old: CUDA driver version is insufficient for CUDA runtime",
+        "update the driver",
+    ),
+    ("CUDA error: no kernel image is available for execution on the device\nmore", "has no code for this model of GPU"),
+    ("CUDA error: all CUDA-capable devices are busy or unavailable", "another process has exclusive use"),
+    ("CUDA error: unspecified launch failure", "the GPU stopped working"),
+    ("index_add_cuda_ does not have a deterministic implementation, but you set", "set train.deterministic to false"),
+    ("CUDA out of memory. Tried to allocate 20.00 MiB", "the memory of the site's device is full"),
+    ("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory", "lower train.batch_size"),
+]
+
+
+class TestFaults:
+    @pytest.mark.parametrize(("said", "words"), FAULTS)
+    def test_torchs_message_becomes_one_that_helps(self, said: str, words: str) -> None:
+        error = device_error(RuntimeError(said))
+        assert words in str(error)
+        assert said.splitlines()[0][:60] in str(error)
+
+    def test_other_errors_stay_what_they_are(self) -> None:
+        assert device_error(RuntimeError("shape mismatch")) is None
+        assert device_error(KeyError("CUDA error")) is None
+        assert is_out_of_memory(MemoryError())
+
+    def test_a_site_refuses_the_round_and_asks_for_a_new_process(
+        self, tiny_shards: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise RuntimeError("CUDA error: unspecified launch failure\nCompile with ...")
+
+        claim_identity()
+        site = Site(tiny_shards / "client-0")
+        monkeypatch.setattr("client.site.train", fail)
+        reply = site.answer(train_message(experiment(), ["audio", "image"]))
+        assert "DeviceError: the GPU stopped working" in str(reply["body"]["json"])
+        assert site.device_failed
+
+
+class TestChoosingADevice:
+    @pytest.mark.parametrize(
+        ("name", "words"),
+        [("gpu", "use auto, cpu, cuda, cuda:N or mps"), ("cuda:x", "is unknown"), ("cuda:7", "device cuda:7: ")],
+    )
+    def test_one_that_cannot_be_used_is_an_error_with_the_reason(self, name: str, words: str) -> None:
+        with pytest.raises(DeviceError, match=words):
+            find_device(name)
+
+    def test_the_pretended_device_is_found_and_counted(self) -> None:
+        assert find_device("far") == FAR
+        with pytest.raises(DeviceError, match="this machine has 1 of type far"):
+            find_device("far:4")
+
+    @pytest.mark.parametrize(("free", "taken"), [([3, 9, 5], 1), ([9], 0), ([1, 1], None), ([], None)])
+    def test_auto_takes_the_gpu_with_most_free_memory(
+        self, free: list[int], taken: int | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(devices, "_is_available", lambda kind: kind == "cuda" and bool(free))
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(free))
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (free[index] << 30, 80 << 30))
+        assert find_device("auto") == (CPU if taken is None else torch.device("cuda", taken))
+
+    def test_a_policy_may_forbid_gpus(self) -> None:
+        strict = Policy(gpu=False)
+        assert strict.hardware(Hardware("auto")).device == "cpu"
+        assert strict.hardware(Hardware("cpu")).device == "cpu"
+        with pytest.raises(PolicyError, match=r"forbids GPUs \(gpu\), but its node has --device cuda:1"):
+            strict.hardware(Hardware("cuda:1"))
+        assert Policy().hardware(Hardware("cuda:1")).device == "cuda:1"
+        assert "no GPU may be used" in strict.in_words()
+
+    def test_a_node_is_fast_and_a_site_on_this_machine_is_deterministic(self) -> None:
+        assert Hardware.of_node({"shard": "x"}) == Hardware("auto", 0, False)
+        assert Hardware.of_node(Hardware("cpu", 2, True).settings()) == Hardware("cpu", 2, True)
+        Hardware().use()
+        assert (torch.get_num_threads(), torch.get_deterministic_debug_mode()) == (1, 2)
+        Hardware(threads=2).use(deterministic=False)
+        assert (torch.get_num_threads(), torch.get_deterministic_debug_mode()) == (2, 0)
+        Hardware(deterministic=False).use()
+        assert torch.get_num_threads() == cores()
+
+    def test_fast_results_differ_by_rounding_errors(self) -> None:
+        exact, losses = trained(made("fedcmi"), tiny("fedcmi"))
+        Hardware(threads=2).use(deterministic=False)
+        fast, fast_losses = trained(made("fedcmi"), tiny("fedcmi"))
+        assert fast_losses == pytest.approx(losses, rel=1e-4)
+        assert all(torch.allclose(value, exact[name], atol=1e-4) for name, value in fast.items())
