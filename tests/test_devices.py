@@ -272,7 +272,7 @@ class TestFaults:
             raise RuntimeError("CUDA error: unspecified launch failure\nCompile with ...")
 
         claim_identity()
-        site = Site(tiny_shards / "client-0")
+        site = Site(tiny_shards / "client-1")
         monkeypatch.setattr("client.site.train", fail)
         reply = site.answer(train_message(experiment(), ["audio", "image"]))
         assert "DeviceError: the GPU stopped working" in str(reply["body"]["json"])
