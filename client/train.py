@@ -4,7 +4,7 @@ import logging
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from client.methods.base import Method, Round
 from client.step import Step
@@ -54,7 +54,7 @@ def train(model: MultimodalModel, examples: Batch, experiment: Experiment, numbe
     return losses
 
 
-def make_optimizer(model: MultimodalModel, settings: Train) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, settings: Train) -> torch.optim.Optimizer:
     """The optimiser of a round, for the trainable parameters."""
     trained = [value for value in model.parameters() if value.requires_grad]
     if settings.optimizer == "adamw":

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
+from deploy.commands.shared.device import add_device
 from deploy.commands.shared.experiment import add_overrides, overrides
 from deploy.commands.shared.given import readable
 
 SUITES = Path("configs/bench")
-SPEED = "speed"
-"""The only suite without a file. It compares programs, not methods."""
+SPEED, TRAIN = "speed", "train"
+"""The suites without a file. They compare programs, not methods."""
 
 
 def add_parser(commands: Any) -> None:
@@ -23,7 +24,7 @@ def add_parser(commands: Any) -> None:
         epilog="example: fedmosaic bench fedcmi --data data --setting av-digits-unequal",
     )
     parser.add_argument(
-        "suite", metavar="SUITE", help="a suite: a file, the name of a file in configs/bench/, or speed"
+        "suite", metavar="SUITE", help="a suite: a file, the name of a file in configs/bench/, speed, or train"
     )
     add_overrides(parser)
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with the data sets (default: data)")
@@ -39,19 +40,34 @@ def add_parser(commands: Any) -> None:
         "--out", type=Path, metavar="DIR", help="folder for tables and plots (default: the --work folder)"
     )
     speed = parser.add_argument_group(
-        "suite speed: time of rounds, memory and features, compared with stock Flower and plain PyTorch"
+        "suites speed (time of rounds, memory and features, compared with stock Flower and plain PyTorch) and train (a "
+        "client's epoch, compared with a plain PyTorch loop)"
     )
     speed.add_argument("--only", action="append", metavar="NAME", help="only this measurement (repeatable)")
     speed.add_argument("--repeats", type=int, default=3, metavar="N", help="repeats per measurement (default: 3)")
     speed.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to a JSON file")
+    add_device(speed, what="of suite train")
+    speed.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="type of the layers in suite train (default: float32)",
+    )
+    speed.add_argument("--batch-size", type=int, default=32, metavar="N", help="examples per step of suite train")
     parser.set_defaults(command=_command)
 
 
 def _command(options: argparse.Namespace) -> None:
-    file = None if options.suite == SPEED else _file(options.suite)
+    file = None if options.suite in (SPEED, TRAIN) else _file(options.suite)
     from deploy.study.bench import command
 
     logging.basicConfig(level=logging.ERROR)
+    if options.suite == TRAIN:
+        from deploy.study.bench.training.command import run as train
+
+        chosen = {"device": options.device, "precision": options.precision, "batch_size": options.batch_size}
+        train(options.only, options.repeats, options.json, {**chosen, "small": False})
+        return
     if file is None:
         from deploy.study.bench.speed.command import run
 

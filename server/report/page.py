@@ -289,14 +289,14 @@ def natural(name: str) -> tuple[int, str]:
 
 
 def site_table(run: Run) -> str:
-    """The table of sites: status, modalities, examples, accuracy and bytes."""
+    """The table of sites: status, modalities, examples, accuracy, bytes and device."""
     told = (mapping(run.told(what)) for what in ("refused", "missing"))
     found = standings(run.rounds, site_names(run), *told)
     rows = [site_row(run, name, found[name]) for name in sorted(found, key=natural)]
     if not rows:
         return f'<p class="empty">No site {"takes part yet" if run.live else "took part"}.</p>'
     head = ["Site", "Status", "Modalities", "Examples", "Unreadable", "Validation", "Rounds"]
-    return table([*head, "Sent", "Received"], rows, range(3, 9))
+    return table([*head, "Sent", "Received", "Trained on"], rows, range(3, 9))
 
 
 def site_row(run: Run, name: str, standing: Standing) -> list[str]:
@@ -316,6 +316,7 @@ def site_row(run: Run, name: str, standing: Standing) -> list[str]:
         str(len(joined)),
         human(sum(amount(line.get("bytes_up")) for line in joined)),
         human(sum(amount(line.get("bytes_down")) for line in joined)),
+        text(next((line["device"] for line in reversed(joined) if line.get("device")), NONE)),
     ]
 
 

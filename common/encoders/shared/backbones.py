@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Backbone = Literal["cnn", "resnet18", "densenet121"]
+Backbone = Literal["cnn", "resnet18", "resnet50", "densenet121"]
 GRID = 4
 """Cells per side of the grid over which SmallCNN averages its features."""
 DENSENET_SIDE = 32
@@ -15,15 +15,15 @@ padding."""
 
 
 def backbone(kind: Backbone, channels: int, width: int, filters: int = 16) -> nn.Module:
-    """A backbone with random weights. width: the number D of features. The features of resnet18 (512) and densenet121
-    (1024) are mapped to D features by a linear layer when D is another number.
+    """A backbone with random weights. width: the number D of features. The features of resnet18 (512), resnet50 (2048)
+    and densenet121 (1024) are mapped to D features by a linear layer when D is another number.
 
     filters: number of filters of the first convolution of cnn. The next two convolutions have two and four times as
     many.
     """
     if kind == "cnn":
         return SmallCNN(channels, width, filters)
-    return ResNet18(channels, width) if kind == "resnet18" else DenseNet121(channels, width)
+    return DenseNet121(channels, width) if kind == "densenet121" else ResNet(kind, channels, width)
 
 
 def check_sides(kind: Backbone, height: int, width: int) -> None:
@@ -88,20 +88,22 @@ class BatchNormed(nn.Module):
         return features
 
 
-class ResNet18(BatchNormed):
-    """torchvision's ResNet-18 with random weights and a first layer for any number of channels.
+class ResNet(BatchNormed):
+    """torchvision's ResNet-18 or ResNet-50 with random weights and a first layer for any number of channels.
 
     K. He, X. Zhang, S. Ren, J. Sun, "Deep Residual Learning for Image Recognition", CVPR 2016.
     """
 
-    def __init__(self, channels: int, width: int) -> None:
-        from torchvision.models import resnet18  # here, because this import takes longer than all others together
+    def __init__(self, kind: Backbone, channels: int, width: int) -> None:
+        from torchvision import models  # here, because this import takes longer than all others together
 
         super().__init__()
-        self.net = resnet18(weights=None)
+        net = models.resnet18(weights=None) if kind == "resnet18" else models.resnet50(weights=None)
         if channels != 3:
-            self.net.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
-        self.net.fc = nn.Identity() if width == 512 else nn.Linear(512, width)
+            net.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+        own = net.fc.in_features
+        net.fc = nn.Identity() if width == own else nn.Linear(own, width)
+        self.net = net
 
 
 class DenseNet121(BatchNormed):
