@@ -1,7 +1,7 @@
 """The interface of encoders. An encoder is the only code that interprets the raw values of a modality."""
 
 from abc import ABC, abstractmethod
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -11,6 +11,9 @@ from torch.nn import functional as F
 from common.config.component import Component
 from common.encoders.shared.backbones import Backbone, check_sides
 from common.media.values import Raw
+
+Stored = Literal["float32", "float16"]
+"""Name of the type of prepared values that are real numbers."""
 
 
 class Encoder(nn.Module, ABC):
@@ -24,7 +27,10 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def prepare(self, raw: Raw) -> Tensor:
-        """One raw value as input for `forward`, without the batch dimension. The shape is always the same.
+        """One raw value as input for `forward`, without the batch dimension. Shape and type are always the same.
+
+        The type may be any, because `forward` converts it on its device. A small type, e.g. uint8 for pixels, saves
+        memory and the time to copy the value to the device.
 
         Raises ValueError for a value that this encoder cannot read.
         """
@@ -35,7 +41,7 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def blank(self) -> Tensor:
-        """The replacement for a missing value: zeros in the shape that `prepare` returns."""
+        """The replacement for a missing value: zeros in the shape and type that `prepare` returns."""
 
     @abstractmethod
     def forward(self, inputs: Tensor) -> Tensor:

@@ -12,15 +12,20 @@ from common.encoders.shared.backbones import Backbone, backbone
 from common.media.values import Raw
 
 
-def picture_tensor(picture: Picture.Image, size: int, channels: int) -> Tensor:
-    """The picture as a tensor [C, size, size] from -1 to 1, in grey (1 channel) or colour (3 channels)."""
+def pixels_of(picture: Picture.Image, size: int, channels: int) -> Tensor:
+    """The picture as a tensor [C, size, size] uint8, in grey (1 channel) or colour (3 channels)."""
     picture = picture.convert("L" if channels == 1 else "RGB").resize((size, size), Picture.Resampling.BILINEAR)
-    pixels = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 127.5 - 1)
-    return pixels.reshape(size, size, channels).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.array(picture)).reshape(size, size, channels).permute(2, 0, 1).contiguous()
+
+
+def scaled(pixels: Tensor) -> Tensor:
+    """Values from -1 to 1 for pixels from 0 to 255: float32 for uint8, else in the type of the pixels."""
+    return pixels / 127.5 - 1
 
 
 class ImageEncoder(Encoder):
-    """Resizes pictures to size x size by bilinear interpolation, with values from -1 to 1, and applies a backbone."""
+    """Resizes pictures to size x size by bilinear interpolation. The backbone reads the pixels as values from -1 to
+    1."""
 
     def __init__(self, size: int, channels: int, kind: Backbone, width: int, filters: int = 16) -> None:
         super().__init__()
@@ -28,18 +33,18 @@ class ImageEncoder(Encoder):
         self.net = backbone(kind, channels, width, filters)
 
     def prepare(self, raw: Raw) -> Tensor:
-        """[C, size, size]."""
+        """The pixels [C, size, size] uint8."""
         if not isinstance(raw, Picture.Image):
             raise ValueError(f"an image is needed, not {type(raw).__name__}")
-        return picture_tensor(raw, self.size, self.channels)
+        return pixels_of(raw, self.size, self.channels)
 
     def blank(self) -> Tensor:
-        """[C, size, size] of zeros."""
-        return torch.zeros(self.channels, self.size, self.size)
+        """[C, size, size] of zeros, uint8."""
+        return torch.zeros(self.channels, self.size, self.size, dtype=torch.uint8)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[B, C, size, size] -> [B, D]."""
-        features: Tensor = self.net(inputs)
+        features: Tensor = self.net(scaled(inputs))
         return features
 
 

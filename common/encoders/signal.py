@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from common.encoders.base import Encoder, EncoderOptions
+from common.encoders.base import Encoder, EncoderOptions, Stored
 from common.encoders.shared.backbones import GRID, grid_means
 from common.media.series import over_time
 from common.media.sounds import resampled
@@ -26,16 +26,25 @@ class SignalEncoder(Encoder):
     def __init__(self, options: "Signal") -> None:
         super().__init__()
         self.options, self.width = options, options.width
+        self.dtype: torch.dtype = getattr(torch, options.stored)
         self.net = SignalCNN(options.channels, options.width)
 
     def prepare(self, raw: Raw) -> Tensor:
-        """[C, T] for an array or a series [T, C] with one row per sample. With one channel, [T] is also accepted."""
+        """[C, T] in the type `stored`, for an array or a series [T, C] with one row per sample. With one channel, [T]
+        is also accepted.
+
+        Raises ValueError for other shapes, an unknown rate, and values that are too large for the type.
+        """
         values, rate = over_time(raw, self.options.rate)
         window = self._channelled(values)
         if rate is not None and self.options.rate is not None:
             window = resampled(window, rate, self.options.rate, self._most)
         window = self._fitted(window).astype(np.float32)
-        return torch.from_numpy(window.T / np.float32(self.options.scale)).contiguous()
+        prepared = torch.from_numpy(window.T / np.float32(self.options.scale)).to(self.dtype).contiguous()
+        if not prepared.isfinite().all():
+            largest = np.abs(window).max()
+            raise ValueError(f"values up to {largest:g} are too large for {self.options.stored}: use a larger scale")
+        return prepared
 
     @property
     def _most(self) -> int | None:
@@ -64,12 +73,12 @@ class SignalEncoder(Encoder):
         return np.pad(window[:wanted], ((0, max(0, wanted - given)), (0, 0)), mode="edge")
 
     def blank(self) -> Tensor:
-        """[C, T] of zeros."""
-        return torch.zeros(self.options.channels, self.options.length)
+        """[C, T] of zeros, in the type `stored`."""
+        return torch.zeros(self.options.channels, self.options.length, dtype=self.dtype)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[B, C, T] -> [B, D]."""
-        features: Tensor = self.net(inputs)
+        features: Tensor = self.net(inputs.float())
         return features
 
 
@@ -90,6 +99,9 @@ class Signal(EncoderOptions):
     scale: float = Field(1.0, gt=0)
     """Divisor of the values, in their own unit. Choose it so that typical values are near 1 (9.81 for m/s², 1 for
     rad/s)."""
+    stored: Stored = "float32"
+    """Type of the prepared values in memory, in the shard's cache and on the way to the device. float16 halves their
+    size and rounds every value to 11 bits of precision."""
     width: int = Field(64, ge=1, le=16_384)
     """Number of features D."""
 
