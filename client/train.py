@@ -3,12 +3,14 @@
 import logging
 import math
 from collections import defaultdict
+from collections.abc import Callable
 
 import torch
 
 from client.methods.base import Method, Round
 from common.blocks import all_finite, learned
 from common.config.experiment import Experiment, Train
+from common.data.augmentation import augmented
 from common.data.batches import batches
 from common.errors import DIVERGED, TrainingError
 from common.modality import Modality
@@ -23,7 +25,8 @@ def train(model: MultimodalModel, examples: Batch, experiment: Experiment, numbe
     """Train the model in place: the shared block and the blocks of the examples' modalities. Returns the mean of each
     loss term over the last epoch.
 
-    The order of the examples is a function of (seed, round, site).
+    The order of the examples is a function of (seed, round, site), the augmentation of an example a function of (seed,
+    round, epoch, site, example).
 
     Raises TrainingError when a loss or a parameter is no longer finite.
     """
@@ -41,7 +44,8 @@ def train(model: MultimodalModel, examples: Batch, experiment: Experiment, numbe
             done = (number - 1 + epoch / settings.epochs) / experiment.federation.rounds
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, done)
-            losses = _epoch(model, method, context, optimizer, examples, settings.batch_size, order)
+            change = _augmentation(model, examples, experiment.seed, number, epoch, site)
+            losses = _epoch(model, method, context, optimizer, examples, settings.batch_size, order, change)
             log.info("round %d, epoch %d: %s", number, epoch + 1, losses)
     method.end_round(model, examples, context)
     if not all_finite(learned(model).values()):
@@ -69,6 +73,14 @@ def freeze_unheld(model: MultimodalModel, held: frozenset[Modality]) -> None:
         model.branches[modality].requires_grad_(modality in held)
 
 
+def _augmentation(
+    model: MultimodalModel, examples: Batch, seed: int, number: int, epoch: int, site: str
+) -> Callable[[Batch], Batch]:
+    """The function that augments a batch of an epoch."""
+    encoders = {m: model.encoder(m) for m in examples.modalities}
+    return lambda batch: augmented(batch, encoders, seed, number, epoch, site)
+
+
 def _epoch(
     model: MultimodalModel,
     method: Method[MultimodalModel, object],
@@ -77,11 +89,12 @@ def _epoch(
     examples: Batch,
     size: int,
     order: torch.Generator,
+    change: Callable[[Batch], Batch],
 ) -> dict[str, float]:
     """Train for one epoch. Returns the mean of each loss term over the examples."""
     model.train()
     sums: defaultdict[str, float] = defaultdict(float)
-    for batch in batches(examples, size, model.device, order):
+    for batch in batches(examples, size, model.device, order, change):
         terms = method.loss(model, batch, context)
         total = torch.stack(list(terms.values())).sum()
         if not math.isfinite(float(total.detach())):

@@ -224,7 +224,8 @@ def test_the_probe_reads_what_an_encoder_knows() -> None:
     [
         ({"references": ["fedavgg"]}, "unknown methods fedavgg"),
         ({"seeds": [1, 11]}, "in both tuning.seeds and seeds"),
-        ({"seedz": [1]}, "seedz"),
+        ({"seedz": [1]}, "seedz: unknown option 'seedz'; known: name, experiment, .*did you mean 'seeds'"),
+        ({"methods": {"a": {"titel": "x"}}}, "methods.a.titel: .*did you mean 'title'"),
         ({"methods": {"fedavg": {"title": "x", "arrangement": "unimodal"}}}, "needs a modality"),
         ({"settings": {"a": {"title": "x", "weak": "image", "tuned_in": "b"}}}, "unknown settings b"),
     ],

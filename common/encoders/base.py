@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from common.config.component import Component
 from common.encoders.shared.backbones import Backbone, check_sides
+from common.encoders.shared.picture_augmentation import PictureAugmentation
 from common.media.values import Raw
 
 Stored = Literal["float32", "float16"]
@@ -46,6 +47,19 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, inputs: Tensor) -> Tensor:
         """Features [B, D] of prepared inputs [B, ...]."""
+
+    @property
+    def augments(self) -> bool:
+        """Whether `augment` may change a value. By default, it does not."""
+        return False
+
+    def augment(self, prepared: Tensor) -> Tensor:
+        """A random variant of one prepared value, without the batch dimension, in the same shape and type. Only
+        training uses it.
+
+        It draws from torch's global CPU generator, which the caller seeds. By default, it returns the value itself.
+        """
+        return prepared
 
     def alternatives(self) -> list["Encoder"]:
         """The encoders from which a site uses one. Every encoder except a mixed one returns only itself."""
@@ -162,6 +176,8 @@ class PictureOptions(EncoderOptions):
     """Number of filters of the first convolution of the cnn backbone."""
     width: int = Field(64, ge=1, le=16_384)
     """Number of features D."""
+    augment: PictureAugmentation | None = None
+    """Random variants of the pictures in training. `null`: none."""
 
     @model_validator(mode="after")
     def _large_enough(self) -> Self:

@@ -12,6 +12,7 @@ from torch import Tensor
 from common.encoders.base import Encoder, PictureOptions
 from common.encoders.image import pixels_of, scaled
 from common.encoders.shared.backbones import backbone
+from common.encoders.shared.picture_augmentation import picture_transform
 from common.media.series import over_time
 from common.media.values import Raw
 
@@ -59,6 +60,16 @@ class FramesEncoder(Encoder):
         """[B, T, 3, size, size] -> [B, D]. Batch normalisation uses the frames of all examples together."""
         features: Tensor = self.net(scaled(inputs.flatten(0, 1)))
         return features.reshape(len(inputs), self.options.frames, self.width).mean(dim=1)
+
+    @property
+    def augments(self) -> bool:
+        """Whether the encoder has an augmentation."""
+        return self.options.augment is not None
+
+    def augment(self, prepared: Tensor) -> Tensor:
+        """[T, 3, size, size] uint8. All frames change in the same way."""
+        chosen = self.options.augment
+        return prepared if chosen is None else picture_transform(chosen, self.options.size)(prepared)
 
 
 def _picture(frame: NDArray[np.float32]) -> Picture.Image:

@@ -1,14 +1,16 @@
 """An encoder for images of any size, in grey or colour."""
 
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
 from PIL import Image as Picture
+from pydantic import model_validator
 from torch import Tensor
 
 from common.encoders.base import Encoder, PictureOptions
 from common.encoders.shared.backbones import Backbone, backbone
+from common.encoders.shared.picture_augmentation import PictureAugmentation, picture_transform
 from common.media.values import Raw
 
 
@@ -27,9 +29,18 @@ class ImageEncoder(Encoder):
     """Resizes pictures to size x size by bilinear interpolation. The backbone reads the pixels as values from -1 to
     1."""
 
-    def __init__(self, size: int, channels: int, kind: Backbone, width: int, filters: int = 16) -> None:
+    def __init__(
+        self,
+        size: int,
+        channels: int,
+        kind: Backbone,
+        width: int,
+        filters: int = 16,
+        augmentation: PictureAugmentation | None = None,
+    ) -> None:
         super().__init__()
         self.size, self.channels, self.width = size, channels, width
+        self.augmentation = augmentation
         self.net = backbone(kind, channels, width, filters)
 
     def prepare(self, raw: Raw) -> Tensor:
@@ -47,6 +58,15 @@ class ImageEncoder(Encoder):
         features: Tensor = self.net(scaled(inputs))
         return features
 
+    @property
+    def augments(self) -> bool:
+        """Whether the encoder has an augmentation."""
+        return self.augmentation is not None
+
+    def augment(self, prepared: Tensor) -> Tensor:
+        """[C, size, size] uint8."""
+        return prepared if self.augmentation is None else picture_transform(self.augmentation, self.size)(prepared)
+
 
 class Image(PictureOptions):
     """Pictures pass through a backbone that is trained from scratch."""
@@ -54,6 +74,12 @@ class Image(PictureOptions):
     channels: Literal[1, 3] = 1
     """Colour channels: 1 (grey) or 3 (colour)."""
 
+    @model_validator(mode="after")
+    def _colours_exist(self) -> Self:
+        if self.channels == 1 and self.augment is not None and (self.augment.saturation or self.augment.hue):
+            raise ValueError("augment: grey pictures have no saturation and no hue; set channels to 3 or both to 0")
+        return self
+
     def build(self) -> ImageEncoder:
         """A new encoder with random weights."""
-        return ImageEncoder(self.size, self.channels, self.backbone, self.width, self.filters)
+        return ImageEncoder(self.size, self.channels, self.backbone, self.width, self.filters, self.augment)

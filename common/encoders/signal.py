@@ -1,16 +1,18 @@
 """An encoder for windows of sensor signals: acceleration, angular velocity, or other signals with a fixed rate."""
 
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from common.config.component import Options
 from common.encoders.base import Encoder, EncoderOptions, Stored
 from common.encoders.shared.backbones import GRID, grid_means
+from common.encoders.shared.masking import masked
 from common.media.series import over_time
 from common.media.sounds import resampled
 from common.media.values import Raw
@@ -81,6 +83,35 @@ class SignalEncoder(Encoder):
         features: Tensor = self.net(inputs.float())
         return features
 
+    @property
+    def augments(self) -> bool:
+        """Whether the encoder has an augmentation."""
+        return self.options.augment is not None
+
+    def augment(self, prepared: Tensor) -> Tensor:
+        """[C, T] in the type `stored`."""
+        chosen, made = self.options.augment, prepared.float()
+        if chosen is None:
+            return prepared
+        if chosen.scaling:
+            made = made * (1 + chosen.scaling * torch.randn(()))
+        if chosen.jitter:
+            made = made + chosen.jitter * torch.randn(made.shape)
+        if chosen.time_mask:
+            made = masked(made, chosen.time_mask, -1)
+        return made.to(prepared.dtype)
+
+
+class SignalAugmentation(Options):
+    """Random variants of signals in training, in the order of these options."""
+
+    scaling: float = Field(0.0, ge=0, le=10)
+    """Standard deviation of the factor, with mean 1, by which all values of a window are multiplied."""
+    jitter: float = Field(0.0, ge=0, le=1000)
+    """Standard deviation of the noise that is added to every value, in units of `scale`."""
+    time_mask: int = Field(0, ge=0, le=1_000_000)
+    """Largest number of neighbouring samples that are set to 0 in all channels."""
+
 
 class Signal(EncoderOptions):
     """Windows of a signal pass through a network that is trained from scratch."""
@@ -104,6 +135,15 @@ class Signal(EncoderOptions):
     size and rounds every value to 11 bits of precision."""
     width: int = Field(64, ge=1, le=16_384)
     """Number of features D."""
+
+    augment: SignalAugmentation | None = None
+    """Random variants of the windows in training. `null`: none."""
+
+    @model_validator(mode="after")
+    def _mask_fits(self) -> Self:
+        if self.augment is not None and self.augment.time_mask >= self.length:
+            raise ValueError(f"augment.time_mask is {self.augment.time_mask}, a window has {self.length} samples")
+        return self
 
     def build(self) -> SignalEncoder:
         """A new encoder with random weights."""
