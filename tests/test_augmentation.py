@@ -268,9 +268,9 @@ def augmenting(**changes: Any) -> dict[str, Any]:
     return {f"model__encoders__{m}": {**RAW["model"]["encoders"][m], "augment": ALL[m]} for m in ALL} | changes
 
 
-def test_only_training_examples_are_augmented_once_per_epoch(
-    tiny_shards: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Counter[type[Encoder]]:
+    """By encoder, the number of values that were augmented. Fails outside of training."""
     seen = Counter[type[Encoder]]()
 
     def counting(kind: type[Encoder], original: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -283,6 +283,10 @@ def test_only_training_examples_are_augmented_once_per_epoch(
 
     for kind in (ImageEncoder, SpectrogramEncoder):
         monkeypatch.setattr(kind, "augment", counting(kind, kind.augment))
+    return seen
+
+
+def test_only_training_examples_are_augmented_once_per_epoch(tiny_shards: Path, seen: Counter[type[Encoder]]) -> None:
     chosen = experiment(**augmenting(train__epochs=2))
     opened = Site(tiny_shards / "client-0").open(chosen)
     training, _ = opened.loaded.split(0.2, chosen.seed)
@@ -308,16 +312,19 @@ def test_training_without_augmentation_is_unchanged_by_an_empty_section(tiny_sha
     assert not torch.equal(models[0], models[2])
 
 
-def test_a_run_with_every_augmentation_repeats_and_its_model_predicts(
-    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_with_every_augmentation_repeats_and_its_model_loads(
+    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: Counter[type[Encoder]]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     encoders = {m: {**RAW["model"]["encoders"][m], "augment": ALL[m]} for m in ALL}
-    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump({**RAW, "model": {"encoders": encoders}}))
+    (tmp_path / "experiment.yaml").write_text(
+        yaml.safe_dump({**RAW, "model": {"encoders": encoders}, "federation": {"rounds": 1}})
+    )
     for name in ("one", "other"):
         run = ("run", "experiment.yaml", "--engine", "inprocess", "--shards", tiny_shards, "--run-dir", name)
         assert call(*run) == 0
         assert json.loads((tmp_path / name / "summary.json").read_text())["status"] == "completed"
+    assert min(seen.values()) > 0 and seen.keys() == {ImageEncoder, SpectrogramEncoder}
     one, other = (load_model(tmp_path / name).model.state_dict() for name in ("one", "other"))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
