@@ -271,14 +271,14 @@ def read_policy(path: Path | None, allowed: Sequence[str] | None = None) -> Poli
         try:
             return Policy(plugins=list(given))
         except ValidationError as error:
-            raise PolicyError(str(ConfigError(VARIABLE, messages(error, kind=Policy)))) from None
+            raise PolicyError(str(ConfigError(VARIABLE, messages(error, Policy)))) from None
     try:
         raw = read_yaml(path, "a policy is a mapping of options such as modalities, metrics")
         policy = Policy.model_validate_json(json.dumps(raw))
     except ConfigError as error:
         mistakes = error.mistakes
     except ValidationError as error:
-        mistakes = messages(error, kind=Policy)
+        mistakes = messages(error, Policy)
     except (TypeError, ValueError, RecursionError) as error:
         mistakes = [f"no option accepts a value of this kind: {error}"]
     else:

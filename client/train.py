@@ -10,6 +10,7 @@ from client.methods.base import Method, Round
 from client.step import Step
 from common.blocks import all_finite, learned
 from common.config.experiment import Experiment, Train
+from common.data.augmentation import Augmentation
 from common.data.batches import batches
 from common.errors import DIVERGED, TrainingError
 from common.modality import Modality
@@ -24,7 +25,8 @@ def train(model: MultimodalModel, examples: Batch, experiment: Experiment, numbe
     """Train the model in place, on its device: the shared block and the blocks of the examples' modalities. Returns the
     mean of each loss term over the last epoch.
 
-    The order of the examples is a function of (seed, round, site).
+    The order of the examples is a function of (seed, round, site), the augmentation of an example a function of (seed,
+    round, epoch, site, example).
 
     Raises TrainingError when a loss or a parameter is no longer finite. Raises DeviceError when the device's memory is
     full.
@@ -46,7 +48,8 @@ def train(model: MultimodalModel, examples: Batch, experiment: Experiment, numbe
             done = (number - 1 + epoch / settings.epochs) / experiment.federation.rounds
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, done)
-            losses = _epoch(model, step, examples, settings.batch_size, order)
+            change = Augmentation.of(model, examples, experiment.seed, number, epoch, site)
+            losses = _epoch(model, step, examples, settings.batch_size, order, change)
             log.info("round %d, epoch %d: %s", number, epoch + 1, losses)
     method.end_round(model, examples, context)
     if not all_finite(learned(model).values()):
@@ -82,7 +85,14 @@ def compile_encoders(model: MultimodalModel, held: frozenset[Modality]) -> None:
             encoder.compile()
 
 
-def _epoch(model: MultimodalModel, step: Step, examples: Batch, size: int, order: torch.Generator) -> dict[str, float]:
+def _epoch(
+    model: MultimodalModel,
+    step: Step,
+    examples: Batch,
+    size: int,
+    order: torch.Generator,
+    change: Augmentation | None,
+) -> dict[str, float]:
     """Train for one epoch. Returns the mean of each loss term over the examples.
 
     The terms are added on the device and read once, because reading a number waits for the device.
@@ -91,7 +101,7 @@ def _epoch(model: MultimodalModel, step: Step, examples: Batch, size: int, order
     """
     model.train()
     sums: dict[str, Tensor] = {}
-    for batch in batches(examples, size, model.device, order):
+    for batch in batches(examples, size, model.device, order, change):
         for name, term in step.take(batch).items():
             part = _wide(term) * len(batch)
             sums[name] = sums[name] + part if name in sums else part

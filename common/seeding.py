@@ -1,8 +1,8 @@
 """Random numbers as a pure function of a seed and a purpose.
 
-No code of the project draws from global random state. Code that needs random numbers states the purpose, e.g.
-`rng(seed, "partition")` on the command line or `torch_rng(seed, "order", round, site)` on a client. The same purpose
-gives the same numbers in every process, with every engine and in every order of execution.
+No code of the project draws from global random state, except within `seeded`. Code that needs random numbers states the
+purpose, e.g. `rng(seed, "partition")` on the command line or `torch_rng(seed, "order", round, site)` on a client. The
+same purpose gives the same numbers in every process, with every engine and in every order of execution.
 """
 
 import hashlib

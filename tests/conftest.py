@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, settings
 
 from common.hardware.computing import compute_deterministically
 from common.split.make import make_shards
-from fedmosaic.testing.examples import RAW, experiment, make_batch
+from fedmosaic.testing.examples import RAW, experiment, make_batch, make_pictures
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
-__all__ = ["RAW", "ROOT", "SHARED_DATA", "experiment", "make_batch"]
+__all__ = ["RAW", "ROOT", "SHARED_DATA", "experiment", "make_batch", "make_pictures"]
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import make_batch
+from conftest import make_pictures
 
 from client.methods.base import Round
 from client.methods.fedavg_heads import FedAvgHeads
@@ -31,7 +31,7 @@ def encoders(names: tuple[str, ...] = NAMES) -> dict[str, ImageEncoder]:
 
 
 def batch(rows: int = 20, missing: float = 0.0, seed: int = 0) -> Batch:
-    return make_batch(dict.fromkeys(NAMES, (1, 8, 8)), rows, CLASSES, seed, missing)
+    return make_pictures(NAMES, rows, CLASSES, seed, missing)
 
 
 def cross_entropy(logits: list[float], label: int) -> float:

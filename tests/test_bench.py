@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import ROOT, experiment, make_batch
+from conftest import ROOT, experiment, make_pictures
 from running import running
 from test_cli import call
 
@@ -208,8 +208,8 @@ def test_pooled_and_local_sites(tiny_shards: Path) -> None:
 def test_the_probe_reads_what_an_encoder_knows() -> None:
     torch.manual_seed(0)
     model = LateFusionModel({m: ImageEncoder(8, 1, "cnn", 6) for m in "av"}, 2)
-    data = make_batch({"a": (1, 8, 8), "v": (1, 8, 8)}, 60, 2)
-    marked = data.inputs["a"] * 0.1 + data.labels.reshape(-1, 1, 1, 1)
+    data = make_pictures("av", 60, 2)
+    marked = data.inputs["a"] // 10 + 64 * data.labels.byte().reshape(-1, 1, 1, 1)
     telling = Batch({**data.inputs, "a": marked}, data.origin, data.labels)
     first, rest = torch.arange(40), torch.arange(40, 60)
     told, guessed = (probe(model, "a", [given.rows(first)], given.rows(rest)) for given in (telling, data))
@@ -224,7 +224,8 @@ def test_the_probe_reads_what_an_encoder_knows() -> None:
     [
         ({"references": ["fedavgg"]}, "unknown methods fedavgg"),
         ({"seeds": [1, 11]}, "in both tuning.seeds and seeds"),
-        ({"seedz": [1]}, "seedz"),
+        ({"seedz": [1]}, "seedz: unknown option 'seedz'; known: name, experiment, .*did you mean 'seeds'"),
+        ({"methods": {"a": {"titel": "x"}}}, "methods.a.titel: .*did you mean 'title'"),
         ({"methods": {"fedavg": {"title": "x", "arrangement": "unimodal"}}}, "needs a modality"),
         ({"settings": {"a": {"title": "x", "weak": "image", "tuned_in": "b"}}}, "unknown settings b"),
     ],

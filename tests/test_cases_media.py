@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from common.config.component import build
+from common.encoders.image import scaled
 from common.encoders.text import tokens
 from common.media import pictures
 from common.media.series import Series
@@ -40,8 +41,9 @@ def case(name: str) -> Path:
 
 
 def prepared(path: Path, encoder: str, **options: Any) -> torch.Tensor:
+    """As the encoder's network reads it: pixels from -1 to 1."""
     made: torch.Tensor = build("encoder", {"name": encoder, **options}).build().prepare(read(path))
-    return made
+    return scaled(made) if made.dtype == torch.uint8 else made
 
 
 def refused(path: Path, encoder: str, **options: Any) -> str:
@@ -239,7 +241,7 @@ class TestFrames:
     def test_a_dark_video_of_bytes_stays_dark(self) -> None:
         encoder = build("encoder", {"name": "frames", **self.OPTIONS}).build()
         dark = np.ones((2, 4, 4, 3), np.uint8)
-        assert encoder.prepare(dark).max().item() == pytest.approx(-1, abs=0.01)
+        assert encoder.prepare(dark).max().item() == 1
 
     def test_which_frames_are_taken(self) -> None:
         video = (np.arange(10)[:, None, None, None] * np.ones((1, 4, 4, 3)) * 20).astype(np.uint8)
@@ -247,7 +249,7 @@ class TestFrames:
         def taken(given: Any, **options: Any) -> list[int]:
             encoder = build("encoder", {"name": "frames", "frames": 3, "size": 8, **options}).build()
             seen = encoder.prepare(given)
-            return [round((value + 1) * 127.5 / 20) for value in seen[:, 0, 0, 0].tolist()]
+            return [round(value / 20) for value in seen[:, 0, 0, 0].tolist()]
 
         assert taken(video) == [0, 1, 2]
         assert taken(video[:2]) == [0, 1, 1]

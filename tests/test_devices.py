@@ -152,7 +152,7 @@ MOVES: list[tuple[str, str, str, Callable[[torch.device], object]]] = [
 
 
 @pytest.mark.usefixtures("models")
-@pytest.mark.parametrize(("place", "move", "instead", "work"), MOVES, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("place", "move", "instead", "work"), MOVES, ids=[f"{one[0]} {one[1]}" for one in MOVES])
 def test_work_fails_without_any_single_move(
     place: str,
     move: str,

@@ -19,7 +19,10 @@ from pages import PAGES, commands, mentions, sections
 
 from client import policy
 from common.config import experiment as config
-from common.config.component import Options, families, find, own_names
+from common.config.component import Component, Options, families, find, own_names
+from common.encoders import signal, spectrogram
+from common.encoders import text as text_encoder
+from common.encoders.shared import picture_augmentation
 from deploy.cli import parser
 from deploy.study.bench import suite
 
@@ -28,9 +31,10 @@ SECTION = re.compile(r'<h[23] id="[^"]*">(.*?)<a.*?</h[23]>(.*?)(?=<h[23] |</art
 LOADED = re.compile(r"""<(?:script|img|source|iframe)\b[^>]*\bsrc=["']?([^"' >]+)|<link\b[^>]*\bhref=["']?([^"' >]+)""")
 LINK = re.compile(r"\]\(([^)#\s]+)")
 QUOTED = re.compile(r"^\| `([^`]+)`", re.M)
-SECTIONS = [value for module in (config, policy, suite) for value in vars(module).values()
-            if isinstance(value, type) and issubclass(value, Options) and value.__module__ == module.__name__
-            and not value.__name__.startswith("_")]  # fmt: skip
+SECTIONS = [value for module in (config, policy, suite, picture_augmentation, signal, spectrogram, text_encoder)
+            for value in vars(module).values()
+            if isinstance(value, type) and issubclass(value, Options) and not issubclass(value, Component)
+            and value.__module__ == module.__name__ and not value.__name__.startswith("_")]  # fmt: skip
 COMPONENTS = [(family, name) for family in families() for name in own_names(family)]
 
 

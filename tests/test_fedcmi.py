@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import make_batch
+from conftest import make_pictures
 
 from client.methods.base import Round
 from client.methods.fedcmi import FedCMI, class_temperatures, dominant_modality, infiltration_loss
@@ -77,7 +77,7 @@ def test_infiltration_loss_by_loops() -> None:
 
 
 def test_infiltration_reaches_only_encoder_infiltration_projector_and_classifier_of_the_weak_modality() -> None:
-    model, batch = two_projector(), make_batch({"a": (1, 8, 8), "v": (1, 8, 8)}, 12, CLASSES)
+    model, batch = two_projector(), make_pictures("av", 12, CLASSES)
     method = FedCMI(mu=0.0)
     context = method.begin_round(model.eval(), batch, Round(2, frozenset({"a", "v"}), 8))
     features = model.features(batch)
@@ -98,7 +98,7 @@ def test_infiltration_reaches_only_encoder_infiltration_projector_and_classifier
 
 
 def test_the_teacher_is_the_received_model_not_the_trained_one() -> None:
-    model, batch = two_projector(), make_batch({"a": (1, 8, 8), "v": (1, 8, 8)}, 12, CLASSES)
+    model, batch = two_projector(), make_pictures("av", 12, CLASSES)
     context = FedCMI().begin_round(model.eval(), batch, Round(2, frozenset({"a", "v"}), 8))
     before = [value.clone() for value in model.parameters()]
     with torch.no_grad():
@@ -110,7 +110,7 @@ def test_the_teacher_is_the_received_model_not_the_trained_one() -> None:
 
 
 def test_whole_objective_by_loops() -> None:
-    model, batch = two_projector(), make_batch({"a": (1, 8, 8), "v": (1, 8, 8)}, 10, CLASSES, seed=4)
+    model, batch = two_projector(), make_pictures("av", 10, CLASSES, seed=4)
     method = FedCMI(unimodal_weight=2.0, infiltration_weight=0.7, mu=0.1, kappa=2.0)
     context = method.begin_round(model.eval(), batch, Round(2, frozenset({"a", "v"}), 4))
     terms = {name: float(value.detach()) for name, value in method.loss(model, batch, context).items()}
@@ -150,14 +150,14 @@ def test_whole_objective_by_loops() -> None:
 
 
 def test_nothing_infiltrates_in_the_first_round() -> None:
-    model, batch = two_projector(), make_batch({"a": (1, 8, 8), "v": (1, 8, 8)}, 10, CLASSES)
+    model, batch = two_projector(), make_pictures("av", 10, CLASSES)
     method = FedCMI()
     context = method.begin_round(model.eval(), batch, Round(1, frozenset({"a", "v"}), 4))
     assert "infiltration" not in method.loss(model, batch, context)
 
 
 def test_temperature_off_means_one_for_every_class_not_no_loss() -> None:
-    model, batch = two_projector(), make_batch({"a": (1, 8, 8), "v": (1, 8, 8)}, 10, CLASSES)
+    model, batch = two_projector(), make_pictures("av", 10, CLASSES)
     method = FedCMI(temperature=False)
     context = method.begin_round(model.eval(), batch, Round(2, frozenset({"a", "v"}), 4))
     assert all((t == 1).all() for t in context.temperatures.values())
@@ -165,7 +165,7 @@ def test_temperature_off_means_one_for_every_class_not_no_loss() -> None:
 
 
 def test_a_unimodal_client_fills_the_missing_slot_with_its_infiltration_feature_and_has_no_other_loss() -> None:
-    model, whole = two_projector(), make_batch({"a": (1, 8, 8), "v": (1, 8, 8)}, 7, CLASSES)
+    model, whole = two_projector(), make_pictures("av", 7, CLASSES)
     for m, slots in (("a", (0, 1)), ("v", (1, 0))):  # slots of (self, infiltration) in the fusion's input
         batch = Batch({m: whole.inputs[m]}, {m: whole.origin[m]}, whole.labels)
         branch = model.branches[m]
@@ -182,7 +182,7 @@ def test_a_unimodal_client_fills_the_missing_slot_with_its_infiltration_feature_
 
 def test_with_three_modalities_the_most_confident_one_an_example_has_fills_the_missing_slot() -> None:
     model = two_projector(modalities=("a", "b", "c"))
-    batch = make_batch(dict.fromkeys("abc", (1, 8, 8)), 9, CLASSES).only("ac")
+    batch = make_pictures("abc", 9, CLASSES).only("ac")
     got = model.predict(batch)
     with torch.no_grad():
         for i in range(len(batch)):
@@ -197,7 +197,7 @@ def test_with_three_modalities_the_most_confident_one_an_example_has_fills_the_m
 
 
 def test_the_proximal_term_is_half_mu_times_the_squared_distance() -> None:
-    model, batch = two_projector(), make_batch({"a": (1, 8, 8), "v": (1, 8, 8)}, 6, CLASSES)
+    model, batch = two_projector(), make_pictures("av", 6, CLASSES)
     method = FedCMI(mu=0.5)
     context = method.begin_round(model.eval(), batch, Round(1, frozenset({"a", "v"}), 4))
     with torch.no_grad():

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import make_batch
+from conftest import make_pictures
 
 from client.methods.base import Round
 from client.methods.fedcmi_gated import FedCMIGated, ensemble, infiltration_loss, log_prior
@@ -21,7 +21,7 @@ def model() -> UnimodalHeadsModel:
 
 
 def batch() -> Batch:
-    return make_batch(dict.fromkeys(NAMES, (1, 8, 8)), 16, CLASSES, missing=0.3)
+    return make_pictures(NAMES, 16, CLASSES, missing=0.3)
 
 
 def softmax(row: list[float]) -> list[float]:

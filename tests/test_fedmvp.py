@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import experiment, make_batch
+from conftest import experiment, make_pictures
 
 from client.methods.base import Round
 from client.methods.fedmvp import FedMVP, alignment_loss, contrastive_loss
@@ -28,7 +28,7 @@ def model_for(*modalities: str) -> JointModel:
 
 
 def batch_for(*modalities: str, missing: float = 0.0) -> Batch:
-    batch = make_batch(dict.fromkeys(modalities, (1, 8, 8)), 14, CLASSES, missing=missing)
+    batch = make_pictures(modalities, 14, CLASSES, missing=missing)
     return Batch({m: x.double() for m, x in batch.inputs.items()}, batch.origin, batch.labels)
 
 

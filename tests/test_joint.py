@@ -181,7 +181,7 @@ def test_only_rows_with_a_modality_pass_its_encoder_and_only_once() -> None:
 
 def test_an_encoder_without_tokens_of_its_own_is_passed_once() -> None:
     encoder = ImageEncoder(8, 1, "cnn", 6)
-    features, tokens, real = encoder.pooled_and_tokens(torch.randn(5, 1, 8, 8))
+    features, tokens, real = encoder.pooled_and_tokens(torch.randint(256, (5, 1, 8, 8)).byte())
     assert torch.equal(features, tokens[:, 0]) and tokens.shape == (5, 1, 6) and real.all()
 
 

@@ -33,6 +33,16 @@ ENCODERS = [
     for name in own_names("encoder")
     if name not in FROZEN
     for kind in BACKBONES[: 1 if name in WITHOUT_BACKBONE else None]
+] + [
+    {"name": "image", "channels": 3, "augment": {"crop": 0.5, "flip": True, "brightness": 0.4, "hue": 0.2}},
+    {"name": "frames", "augment": {"crop": 0.5, "flip": True, "contrast": 0.4, "saturation": 0.4}},
+    {
+        "name": "spectrogram",
+        "stored": "float16",
+        "augment": {"shift": 0.1, "frequency_mask": 9, "time_mask": 0.1, "gain": 1.0},
+    },
+    {"name": "signal", "stored": "float16", "augment": {"scaling": 0.1, "jitter": 0.1, "time_mask": 9}},
+    {"name": "text", "augment": {"token_dropout": 0.5}},
 ]
 
 

@@ -57,11 +57,11 @@ def test_the_log_of_a_run_has_a_line_for_each_thing_that_happens(words: list[str
     begun, first, second = words
     lines = (tiny_shards / "client-0" / "metadata.jsonl").read_text().splitlines()
     held = "+".join(json.loads((tiny_shards / "client-0" / "shard.json").read_text())["modalities"])
-    count = re.match(r"round 1 of 2: (\d+) examples, loss ", first)
+    count = re.match(r"round 1 of 2: cpu, float32, (\d+) examples, loss ", first)
     assert count and 0 < int(count[1]) < len(lines)  # some are kept for validation
     assert begun == f"a run of tiny begins: introduced as client-0, {len(lines)} examples, {held}"
     assert re.search(r", received [\d.]+ .?B, sent [\d.]+ .?B, 3\.4 s$", first)
-    assert second.startswith(f"round 2 of 2: {count[1]} examples")
+    assert second.startswith(f"round 2 of 2: cpu, float32, {count[1]} examples")
     assert second.endswith("; the run has ended for this site")
 
 

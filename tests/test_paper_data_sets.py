@@ -21,6 +21,7 @@ from common.config.experiment import Experiment
 from common.config.reading import read
 from common.data.shard import Shard
 from common.datasets.ave import CLASSES
+from common.encoders.image import scaled
 from common.errors import ConfigError, DataError
 from common.media.values import Sound, encode_sound
 from common.media.values import read as read_media
@@ -441,7 +442,7 @@ class TestFrames:
         frames[1] = 255
         one = encoder.prepare(frames)
         assert one.shape == encoder.blank().shape == (3, 3, 8, 8)
-        assert [one[t].unique().item() for t in range(3)] == [-1, 1, 1]
+        assert [one[t].unique().item() for t in range(3)] == [0, 255, 255]
         assert torch.equal(encoder.prepare(np.concatenate([frames] * 4)), encoder.prepare(np.concatenate([frames] * 2)))
         assert (encoder.blank() == 0).all()
         assert encoder(torch.stack([one, encoder.blank()])).shape == (2, 5)
@@ -454,7 +455,7 @@ class TestFrames:
         assert torch.equal(features, encoder(inputs))
         assert torch.allclose(features[0], features[1], atol=1e-5)
         assert torch.allclose(
-            features[0], torch.stack([encoder.net(frame[None])[0] for frame in inputs[0]]).mean(0), atol=1e-5
+            features[0], torch.stack([encoder.net(scaled(frame[None]))[0] for frame in inputs[0]]).mean(0), atol=1e-5
         )
 
     @pytest.mark.parametrize("shape", [(8, 8, 3), (2, 8, 8), (2, 8, 8, 1)])
@@ -472,7 +473,7 @@ class TestDenseNet:
         options = {"name": "image", "size": 32, "channels": channels, "backbone": "densenet121", "width": 10}
         encoder = build("encoder", options).build().train()
         for rows in (2, 1):
-            features = encoder(torch.randn(rows, channels, 32, 32))
+            features = encoder(torch.randint(256, (rows, channels, 32, 32)).byte())
             assert features.shape == (rows, 10)
             assert features.isfinite().all()
         assert encoder.net.net.features.training

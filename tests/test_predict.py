@@ -25,7 +25,7 @@ from test_compare import write_run
 
 from common.build import build_model
 from common.data.shard import Shard
-from common.encoders.image import picture_tensor
+from common.encoders.image import pixels_of
 from common.errors import DataError, ModelError
 from common.media.values import Sound, read
 from common.modality import subset_name, subsets
@@ -102,7 +102,7 @@ def test_a_prediction_is_the_softmax_of_the_models_logits(run: Path, test_shard:
     model.load_state_dict(load_file(run / "model.safetensors"))
     picture = Image.open(files(test_shard)["image"])
     batch = Batch(
-        {"image": picture_tensor(picture, 8, 1).unsqueeze(0)},
+        {"image": pixels_of(picture, 8, 1).unsqueeze(0)},
         {"image": torch.tensor([Origin.OBSERVED])},
         torch.tensor([0]),
     )

@@ -65,7 +65,9 @@ import json, os, signal, time
 from flwr.app import ConfigRecord, RecordDict
 
 class Site:
-    def __init__(self, folder, name="", policy=None):
+    device_failed = False
+
+    def __init__(self, folder, name="", policy=None, hardware=None):
         self.given, self.answers = [str(folder), name, str(policy)], 0
 
     def answer(self, message):

@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -194,21 +194,19 @@ def _component(
         mistakes += [f"{where}: {mistake}" for mistake in error.mistakes]
         return None
     except ValidationError as error:
-        known = list(kind.model_fields)
-        mistakes += [f"{where}.{message}" for message in messages(error, known)]
+        mistakes += [f"{where}.{message}" for message in messages(error, kind)]
         return None
     section[key] = {"name": reference["name"], **component.model_dump(mode="json")}
     return component
 
 
-def messages(error: ValidationError, known: list[str] | None = None, kind: Any = Experiment) -> list[str]:
+def messages(error: ValidationError, kind: Any = Experiment) -> list[str]:
     """Pydantic's findings about a `kind` of options as our messages: the option, the mistake, the given value."""
     found = []
     for finding in error.errors(include_url=False):
         where = ".".join(str(part) for part in finding["loc"])
         if finding["type"] == "extra_forbidden":
-            options = known if known is not None else _options_at(finding["loc"], kind)
-            text = unknown("option", finding["loc"][-1], options)
+            text = unknown("option", finding["loc"][-1], _options_at(finding["loc"], kind))
         elif finding["type"] == "union_tag_invalid":
             tags = [tag.strip(" '") for tag in finding["ctx"]["expected_tags"].split(",")]
             text = unknown("name", finding["ctx"]["tag"], tags)
@@ -235,14 +233,16 @@ def _options_at(location: tuple[int | str, ...], kind: Any) -> list[str]:
 
 
 def _below(kind: Any, part: int | str) -> Any:
-    """The type at one step of a location: that of a field, or the member of a union with this name."""
+    """The type at one step of a location: that of a field, of a value in a list or mapping, or the member of a union
+    with this name."""
     if hasattr(kind, "model_fields"):
         field = kind.model_fields.get(part)
         return field.annotation if field else None
     members = get_args(kind)
-    named = [
-        m for m in members if hasattr(m, "model_fields") and get_args(m.model_fields["name"].annotation) == (part,)
-    ]
+    if get_origin(kind) in (list, dict):
+        return members[-1]
+    named = [m for m in members if "name" in getattr(m, "model_fields", ()) and
+             get_args(m.model_fields["name"].annotation) == (part,)]  # fmt: skip
     deeper = (_below(member, part) for member in members if get_args(member))
     return named[0] if named else next((found for found in deeper if found is not None), None)
 

@@ -1,6 +1,6 @@
 """Cuts examples into batches and moves them to the device of the model."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -8,10 +8,18 @@ from common.types import CPU, Batch
 
 
 def batches(
-    examples: Batch, size: int, device: torch.device = CPU, order: torch.Generator | None = None
+    examples: Batch,
+    size: int,
+    device: torch.device = CPU,
+    order: torch.Generator | None = None,
+    change: Callable[[Batch], Batch] | None = None,
 ) -> Iterator[Batch]:
     """The examples in batches of `size` on a device, shuffled by `order` if given. The last batch may be smaller.
-    Without examples there are no batches."""
+    Without examples there are no batches.
+
+    change: is applied to each batch before it moves to the device, e.g. an augmentation.
+    """
     index = torch.arange(len(examples)) if order is None else torch.randperm(len(examples), generator=order)
     for chosen in torch.split(index, size) if len(examples) else ():
-        yield examples.rows(chosen).gathered().to(device)
+        batch = examples.rows(chosen).gathered()
+        yield (batch if change is None else change(batch)).to(device)

@@ -1,7 +1,7 @@
 """The interface of encoders. An encoder is the only code that interprets the raw values of a modality."""
 
 from abc import ABC, abstractmethod
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -10,7 +10,11 @@ from torch.nn import functional as F
 
 from common.config.component import Component
 from common.encoders.shared.backbones import Backbone, check_sides
+from common.encoders.shared.picture_augmentation import PictureAugmentation
 from common.media.values import Raw
+
+Stored = Literal["float32", "float16"]
+"""Name of the type of prepared values that are real numbers."""
 
 
 class Encoder(nn.Module, ABC):
@@ -24,7 +28,10 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def prepare(self, raw: Raw) -> Tensor:
-        """One raw value as input for `forward`, without the batch dimension. The shape is always the same.
+        """One raw value as input for `forward`, without the batch dimension. Shape and type are always the same.
+
+        The type may be any, because `forward` converts it on its device. A small type, e.g. uint8 for pixels, saves
+        memory and the time to copy the value to the device.
 
         Raises ValueError for a value that this encoder cannot read.
         """
@@ -35,11 +42,24 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def blank(self) -> Tensor:
-        """The replacement for a missing value: zeros in the shape that `prepare` returns."""
+        """The replacement for a missing value: zeros in the shape and type that `prepare` returns."""
 
     @abstractmethod
     def forward(self, inputs: Tensor) -> Tensor:
         """Features [B, D] of prepared inputs [B, ...]."""
+
+    @property
+    def augments(self) -> bool:
+        """Whether `augment` may change a value. By default, it does not."""
+        return False
+
+    def augment(self, prepared: Tensor) -> Tensor:
+        """A random variant of one prepared value, without the batch dimension, in the same shape and type. Only
+        training uses it.
+
+        It draws from torch's global CPU generator, which the caller seeds. By default, it returns the value itself.
+        """
+        return prepared
 
     def alternatives(self) -> list["Encoder"]:
         """The encoders from which a site uses one. Every encoder except a mixed one returns only itself."""
@@ -176,6 +196,8 @@ class PictureOptions(EncoderOptions):
     """Number of filters of the first convolution of the cnn backbone."""
     width: int = Field(64, ge=1, le=16_384)
     """Number of features D."""
+    augment: PictureAugmentation | None = None
+    """Random variants of the pictures in training. `null`: none."""
 
     @model_validator(mode="after")
     def _large_enough(self) -> Self:

@@ -10,8 +10,9 @@ from pydantic import Field
 from torch import Tensor
 
 from common.encoders.base import Encoder, PictureOptions
-from common.encoders.image import picture_tensor
+from common.encoders.image import pixels_of, scaled
 from common.encoders.shared.backbones import backbone
+from common.encoders.shared.picture_augmentation import picture_transform
 from common.media.series import over_time
 from common.media.values import Raw
 
@@ -29,8 +30,8 @@ class FramesEncoder(Encoder):
         self.net = backbone(options.backbone, 3, options.width, options.filters)
 
     def prepare(self, raw: Raw) -> Tensor:
-        """[T, 3, size, size] for an array or a series [any number of frames, H, W, 3] with values from 0 to 255. Arrays
-        of floating-point numbers may also have values from 0 to 1.
+        """Pixels [T, 3, size, size] uint8 for an array or a series [any number of frames, H, W, 3] with values from 0
+        to 255. Arrays of floating-point numbers may also have values from 0 to 1.
 
         Raises ValueError for other shapes and values.
         """
@@ -40,7 +41,7 @@ class FramesEncoder(Encoder):
         _check_range(values)
         unit = values.dtype.kind == "f" and values.max() <= 1
         chosen = values[self._places(len(values), rate)].astype(np.float32) * (255 if unit else 1)
-        return torch.stack([picture_tensor(_picture(pixels), self.options.size, 3) for pixels in chosen])
+        return torch.stack([pixels_of(_picture(frame), self.options.size, 3) for frame in chosen])
 
     def _places(self, count: int, rate: float | None) -> NDArray[np.int64]:
         """The indices of the T frames that are used."""
@@ -52,17 +53,27 @@ class FramesEncoder(Encoder):
         return np.minimum(np.rint(wanted), count - 1).astype(np.int64)
 
     def blank(self) -> Tensor:
-        """[T, 3, size, size] of zeros."""
-        return torch.zeros(self.options.frames, 3, self.options.size, self.options.size)
+        """[T, 3, size, size] of zeros, uint8."""
+        return torch.zeros(self.options.frames, 3, self.options.size, self.options.size, dtype=torch.uint8)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[B, T, 3, size, size] -> [B, D]. Batch normalisation uses the frames of all examples together."""
-        features: Tensor = self.net(inputs.flatten(0, 1))
+        features: Tensor = self.net(scaled(inputs.flatten(0, 1)))
         return features.reshape(len(inputs), self.options.frames, self.width).mean(dim=1)
 
+    @property
+    def augments(self) -> bool:
+        """Whether the encoder has an augmentation."""
+        return self.options.augment is not None
 
-def _picture(pixels: NDArray[np.float32]) -> Picture.Image:
-    return Picture.fromarray(np.rint(pixels).astype(np.uint8))
+    def augment(self, prepared: Tensor) -> Tensor:
+        """[T, 3, size, size] uint8. All frames change in the same way."""
+        chosen = self.options.augment
+        return prepared if chosen is None else picture_transform(chosen, self.options.size)(prepared)
+
+
+def _picture(frame: NDArray[np.float32]) -> Picture.Image:
+    return Picture.fromarray(np.rint(frame).astype(np.uint8))
 
 
 def _check_range(values: NDArray[Any]) -> None:

@@ -1,16 +1,18 @@
 """An encoder for windows of sensor signals: acceleration, angular velocity, or other signals with a fixed rate."""
 
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from common.encoders.base import Encoder, EncoderOptions
+from common.config.component import Options
+from common.encoders.base import Encoder, EncoderOptions, Stored
 from common.encoders.shared.backbones import GRID, grid_means
+from common.encoders.shared.masking import masked
 from common.media.series import over_time
 from common.media.sounds import resampled
 from common.media.values import Raw
@@ -26,16 +28,25 @@ class SignalEncoder(Encoder):
     def __init__(self, options: "Signal") -> None:
         super().__init__()
         self.options, self.width = options, options.width
+        self.dtype: torch.dtype = getattr(torch, options.stored)
         self.net = SignalCNN(options.channels, options.width)
 
     def prepare(self, raw: Raw) -> Tensor:
-        """[C, T] for an array or a series [T, C] with one row per sample. With one channel, [T] is also accepted."""
+        """[C, T] in the type `stored`, for an array or a series [T, C] with one row per sample. With one channel, [T]
+        is also accepted.
+
+        Raises ValueError for other shapes, an unknown rate, and values that are too large for the type.
+        """
         values, rate = over_time(raw, self.options.rate)
         window = self._channelled(values)
         if rate is not None and self.options.rate is not None:
             window = resampled(window, rate, self.options.rate, self._most)
         window = self._fitted(window).astype(np.float32)
-        return torch.from_numpy(window.T / np.float32(self.options.scale)).contiguous()
+        prepared = torch.from_numpy(window.T / np.float32(self.options.scale)).to(self.dtype).contiguous()
+        if not prepared.isfinite().all():
+            largest = np.abs(window).max()
+            raise ValueError(f"values up to {largest:g} are too large for {self.options.stored}: use a larger scale")
+        return prepared
 
     @property
     def _most(self) -> int | None:
@@ -64,13 +75,42 @@ class SignalEncoder(Encoder):
         return np.pad(window[:wanted], ((0, max(0, wanted - given)), (0, 0)), mode="edge")
 
     def blank(self) -> Tensor:
-        """[C, T] of zeros."""
-        return torch.zeros(self.options.channels, self.options.length)
+        """[C, T] of zeros, in the type `stored`."""
+        return torch.zeros(self.options.channels, self.options.length, dtype=self.dtype)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[B, C, T] -> [B, D]."""
-        features: Tensor = self.net(inputs)
+        features: Tensor = self.net(inputs.float())
         return features
+
+    @property
+    def augments(self) -> bool:
+        """Whether the encoder has an augmentation."""
+        return self.options.augment is not None
+
+    def augment(self, prepared: Tensor) -> Tensor:
+        """[C, T] in the type `stored`."""
+        chosen, made = self.options.augment, prepared.float()
+        if chosen is None:
+            return prepared
+        if chosen.scaling:
+            made = made * (1 + chosen.scaling * torch.randn(()))
+        if chosen.jitter:
+            made = made + chosen.jitter * torch.randn(made.shape)
+        if chosen.time_mask:
+            made = masked(made, chosen.time_mask, -1)
+        return made.to(prepared.dtype)
+
+
+class SignalAugmentation(Options):
+    """Random variants of signals in training, in the order of these options."""
+
+    scaling: float = Field(0.0, ge=0, le=10)
+    """Standard deviation of the factor, with mean 1, by which all values of a window are multiplied."""
+    jitter: float = Field(0.0, ge=0, le=1000)
+    """Standard deviation of the noise that is added to every value, in units of `scale`."""
+    time_mask: int = Field(0, ge=0, le=1_000_000)
+    """Largest number of neighbouring samples that are set to 0 in all channels."""
 
 
 class Signal(EncoderOptions):
@@ -90,8 +130,20 @@ class Signal(EncoderOptions):
     scale: float = Field(1.0, gt=0)
     """Divisor of the values, in their own unit. Choose it so that typical values are near 1 (9.81 for m/s², 1 for
     rad/s)."""
+    stored: Stored = "float32"
+    """Type of the prepared values in memory, in the shard's cache and on the way to the device. float16 halves their
+    size and rounds every value to 11 bits of precision."""
     width: int = Field(64, ge=1, le=16_384)
     """Number of features D."""
+
+    augment: SignalAugmentation | None = None
+    """Random variants of the windows in training. `null`: none."""
+
+    @model_validator(mode="after")
+    def _mask_fits(self) -> Self:
+        if self.augment is not None and self.augment.time_mask >= self.length:
+            raise ValueError(f"augment.time_mask is {self.augment.time_mask}, a window has {self.length} samples")
+        return self
 
     def build(self) -> SignalEncoder:
         """A new encoder with random weights."""

@@ -8,8 +8,10 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.encoders.base import Encoder, EncoderOptions
+from common.config.component import Options
+from common.encoders.base import Encoder, EncoderOptions, Stored
 from common.encoders.shared.backbones import Backbone, backbone, check_sides
+from common.encoders.shared.masking import masked
 from common.media.sounds import Sound, resampled
 from common.media.values import Raw
 
@@ -32,13 +34,14 @@ class SpectrogramEncoder(Encoder):
         super().__init__()
         self.options, self.width = options, options.width
         self.length = options.samples
+        self.dtype: torch.dtype = getattr(torch, options.stored)
         # Plain attributes instead of buffers, because constants are not sent.
         self.window = torch.hann_window(options.n_fft)
         self.mel = _mel_filters(options)
         self.net = backbone(options.backbone, 1, options.width, options.filters)
 
     def prepare(self, raw: Raw) -> Tensor:
-        """The spectrogram [1, frequencies, frames]."""
+        """The spectrogram [1, frequencies, frames] in the type `stored`."""
         if not isinstance(raw, Sound):
             raise ValueError(f"a recording is needed, not {type(raw).__name__}")
         wave = torch.from_numpy(resampled(raw.mono(), raw.rate, self.options.rate, self.length))
@@ -46,7 +49,7 @@ class SpectrogramEncoder(Encoder):
         log = torch.log(self._magnitude(wave) + FLOOR)
         deviation = log.std()
         log = (log - log.mean()) / (deviation + FLOOR) if deviation > SILENT else torch.zeros_like(log)
-        return F.pad(log, (0, self.options.shape[1] - log.shape[1])).unsqueeze(0)
+        return F.pad(log, (0, self.options.shape[1] - log.shape[1])).unsqueeze(0).to(self.dtype)
 
     def _magnitude(self, wave: Tensor) -> Tensor:
         """The magnitudes [frequencies, frames], on the mel scale if `n_mels` is set."""
@@ -57,13 +60,51 @@ class SpectrogramEncoder(Encoder):
         return magnitude if self.mel is None else self.mel.T @ magnitude
 
     def blank(self) -> Tensor:
-        """Zeros in the shape of a spectrogram. Zero is the mean of a standardised clip."""
-        return torch.zeros(1, *self.options.shape)
+        """Zeros in the shape and type of a spectrogram. Zero is the mean of a standardised clip."""
+        return torch.zeros(1, *self.options.shape, dtype=self.dtype)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[B, 1, frequencies, frames] -> [B, D]."""
-        features: Tensor = self.net(inputs)
+        features: Tensor = self.net(inputs.float())
         return features
+
+    @property
+    def augments(self) -> bool:
+        """Whether the encoder has an augmentation."""
+        return self.options.augment is not None
+
+    def augment(self, prepared: Tensor) -> Tensor:
+        """[1, frequencies, frames] in the type `stored`."""
+        chosen, made = self.options.augment, prepared.float()
+        if chosen is None:
+            return prepared
+        if most := self.options.frames(chosen.shift):
+            frames = int(torch.randint(-most, most + 1, ()))
+            made = F.pad(made, (frames, -frames))
+        if chosen.frequency_mask:
+            made = masked(made, chosen.frequency_mask, -2)
+        if longest := self.options.frames(chosen.time_mask):
+            made = masked(made, longest, -1)
+        if chosen.gain:
+            made = made + chosen.gain * (2 * torch.rand(()) - 1)
+        return made.to(prepared.dtype)
+
+
+class SoundAugmentation(Options):
+    """Random variants of recordings in training, in the order of these options. They change the prepared spectrogram,
+    in which 0 is the mean of the clip."""
+
+    shift: float = Field(0.0, ge=0, le=3600)
+    """Largest shift in seconds, to earlier or later frames. Frames that leave the clip are lost. The new frames have
+    the mean of the clip."""
+    frequency_mask: int = Field(0, ge=0, le=65_536)
+    """Largest number of neighbouring frequencies that are set to the mean of the clip (SpecAugment)."""
+    time_mask: float = Field(0.0, ge=0, le=3600)
+    """Largest length in seconds of a part that is set to the mean of the clip (SpecAugment)."""
+    gain: float = Field(0.0, ge=0, le=10)
+    """Largest number that is added to the whole spectrogram or subtracted from it, in standard deviations of the clip's
+    log magnitudes. It is not in decibels, because the encoder standardises every clip and so removes the loudness of
+    the recording."""
 
 
 class Spectrogram(EncoderOptions):
@@ -79,12 +120,30 @@ class Spectrogram(EncoderOptions):
     """Distance between two windows in samples."""
     n_mels: int | None = Field(None, ge=8, le=4096)
     """Number of mel bands. `null`: the n_fft / 2 + 1 linear frequencies."""
+    stored: Stored = "float32"
+    """Type of the prepared values in memory, in the shard's cache and on the way to the device. float16 halves their
+    size and rounds every value to 11 bits of precision."""
     backbone: Backbone = "cnn"
     """The network that computes the features."""
     filters: int = Field(16, ge=8, multiple_of=8, le=1024)
     """Number of filters of the first convolution of the cnn backbone."""
     width: int = Field(64, ge=1, le=16_384)
     """Number of features D."""
+    augment: SoundAugmentation | None = None
+    """Random variants of the recordings in training. `null`: none."""
+
+    @model_validator(mode="after")
+    def _augmentation_fits(self) -> Self:
+        chosen, (frequencies, frames) = self.augment or SoundAugmentation(), self.shape
+        step = self.hop / self.rate
+        for option, seconds in (("shift", chosen.shift), ("time_mask", chosen.time_mask)):
+            if seconds and not 1 <= self.frames(seconds) < frames:
+                raise ValueError(
+                    f"augment.{option} is {seconds:g} s, a frame is {step:g} s and the spectrogram {frames * step:g} s"
+                )
+        if chosen.frequency_mask >= frequencies:
+            raise ValueError(f"augment.frequency_mask is {chosen.frequency_mask}, there are {frequencies} frequencies")
+        return self
 
     @model_validator(mode="after")
     def _window_fits(self) -> Self:
@@ -103,6 +162,10 @@ class Spectrogram(EncoderOptions):
         """(frequencies, frames) of a spectrogram. Windows are completely inside the clip. With 16 kHz, n_fft 512 and
         hop 159, 3 s give 257 x 299 as in 1.8 of docs/methods.md, and 10 s give 257 x 1004."""
         return self.n_mels or self.n_fft // 2 + 1, (self.samples - self.n_fft) // self.hop + 1
+
+    def frames(self, seconds: float) -> int:
+        """The number of frames that is nearest to a duration."""
+        return round(seconds * self.rate / self.hop)
 
     def build(self) -> SpectrogramEncoder:
         """A new encoder with random weights."""

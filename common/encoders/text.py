@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from common.config.component import Options
 from common.encoders.base import Encoder, EncoderOptions
 from common.media.values import Raw
 
@@ -58,6 +59,26 @@ class TextEncoder(Encoder):
         features: Tensor = self.net(total / real.sum(dim=1).clamp(min=1))
         return features
 
+    @property
+    def augments(self) -> bool:
+        """Whether the encoder has an augmentation."""
+        return self.options.augment is not None
+
+    def augment(self, prepared: Tensor) -> Tensor:
+        """[length] int64. Padding replaces the tokens that are left out, because the order has no effect."""
+        chosen = self.options.augment
+        if chosen is None:
+            return prepared
+        draws = torch.rand(len(prepared)) * (prepared != PADDING)
+        return torch.where(draws >= draws.max().clamp(max=chosen.token_dropout), prepared, PADDING)
+
+
+class TextAugmentation(Options):
+    """Random variants of texts in training."""
+
+    token_dropout: float = Field(0.0, ge=0, lt=1)
+    """Probability with which each token is left out. At least one token stays."""
+
 
 class Text(EncoderOptions):
     """A short text becomes the mean of the embeddings of its hashed tokens."""
@@ -71,6 +92,9 @@ class Text(EncoderOptions):
     `null`: whole words."""
     width: int = Field(64, ge=1, le=16_384)
     """Number of features D, and the width of the embedding."""
+
+    augment: TextAugmentation | None = None
+    """Random variants of the texts in training. `null`: none."""
 
     def build(self) -> TextEncoder:
         """A new encoder with random weights."""

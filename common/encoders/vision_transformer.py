@@ -20,7 +20,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.transforms import v2
 
 from common.encoders.base import EncoderOptions, FrozenEncoder, Tower
-from common.encoders.image import picture_tensor
+from common.encoders.image import pixels_of, scaled
 from common.errors import ModelError
 from common.frozen.pretrained import fingerprint, locate
 from common.media.values import Raw
@@ -49,8 +49,8 @@ class VisionTransformerTower(Tower):
         """The normalised pixels [3, size, size]."""
         if not isinstance(raw, Picture.Image):
             raise ValueError(f"an image is needed, not {type(raw).__name__}")
-        pixels: Tensor = self.normalise((picture_tensor(raw, self.size, 3) + 1) / 2)
-        return pixels
+        normalised: Tensor = self.normalise((scaled(pixels_of(raw, self.size, 3)) + 1) / 2)
+        return normalised
 
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pooled features [B, D], tokens [B, grid * grid, D] and their mask."""

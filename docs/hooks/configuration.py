@@ -55,7 +55,8 @@ def reference() -> str:
     for family in PLACES:
         plural = PLURALS.get(family, f"{family}s")
         parts.append(f"## {plural.capitalize()}\n\n{PLACES[family]}")
-        parts += [component(name, find(family, name)) for name in own_names(family)]
+        for name in own_names(family):
+            parts += component(name, find(family, name))
     parts += sections("policy", schema_of(Policy))
     parts += sections("suite", schema_of(Suite))
     return "\n\n".join(parts) + "\n"
@@ -93,11 +94,14 @@ def descriptions(kind: type[Options]) -> dict[str, str]:
     return {name: said for name, said in found.items() if name in kind.model_fields}
 
 
-def component(name: str, kind: type[Component]) -> str:
-    """A component's section: the docstrings of its file and of its class, and its options."""
+def component(name: str, kind: type[Component]) -> Iterator[str]:
+    """A component's section, with the docstrings of its file and of its class and its options, and the sections below
+    it."""
     schema = schema_of(kind)
+    known: Schema = schema.get("$defs", {})
     about = inspect.cleandoc(importlib.import_module(kind.__module__).__doc__ or "").split("\n\n")[0]
-    return f"### {name}\n\n{about}\n\n{schema['description']}\n\n{table(schema, {})}"
+    yield f"### {name}\n\n{about}\n\n{schema['description']}\n\n{table(schema, known)}"
+    yield from below(name, schema, known)
 
 
 def sections(path: str, schema: Schema, definitions: Schema | None = None) -> Iterator[str]:
@@ -105,11 +109,16 @@ def sections(path: str, schema: Schema, definitions: Schema | None = None) -> It
     known: Schema = schema.get("$defs", {}) if definitions is None else definitions
     heading = f"{'##' if '.' not in path else '###'} {path or 'experiment'}"
     yield f"{heading}\n\n{schema['description']}\n\n{table(schema, known)}"
-    for option, given in schema["properties"].items():
+    yield from below(path, schema, known)
+
+
+def below(path: str, schema: Schema, known: Schema) -> Iterator[str]:
+    """The sections to which the options of a section lead."""
+    for option, given in schema.get("properties", {}).items():
         for name in references(given):
-            below, tag = known[name], known[name]["properties"].get("name", {}).get("const")
+            tag = known[name]["properties"].get("name", {}).get("const")
             step = f"{path}.{option}".lstrip(".")
-            yield from sections(f"{step}: {tag}" if tag else step, below, known)
+            yield from sections(f"{step}: {tag}" if tag else step, known[name], known)
 
 
 def references(schema: Schema) -> Iterator[str]:

@@ -10,6 +10,7 @@ from PIL import Image
 from common.encoders.base import Encoder, EncoderOptions
 from common.media.sounds import Sound
 from common.media.values import Raw
+from common.seeding import seeded
 from fedmosaic.testing.devices import OnEveryDevice
 
 RAWS: dict[str, Raw] = {
@@ -66,6 +67,17 @@ class EncoderContract(OnEveryDevice):
 
     def test_prepare_is_a_function_of_the_value(self, encoder: Encoder, value: Any) -> None:
         assert torch.equal(encoder.prepare(value), encoder.prepare(value))
+
+    def test_a_variant_has_the_same_shape_and_type(self, encoder: Encoder, value: Any) -> None:
+        prepared = encoder.prepare(value)
+        kept, variants = prepared.clone(), []
+        for _ in range(2):
+            with seeded(0, "augment"):
+                variants.append(encoder.augment(prepared))
+        assert torch.equal(prepared, kept)
+        assert torch.equal(*variants)
+        assert (variants[0].shape, variants[0].dtype) == (prepared.shape, prepared.dtype)
+        assert encoder.augments or variants[0] is prepared
 
     def test_a_single_example_can_be_trained_on(self, encoder: Encoder, value: Any, device: torch.device) -> None:
         assert encoder.train()(encoder.prepare(value)[None].to(device)).isfinite().all()

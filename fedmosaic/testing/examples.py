@@ -1,7 +1,7 @@
 """Small inputs for the contracts: a batch of random tensors, an experiment on digits."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -68,6 +68,15 @@ def make_batch(
     return Batch(inputs, origin, torch.randint(classes, (rows,), generator=rng))
 
 
+def make_pictures(
+    modalities: Iterable[Modality], rows: int, classes: int, seed: int = 0, missing: float = 0.0
+) -> Batch:
+    """`make_batch` with small pictures [1, 8, 8] uint8, the prepared inputs of an `ImageEncoder`."""
+    batch = make_batch(dict.fromkeys(modalities, (1, SIDE, SIDE)), rows, classes, seed, missing)
+    inputs = {m: (127.5 + 64 * x).round().clamp(0, 255).to(torch.uint8) for m, x in batch.inputs.items()}
+    return replace(batch, inputs=inputs)
+
+
 def picture_encoders(count: int) -> dict[Modality, ImageEncoder]:
     """An encoder of small pictures [1, 8, 8] -> [6] for each of `count` modalities, the same weights every time."""
     torch.manual_seed(5)
@@ -76,7 +85,7 @@ def picture_encoders(count: int) -> dict[Modality, ImageEncoder]:
 
 def pictures(count: int, missing: float = 0.0) -> Batch:
     """24 random rows for these encoders."""
-    return make_batch(dict.fromkeys(MODALITIES[count], (1, SIDE, SIDE)), 24, CLASSES, missing=missing)
+    return make_pictures(MODALITIES[count], 24, CLASSES, missing=missing)
 
 
 def spoiled(batch: Batch) -> Batch:

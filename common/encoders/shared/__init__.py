@@ -1,1 +1,1 @@
-"""Code that several encoders share. Imports nothing of the project."""
+"""Code that several encoders share. Imports `common.config`."""

@@ -172,7 +172,7 @@ def read_suite(path: Path, changes: dict[str, Any], data: Path | None = None) ->
     except (OSError, yaml.YAMLError, TypeError) as error:
         raise ConfigError(str(path), [f"cannot be read: {' '.join(str(error).split())}"]) from None
     except ValidationError as error:
-        raise ConfigError(str(path), messages(error, [])) from None
+        raise ConfigError(str(path), messages(error, Suite)) from None
     for dotted, value in changes.items():
         override(suite.experiment, dotted.split("."), value, str(path))
     return suite if data is None else suite.model_copy(update={"data": str(data)})

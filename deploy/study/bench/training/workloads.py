@@ -1,5 +1,5 @@
-"""What is trained in `fedmosaic bench train`: an experiment, random prepared examples, and the model as plain PyTorch
-would write it."""
+"""The trainings of `fedmosaic bench train`: an experiment, random prepared examples, and the same model for a plain loop
+of PyTorch."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
