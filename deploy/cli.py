@@ -66,10 +66,22 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _fail(error, EXIT_USAGE)
     except FedmosaicError as error:
         _fail(error, EXIT_FAILED)
+    except RuntimeError as error:
+        _fail(_of_device(error), EXIT_FAILED)
     except KeyboardInterrupt:
         print("interrupted: all processes of this command have been stopped", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
     sys.exit(0)
+
+
+def _of_device(error: RuntimeError) -> FedmosaicError:
+    """The error of a device with its reason and a remedy. Raises any other error again."""
+    from common.hardware.faults import device_error  # loads torch, which the error has loaded before
+
+    known = device_error(error)
+    if known is None:
+        raise error
+    return known
 
 
 def _fail(error: FedmosaicError, status: int) -> NoReturn:

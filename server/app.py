@@ -14,6 +14,7 @@ from common.config.reading import parse, read
 from common.errors import ConfigError, FedmosaicError, RunError
 from common.files import keep_private
 from common.hardware.computing import Hardware
+from common.hardware.faults import device_error
 from server.record.run_folder import RunFolder, free_folder, unfinished_folder
 from server.rounds.federation import Federation
 
@@ -45,6 +46,10 @@ def main(grid: Grid, context: Context) -> None:
     except FedmosaicError as error:
         reason = str(error)
         raise
+    except RuntimeError as error:
+        known = device_error(error)
+        reason = str(known) if known else reason
+        raise known or error from error
     except KeyboardInterrupt:
         reason = "interrupted"
         raise

@@ -248,8 +248,8 @@ FAULTS = [
     ("CUDA error: all CUDA-capable devices are busy or unavailable", "another process has exclusive use"),
     ("CUDA error: unspecified launch failure", "the GPU stopped working"),
     ("index_add_cuda_ does not have a deterministic implementation, but you set", "set train.deterministic to false"),
-    ("CUDA out of memory. Tried to allocate 20.00 MiB", "the memory of the site's device is full"),
-    ("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory", "lower train.batch_size"),
+    ("CUDA out of memory. Tried to allocate 20.00 MiB", "the memory of the device is full"),
+    ("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory", "lower the batch size"),
 ]
 
 

@@ -36,8 +36,8 @@ def device_error(error: BaseException) -> DeviceError | None:
     if is_out_of_memory(error):
         first = (str(error) or type(error).__name__).splitlines()[0][:200]
         return DeviceError(
-            f"the memory of the site's device is full: lower train.batch_size, end other programs on this device, or "
-            f"choose another one with --device ({first})"
+            f"the memory of the device is full: lower the batch size, end other programs on this device, or choose "
+            f"another one with --device ({first})"
         )
     said = explained(error)
     return DeviceError(said) if said else None

@@ -4,8 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from deploy.commands.shared.device import add_device
 from deploy.commands.shared.experiment import add_completing, experiment_of
-from deploy.commands.shared.frozen import add_device, quiet_libraries
+from deploy.commands.shared.frozen import quiet_libraries
 from deploy.commands.shared.given import readable, shards_there
 
 
@@ -18,7 +19,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("shards", type=Path, nargs="+", metavar="SHARD", help="a folder with training examples")
     add_completing(parser)
-    add_device(parser)
+    add_device(parser, default="auto", what="of the frozen models")
     parser.set_defaults(command=_command)
 
 
@@ -26,6 +27,7 @@ def _command(options: argparse.Namespace) -> None:
     readable(options.config)
     shards_there(options.shards)
     quiet_libraries()
-    from deploy.shards.complete import best_device, complete_shards
+    from common.hardware.device import find_device
+    from deploy.shards.complete import complete_shards
 
-    complete_shards(experiment_of(options), options.shards, options.device or best_device())
+    complete_shards(experiment_of(options), options.shards, str(find_device(options.device)))

@@ -4,8 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from deploy.commands.shared.device import add_device
 from deploy.commands.shared.experiment import add_completing, experiment_of
-from deploy.commands.shared.frozen import add_device, quiet_libraries
+from deploy.commands.shared.frozen import quiet_libraries
 from deploy.commands.shared.given import readable, shards_there
 
 
@@ -20,7 +21,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
     parser.add_argument("--per-class", type=int, metavar="N", help="examples per class (default: 2)")
     add_completing(parser)
-    add_device(parser)
+    add_device(parser, default="auto", what="of the frozen models")
     parser.set_defaults(command=_command)
 
 
@@ -29,9 +30,10 @@ def _command(options: argparse.Namespace) -> None:
     shards_there([options.shard])
     quiet_libraries()
     from common.data.shard import Shard
-    from deploy.shards.complete import PROBE_PER_CLASS, best_device, make_probe
+    from common.hardware.device import find_device
+    from deploy.shards.complete import PROBE_PER_CLASS, make_probe
 
-    info, device = Shard.open(options.shard).info, options.device or best_device()
+    info, device = Shard.open(options.shard).info, str(find_device(options.device))
     per_class = options.per_class or PROBE_PER_CLASS
     made = make_probe(experiment_of(options), info, options.out, per_class, device)
     print(f"{made}: {len(info.classes) * per_class} synthetic examples")

@@ -293,11 +293,13 @@ def _prepare_shards(experiment: "Experiment", shards: Path) -> None:
 def _complete_all(experiment: "Experiment", shards: Path, folders: list[Path]) -> None:
     """Complete the shards and make the probe set. In a deployment, each site and the server do this themselves."""
     from common.data.shard import Shard
+    from common.hardware.device import AUTO, find_device
     from common.split.make import PROBE
-    from deploy.shards.complete import PROBE_PER_CLASS, best_device, complete_shards, make_probe, needs_probe
+    from deploy.shards.complete import PROBE_PER_CLASS, complete_shards, make_probe, needs_probe
 
     quiet_libraries()
-    complete_shards(experiment, folders, best_device())
+    device = str(find_device(AUTO))
+    complete_shards(experiment, folders, device)
     if needs_probe(experiment) and not (shards / PROBE).exists():
         print(f"making the server's probe set in {shards / PROBE}")
-        make_probe(experiment, Shard.open(folders[0]).info, shards / PROBE, PROBE_PER_CLASS, best_device())
+        make_probe(experiment, Shard.open(folders[0]).info, shards / PROBE, PROBE_PER_CLASS, device)

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
@@ -31,11 +30,6 @@ def needs_probe(experiment: Experiment) -> bool:
     """Whether the experiment's strategy compares models on a probe set."""
     strategy: StrategyOptions = experiment.component("strategy")
     return strategy.needs_probe
-
-
-def best_device() -> str:
-    """The GPU if there is one, else the CPU."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def complete_shards(experiment: Experiment, folders: Sequence[Path], device: str, quiet: bool = False) -> None:

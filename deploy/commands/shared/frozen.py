@@ -1,13 +1,7 @@
 """Parts that the commands with frozen models share."""
 
-import argparse
 import logging
 import os
-
-
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """Add --device."""
-    parser.add_argument("--device", metavar="NAME", help="e.g. cpu or cuda (default: a GPU if there is one)")
 
 
 def quiet_libraries() -> None:

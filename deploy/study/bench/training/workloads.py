@@ -1,5 +1,5 @@
-"""The trainings of `fedmosaic bench train`: an experiment, random prepared examples, and the same model for a plain loop
-of PyTorch."""
+"""The trainings of `fedmosaic bench train`: an experiment, random prepared examples, and the same model for a plain
+loop of PyTorch."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
