@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 from test_cli import call
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from common.blocks import get_params
 from common.build import build_model
+from common.types import CPU
 from deploy.study.bench.speed.bytes_sent import Bytes, value_bytes
 from deploy.study.bench.speed.cka import CKA
 from deploy.study.bench.speed.clients import Clients
@@ -15,6 +17,9 @@ from deploy.study.bench.speed.features import Features
 from deploy.study.bench.speed.measurement import Goal, Measurement, Sample, row
 from deploy.study.bench.speed.memory import Memory
 from deploy.study.bench.speed.rounds import EmptyRound, LargeRound
+from deploy.study.bench.training.command import run as bench_train
+from deploy.study.bench.training.process import Stopwatch, ours, plain
+from deploy.study.bench.training.workloads import workloads
 
 SLOW = pytest.mark.slow
 
@@ -66,3 +71,26 @@ def test_the_large_model_has_the_size_that_is_said() -> None:
     assert len(params) == pytest.approx(LargeRound.tensors, rel=0.02)
     assert value_bytes(params) == pytest.approx(4 * LargeRound.values, rel=0.02)
     assert len(EmptyRound().experiment(2).modalities) == 2
+
+
+@pytest.mark.parametrize("name", ["resnet18", "spectrogram", "features"])
+def test_both_loops_of_a_training_start_from_the_same_model_and_take_the_same_steps(name: str) -> None:
+    chosen = workloads(4, 2, "float32", deterministic=True, small=True)[name]
+    for loop in (ours, plain):
+        batch = chosen.batch()
+        before = get_params(chosen.model())
+        assert before.keys() and len(batch) == chosen.examples
+        watch = Stopwatch(-(-chosen.examples // 4), CPU)
+        hook = register_optimizer_step_post_hook(watch.step)
+        loop(chosen, batch, CPU)
+        hook.remove()
+        assert watch.count == 2 * watch.steps
+        assert 0 < watch.first < watch.epochs[1] < watch.epochs[2]
+
+
+@SLOW
+def test_a_small_training_gives_a_row_with_ratios(capsys: pytest.CaptureFixture[str]) -> None:
+    options = {"device": "cpu", "precision": "bfloat16", "batch_size": 4, "small": True}
+    (made,) = bench_train(["features"], 1, None, options)
+    assert made.rate > 0 and made.ratio > 0 and made.first > 0
+    assert "ours / plain" in capsys.readouterr().out
