@@ -146,7 +146,7 @@ MOVES: list[tuple[str, str, str, Callable[[torch.device], object]]] = [
     ("client.methods.fedcmi_gated:FedCMIGated.begin_round", ".to(model.device)", "", partial(_train, "fedcmi-gated")),
     ("client.methods.shared.prototypes:class_sums", ", device=model.device", "", partial(_train, "pmr")),
     ("client.methods.shared.prototypes:class_sums", "batch_size, model.device", "batch_size", partial(_train, "pmr")),
-    ("client.train:_epoch", "size, model.device, order", "size, order=order", partial(_train, "fedavg")),
+    ("client.train:_epoch", "model.device, order", "torch.device('cpu'), order", partial(_train, "fedavg")),
 ]
 """A function, a part of its source that moves something to the device, its replacement, and work on the device."""
 
