@@ -32,7 +32,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def device_error(error: BaseException) -> DeviceError | None:
-    """An error of a device in words, with what helps; None for another error."""
+    """An error of a device as a text, with what helps; None for another error."""
     if is_out_of_memory(error):
         first = (str(error) or type(error).__name__).splitlines()[0][:200]
         return DeviceError(
