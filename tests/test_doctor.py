@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from conftest import RAW
 from test_certs import write_server
 from test_cli import call
 
@@ -209,6 +211,21 @@ class TestTheDevice:
         rates = r"float32 \d+ examples/s, bfloat16 \d+ examples/s, float16 \d+ examples/s"
         assert re.fullmatch(rf"3 steps of a small model: {rates}(; peak memory [\d.]+ [MG]B)?", training.found)
 
+    def test_the_model_of_an_experiment_trains_with_the_examples_of_the_shard(
+        self, tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder, config = tmp_path / "shard", tmp_path / "tiny.yaml"
+        shutil.copytree(tiny_shards / "client-1", folder)
+        raw = {**RAW, "train": {**RAW["train"], "precision": "bfloat16"}}
+        config.write_text(yaml.safe_dump(raw))
+        assert call("doctor", "--device", "cpu", "--shard", folder, "--with", config) == 0
+        assert "2 steps of the model of tiny: bfloat16" in capsys.readouterr().out.replace("\n", " ")
+        assert call("doctor", "--device", "cpu", "--with", config) == 2
+        assert "--with needs --device and --shard" in capsys.readouterr().err
+        config.write_text(yaml.safe_dump({**RAW, "model": {"encoders": {"ecg": {"name": "series"}}}}))
+        (result,) = doctor.device("cpu", None, folder, config)
+        assert (result.check, result.state) == ("training", State.FAILED)
+
     def test_types_in_which_a_device_does_not_compute_are_named(self) -> None:
         with pretended():
             found, training = doctor.device("far")
@@ -263,7 +280,7 @@ class TestTheDevice:
 
 
 def options(**given: object) -> argparse.Namespace:
-    asked = dict.fromkeys(("superlink", "address", "root_certificates", "key", "shard", "policy", "device"))
+    asked = dict.fromkeys(("superlink", "address", "root_certificates", "key", "shard", "policy", "device", "config"))
     return argparse.Namespace(**(asked | given))
 
 

@@ -22,7 +22,7 @@ from cryptography import x509
 from packaging.requirements import Requirement
 from rich.text import Text
 
-from common.errors import ConfigError, DeviceError, PolicyError, RunError, ShardError
+from common.errors import ConfigError, DeviceError, FedmosaicError, PolicyError, RunError, ShardError
 from common.words.units import human
 from deploy.hosts.address import Address
 from deploy.hosts.handshake import CONNECT_SECONDS, connect, described, remedy, shake_hands
@@ -78,10 +78,19 @@ def add_parser(commands: Any) -> None:
         metavar="DEVICE",
         help="train three steps of a small model on the device: auto (if no name is given), cpu, cuda, cuda:N or mps",
     )
+    parser.add_argument(
+        "--with",
+        type=Path,
+        metavar="CONFIG",
+        dest="config",
+        help="with --device and --shard: train the model of this experiment with examples of the shard instead",
+    )
     parser.set_defaults(command=_command)
 
 
 def _command(options: argparse.Namespace) -> None:
+    if options.config and not (options.device and options.shard):
+        raise ConfigError("doctor", ["--with needs --device and --shard"])
     console, failed = terminal(), 0
     for result in examine(options):
         console.print(_line(result), soft_wrap=True)
@@ -113,7 +122,7 @@ def examine(options: argparse.Namespace) -> Iterator[Result]:
     if options.shard:
         yield shard(options.shard)
     if options.device:
-        yield from device(options.device, options.policy)
+        yield from device(options.device, options.policy, options.shard, options.config)
     if options.superlink:
         yield reachable("SuperLink", options.superlink, options.root_certificates)
     if options.address:
@@ -166,22 +175,28 @@ def graphics_processor() -> Result:
     return Result("GPU", State.OK, ", ".join(f"{one.name} ({human(one.total_memory)})" for one in names))
 
 
-def device(name: str, policy: Path | None = None) -> Iterator[Result]:
+def device(
+    name: str, policy: Path | None = None, shard: Path | None = None, config: Path | None = None
+) -> Iterator[Result]:
     """Check a device by three steps of training. Reports its driver, its memory and its speed.
 
-    policy: the site's policy, which may forbid GPUs.
+    policy: the site's policy, which may forbid GPUs. shard, config: examples and an experiment for the training;
+    without an experiment, a small model is trained.
     """
     from client.policy import read_policy
+    from common.config.reading import read
     from common.hardware.computing import Hardware
-    from deploy.hosts.device_trial import try_device
+    from deploy.hosts.device_trial import try_device, try_experiment
 
     try:
         hardware = read_policy(policy).hardware(Hardware(name, deterministic=False))
-        trial = try_device(hardware)
+        trial = try_experiment(hardware, shard, read(config)) if shard and config else try_device(hardware)
     except PolicyError as error:
         yield Result("device", State.FAILED, str(error), "start the node with --device cpu, or change the policy")
     except DeviceError as error:
         yield Result("device", State.FAILED, str(error), FAULTS)
+    except FedmosaicError as error:
+        yield Result("training", State.FAILED, str(error), "fedmosaic inspect SHARD --with CONFIG shows more")
     else:
         yield Result("device", State.OK, trial.hardware())
         yield Result("training", State.OK, trial.performance())
