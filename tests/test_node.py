@@ -67,7 +67,7 @@ def test_a_node_is_told_its_shard_site_policy_and_key(
     assert became["program"] == "flower-supernode"
     read = _parse_args_run_supernode().parse_args(became["told"])
     assert parse_config_args([read.node_config]) == {
-        "shard": str(tiny_shards / "client-0"), "site": 'clinic "a"', "policy": str(policy),
+        "shard": str(tiny_shards / "client-0"), "site": 'clinic "a"', "policy": str(policy), "device": "auto",
     }  # fmt: skip
     assert (read.superlink, read.host, read.port, read.insecure) == (arguments[2], "127.0.0.1", 9123, False)
     assert read.isolation == "process"
@@ -84,7 +84,7 @@ def test_a_node_is_told_its_shard_site_policy_and_key(
 def test_only_what_was_given_is_in_the_nodes_settings(tiny_shards: Path, became: dict[str, Any]) -> None:
     assert call("node", "--superlink", "h:9092", "--shard", tiny_shards / "client-0", "--insecure") == 0
     read = _parse_args_run_supernode().parse_args(became["told"])
-    assert parse_config_args([read.node_config]) == {"shard": str(tiny_shards / "client-0")}
+    assert parse_config_args([read.node_config]) == {"shard": str(tiny_shards / "client-0"), "device": "auto"}
     assert (read.insecure, read.root_certificates, read.auth_supernode_private_key) == (True, None, None)
 
 
