@@ -32,10 +32,26 @@ class Service:
     raw: dict[str, Any] = field(repr=False)
 
 
-def services(path: Path, variables: Mapping[str, str]) -> dict[str, Service]:
-    """The services of a file by name. Raises KeyError naming a variable that must be given."""
+def services(path: Path, variables: Mapping[str, str], *overrides: Path) -> dict[str, Service]:
+    """The services of a file by name, as later files change them. Raises KeyError naming a variable that must be
+    given."""
+    raw = _read(path, variables)
+    for other in overrides:
+        raw = _merged(raw, _read(other, variables))
+    return {name: _service(one) for name, one in raw.items()}
+
+
+def _read(path: Path, variables: Mapping[str, str]) -> dict[str, Any]:
     text = re.sub(r"\$\{(\w+)(?::([-?])([^}]*))?\}", lambda found: _value(found, variables), path.read_text())
-    return {name: _service(raw) for name, raw in yaml.safe_load(text)["services"].items()}
+    found: dict[str, Any] = yaml.safe_load(text)["services"]
+    return found
+
+
+def _merged(one: Any, other: Any) -> Any:
+    """Mappings are merged, and other values are replaced. No file of this project adds to a list of another one."""
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return other
+    return one | {key: _merged(one.get(key), value) for key, value in other.items()}
 
 
 def _value(found: re.Match[str], variables: Mapping[str, str]) -> str:

@@ -18,6 +18,7 @@ from flwr.supercore.cli.flower_superexec import _parse_args as superexec
 from flwr.superlink.cli.flower_superlink import _parse_args_run_superlink as superlink
 from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode as supernode
 
+from common.hardware.computing import Hardware
 from deploy.cli import parser as fedmosaic
 from deploy.hosts.environment import SETTINGS
 
@@ -32,6 +33,9 @@ SERVICES = {
 }
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+GPU_UNIT = DEPLOY / "systemd" / "fedmosaic-node@.service.d" / "gpu.conf"
+UNIT_VARIABLES = {"${SUPERLINK}": "fl.example.org:9092", "${PORT}": "9094", "${DEVICE}": "cuda:1", "${THREADS}": "4",
+                  "%i": "clinic-a"}  # fmt: skip
 
 
 def parsed(command: list[str]) -> Any:
@@ -117,6 +121,25 @@ def test_the_server_shows_the_nodes_port_only_and_never_sees_the_cas_key() -> No
     assert all(not volume["bind"]["create_host_path"] for volume in raw)  # or Docker makes folders of root's
 
 
+def test_a_site_chooses_its_device_and_the_containers_that_compute_get_a_gpu() -> None:
+    for variables, device, threads, gpu in (
+        ({}, "auto", "0", "0"),
+        ({"FEDMOSAIC_DEVICE": "cpu", "FEDMOSAIC_THREADS": "4", "FEDMOSAIC_GPU": "GPU-8932f937"}, "cpu", "4",
+         "GPU-8932f937"),
+    ):  # fmt: skip
+        given = {**VARIABLES, **variables}
+        cpu = services(DEPLOY / "compose.client.yaml", given)
+        read = services(DEPLOY / "compose.client.yaml", given, DEPLOY / "compose.gpu.yaml")
+        settings = parse_config_args([parsed(read["supernode"].command).node_config])
+        assert Hardware.of_node(settings) == Hardware(device, int(threads), False)
+        assert read["supernode"] == cpu["supernode"]
+        for name in ("clientapps", "complete"):
+            (reserved,) = read[name].raw["deploy"]["resources"]["reservations"]["devices"]
+            assert (reserved["driver"], reserved["device_ids"]) == ("nvidia", [gpu])
+            assert read[name].raw["build"]["args"] == {"TORCH_INDEX": ""}
+            assert read[name].raw["build"]["dockerfile"] and read[name].command == cpu[name].command
+
+
 def test_variables_that_must_be_given_are_asked_for() -> None:
     for name in VARIABLES:
         with pytest.raises(KeyError, match=name):
@@ -151,11 +174,22 @@ def test_the_image_has_flowers_settings_no_root_and_no_secrets() -> None:
 @pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
 def test_the_commands_of_the_units_are_accepted(unit: Path) -> None:
     (line,) = re.findall(r"^ExecStart=/opt/fedmosaic/bin/(.*)$", unit.read_text(), re.M)
-    line = line.replace("${SUPERLINK}", "fl.example.org:9092").replace("${PORT}", "9094").replace("%i", "clinic-a")
+    for variable, value in UNIT_VARIABLES.items():
+        line = line.replace(variable, value)
     read = fedmosaic().parse_args(shlex.split(line)[1:])
     assert not read.insecure
     assert re.search(r"^Restart=always$", unit.read_text(), re.M)
     assert re.search(r"^User=fedmosaic$", unit.read_text(), re.M)
+
+
+def test_a_unit_hides_devices_and_its_drop_in_opens_those_of_nvidia_only() -> None:
+    confined = [line for line in GPU_UNIT.read_text().splitlines() if line and not line.startswith(("#", "["))]
+    assert confined[1:] == ["PrivateDevices=no", "DevicePolicy=closed", "DeviceAllow=char-nvidia* rw"]
+    for unit in UNITS:
+        assert "\nPrivateDevices=yes\n" in unit.read_text()
+        assert "MemoryDenyWriteExecute" not in unit.read_text()  # CUDA compiles kernels while it runs
+    assert GPU_UNIT.parent.name == "fedmosaic-node@.service.d"
+    assert (GPU_UNIT.parents[1] / "fedmosaic-node@.service").exists()
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
@@ -163,6 +197,8 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     (tmp_path / "fedmosaic").touch(mode=0o755)
     for unit in UNITS:
         (tmp_path / unit.name).write_text(unit.read_text().replace("/opt/fedmosaic/bin/", f"{tmp_path}/"))
+    (tmp_path / GPU_UNIT.parent.name).mkdir()
+    shutil.copy(GPU_UNIT, tmp_path / GPU_UNIT.parent.name)  # systemd reads it with the unit
     command = ["systemd-analyze", "verify", *(str(tmp_path / unit.name) for unit in UNITS)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert not [line for line in done.stderr.splitlines() if "fedmosaic" in line]

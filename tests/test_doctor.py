@@ -1,6 +1,7 @@
 """`fedmosaic doctor`: each check against something that is right and something that is wrong."""
 
 import argparse
+import re
 import shutil
 import socket
 import ssl
@@ -12,13 +13,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
+from conftest import RAW
 from test_certs import write_server
 from test_cli import call
 
+from client.methods.fedcmi import FedCMI
+from common.hardware import computing, facts
+from deploy.cli import parser
 from deploy.commands import doctor
 from deploy.commands.doctor import State
 from deploy.engines.processes import free_ports
 from deploy.hosts.certs import make
+from fedmosaic.testing.pretend_device import pretended
 
 
 @pytest.fixture
@@ -193,8 +201,88 @@ def test_a_policy(tmp_path: Path) -> None:
         assert doctor.policy(path).state is state
 
 
+class TestTheDevice:
+    def test_the_processor_is_described_and_trains(self, tmp_path: Path) -> None:
+        strict = tmp_path / "site.yaml"
+        strict.write_text("gpu: false\n")
+        found, training = doctor.device("auto", strict)
+        assert (found.state, training.state) == (State.OK, State.OK)
+        assert re.fullmatch(r"cpu; \d+ threads(; [\d.]+ GB of [\d.]+ GB memory free)?", found.found)
+        rates = r"float32 \d+ examples/s, bfloat16 \d+ examples/s, float16 \d+ examples/s"
+        assert re.fullmatch(rf"3 steps of a small model: {rates}(; peak memory [\d.]+ [MG]B)?", training.found)
+
+    def test_the_model_of_an_experiment_trains_with_the_examples_of_the_shard(
+        self, tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder, config = tmp_path / "shard", tmp_path / "tiny.yaml"
+        shutil.copytree(tiny_shards / "client-1", folder)
+        raw = {**RAW, "train": {**RAW["train"], "precision": "bfloat16"}}
+        config.write_text(yaml.safe_dump(raw))
+        assert call("doctor", "--device", "cpu", "--shard", folder, "--with", config) == 0
+        assert "2 steps of the model of tiny: bfloat16" in capsys.readouterr().out.replace("\n", " ")
+        assert call("doctor", "--device", "cpu", "--with", config) == 2
+        assert "--with needs --device and --shard" in capsys.readouterr().err
+        config.write_text(yaml.safe_dump({**RAW, "model": {"encoders": {"ecg": {"name": "series"}}}}))
+        (result,) = doctor.device("cpu", None, folder, config)
+        assert (result.check, result.state) == ("training", State.FAILED)
+
+    def test_types_in_which_a_device_does_not_compute_are_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # torch's thread for the gradients of a device keeps its first number of threads, and later tests compare bits.
+        monkeypatch.setattr(computing, "cores", lambda: 1)
+        with pretended():
+            found, training = doctor.device("far")
+        assert (found.state, found.found) == (State.OK, "far:0")
+        assert "float32" in training.found
+        assert training.found.endswith("; not possible: bfloat16, float16")
+
+    @pytest.mark.parametrize(
+        ("said", "words"),
+        [
+            ("CUDA error: unspecified launch failure\nmore", "the GPU stopped working"),
+            ("CUDA driver version is insufficient for CUDA runtime version", "update the driver"),
+            ("CUDA out of memory. Tried to allocate 2.00 GiB", "is full, even with half a batch"),
+            ("the size of tensor a\nmust match", "the training failed: RuntimeError: the size of tensor a"),
+        ],
+    )
+    def test_a_fault_is_one_line_with_a_remedy(self, said: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*_: object) -> None:
+            raise RuntimeError(said)
+
+        monkeypatch.setattr(FedCMI, "loss", fail)
+        (result,) = doctor.device("cpu")
+        assert (result.state, words in result.found, "\n" in result.found) == (State.FAILED, True, False)
+        assert "gpu.md" in result.remedy
+
+    def test_a_device_that_is_absent_unknown_or_forbidden(self, tmp_path: Path) -> None:
+        strict = tmp_path / "site.yaml"
+        strict.write_text("gpu: false\n")
+        for name, policy, words in (
+            ("cuda:7", None, "device cuda:7: "),
+            ("gpu", None, "use auto, cpu, cuda, cuda:N or mps"),
+            ("cuda", strict, "forbids GPUs"),
+            ("cpu", tmp_path / "absent.yaml", "absent.yaml"),
+        ):
+            (result,) = doctor.device(name, policy)
+            assert (result.state, words in result.found) == (State.FAILED, True), result
+            assert result.remedy
+
+    def test_the_driver_is_asked_for_its_version(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        program = tmp_path / "nvidia-smi"
+        monkeypatch.setenv("PATH", str(tmp_path))
+        assert facts.driver() == ""
+        for script, version in (("echo 580.65.06; echo 580.65.06", "580.65.06"), ("echo no driver; exit 9", "")):
+            program.write_text(f"#!/bin/sh\n{script}\n")
+            program.chmod(0o755)
+            assert facts.driver() == version
+        assert facts.software(torch.device("cuda:0")) == f"driver unknown, CUDA {torch.version.cuda}"
+
+    def test_without_a_name_the_option_chooses_the_device(self) -> None:
+        assert parser().parse_args(["doctor", "--device"]).device == "auto"
+        assert parser().parse_args(["doctor", "--device", "cuda:1", "--shard", "x"]).device == "cuda:1"
+
+
 def options(**given: object) -> argparse.Namespace:
-    asked = dict.fromkeys(("superlink", "address", "root_certificates", "key", "shard", "policy"))
+    asked = dict.fromkeys(("superlink", "address", "root_certificates", "key", "shard", "policy", "device", "config"))
     return argparse.Namespace(**(asked | given))
 
 

@@ -67,8 +67,7 @@ def test_a_node_is_told_its_shard_site_policy_and_key(
     assert became["program"] == "flower-supernode"
     read = _parse_args_run_supernode().parse_args(became["told"])
     assert parse_config_args([read.node_config]) == {
-        "shard": str(tiny_shards / "client-0"), "site": 'clinic "a"', "policy": str(policy),
-        "device": "auto",
+        "shard": str(tiny_shards / "client-0"), "site": 'clinic "a"', "policy": str(policy), "device": "auto",
     }  # fmt: skip
     assert (read.superlink, read.host, read.port, read.insecure) == (arguments[2], "127.0.0.1", 9123, False)
     assert read.isolation == "process"

@@ -1,6 +1,6 @@
 """`fedmosaic doctor`: checks whether this host is ready. Prints one line per check, and a remedy for each failure.
 
-It checks only what the options name: a shard with --shard, a connection with --superlink.
+It checks only what the options name: a shard with --shard, a connection with --superlink, training with --device.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from cryptography import x509
 from packaging.requirements import Requirement
 from rich.text import Text
 
-from common.errors import ConfigError, PolicyError, RunError, ShardError
+from common.errors import ConfigError, DeviceError, FedmosaicError, PolicyError, RunError, ShardError
 from common.words.units import human
 from deploy.hosts.address import Address
 from deploy.hosts.handshake import CONNECT_SECONDS, connect, described, remedy, shake_hands
@@ -36,6 +36,7 @@ SKEW_WARNING, SKEW_REFUSED = 30.0, 300.0
 INSTALL = "pip install -c constraints.txt . in this environment"
 SERVER_PORTS = {8000: "the SuperLink's control API", 9092: "the SuperLink's port for nodes"}
 NODE_PORTS = {9094: "the SuperNode"}
+FAULTS = "docs/how-to/gpu.md lists the faults of a GPU and what helps"
 
 
 class State(Enum):
@@ -70,10 +71,26 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--key", type=Path, metavar="FILE", help="the site's private key")
     parser.add_argument("--shard", type=Path, metavar="DIR", help="the site's shard; reads every file")
     parser.add_argument("--policy", type=Path, metavar="FILE", help="the site's policy")
+    parser.add_argument(
+        "--device",
+        nargs="?",
+        const="auto",
+        metavar="DEVICE",
+        help="train three steps of a small model on the device: auto (if no name is given), cpu, cuda, cuda:N or mps",
+    )
+    parser.add_argument(
+        "--with",
+        type=Path,
+        metavar="CONFIG",
+        dest="config",
+        help="with --device and --shard: train the model of this experiment with examples of the shard instead",
+    )
     parser.set_defaults(command=_command)
 
 
 def _command(options: argparse.Namespace) -> None:
+    if options.config and not (options.device and options.shard):
+        raise ConfigError("doctor", ["--with needs --device and --shard"])
     console, failed = terminal(), 0
     for result in examine(options):
         console.print(_line(result), soft_wrap=True)
@@ -104,6 +121,8 @@ def examine(options: argparse.Namespace) -> Iterator[Result]:
         yield plugins(options.policy)
     if options.shard:
         yield shard(options.shard)
+    if options.device:
+        yield from device(options.device, options.policy, options.shard, options.config)
     if options.superlink:
         yield reachable("SuperLink", options.superlink, options.root_certificates)
     if options.address:
@@ -147,13 +166,40 @@ def disk(folder: Path) -> Result:
 
 
 def graphics_processor() -> Result:
-    """Check for a GPU for completion. Training uses the CPU at every site, so that all engines give the same bits."""
+    """Name the GPUs that torch finds. A site can also do without one."""
     import torch
 
     if not torch.cuda.is_available():
-        return Result("GPU", State.OK, "torch finds no GPU; `fedmosaic complete` runs on the CPU")
+        return Result("GPU", State.OK, "torch finds no NVIDIA GPU; this host computes on the processor")
     names = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     return Result("GPU", State.OK, ", ".join(f"{one.name} ({human(one.total_memory)})" for one in names))
+
+
+def device(
+    name: str, policy: Path | None = None, shard: Path | None = None, config: Path | None = None
+) -> Iterator[Result]:
+    """Check a device by three steps of training. Reports its driver, its memory and its speed.
+
+    policy: the site's policy, which may forbid GPUs. shard, config: examples and an experiment for the training;
+    without an experiment, a small model is trained.
+    """
+    from client.policy import read_policy
+    from common.config.reading import read
+    from common.hardware.computing import Hardware
+    from deploy.hosts.device_trial import try_device, try_experiment
+
+    try:
+        hardware = read_policy(policy).hardware(Hardware(name, deterministic=False))
+        trial = try_experiment(hardware, shard, read(config)) if shard and config else try_device(hardware)
+    except PolicyError as error:
+        yield Result("device", State.FAILED, str(error), "start the node with --device cpu, or change the policy")
+    except DeviceError as error:
+        yield Result("device", State.FAILED, str(error), FAULTS)
+    except FedmosaicError as error:
+        yield Result("training", State.FAILED, str(error), "fedmosaic inspect SHARD --with CONFIG shows more")
+    else:
+        yield Result("device", State.OK, trial.hardware())
+        yield Result("training", State.OK, trial.performance())
 
 
 def free_port(port: int, owner: str) -> Result:
