@@ -34,6 +34,7 @@ from common.build import deterministic, reused_model
 from common.config import plugins
 from common.config.experiment import Experiment, Wire
 from common.data.loader import Loaded, load
+from common.data.prepared.made import Made
 from common.data.shard import Shard
 from common.encoders.base import Encoder
 from common.errors import FedmosaicError, ShardError, TrainingError
@@ -260,11 +261,11 @@ class Site:
             if allowed is None or m in allowed
         }
         completion = {m: how for m, how in experiment.completion.items() if m in encoders}
-        asked = [(m, experiment.model.encoders[m], number) for m, (number, _) in encoders.items()]
-        prepared = str([asked, sorted(completion.items())])
+        made = {m: Made(experiment.model.encoders[m], number) for m, (number, _) in encoders.items()}
+        prepared = str([sorted(made.items()), sorted(completion.items())])
         loaded = self._prepared.get(prepared)
         if loaded is None:
-            loaded = load(shard, {m: encoder for m, (_, encoder) in encoders.items()}, completion)
+            loaded = load(shard, {m: encoder for m, (_, encoder) in encoders.items()}, completion, made)
             self._prepared[prepared] = loaded
             if len(self._prepared) > KEPT:
                 del self._prepared[next(iter(self._prepared))]
