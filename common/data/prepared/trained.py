@@ -50,7 +50,7 @@ def trained_column(
     layout = _layout(encoder, len(values), len(rows))
     _check_one(modality, layout)
     column = _Trained(shard, rows, Preparer(modality, encoder, made, [v for v in values if v is not None]))
-    if layout.size <= bytes_allowed(GIGABYTES_VARIABLE, GIGABYTES):
+    if layout.count * layout.item <= bytes_allowed(GIGABYTES_VARIABLE, GIGABYTES):
         return column.in_memory()
     if made is None or not cache.is_on():
         return column.decoded()
