@@ -237,9 +237,7 @@ class TestDisk:
         self, shard: Shard, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv(cache.GIGABYTES_VARIABLE, "0.00001")
-        with pytest.raises(
-            ShardError, match=r"GB are needed, FEDMOSAIC_CACHE_GB allows 1e-05 GB.*_GB=0 to decode"
-        ):
+        with pytest.raises(ShardError, match=r"GB are needed, FEDMOSAIC_CACHE_GB allows 1e-05 GB.*_GB=0 to decode"):
             loaded(shard, "image")
 
     def test_a_full_disk_is_refused_before_and_while_it_is_written(
