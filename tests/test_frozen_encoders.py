@@ -17,13 +17,14 @@ from common.config.component import build, find, own_names
 from common.data.batches import batches
 from common.data.loader import load
 from common.data.prepared import frozen
+from common.data.prepared.mapped import Mapped
 from common.data.shard import Shard
 from common.encoders.base import FrozenEncoder
 from common.encoders.mixed import MixedEncoder
 from common.errors import ModelError
 from common.frozen.pretrained import locate
 from common.media.values import Raw
-from common.rows import Held, Rows
+from common.rows import Rows
 from common.split.make import make_shards
 from common.types import Origin
 
@@ -172,7 +173,7 @@ def _mapped_file(values: torch.Tensor) -> Path:
 
 def _values(rows: Rows) -> torch.Tensor:
     source = rows._whole["image"]
-    assert isinstance(source, Held)
+    assert isinstance(source, Mapped)
     return source.values
 
 

@@ -25,6 +25,7 @@ from common.data.loader import Loaded, load
 from common.data.prepared import cache, cached_file, progress, trained, workers
 from common.data.prepared.decoded import Decoded
 from common.data.prepared.made import Made
+from common.data.prepared.mapped import Mapped
 from common.data.prepared.preparing import Preparer
 from common.data.shard import Example, Media, Shard, ShardInfo, ShardWriter
 from common.encoders.base import FrozenEncoder
@@ -139,7 +140,7 @@ def test_every_trained_encoder_is_here() -> None:
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_every_way_gives_the_same_bits(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shard, found = write(tmp_path / "shard", kind), {}
-    for way, held in (("memory", Held), ("cache", Held), ("cache", Held), ("decoded", Decoded)):
+    for way, held in (("memory", Held), ("cache", Mapped), ("cache", Mapped), ("decoded", Decoded)):
         set_way(monkeypatch, way)
         one = loaded(shard, kind)
         assert isinstance(source(one), held)

@@ -24,20 +24,19 @@ from typing import BinaryIO
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from common.data.prepared.column import Column
+from common.data.prepared.mapped import Mapped
 from common.files import UNFINISHED
 from common.findings import Findings
-from common.rows import Held
 
 HEADER = 16_384
 """Bytes of the header, enough for the longest findings."""
 LENGTH = struct.Struct("<Q")
-UNREADABLE = (OSError, SafetensorError, KeyError, ValidationError)
+UNREADABLE = (OSError, SafetensorError, KeyError, ValueError, RuntimeError)
 """Exceptions from reading a damaged file."""
 
 
@@ -164,6 +163,8 @@ def read(path: Path) -> Column:
     Raises one of UNREADABLE for a damaged file.
     """
     with safe_open(path, framework="pt") as file:
-        found = (file.metadata() or {}).get("findings", "")
-    kept = load_file(path)  # maps the file; only its header and the index are read here
-    return Column(kept["index"].clone(), Held(kept["values"]), Findings.model_validate_json(found))
+        findings = Findings.model_validate_json((file.metadata() or {}).get("findings", ""))
+        index, values = file.get_tensor("index").clone(), file.get_slice("values")
+        count, like = values.get_shape()[0], values[0:0]
+    start = Layout(len(index), count, tuple(like.shape[1:]), like.dtype).start
+    return Column(index, Mapped(path, start, count, like), findings)
