@@ -7,6 +7,8 @@ from test_cli import call
 
 from common.blocks import get_params
 from common.build import build_model
+from deploy.study.bench.site_memory import command as site_memory
+from deploy.study.bench.site_memory.examples import write_shard
 from deploy.study.bench.speed.bytes_sent import Bytes, value_bytes
 from deploy.study.bench.speed.cka import CKA
 from deploy.study.bench.speed.clients import Clients
@@ -66,3 +68,16 @@ def test_the_large_model_has_the_size_that_is_said() -> None:
     assert len(params) == pytest.approx(LargeRound.tensors, rel=0.02)
     assert value_bytes(params) == pytest.approx(4 * LargeRound.values, rel=0.02)
     assert len(EmptyRound().experiment(2).modalities) == 2
+
+
+@SLOW
+def test_the_memory_of_a_site_does_not_grow_with_its_examples(tmp_path: Path) -> None:
+    rows = []
+    for count in (600, 3000):
+        write_shard(tmp_path / str(count), count)
+        rows += [site_memory.measure(way, count, tmp_path / str(count)) for way in site_memory.WAYS]
+    small, large = {row.way: row for row in rows[:2]}, {row.way: row for row in rows[2:]}
+    for way in site_memory.WAYS:
+        assert large[way].private < small[way].private + 50
+        assert large[way].whole < small[way].whole + 100
+    assert site_memory.table(rows).row_count == 4

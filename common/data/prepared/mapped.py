@@ -35,7 +35,7 @@ class Mapped:
             start = self._start + place * self._item
             page = start - start % mmap.PAGESIZE
             self._map.madvise(mmap.MADV_WILLNEED, page, start + self._item - page)
-        taken = self.values[index]
+        taken = self.values.index_select(0, index)
         self._map.madvise(mmap.MADV_DONTNEED)  # the pages stay in the page cache
         return taken
 
