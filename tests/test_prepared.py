@@ -351,6 +351,19 @@ class TestProcesses:
         assert "preparing m" in capsys.readouterr().err
 
 
+def test_batches_and_columns_without_a_value(way: str, tmp_path: Path) -> None:
+    shard = write(tmp_path / "shard", "image")
+    found = loaded(shard, "image")
+    (batch,) = batches(found.examples.rows(torch.tensor([3])), 4)
+    assert batch.inputs["m"].shape == (1, *source(found).blank.shape) and not batch.inputs["m"].any()
+    assert batch.inputs["m"].dtype == source(found).blank.dtype
+    for record in shard.records:
+        if record.id != "e3":
+            record.files["m"].write_bytes(b"no picture")
+    found = loaded(shard, "image")
+    assert found.unreadable == {"m": COUNT - 1} and not found.examples.inputs["m"].any()
+
+
 def test_another_device_gets_the_same_batches(tmp_path: Path) -> None:
     found = loaded(write(tmp_path / "shard", "text", 20), "text")
     moved = list(batches(found.examples, 6, torch.device("meta")))

@@ -35,6 +35,8 @@ def as_bytes(value: Tensor) -> NDArray[np.uint8]:
 
 def from_bytes(content: NDArray[np.uint8], blank: Tensor) -> Tensor:
     """Values [n, ...] with the shape and the type of `blank`, from their bytes."""
+    if not len(content):  # torch cannot view it as another type
+        return blank.new_empty(0, *blank.shape)
     return torch.from_numpy(content).view(blank.dtype).reshape(-1, *blank.shape)
 
 
