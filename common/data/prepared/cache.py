@@ -91,7 +91,11 @@ def make_room(path: Path, size: int) -> None:
 def _oldest(folder: Path, left: int) -> list[Path]:
     """The least recently used files, and those of killed processes, without which the folder takes at most `left`
     bytes."""
-    found = sorted(((file.stat(), file) for file in folder.glob("*")), key=lambda one: one[0].st_mtime)
+    found = []
+    for file in folder.glob("*"):
+        with contextlib.suppress(OSError):  # another process has removed it
+            found.append((file.stat(), file))
+    found.sort(key=lambda one: one[0].st_mtime)
     total, oldest = sum(about.st_size for about, _ in found), []
     for about, file in found:
         abandoned = file.suffix == UNFINISHED and not cached_file.is_written(file)
