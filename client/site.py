@@ -35,6 +35,7 @@ from common.build import reused_model
 from common.config import plugins
 from common.config.experiment import Experiment, Wire
 from common.data.loader import Loaded, load
+from common.data.prepared.made import Made
 from common.data.shard import Shard
 from common.encoders.base import Encoder, FrozenEncoder
 from common.errors import DeviceError, FedmosaicError, ShardError, TrainingError
@@ -295,11 +296,11 @@ class Site:
             if allowed is None or m in allowed
         }
         completion = {m: how for m, how in experiment.completion.items() if m in encoders}
-        asked = [(m, experiment.model.encoders[m], number) for m, (number, _) in encoders.items()]
-        prepared = str([asked, sorted(completion.items())])
+        made = {m: Made(experiment.model.encoders[m], number) for m, (number, _) in encoders.items()}
+        prepared = str([sorted(made.items()), sorted(completion.items())])
         loaded = self._prepared.get(prepared)
         if loaded is None:
-            loaded = load(shard, {m: encoder for m, (_, encoder) in encoders.items()}, completion)
+            loaded = load(shard, {m: encoder for m, (_, encoder) in encoders.items()}, completion, made)
             for _, encoder in encoders.values():
                 if isinstance(encoder, FrozenEncoder):
                     encoder.rest()

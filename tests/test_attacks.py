@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,9 @@ from client.site import Site
 from client.site_state import SiteState
 from common.blocks import get_params
 from common.build import build_model
-from common.data import features
-from common.data.features import frozen_column
 from common.data.loader import load
+from common.data.prepared import cache
+from common.data.prepared.frozen import frozen_column
 from common.data.shard import Shard
 from common.errors import WireError
 from common.exchange import wire
@@ -201,20 +202,18 @@ class TestDisks:
     def test_features_that_a_server_asks_for_do_not_fill_the_disk(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setenv("FEDMOSAIC_CACHE_GB", "0.00003")  # 30 kB
+        monkeypatch.setenv("FEDMOSAIC_CACHE_GB", "0.0001")  # 100 kB
         (tmp_path / "shard.json").write_text(json.dumps({"site": "s", "classes": ["a"], "modalities": ["text"]}))
         lines = [json.dumps({"id": str(i), "label": "a", "text": f"a text {i}"}) for i in range(20)]
         (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
         shard = Shard.open(tmp_path)
         values = [Value(f"a text {i}") for i in range(20)]
         for number in range(8):
-            monkeypatch.setattr(features, "_compute", lambda *_: features.Column(
-                list(range(20)), torch.zeros(20, 3, 64, dtype=torch.float16), Findings()))  # fmt: skip
             frozen_column(shard, "text", Asked(number), values)  # type: ignore[arg-type]
             kept = list((tmp_path / "cache").iterdir())
-            assert sum(path.stat().st_size for path in kept) <= 31_000
+            assert sum(path.stat().st_size for path in kept) <= 100_000
         assert 1 <= len(kept) <= 4
-        monkeypatch.setattr(features.shutil, "disk_usage", lambda _: Full())
+        monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: Full())
         frozen_column(shard, "text", Asked(99), values)  # type: ignore[arg-type]
         assert sorted((tmp_path / "cache").iterdir()) == sorted(kept)
 
@@ -243,7 +242,7 @@ class TestDisks:
         wide = {"name": "spectrogram", "seconds": 3600.0, "hop": 1, "n_fft": 4096}
         message = query_message(experiment(model__encoders={"audio": wide, "image": {"name": "image"}}))
         assert "GB of memory" in text(Site(both).answer(message))["error"]
-        monkeypatch.setenv("FEDMOSAIC_PREPARED_GB", "0.0001")
+        monkeypatch.setenv("FEDMOSAIC_PREPARED_GB", "0.000001")
         assert "FEDMOSAIC_PREPARED_GB" in text(Site(both).answer(query_message(experiment())))["error"]
 
     def test_what_is_written_is_its_users_alone(self, tmp_path: Path) -> None:
@@ -269,6 +268,16 @@ class Asked:
 
     def described(self) -> str:
         return f"made up {self._number}"
+
+    def blank(self) -> torch.Tensor:
+        return torch.zeros(3, 64, dtype=torch.float16)
+
+    def extract(self, inputs: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(inputs), 3, 64)
+
+    @property
+    def tower(self) -> Any:
+        return SimpleNamespace(inputs=lambda raw: torch.zeros(1))
 
 
 class Full:

@@ -9,6 +9,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from common.blocks import get_params
 from common.build import build_model
 from common.types import CPU
+from deploy.study.bench.site_memory import command as site_memory
+from deploy.study.bench.site_memory.examples import write_shard
 from deploy.study.bench.speed.bytes_sent import Bytes, value_bytes
 from deploy.study.bench.speed.cka import CKA
 from deploy.study.bench.speed.clients import Clients
@@ -94,3 +96,16 @@ def test_a_small_training_gives_a_row_with_ratios(capsys: pytest.CaptureFixture[
     (made,) = bench_train(["features"], 1, None, options)
     assert made.rate > 0 and made.ratio > 0 and made.first > 0
     assert "ours / plain" in capsys.readouterr().out
+
+
+@SLOW
+def test_the_memory_of_a_site_does_not_grow_with_its_examples(tmp_path: Path) -> None:
+    rows = []
+    for count in (600, 3000):
+        write_shard(tmp_path / str(count), count)
+        rows += [site_memory.measure(way, count, tmp_path / str(count)) for way in site_memory.WAYS]
+    small, large = {row.way: row for row in rows[:2]}, {row.way: row for row in rows[2:]}
+    for way in site_memory.WAYS:
+        assert large[way].private < small[way].private + 50
+        assert large[way].whole < small[way].whole + 100
+    assert site_memory.table(rows).row_count == 4

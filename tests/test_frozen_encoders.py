@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from common.build import build_model
 from common.config.component import build, find, own_names
-from common.data import features
 from common.data.batches import batches
 from common.data.loader import load
+from common.data.prepared import frozen
+from common.data.prepared.mapped import Mapped
 from common.data.shard import Shard
 from common.encoders.base import FrozenEncoder
 from common.encoders.mixed import MixedEncoder
@@ -170,6 +171,12 @@ def _mapped_file(values: torch.Tensor) -> Path:
     raise AssertionError("no mapping holds the tensor")
 
 
+def _values(rows: Rows) -> torch.Tensor:
+    source = rows._whole["image"]
+    assert isinstance(source, Mapped)
+    return source.values
+
+
 def _encoders() -> dict[str, FrozenEncoder]:
     model = build_model(_experiment(), 48)
     return {m: model.encoder(m) for m in model.modalities}  # type: ignore[misc]
@@ -179,7 +186,7 @@ class TestCache:
     def test_features_are_computed_once(self, shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
         first = load(shard, _encoders())
         assert len(list((shard.folder / "cache").iterdir())) == 2
-        monkeypatch.setattr(features, "_compute", lambda *_: pytest.fail("computed again"))
+        monkeypatch.setattr(frozen, "_Features", lambda *_: pytest.fail("computed again"))
         second = load(shard, _encoders())
         for m in ("image", "text"):
             assert torch.equal(first.examples.inputs[m], second.examples.inputs[m])
@@ -194,11 +201,11 @@ class TestCache:
         for _ in range(2):  # as they are computed, and as they are found again
             examples = load(shard, _encoders()).examples
             assert isinstance(examples.inputs, Rows)
-            whole = examples.inputs._whole["image"]
+            whole = _values(examples.inputs)
             assert _mapped_file(whole).parent == shard.folder / "cache"
             part = examples.complete(["image", "text"]).observed()
             assert isinstance(part.inputs, Rows)
-            assert part.inputs._whole["image"].data_ptr() == whole.data_ptr()
+            assert _values(part.inputs).data_ptr() == whole.data_ptr()
             for batch in batches(part, 4):
                 assert type(batch.inputs) is dict
                 assert all((x != 0).flatten(1).any(1).all() for x in batch.inputs.values())
@@ -225,7 +232,7 @@ class TestCache:
             path.write_bytes(b"\x00" * 30)
         after = load(shard, _encoders())
         assert torch.equal(before.examples.inputs["image"], after.examples.inputs["image"])
-        assert all(load_file(path).keys() == {"rows", "features"} for path in (shard.folder / "cache").iterdir())
+        assert all(load_file(path).keys() == {"index", "values"} for path in (shard.folder / "cache").iterdir())
 
     def test_an_unreadable_image_is_counted_also_when_it_comes_from_the_cache(self, shard: Shard) -> None:
         path = next(record for record in shard.records if record.has("image")).files["image"]

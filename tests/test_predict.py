@@ -214,7 +214,7 @@ def test_the_card_of_an_unfinished_run_says_so_and_names_no_source_folder(run: P
 
 
 def test_frozen_encoders_predict_as_the_model_in_training_would(frozen_run: Path, tmp_path: Path) -> None:
-    """Features are made here by the encoder itself, as `common.data.features` makes a shard's."""
+    """Features are made here by the encoder itself, as `common.data.prepared.frozen` makes a shard's."""
     model = load_model(frozen_run)
     picture = Image.new("RGB", (40, 30), (200, 30, 30))
     picture.save(tmp_path / "bird.png")

@@ -5,7 +5,7 @@ from conftest import make_batch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.rows import BLANK, Rows
+from common.rows import BLANK, Held, Rows
 from common.types import Batch, Origin
 
 SHAPES = {"audio": (3, 2), "image": (4,)}
@@ -19,7 +19,7 @@ def late(batch: Batch, seed: int) -> Batch:
         order = torch.randperm(len(there), generator=torch.Generator().manual_seed(seed))
         whole[m], index[m] = x[there[order]], torch.full((len(batch),), BLANK)
         index[m][there[order]] = torch.arange(len(there))
-    return Batch(Rows(whole, index), batch.origin, batch.labels)
+    return Batch(Rows({m: Held(x) for m, x in whole.items()}, index), batch.origin, batch.labels)
 
 
 def same(one: Batch, other: Batch) -> bool:

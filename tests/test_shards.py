@@ -6,6 +6,7 @@ import json
 import shutil
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,8 +21,8 @@ from common.build import build_model
 from common.config.experiment import Dirichlet, Iid, LabelShards, Missing, Natural
 from common.data.batches import batches
 from common.data.completed import find_completed, folder_of
-from common.data.features import frozen_column
 from common.data.loader import Loaded, load
+from common.data.prepared.frozen import frozen_column
 from common.data.shard import Shard, ShardInfo
 from common.errors import DataError, ShardError
 from common.media.values import encode_sound
@@ -289,7 +290,7 @@ def test_folders_of_generated_values_and_features_that_are_links_out_of_the_shar
     with pytest.raises(ShardError, match="leads out of the folder"):
         find_completed(shard, "image", completer)
     with pytest.raises(ShardError, match="'cache' leads out of the folder"):
-        frozen_column(shard, "image", None, [])  # type: ignore[arg-type]  # the folder is looked at first
+        frozen_column(shard, "image", SimpleNamespace(described=str), [])  # type: ignore[arg-type]
     assert not list((tmp_path / "outside").iterdir())
 
 

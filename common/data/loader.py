@@ -1,29 +1,27 @@
-"""Loads a shard into memory: the encoders prepare every usable example, column by column."""
+"""Loads a shard: the encoders prepare every usable example, column by column."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from common.config.component import Reference
-from common.data.column import Column
 from common.data.completed import find_completed
-from common.data.features import frozen_column
-from common.data.finder import Finder
-from common.data.limits import bytes_allowed
+from common.data.prepared.column import Column
+from common.data.prepared.frozen import frozen_column
+from common.data.prepared.made import Made
+from common.data.prepared.trained import trained_column
 from common.data.shard import Record, Shard
 from common.encoders.base import Encoder, FrozenEncoder
 from common.errors import ShardError
 from common.findings import Findings, unreadable_in_words
 from common.media.values import Value
 from common.modality import Modality
-from common.rows import BLANK, Rows
+from common.rows import Rows
 from common.seeding import derive
 from common.types import Batch, Origin
-
-GIGABYTES_VARIABLE, GIGABYTES = "FEDMOSAIC_PREPARED_GB", 16.0
-"""The maximum memory for the prepared values of one modality."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +67,16 @@ class Loaded:
 
 
 def load(
-    shard: Shard, encoders: Mapping[Modality, Encoder], completion: Mapping[Modality, Reference] | None = None
+    shard: Shard,
+    encoders: Mapping[Modality, Encoder],
+    completion: Mapping[Modality, Reference] | None = None,
+    made: Mapping[Modality, Made] | None = None,
 ) -> Loaded:
     """Read and prepare the modalities that the shard holds and the model has encoders for.
 
     completion: by modality, the completer that generated its missing values. The generated values are then used, and
     all of them must exist.
+    made: how the encoders were made. Only then can several processes prepare the values, and the cache keep them.
 
     Raises ShardError, which names the shard, when no example is usable or the shard is not completed.
     """
@@ -86,20 +88,19 @@ def load(
             f"but the model has encoders for {', '.join(sorted(encoders))}"
         )
     values = {m: [_value(shard, record, m, completed.get(m, {})) for record in shard.records] for m in held}
-    columns = {m: _column(shard, m, encoders[m], values[m]) for m in held}
+    columns = {m: _column(shard, m, encoders[m], values[m], (made or {}).get(m)) for m in held}
     findings = {m: columns[m].findings for m in held}
-    usable = sorted(set().union(*(columns[m].rows for m in held)))
-    if not usable:
+    usable = torch.stack([columns[m].usable for m in held]).any(0).nonzero()[:, 0]
+    if not len(usable):
         said = [f"\n  - {unreadable_in_words(m, found)}" for m, found in findings.items() if found.unreadable]
         raise ShardError(f"shard {shard.folder}: no usable example among {len(shard.records)}{''.join(said)}")
-    index = {m: columns[m].places(usable) for m in held}
-    inputs = Rows({m: columns[m].values for m in held}, index)
-    readable = {m: (index[m] != BLANK).tolist() for m in held}
-    origin = {m: torch.tensor(list(map(_origin, [values[m][i] for i in usable], readable[m]))) for m in held}
-    labels = torch.tensor([shard.label_index(shard.records[i]) for i in usable])
-    ids = [shard.records[i].id for i in usable]
+    inputs = Rows({m: columns[m].values for m in held}, {m: columns[m].index[usable] for m in held})
+    origin = {m: _origin(values[m], columns[m])[usable] for m in held}
+    records = [shard.records[row] for row in usable.tolist()]
+    labels = torch.tensor([shard.label_index(record) for record in records])
+    ids = [record.id for record in records]
     keys = torch.tensor([derive(0, "example", name) for name in ids])
-    return Loaded(Batch(inputs, origin, labels, keys), ids, findings, len(shard.records) - len(usable))
+    return Loaded(Batch(inputs, origin, labels, keys), ids, findings, len(shard.records) - len(ids))
 
 
 def _value(shard: Shard, record: Record, modality: Modality, completed: Mapping[str, str | Path]) -> Value | None:
@@ -110,38 +111,16 @@ def _value(shard: Shard, record: Record, modality: Modality, completed: Mapping[
     return Value(generated, generated=True) if generated is not None else None
 
 
-def _column(shard: Shard, modality: Modality, encoder: Encoder, values: list[Value | None]) -> Column:
-    """The prepared values, without missing and unreadable ones. Unreadable values are counted and logged."""
+def _column(
+    shard: Shard, modality: Modality, encoder: Encoder, values: list[Value | None], made: Made | None
+) -> Column:
     if isinstance(encoder, FrozenEncoder):
         return frozen_column(shard, modality, encoder, values)
-    _check_memory(modality, encoder, sum(value is not None for value in values))
-    finder, rows, prepared = Finder(modality), [], []
-    for i, value in enumerate(values):
-        if value is None:
-            continue
-        if (tensor := finder.take(shard.records[i], value, encoder.prepare)) is not None:
-            prepared.append(tensor)
-            rows.append(i)
-    return Column(rows, torch.stack(prepared) if prepared else encoder.blank().unsqueeze(0)[:0], finder.found())
+    return trained_column(shard, modality, encoder, values, made)
 
 
-def _check_memory(modality: Modality, encoder: Encoder, count: int) -> None:
-    """Raises ShardError when the prepared values would take more memory than the site allows.
-
-    The check is necessary because each size of an experiment has a limit, but the product of the sizes and the number
-    of examples has none.
-    """
-    with torch.device("meta"):  # gives the shape without allocating memory
-        blank = encoder.blank()
-    needed, most = count * blank.numel() * blank.element_size(), bytes_allowed(GIGABYTES_VARIABLE, GIGABYTES)
-    if needed > most:
-        raise ShardError(
-            f"{modality}: {count} prepared values would take {needed / 1e9:.1f} GB of memory, {GIGABYTES_VARIABLE} "
-            f"allows {most / 1e9:g} GB: choose smaller sizes in the encoder, or set {GIGABYTES_VARIABLE} higher"
-        )
-
-
-def _origin(value: Value | None, readable: bool) -> Origin:
-    if value is None or not readable:
-        return Origin.MISSING
-    return Origin.GENERATED if value.generated else Origin.OBSERVED
+def _origin(values: list[Value | None], column: Column) -> Tensor:
+    """[R] of `Origin` values for the rows of the shard."""
+    generated = torch.tensor([value is not None and value.generated for value in values])
+    there = torch.where(generated, int(Origin.GENERATED), int(Origin.OBSERVED))
+    return torch.where(column.usable, there, int(Origin.MISSING))

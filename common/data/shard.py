@@ -13,6 +13,7 @@ classes. The names follow the folder-with-metadata convention of Hugging Face `d
 import json
 import logging
 import math
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -88,7 +89,7 @@ class Example:
     group: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One line of metadata.jsonl: the text or file of each modality. label: "" in a shard without labels."""
 
@@ -318,7 +319,7 @@ class _Lines:
             raise ValueError('the line needs "id" and "label", both as text')
         if label not in self._classes and (self._labelled or self._classes):
             raise ValueError(f"label {label!r} is not among the classes of shard.json")
-        return label if self._classes else ""
+        return sys.intern(label) if self._classes else ""  # one text per class, not per example
 
 
 def _is_absent(value: Any) -> bool:

@@ -108,7 +108,7 @@ class Tower(ABC):
 
 class FrozenEncoder(Encoder):
     """An encoder that is never trained. Its weights are not parameters of the model and are not sent. The features of a
-    value are computed once and kept (`common.data.features`).
+    value are computed once and kept (`common.data.prepared.frozen`).
 
     Its prepared inputs are the features themselves, [1 + T, D]. The first row contains the pooled features, scaled to a
     mean square of 1 because the scale of a tower's output is arbitrary. The other rows contain the tokens, each one

@@ -33,7 +33,7 @@ Raw = Sound | Image.Image | Series | NDArray[Any] | str
 or float32; a text in Unicode's form NFC. A `Series` is an array with a known rate."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Value:
     """The source of the value of one modality of one example: a text, or the path of a file.
 

@@ -1,4 +1,4 @@
-"""`fedmosaic bench`: compare methods, or the speed of programs."""
+"""`fedmosaic bench`: compare methods, or measure speed and memory."""
 
 import argparse
 import logging
@@ -12,8 +12,9 @@ from deploy.commands.shared.experiment import add_overrides, overrides
 from deploy.commands.shared.given import readable
 
 SUITES = Path("configs/bench")
-SPEED, TRAIN = "speed", "train"
-"""The suites without a file. They compare programs, not methods."""
+SPEED, TRAIN, MEMORY = "speed", "train", "memory"
+"""The suites without a file. They measure programs and do not compare methods."""
+EXAMPLES = [1000, 10_000, 50_000]
 
 
 def add_parser(commands: Any) -> None:
@@ -24,7 +25,7 @@ def add_parser(commands: Any) -> None:
         epilog="example: fedmosaic bench fedcmi --data data --setting av-digits-unequal",
     )
     parser.add_argument(
-        "suite", metavar="SUITE", help="a suite: a file, the name of a file in configs/bench/, speed, or train"
+        "suite", metavar="SUITE", help="a suite: a file, the name of a file in configs/bench/, speed, train, or memory"
     )
     add_overrides(parser)
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with the data sets (default: data)")
@@ -45,7 +46,6 @@ def add_parser(commands: Any) -> None:
     )
     speed.add_argument("--only", action="append", metavar="NAME", help="only this measurement (repeatable)")
     speed.add_argument("--repeats", type=int, default=3, metavar="N", help="repeats per measurement (default: 3)")
-    speed.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to a JSON file")
     add_device(speed, what="of suite train")
     speed.add_argument(
         "--precision",
@@ -54,11 +54,22 @@ def add_parser(commands: Any) -> None:
         help="type of the layers in suite train (default: float32)",
     )
     speed.add_argument("--batch-size", type=int, default=32, metavar="N", help="examples per step of suite train")
+    memory = parser.add_argument_group("suite memory: peak memory of a site by the number of its examples")
+    memory.add_argument(
+        "--examples",
+        action="append",
+        type=int,
+        metavar="N",
+        help=f"number of examples (repeatable; default: {', '.join(map(str, EXAMPLES))})",
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="suites speed, train and memory: write the rows also to a JSON file"
+    )
     parser.set_defaults(command=_command)
 
 
 def _command(options: argparse.Namespace) -> None:
-    file = None if options.suite in (SPEED, TRAIN) else _file(options.suite)
+    file = None if options.suite in (SPEED, TRAIN, MEMORY) else _file(options.suite)
     from deploy.study.bench import command
 
     logging.basicConfig(level=logging.ERROR)
@@ -67,6 +78,11 @@ def _command(options: argparse.Namespace) -> None:
 
         chosen = {"device": options.device, "precision": options.precision, "batch_size": options.batch_size}
         train(options.only, options.repeats, options.json, {**chosen, "small": False})
+        return
+    if options.suite == MEMORY:
+        from deploy.study.bench.site_memory.command import run as run_memory
+
+        run_memory(options.examples or EXAMPLES, options.work, options.json)
         return
     if file is None:
         from deploy.study.bench.speed.command import run

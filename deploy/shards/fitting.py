@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.data.finder import is_frames
+from common.data.observation import is_frames
 from common.data.shard import Record, Shard
 from common.encoders.text import tokens
 from common.errors import ShardError

@@ -7,6 +7,7 @@ import torch
 from common.build import build_model
 from common.config.experiment import Experiment
 from common.data.loader import Loaded, load
+from common.data.prepared.made import Made
 from common.data.shard import Shard
 from common.encoders.base import Encoder
 from common.errors import ShardError
@@ -28,7 +29,10 @@ class OwnShard:
         self.model = build_model(experiment, len(self.classes)).to(device)
         self.batch_size = max(256, experiment.train.batch_size)
         self.examples = joined(
-            [self._readable(load(shard, way), experiment.data.max_unreadable) for way in self._ways()]
+            [
+                self._readable(load(shard, encoders, made=made), experiment.data.max_unreadable)
+                for encoders, made in self._ways(experiment)
+            ]
         )
 
     def use(self, device: torch.device) -> None:
@@ -40,12 +44,19 @@ class OwnShard:
             raise ShardError(f"shard {self.folder}: {why}")
         return loaded.examples
 
-    def _ways(self) -> list[dict[Modality, Encoder]]:
-        """Sets of encoders that together include every alternative of each modality. Without mixed encoders, this is
-        one set."""
+    def _ways(self, experiment: Experiment) -> list[tuple[dict[Modality, Encoder], dict[Modality, Made]]]:
+        """Sets of encoders that together include every alternative of each modality, and how they are made. Without
+        mixed encoders, this is one set."""
         ways = {m: self.model.encoder(m).alternatives() for m in self.model.modalities}
         longest = max(len(alternatives) for alternatives in ways.values())
-        return [{m: every[number % len(every)] for m, every in ways.items()} for number in range(longest)]
+        numbers = [{m: number % len(every) for m, every in ways.items()} for number in range(longest)]
+        return [
+            (
+                {m: ways[m][number] for m, number in chosen.items()},
+                {m: Made(experiment.model.encoders[m], number) for m, number in chosen.items()},
+            )
+            for chosen in numbers
+        ]
 
 
 def joined(parts: list[Batch]) -> Batch:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.signal import spectrogram
 
-from common.data.finder import is_frames, measured
+from common.data.observation import is_frames, measured
 from common.media.series import Series
 from common.media.sounds import Sound
 from common.media.values import Raw

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
-from common.data.finder import Finder, measured
+from common.data.finder import Finder
+from common.data.observation import measured
 from common.data.shard import Record, Shard
 from common.encoders.base import Encoder
 from common.findings import Findings

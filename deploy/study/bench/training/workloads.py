@@ -15,7 +15,7 @@ from common.config.experiment import Experiment
 from common.config.reading import parse
 from common.encoders.base import Encoder, FrozenEncoder, Tower
 from common.models.joint import Joint, JointModel
-from common.rows import Rows
+from common.rows import Held, Rows
 from common.types import Batch, Origin
 
 CLASSES = 10
@@ -44,7 +44,11 @@ class Workload:
         inputs = {m: _random(model.encoder(m).blank(), self.examples, rng) for m in model.modalities}
         index = {m: torch.arange(self.examples) for m in inputs}
         origin = {m: torch.full((self.examples,), int(Origin.OBSERVED)) for m in inputs}
-        return Batch(Rows(inputs, index), origin, torch.randint(CLASSES, (self.examples,), generator=rng))
+        return Batch(
+            Rows({m: Held(values) for m, values in inputs.items()}, index),
+            origin,
+            torch.randint(CLASSES, (self.examples,), generator=rng),
+        )
 
 
 def _random(blank: Tensor, count: int, rng: torch.Generator) -> Tensor:
