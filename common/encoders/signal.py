@@ -8,10 +8,11 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from common.config.component import Options
 from common.encoders.base import Encoder, EncoderOptions, Stored
-from common.encoders.shared.backbones import GRID, grid_means
+from common.encoders.shared.backbones import GRID, grid_means, is_deterministic
 from common.encoders.shared.masking import masked
 from common.media.series import over_time
 from common.media.sounds import resampled
@@ -166,5 +167,7 @@ class SignalCNN(nn.Module):
 
     def forward(self, windows: Tensor) -> Tensor:
         """[B, C, T] -> [B, D]."""
-        features: Tensor = self.project(grid_means(self.features(windows), -1).flatten(1))
+        parts = self.features(windows)
+        means = grid_means(parts, -1) if is_deterministic() else F.adaptive_avg_pool1d(parts, GRID)
+        features: Tensor = self.project(means.flatten(1))
         return features
