@@ -20,7 +20,7 @@ The server checks replies in `server/clients/replies.py`.
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ from common.exchange import wire
 from common.findings import too_many_unreadable
 from common.frozen.pretrained import only
 from common.hardware.computing import Hardware
-from common.hardware.device import described, held_bytes, release
+from common.hardware.device import AUTO, CPU, described, held_bytes, release
 from common.hardware.faults import device_error
 from common.metrics import evaluate
 from common.modality import Modality
@@ -310,11 +310,14 @@ class Site:
         return Opened(shard, model, loaded)
 
     def _device(self, experiment: Experiment) -> torch.device:
-        """The device of the site, after this process is prepared for the computation.
+        """The device of the site, after this process is prepared for the computation. A GPU that `auto` has taken stays
+        the device, because the memory that this process holds there would make another GPU look free.
 
         Raises PolicyError when the policy forbids the device. Raises DeviceError.
         """
         hardware = self._policy.hardware(self._hardware)
+        if hardware.device == AUTO and self._used is not None and self._used.type != CPU:
+            hardware = replace(hardware, device=str(self._used))
         self._used = hardware.use(experiment.train.deterministic, experiment.train.tf32)
         return self._used
 

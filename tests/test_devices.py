@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import logging
 import operator
 import textwrap
@@ -301,6 +302,18 @@ class TestChoosingADevice:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: len(free))
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (free[index] << 30, 80 << 30))
         assert find_device("auto") == (CPU if taken is None else torch.device("cuda", taken))
+
+    def test_a_site_stays_with_the_gpu_that_it_took(self, tiny_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        free = iter(["far:0", "cpu", "cpu"])
+        monkeypatch.setattr(
+            "common.hardware.computing.find_device",
+            lambda name: torch.device(next(free, name) if name == "auto" else name),
+        )
+        claim_identity()
+        site = Site(tiny_shards / "client-1", hardware=Hardware("auto"))
+        with pretended():
+            replies = [site.answer(train_message(experiment(), ["audio", "image"], number)) for number in (1, 2)]
+        assert [json.loads(str(reply["body"]["json"]))["device"] for reply in replies] == ["far:0, float32"] * 2
 
     def test_a_policy_may_forbid_gpus(self) -> None:
         strict = Policy(gpu=False)
