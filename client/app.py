@@ -84,7 +84,8 @@ def hardware(context: Context) -> dict[str, str]:
     configuration. A client of a simulation has them in the run's configuration."""
     if "shard" in context.node_config:
         return {key: str(context.node_config[key]) for key in HARDWARE if key in context.node_config}
-    return {"device": str(context.run_config.get("device", "cpu")), "deterministic": "yes"}
+    told = context.run_config
+    return {"device": str(told.get("device", "cpu")), "threads": str(told.get("threads", 1)), "deterministic": "yes"}
 
 
 def shard_folder(context: Context) -> Path:

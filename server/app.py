@@ -32,7 +32,9 @@ def main(grid: Grid, context: Context) -> None:
     keep_private()
     settings = {key: str(value) for key, value in context.run_config.items()}
     experiment = read_experiment(settings["experiment"])
-    hardware = Hardware(settings["server-device"], deterministic=settings["engine"] != "superlink")
+    hardware = Hardware(
+        settings["server-device"], int(settings["threads"]), deterministic=settings["engine"] != "superlink"
+    )
     run = RunFolder(_folder(settings, experiment), experiment, resume=bool(settings["resume"]))
     test_shard = Path(settings["test-shard"]) if settings["test-shard"] else None
     probe_shard = Path(settings["probe-shard"]) if settings["probe-shard"] else None

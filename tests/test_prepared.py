@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_models import FROZEN, TAKES
 from torch import Tensor
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from common.config import plugins
-from common.config.component import Reference, own_names
+from common.config.component import Reference, build, own_names
 from common.data.batches import batches
 from common.data.loader import Loaded, load
 from common.data.prepared import cache, cached_file, progress, trained, workers
@@ -33,6 +34,7 @@ from common.errors import ShardError
 from common.media.values import Raw, Value, encode_array, encode_image, encode_sound
 from common.rows import Held, Rows
 from common.seeding import torch_rng
+from fedmosaic.testing.encoders import RAWS
 
 COUNT = 150
 """More than two chunks."""
@@ -212,6 +214,19 @@ class TestNames:
         Image.new("RGB", (5, 5), "red").save(shard.records[5].files["m"])
         return loaded(shard, "image")
 
+    @pytest.mark.parametrize("name", sorted(set(own_names("encoder")) - FROZEN))
+    def test_options_of_the_network_change_neither_name_nor_value(self, name: str) -> None:
+        others = {"width": 9, "filters": 8, "backbone": "resnet18", "augment": {}}
+        plain, raw = build("encoder", {"name": name}), RAWS[TAKES[name]]
+        one = plain.build().prepare(raw)
+        for option in plain.of_network:
+            other = {"name": name, option: others[option]}
+            assert build("encoder", other) != plain
+            assert Made(other).described() == Made({"name": name}).described()
+            assert torch.equal(build("encoder", other).build().prepare(raw), one)
+        rest = type(plain).model_fields.keys() - plain.of_network
+        assert rest and not rest & others.keys()
+
     def test_the_content_of_a_plugin_is_a_part_of_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         described = set()
         for digest in ("1", "2"):
@@ -221,7 +236,7 @@ class TestNames:
                 used = plugins._used.get()
                 assert used is not None
                 used.add(plugin)
-                return SimpleNamespace(model_dump_json=str)
+                return SimpleNamespace(model_dump_json=lambda exclude: "", of_network=frozenset())
 
             monkeypatch.setattr("common.data.prepared.made.build", find)
             described.add(Made({"name": "of-a-plugin"}).described())

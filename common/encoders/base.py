@@ -1,7 +1,7 @@
 """The interface of encoders. An encoder is the only code that interprets the raw values of a modality."""
 
 from abc import ABC, abstractmethod
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -178,7 +178,13 @@ class FrozenEncoder(Encoder):
 
 
 class EncoderOptions(Component):
-    """The base class of the encoders' options."""
+    """The base class of the encoders' options.
+
+    of_network: the options that do not change what `prepare` returns. Prepared values stay valid when these options
+    change.
+    """
+
+    of_network: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def build(self) -> Encoder:
@@ -187,6 +193,8 @@ class EncoderOptions(Component):
 
 class PictureOptions(EncoderOptions):
     """Options of encoders that send square pictures through a backbone."""
+
+    of_network: ClassVar[frozenset[str]] = frozenset({"backbone", "filters", "width", "augment"})
 
     size: int = Field(28, ge=8, le=1024)
     """Pixels per side of a picture."""

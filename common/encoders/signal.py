@@ -1,7 +1,7 @@
 """An encoder for windows of sensor signals: acceleration, angular velocity, or other signals with a fixed rate."""
 
 from itertools import pairwise
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -116,6 +116,8 @@ class SignalAugmentation(Options):
 
 class Signal(EncoderOptions):
     """Windows of a signal pass through a network that is trained from scratch."""
+
+    of_network: ClassVar[frozenset[str]] = frozenset({"width", "augment"})
 
     channels: int = Field(3, ge=1, le=4096)
     """Number of channels C."""

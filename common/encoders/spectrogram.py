@@ -1,6 +1,6 @@
 """An encoder for recordings. It converts them to log spectrograms."""
 
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 import torchaudio
@@ -109,6 +109,8 @@ class SoundAugmentation(Options):
 
 class Spectrogram(EncoderOptions):
     """Spectrograms of recordings pass through a backbone that is trained from scratch."""
+
+    of_network: ClassVar[frozenset[str]] = frozenset({"backbone", "filters", "width", "augment"})
 
     rate: int = Field(8000, ge=1000, le=768_000)
     """Sampling rate in Hz after resampling."""

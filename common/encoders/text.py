@@ -6,6 +6,7 @@ n-grams with marked word ends: P. Bojanowski et al., "Enriching Word Vectors wit
 
 import unicodedata
 import zlib
+from typing import ClassVar
 
 import regex
 import torch
@@ -82,6 +83,8 @@ class TextAugmentation(Options):
 
 class Text(EncoderOptions):
     """A short text becomes the mean of the embeddings of its hashed tokens."""
+
+    of_network: ClassVar[frozenset[str]] = frozenset({"width", "augment"})
 
     buckets: int = Field(2048, ge=1, le=1_000_000)
     """Number of different token ids. Tokens with the same id cannot be distinguished."""

@@ -201,6 +201,12 @@ class Plan:
     gpus_per_client: float = 0.0
     server_device: str = "cpu"
 
+    @property
+    def threads(self) -> int:
+        """The threads of each process on this machine, if the computation is not deterministic: the cores divided among
+        the clients; 0 for all cores. More threads than cores make every process many times slower."""
+        return 0 if self.engine in ("inprocess", "superlink") else max(1, cores() // self.experiment.data.clients)
+
     def settings(self) -> dict[str, str]:
         """The run configuration of the apps."""
         return {
@@ -212,6 +218,7 @@ class Plan:
             "resume": "yes" if self.resume else "",
             "device": self.device,
             "server-device": self.server_device,
+            "threads": str(self.threads),
             "engine": self.engine,
         }
 
@@ -292,7 +299,7 @@ def side_by_side(clients: int, gpus_per_client: float) -> str:
 
 def _start_nodes(processes: Processes, work: Path, plan: Plan, vital: bool) -> None:
     clients = plan.experiment.data.clients
-    hardware = {"device": plan.device, "threads": max(1, cores() // clients), "deterministic": "yes"}
+    hardware = {"device": plan.device, "threads": plan.threads, "deterministic": "yes"}
     fleet = (processes.logs / "fleet-port").read_text()
     commands = commands_folder()  # the commands of a site, which start faster and run the installed code
     path = f"{commands}{os.pathsep}{processes.env['PATH']}"

@@ -154,7 +154,8 @@ def _rate(work: Work, precision: str) -> float:
 def _examples() -> Batch:
     """Random pictures of two modalities; the second modality is missing in every fourth example."""
     random, rows = torch.Generator().manual_seed(0), STEPS * ROWS
-    inputs = {m: torch.randn(rows, 1, SIDE, SIDE, generator=random) for m in ("first", "second")}
+    pixels = {m: torch.randint(256, (rows, 1, SIDE, SIDE), generator=random) for m in ("first", "second")}
+    inputs = {m: values.to(torch.uint8) for m, values in pixels.items()}
     origin = {m: torch.full((rows,), int(Origin.OBSERVED)) for m in inputs}
     origin["second"][::4] = int(Origin.MISSING)
     inputs["second"][::4] = 0

@@ -44,7 +44,7 @@ class Made:
             options = build("encoder", self.reference)
         kind = f"{type(options).__module__}.{type(options).__qualname__}"
         digests = sorted(f"{plugin} {plugin.digest}" for plugin in used)
-        return json.dumps([kind, options.model_dump_json(), self.number, digests, _code()])
+        return json.dumps([kind, options.model_dump_json(exclude=options.of_network), self.number, digests, _code()])
 
 
 @cache
