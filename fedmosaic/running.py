@@ -7,10 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import torch
-
 from common.config.reading import read
 from common.errors import ConfigError
+from common.hardware.computing import restored
 from deploy.cli import parser
 from deploy.commands.run import run_to_end
 
@@ -24,12 +23,13 @@ def run(
     shards: str | Path | None = None,
     run_dir: str | Path | None = None,
     resume: bool = False,
+    device: str = "cpu",
 ) -> Path:
     """Run an experiment to its end and return the folder of the run.
 
     changes: values by dotted option, e.g. {"train.lr": 0.1}. shards: the clients' shards; None: shards/NAME, which are
     made if they are absent. run_dir: the folder of the run; None: a new folder runs/NAME. resume: whether to continue
-    the unfinished run in that folder.
+    the unfinished run in that folder. device: the device of the clients: auto, cpu, cuda, cuda:N or mps.
 
     With the engine "inprocess", the run takes over the root logger, the umask, and torch's threads and determinism of
     this process until it ends.
@@ -44,7 +44,7 @@ def run(
         mistakes.append(f"changes: {odd[0]!r} is not the name of an option")
     if mistakes:
         raise ConfigError("fedmosaic.run", mistakes)
-    options = parser().parse_args(["run", "--engine", engine, "--", str(config)])
+    options = parser().parse_args(["run", "--engine", engine, f"--device={device}", "--", str(config)])
     options.shards = Path(shards) if shards is not None else None
     options.run_dir = Path(run_dir) if run_dir is not None else None
     options.resume = resume
@@ -58,18 +58,16 @@ def run(
 def _restored() -> Iterator[None]:
     """Restore at the end what a run in this process changes."""
     root = logging.getLogger()
-    handlers, level, threads = root.handlers[:], root.level, torch.get_num_threads()
-    determinism, mask = torch.get_deterministic_debug_mode(), os.umask(0o022)
+    handlers, level, mask = root.handlers[:], root.level, os.umask(0o022)
     os.umask(mask)
     root.handlers.clear()  # a run closes the handlers that it finds
     try:
-        yield
+        with restored():
+            yield
     finally:
         for handler in root.handlers[:]:
             root.removeHandler(handler)
             handler.close()
         root.handlers[:] = handlers
         root.setLevel(level)
-        torch.set_num_threads(threads)
-        torch.set_deterministic_debug_mode(determinism)
         os.umask(mask)

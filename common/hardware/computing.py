@@ -6,12 +6,14 @@ of the driver. Otherwise, torch takes the fastest kernels and all cores, and res
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from common.errors import DeviceError
 from common.hardware.device import AUTO, CPU, find_device
 
 CUBLAS_VARIABLE, CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
@@ -35,12 +37,14 @@ class Hardware:
 
     @classmethod
     def of_node(cls, settings: Mapping[str, object]) -> "Hardware":
-        """The hardware in a node's configuration. A node without these settings takes a free GPU and is fast."""
-        return cls(
-            str(settings.get("device", AUTO)),
-            int(str(settings.get("threads", 0))),
-            settings.get("deterministic", "no") == "yes",
-        )
+        """The hardware in a node's configuration. A node without these settings takes a free GPU and is fast.
+
+        Raises DeviceError when the number of threads is no number.
+        """
+        threads = str(settings.get("threads", 0))
+        if not threads.isdecimal():
+            raise DeviceError(f"the node's configuration: threads={threads!r} is not a number of threads")
+        return cls(str(settings.get("device", AUTO)), int(threads), settings.get("deterministic", "no") == "yes")
 
     def settings(self) -> dict[str, str]:
         """The node's configuration."""
@@ -84,6 +88,25 @@ def _choose_kernels(deterministic: bool) -> None:
     # The gradients of these two kernels of attention have no fixed order of addition.
     torch.backends.cuda.enable_flash_sdp(not deterministic)
     torch.backends.cuda.enable_mem_efficient_sdp(not deterministic)
+
+
+@contextmanager
+def restored() -> Iterator[None]:
+    """Restore at the end what `Hardware.use` changes in this process."""
+    threads, determinism = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    benchmark = torch.backends.cudnn.benchmark
+    flash, efficient = torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.mem_efficient_sdp_enabled()
+    products, convolutions = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_deterministic_debug_mode(determinism)
+        torch.backends.cudnn.benchmark = benchmark
+        torch.backends.cuda.enable_flash_sdp(flash)
+        torch.backends.cuda.enable_mem_efficient_sdp(efficient)
+        torch.backends.cuda.matmul.fp32_precision = products
+        torch.backends.cudnn.conv.fp32_precision = convolutions  # type: ignore[attr-defined]
 
 
 def cores() -> int:

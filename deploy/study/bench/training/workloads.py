@@ -67,9 +67,9 @@ def workloads(batch_size: int, epochs: int, precision: str, deterministic: bool,
         "precision": precision,
         "deterministic": deterministic,
     }
-    side, count = (32, 2 * batch_size) if small else (64, 8 * batch_size)
+    side, count = (32, 2 * batch_size) if small else (64, 4 * batch_size)
     picture = {"name": "image", "channels": 3, "size": side, "width": 64}
-    sound = {"name": "spectrogram", "rate": 16000, "seconds": 1 if small else 2, "n_fft": 1024, "n_mels": 64}
+    sound = {"name": "spectrogram", "rate": 16000, "seconds": 1, "n_fft": 1024, "n_mels": 64}
     return {
         "resnet18": _fusion(f"ResNet-18, {side} x {side}", {**picture, "backbone": "resnet18"}, train, count),
         "resnet50": _fusion(f"ResNet-50, {side} x {side}", {**picture, "backbone": "resnet50"}, train, count // 2),
