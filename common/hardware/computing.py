@@ -95,8 +95,10 @@ def restored() -> Iterator[None]:
     """Restore at the end what `Hardware.use` changes in this process."""
     threads, determinism = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     benchmark = torch.backends.cudnn.benchmark
-    flash, efficient = torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.mem_efficient_sdp_enabled()
-    products, convolutions = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
+    flash = torch.backends.cuda.flash_sdp_enabled()  # type: ignore[no-untyped-call]
+    efficient = torch.backends.cuda.mem_efficient_sdp_enabled()  # type: ignore[no-untyped-call]
+    products = torch.backends.cuda.matmul.fp32_precision
+    convolutions = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
     try:
         yield
     finally:
