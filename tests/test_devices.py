@@ -9,11 +9,12 @@ import textwrap
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from conftest import experiment
+from test_cli import call
 from test_frozen_encoders import ENCODERS
 from test_frozen_encoders import encoder as frozen_encoder
 from test_policy import train_message
@@ -36,6 +37,7 @@ from common.metrics import evaluate
 from common.models.base import MultimodalModel
 from common.types import CPU, Batch, Origin
 from deploy.engines.in_process import claim_identity
+from deploy.engines.launch import Engine, Plan, side_by_side
 from fedmosaic.testing.examples import CLASSES, MODALITIES, picture_encoders, pictures
 from fedmosaic.testing.pretend_device import FAR, pretended
 
@@ -340,3 +342,51 @@ class TestChoosingADevice:
         fast, fast_losses = trained(made("fedcmi"), tiny("fedcmi"))
         assert fast_losses == pytest.approx(losses, rel=1e-4)
         assert all(torch.allclose(value, exact[name], atol=1e-4) for name, value in fast.items())
+
+
+WRONG = [
+    (["--engine", "superlink", "--device", "auto"], "--device: each site chooses its own device"),
+    (
+        ["--engine", "simulation", "--device", "cuda:1"],
+        "--device cuda:1: a simulation divides its clients among all GPUs",
+    ),
+    (["--engine", "processes", "--gpus-per-client", "0.5"], "--gpus-per-client needs --engine simulation"),
+    (
+        ["--engine", "simulation", "--device", "auto", "--gpus-per-client", "1.5"],
+        "--gpus-per-client is 1.5: it must be",
+    ),
+    (["--engine", "inprocess", "--device", "gpu"], "device 'gpu' is unknown"),
+    (["--engine", "inprocess", "--server-device", "cuda:9"], "device cuda:9: "),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), WRONG, ids=lambda value: str(value)[:50])
+def test_a_run_with_an_impossible_device_ends_before_it_starts(
+    arguments: list[str], words: str, tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(experiment().to_yaml())
+    told = ["run", tmp_path / "tiny.yaml", "--shards", tiny_shards, "--run-dir", tmp_path / "run", *arguments]
+    assert call(*told) in (1, 2)
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("share", "gpus", "said"), [
+    (0.0, 0, "1 of 5 clients train side by side (one core per client)"),
+    (0.25, 1, "1 of 5 clients train side by side (one core per client, and 0.25 of 1 GPUs)"),
+])  # fmt: skip
+def test_a_simulation_says_how_many_clients_train_side_by_side(
+    share: float, gpus: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploy.engines.launch.cores", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert side_by_side(5, share) == said
+    monkeypatch.setattr("deploy.engines.launch.cores", lambda: 16)
+    assert side_by_side(5, share).startswith("4" if share else "5")
+
+
+def test_the_cores_are_divided_among_the_processes_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploy.engines.launch.cores", lambda: 9)
+    chosen = experiment(data__clients=4)
+    threads = {engine: Plan(engine, chosen, Path("shards")).settings()["threads"] for engine in get_args(Engine)}
+    assert threads == {"inprocess": "0", "superlink": "0", "processes": "2", "simulation": "2"}

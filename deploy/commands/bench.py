@@ -40,13 +40,13 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for tables and plots (default: the --work folder)"
     )
+    add_device(parser, what="of the runs, except for suites speed and memory")
     speed = parser.add_argument_group(
         "suites speed (time of rounds, memory and features, compared with stock Flower and plain PyTorch) and train (a "
         "client's epoch, compared with a plain PyTorch loop)"
     )
     speed.add_argument("--only", action="append", metavar="NAME", help="only this measurement (repeatable)")
     speed.add_argument("--repeats", type=int, default=3, metavar="N", help="repeats per measurement (default: 3)")
-    add_device(speed, what="of suite train")
     speed.add_argument(
         "--precision",
         choices=("float32", "bfloat16", "float16"),
@@ -98,6 +98,7 @@ def _command(options: argparse.Namespace) -> None:
         options.workers,
         options.work,
         options.out,
+        options.device,
     )
 
 

@@ -175,8 +175,10 @@ def _hardware(options: argparse.Namespace) -> tuple[str, float]:
     if device.type == CPU:
         return CPU, 0.0
     print(f"clients compute on {described(device)}")
-    share = 1.0 if options.gpus_per_client is None else options.gpus_per_client
-    return options.device, share if options.engine == "simulation" and device.type == "cuda" else 0.0
+    if options.engine != "simulation" or device.type != "cuda":
+        return options.device, 0.0
+    # Ray gives each client its GPU, which is the only one that the client's process can see.
+    return device.type, 1.0 if options.gpus_per_client is None else options.gpus_per_client
 
 
 def _run_here(plan: "Plan") -> None:
@@ -255,6 +257,11 @@ def _hardware_mistakes(options: argparse.Namespace) -> Iterator[str]:
     share = options.gpus_per_client
     if options.engine == "superlink" and options.device != "cpu":
         yield "--device: each site chooses its own device, with `fedmosaic node --device`; leave --device out"
+    if options.engine == "simulation" and options.device.startswith("cuda:"):
+        yield (
+            f"--device {options.device}: a simulation divides its clients among all GPUs; use --device cuda, and "
+            "CUDA_VISIBLE_DEVICES to choose GPUs"
+        )
     if share is None:
         return
     if options.engine != "simulation" or options.device == "cpu":

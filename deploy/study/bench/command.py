@@ -7,6 +7,7 @@ from rich.progress import Progress
 
 from common.config.component import unknown
 from common.errors import ConfigError
+from common.hardware.device import CPU, find_device
 from deploy.progress import counted
 from deploy.study.bench.origin import machine
 from deploy.study.bench.results import Results
@@ -25,10 +26,11 @@ def run(
     workers: int,
     work: Path | None,
     out: Path | None,
+    device: str = CPU,
 ) -> None:
-    """Run the missing jobs of a suite and write the tables of its settings.
+    """Run the missing jobs of a suite on a device and write the tables of its settings.
 
-    Raises ConfigError, DataError, RunError.
+    Raises ConfigError, DataError, DeviceError, RunError.
     """
     suite = read_suite(file, changes, data)
     chosen = _settings(suite, settings)
@@ -41,7 +43,7 @@ def run(
             bar.update(task, completed=done, total=total)
             console.print(f"{done:>4}/{total}  {said}", highlight=False, soft_wrap=True)
 
-        runner = Runner(suite, work, workers, progress)
+        runner = Runner(suite, work, workers, progress, str(find_device(device)))
         results = runner.run(chosen, suite.seeds[:seeds])
     for setting in chosen:
         runs = {method: results[setting, method] for method in suite.rows_of(setting)}

@@ -16,6 +16,7 @@ from typing import Any
 
 from common.errors import RunError
 from common.files import write_whole
+from common.hardware.device import CPU
 from common.split.make import recipe
 from deploy.study.bench.suite import Job, Suite, jobs
 from deploy.study.bench.trial import Figures, perform, prepare, shards_of
@@ -31,8 +32,8 @@ class Runner:
     """Runs jobs in worker processes. A file in the folder `work` keeps the figures of each finished job, so no job runs
     twice."""
 
-    def __init__(self, suite: Suite, work: Path, workers: int, progress: Progress) -> None:
-        self.suite, self.work, self.workers, self.progress = suite, work, workers, progress
+    def __init__(self, suite: Suite, work: Path, workers: int, progress: Progress, device: str = CPU) -> None:
+        self.suite, self.work, self.workers, self.progress, self.device = suite, work, workers, progress, device
 
     def run(self, settings: Sequence[str], seeds: Sequence[int]) -> dict[Cell, list[Figures]]:
         """Tune, then run every method of the settings with every seed. Returns the figures by cell, in the order of the
@@ -88,7 +89,7 @@ class Runner:
         for number, made in enumerate(as_completed(preparing), start=1):
             made.result()
             self.progress(number, len(preparing), "shards ready")
-        running = {pool.submit(perform, job, self.work): job for job in missing}
+        running = {pool.submit(perform, job, self.work, self.device): job for job in missing}
         for future in as_completed(running):
             job, figures = running[future], future.result()
             if figures["status"] == "failed":
@@ -101,7 +102,8 @@ class Runner:
         """The file of a job's figures. Its name contains a digest of everything on which the figures depend."""
         described = job.experiment.model_dump(exclude={"data"})
         data = job.experiment.data
-        content = [job.arrangement, recipe(job.data), data.validation, data.complete_only, described]
+        content: list[Any] = [job.arrangement, recipe(job.data), data.validation, data.complete_only, described]
+        content += [self.device] if self.device != CPU else []
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
         name = f"{job.method}-seed{job.seed}-{job.value:g}-{digest}.json"
         return self.work / "runs" / job.setting / name

@@ -16,6 +16,7 @@ from common.config.experiment import Experiment
 from common.data.shard import Shard
 from common.errors import FedmosaicError, TrainingError
 from common.hardware.computing import compute_deterministically
+from common.hardware.device import CPU, find_device
 from common.modality import Modality, subset_name
 from common.seeding import derive
 from common.split.make import PROBE, client_name, make_shards, recipe
@@ -53,9 +54,9 @@ def prepare(experiment: Experiment, users: Sequence[Experiment], work: Path) -> 
 
 
 @lru_cache(maxsize=1)
-def _sites(folder: Path, clients: int) -> list[Site]:
+def _sites(folder: Path, clients: int, device: str) -> list[Site]:
     """The sites of a folder of shards. The cache keeps the prepared examples of the last folder."""
-    return [own_site(folder / client_name(index)) for index in range(clients)]
+    return [own_site(folder / client_name(index), device) for index in range(clients)]
 
 
 UNGUARDED = {"collapse": None, "max_update_ratio": None, "max_weight": None}
@@ -63,8 +64,8 @@ UNGUARDED = {"collapse": None, "max_update_ratio": None, "max_weight": None}
 benchmark has no hostile sites."""
 
 
-def perform(job: Job, work: Path) -> Figures:
-    """Run a job. Returns its figures.
+def perform(job: Job, work: Path, device: str = CPU) -> Figures:
+    """Run a job on a device. Returns its figures.
 
     status: "completed"; "diverged" if a loss was not finite, or was worse than guessing in the last round; otherwise
     "failed" with the reason.
@@ -72,12 +73,12 @@ def perform(job: Job, work: Path) -> Figures:
     compute_deterministically()
     started = time.perf_counter()
     shards = shards_of(job.data, work)
-    sites = _sites(shards, job.data.data.clients)
+    sites = _sites(shards, job.data.data.clients, device)
     figures: Figures = {"setting": job.setting, "method": job.method, "seed": job.seed, "value": job.value}
     figures["commit"] = commit()
     try:
         groups = federations(job.arrangement, job.experiment, sites)
-        runs = [_federation(job.experiment, group, shards, job.probed) for group in groups]
+        runs = [_federation(job.experiment, group, shards, job.probed, device) for group in groups]
         figures |= _mean_figures(runs)
         worse = figures["loss"] > math.log(figures["classes"])
         figures |= (
@@ -91,7 +92,7 @@ def perform(job: Job, work: Path) -> Figures:
     return figures | {"seconds": time.perf_counter() - started}
 
 
-def _federation(experiment: Experiment, sites: list[Site], shards: Path, probed: bool) -> Figures:
+def _federation(experiment: Experiment, sites: list[Site], shards: Path, probed: bool, device: str) -> Figures:
     """The figures of one federation: those of every round, and with `probed` the probes of the last model."""
     raw = experiment.data.model_copy(update={"clients": len(sites)})
     settings = experiment.federation
@@ -102,7 +103,12 @@ def _federation(experiment: Experiment, sites: list[Site], shards: Path, probed:
     with tempfile.TemporaryDirectory(prefix="fedmosaic-bench-") as folder:
         run, probe_set = RunFolder(Path(folder), experiment), shards / PROBE
         federation = Federation(
-            experiment, InProcessGrid(sites), shards / "test", run, probe_set if probe_set.exists() else None
+            experiment,
+            InProcessGrid(sites),
+            shards / "test",
+            run,
+            probe_set if probe_set.exists() else None,
+            find_device(device),
         )
         params = federation.run()
         rounds = read_rounds(Path(folder))
