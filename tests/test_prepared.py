@@ -4,7 +4,10 @@ import errno
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +37,7 @@ from common.errors import ShardError
 from common.media.values import Raw, Value, encode_array, encode_image, encode_sound
 from common.rows import Held, Rows
 from common.seeding import torch_rng
+from deploy.engines.processes import MARK, marked
 from fedmosaic.testing.encoders import RAWS
 
 COUNT = 150
@@ -387,3 +391,29 @@ def test_another_device_gets_the_same_batches(tmp_path: Path) -> None:
     threads = threading.active_count()
     next(iter(batches(found.examples, 6, torch.device("meta"))))
     assert threading.active_count() == threads
+
+
+KILLED = """
+import time
+from common.data.prepared import workers
+
+workers.WORTH_SECONDS = 0.0
+for number in workers.in_order(time.sleep, [0.01] * 3 + [600] * 5):
+    print("begun", flush=True)
+"""
+
+
+def test_no_process_survives_its_site() -> None:
+    env = {**os.environ, MARK: "survivors", workers.VARIABLE: "2", "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", KILLED], env=env, stdout=subprocess.PIPE, text=True) as site:
+        assert site.stdout is not None and site.stdout.readline() == "begun\n"
+        assert until(lambda: len(list(marked("survivors"))) >= 4)  # the site, two workers, and the process that forks
+        site.kill()
+    assert until(lambda: not list(marked("survivors")))
+
+
+def until(holds: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 60
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return holds()

@@ -14,11 +14,9 @@ Flower starts a process for every message. This short-lived process (`client/app
 import contextlib
 import logging
 import os
-import select
 import signal
 import socket
 import threading
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,10 +28,9 @@ from client.resident import frames
 from client.resident.connection import code
 from client.site import Site
 from common.hardware.computing import Hardware
+from common.lifetime import end_with
 
 log = logging.getLogger(__name__)
-OWNER_SECONDS = 1.0
-"""Interval of the checks whether the owner still runs, on systems that do not report its end."""
 GOODBYE_SECONDS = 10.0
 
 
@@ -42,7 +39,7 @@ def main(settings: dict[str, Any]) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     for file in (settings["lock"], settings["listener"]):
         os.set_inheritable(file, False)
-    threading.Thread(target=_end_with, args=(settings["owner"],), daemon=True).start()
+    threading.Thread(target=end_with, args=(settings["owner"],), daemon=True).start()
     if code() == settings["code"]:  # else the code has just changed, and the starting process gets no answer
         policy = Path(settings["policy"]) if settings["policy"] else None
         hardware = Hardware.of_node(settings["hardware"])
@@ -122,36 +119,3 @@ def _end_when_alone(connection: socket.socket, done: threading.Event) -> None:
     if not done.is_set():
         log.warning("this message is not answered: the process that sent it has ended")
         os._exit(1)
-
-
-def _end_with(owner: int) -> NoReturn:
-    """End this process when the owner ends."""
-    with contextlib.suppress(ProcessLookupError):
-        _wait_for_end(owner)
-    os._exit(0)
-
-
-def _wait_for_end(pid: int) -> None:
-    """Wait until a process ends.
-
-    Raises ProcessLookupError when there is no such process.
-    """
-    try:
-        file = os.pidfd_open(pid)
-    except (AttributeError, OSError) as error:
-        if isinstance(error, ProcessLookupError):
-            raise
-        while _exists(pid):
-            time.sleep(OWNER_SECONDS)
-    else:
-        select.select([file], [], [])
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

@@ -4,13 +4,14 @@ same as without processes."""
 import multiprocessing
 import os
 import sys
+import threading
 import time
 import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from common.errors import FedmosaicError, ShardError
 from common.hardware.computing import cores
+from common.lifetime import end_with
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -89,6 +91,7 @@ def _shared(work: Callable[[T], R], tasks: Sequence[T], count: int) -> Iterator[
         sampler=tasks,  # any sequence
         num_workers=min(count, len(tasks)),
         collate_fn=_unchanged,
+        worker_init_fn=partial(_end_with, os.getpid()),
         multiprocessing_context=_context(),
         generator=torch.Generator(),  # else a number is drawn from the generator that the training uses
     )
@@ -107,6 +110,12 @@ def _shared(work: Callable[[T], R], tasks: Sequence[T], count: int) -> Iterator[
             "a process that prepares values has ended, probably because the memory is used up: "
             f"set {VARIABLE} to a smaller number, or to 1 to prepare the values without further processes"
         ) from error
+
+
+def _end_with(owner: int, number: int) -> None:
+    """End this process when its owner ends. torch waits for the end of the process that forks, which waits for this
+    one."""
+    threading.Thread(target=end_with, args=(owner,), daemon=True).start()
 
 
 def _unchanged(result: R) -> R:
