@@ -30,8 +30,9 @@ from hypothesis import strategies as st
 
 from client import site
 from client.resident import connection as resident
-from client.resident import frames, worker
+from client.resident import frames
 from client.resident.connection import NoWorkerError, private_folder
+from common import lifetime
 from common.blocks import get_params, select
 from common.build import build_model
 from common.exchange import wire
@@ -287,9 +288,9 @@ def test_a_worker_ends_with_the_node(node: Node) -> None:
 def test_the_end_of_another_process_is_noticed(system_helps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not system_helps:
         monkeypatch.delattr(os, "pidfd_open")
-        monkeypatch.setattr(worker, "OWNER_SECONDS", 0.05)
+        monkeypatch.setattr(lifetime, "OWNER_SECONDS", 0.05)
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
-        waiting = threading.Thread(target=worker._wait_for_end, args=(other.pid,))
+        waiting = threading.Thread(target=lifetime._wait_for_end, args=(other.pid,))
         waiting.start()
         time.sleep(0.2)
         assert waiting.is_alive()
