@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any
 from common.errors import RunError
 from common.files import write_whole
 from common.hardware.device import CPU
+from common.lifetime import end_with
 from common.split.make import recipe
 from deploy.study.bench.suite import Job, Suite, jobs
 from deploy.study.bench.trial import Figures, perform, prepare, shards_of
@@ -25,7 +25,6 @@ Cell = tuple[str, str]
 """(setting, method)."""
 Progress = Callable[[int, int, str], None]
 """Callback with the number of finished jobs, the number of all jobs of a stage, and a text about the last job."""
-PARENT_EVERY_SECONDS = 1.0
 
 
 class Runner:
@@ -119,13 +118,7 @@ def _start_worker(parent: int) -> None:
     os.environ["TQDM_DISABLE"] = "1"
     logging.disable(logging.WARNING)  # the figures of a run contain its errors
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C, the benchmark's process ends the workers
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(PARENT_EVERY_SECONDS)
-    os._exit(1)
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
 
 
 def _said(figures: Figures) -> str:
