@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.config.component import Component
+from common.config.component import Component, Options
 from common.encoders.shared.backbones import Backbone, check_sides
 from common.encoders.shared.picture_augmentation import PictureAugmentation
 from common.media.values import Raw
@@ -21,10 +21,11 @@ class Encoder(nn.Module, ABC):
     """Converts raw values of one modality to tensors, and tensors to features. The preprocessing is a part of the
     encoder, because it must match the weights.
 
-    width: the number D of features.
+    width: the number D of features. augmentation: the options of the random variants in training; None: no variants.
     """
 
     width: int
+    augmentation: Options | None = None
 
     @abstractmethod
     def prepare(self, raw: Raw) -> Tensor:
@@ -50,8 +51,8 @@ class Encoder(nn.Module, ABC):
 
     @property
     def augments(self) -> bool:
-        """Whether `augment` may change a value. By default, it does not."""
-        return False
+        """Whether `augment` may change a value. By default, it may if the encoder has options of an augmentation."""
+        return self.augmentation is not None
 
     def augment(self, prepared: Tensor) -> Tensor:
         """A random variant of one prepared value, without the batch dimension, in the same shape and type. Only

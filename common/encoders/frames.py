@@ -26,7 +26,7 @@ class FramesEncoder(Encoder):
 
     def __init__(self, options: "Frames") -> None:
         super().__init__()
-        self.options, self.width = options, options.width
+        self.options, self.width, self.augmentation = options, options.width, options.augment
         self.net = backbone(options.backbone, 3, options.width, options.filters)
 
     def prepare(self, raw: Raw) -> Tensor:
@@ -60,11 +60,6 @@ class FramesEncoder(Encoder):
         """[B, T, 3, size, size] -> [B, D]. Batch normalisation uses the frames of all examples together."""
         features: Tensor = self.net(scaled(inputs.flatten(0, 1)))
         return features.reshape(len(inputs), self.options.frames, self.width).mean(dim=1)
-
-    @property
-    def augments(self) -> bool:
-        """Whether the encoder has an augmentation."""
-        return self.options.augment is not None
 
     def augment(self, prepared: Tensor) -> Tensor:
         """[T, 3, size, size] uint8. All frames change in the same way."""

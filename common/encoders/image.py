@@ -29,6 +29,8 @@ class ImageEncoder(Encoder):
     """Resizes pictures to size x size by bilinear interpolation. The backbone reads the pixels as values from -1 to
     1."""
 
+    augmentation: PictureAugmentation | None
+
     def __init__(
         self,
         size: int,
@@ -57,11 +59,6 @@ class ImageEncoder(Encoder):
         """[B, C, size, size] -> [B, D]."""
         features: Tensor = self.net(scaled(inputs))
         return features
-
-    @property
-    def augments(self) -> bool:
-        """Whether the encoder has an augmentation."""
-        return self.augmentation is not None
 
     def augment(self, prepared: Tensor) -> Tensor:
         """[C, size, size] uint8."""

@@ -28,7 +28,7 @@ class SignalEncoder(Encoder):
 
     def __init__(self, options: "Signal") -> None:
         super().__init__()
-        self.options, self.width = options, options.width
+        self.options, self.width, self.augmentation = options, options.width, options.augment
         self.dtype: torch.dtype = getattr(torch, options.stored)
         self.net = SignalCNN(options.channels, options.width)
 
@@ -83,11 +83,6 @@ class SignalEncoder(Encoder):
         """[B, C, T] -> [B, D]."""
         features: Tensor = self.net(inputs.float())
         return features
-
-    @property
-    def augments(self) -> bool:
-        """Whether the encoder has an augmentation."""
-        return self.options.augment is not None
 
     def augment(self, prepared: Tensor) -> Tensor:
         """[C, T] in the type `stored`."""

@@ -32,7 +32,7 @@ class SpectrogramEncoder(Encoder):
 
     def __init__(self, options: "Spectrogram") -> None:
         super().__init__()
-        self.options, self.width = options, options.width
+        self.options, self.width, self.augmentation = options, options.width, options.augment
         self.length = options.samples
         self.dtype: torch.dtype = getattr(torch, options.stored)
         # Plain attributes instead of buffers, because constants are not sent.
@@ -67,11 +67,6 @@ class SpectrogramEncoder(Encoder):
         """[B, 1, frequencies, frames] -> [B, D]."""
         features: Tensor = self.net(inputs.float())
         return features
-
-    @property
-    def augments(self) -> bool:
-        """Whether the encoder has an augmentation."""
-        return self.options.augment is not None
 
     def augment(self, prepared: Tensor) -> Tensor:
         """[1, frequencies, frames] in the type `stored`."""

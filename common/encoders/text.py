@@ -31,7 +31,7 @@ class TextEncoder(Encoder):
 
     def __init__(self, options: "Text") -> None:
         super().__init__()
-        self.options, self.width = options, options.width
+        self.options, self.width, self.augmentation = options, options.width, options.augment
         self.embedding = nn.Embedding(options.buckets + 1, options.width, padding_idx=PADDING)
         self.net = nn.Sequential(
             nn.Linear(options.width, options.width), nn.ReLU(), nn.Linear(options.width, options.width)
@@ -59,11 +59,6 @@ class TextEncoder(Encoder):
         total = (self.embedding(inputs) * real).sum(dim=1)
         features: Tensor = self.net(total / real.sum(dim=1).clamp(min=1))
         return features
-
-    @property
-    def augments(self) -> bool:
-        """Whether the encoder has an augmentation."""
-        return self.options.augment is not None
 
     def augment(self, prepared: Tensor) -> Tensor:
         """[length] int64. Padding replaces the tokens that are left out, because the order has no effect."""
