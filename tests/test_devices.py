@@ -6,6 +6,7 @@ import json
 import logging
 import operator
 import textwrap
+import tomllib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from conftest import experiment
+from conftest import ROOT, experiment
 from test_cli import call
 from test_frozen_encoders import ENCODERS
 from test_frozen_encoders import encoder as frozen_encoder
@@ -383,6 +384,11 @@ def test_a_simulation_says_how_many_clients_train_side_by_side(
     assert side_by_side(5, share) == said
     monkeypatch.setattr("deploy.engines.launch.cores", lambda: 16)
     assert side_by_side(5, share).startswith("4" if share else "5")
+
+
+def test_a_run_that_flower_starts_has_every_setting() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
+    assert declared.keys() == Plan("superlink", experiment(), Path("shards")).settings().keys()
 
 
 def test_the_cores_are_divided_among_the_processes_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -582,7 +582,7 @@ def test_nodes_run_installed_code_only_and_say_what_differs(
     flower, link = federation
     config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
     chosen = experiment(federation__round_seconds=300, federation__wait_seconds=60)
-    settings = dict.fromkeys(config, "") | {"experiment": chosen.to_json()}
+    settings = config | {"experiment": chosen.to_json()}
     make_app_folder(tmp_path / "honest", settings | {"run-dir": str(tmp_path / "run-1")})
     assert finish(flower, link, tmp_path / "honest") == "finished:completed"
     lines = [json.loads(line) for line in (tmp_path / "run-1" / "metrics.jsonl").read_text().splitlines()]
