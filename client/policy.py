@@ -31,7 +31,7 @@ from common.hardware.device import AUTO, CPU
 
 log = logging.getLogger(__name__)
 
-ALWAYS = ("site", "round", "modalities", "classes", "num_examples", "local_dp")
+ALWAYS = ("site", "round", "modalities", "classes", "num_examples", "bases", "local_dp")
 """Figures that leave with every introduction and update, because a federation needs them."""
 METRICS = ("losses", "unreadable", "findings", "unusable", "device", "seconds")
 LABEL_COUNTS = ("validation",)

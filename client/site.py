@@ -9,7 +9,7 @@ A message of the server, whose body is `client.request.Asked`:
 
 The body of the reply:
 
-    introduction   site, modalities, classes, num_examples, local_dp, findings, unusable
+    introduction   site, modalities, classes, num_examples, bases, local_dp, findings, unusable
     update         site, round, modalities, num_examples, losses, validation, unreadable, device, seconds; parameters of
                    the same blocks
     refusal        site, error; introduce (true: the site wants to introduce itself again)
@@ -64,12 +64,13 @@ ONE_THREAD = Hardware()
 
 @dataclass(frozen=True)
 class Opened:
-    """A site's shard, a model with the initial weights of the experiment, and the examples prepared for its
-    encoders."""
+    """A site's shard, a model with the initial weights of the experiment, the examples prepared for its encoders, and
+    the pre-trained weights that its encoders use (`Encoder.base`)."""
 
     shard: Shard
     model: MultimodalModel
     loaded: Loaded
+    bases: Mapping[Modality, str]
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,7 @@ class Site:
             "modalities": here.loaded.examples.modalities,
             "classes": here.shard.info.classes,
             "num_examples": len(here.loaded.ids),
+            "bases": here.bases,
             "local_dp": str(self._policy.local_dp or ""),
             "findings": {m: found.model_dump() for m, found in here.loaded.findings.items()},
             "unusable": here.loaded.unusable,
@@ -307,7 +309,8 @@ class Site:
             self._prepared[prepared] = loaded
             if len(self._prepared) > KEPT:
                 del self._prepared[next(iter(self._prepared))]
-        return Opened(shard, model, loaded)
+        bases = {m: encoders[m][1].base for m in loaded.examples.modalities}
+        return Opened(shard, model, loaded, {m: base for m, base in bases.items() if base})
 
     def _device(self, experiment: Experiment) -> torch.device:
         """The device of the site, after this process is prepared for the computation. A GPU that `auto` has taken stays

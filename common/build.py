@@ -10,6 +10,7 @@ from common.config.component import build
 from common.config.experiment import Experiment, Model
 from common.config.reading import from_json
 from common.frozen.pretrained import permitted
+from common.modality import Modality
 from common.models.base import MultimodalModel
 from common.seeding import seeded
 
@@ -30,6 +31,16 @@ def assemble(section: Model, classes: int) -> MultimodalModel:
     encoders = {m: build("encoder", section.encoders[m]).build() for m in sorted(section.encoders)}
     model: MultimodalModel = build("model", section.architecture).build(encoders, classes)
     return model
+
+
+def bases(section: Model) -> dict[Modality, frozenset[str]]:
+    """By modality, the descriptions of the pre-trained weights that a site may have (`EncoderOptions.bases`); nothing
+    for encoders without any.
+
+    Raises ModelError when this machine does not have the weights.
+    """
+    found = {m: build("encoder", section.encoders[m]).bases() for m in sorted(section.encoders)}
+    return {m: known for m, known in found.items() if known}
 
 
 def reused_model(experiment: Experiment, classes: int, device: torch.device) -> MultimodalModel:

@@ -170,7 +170,8 @@ def _counts(columns: Mapping[Modality, Tensor]) -> dict[Modality, int]:
 @dataclass(frozen=True)
 class Site:
     """The information that a site sends to the server about itself. local_dp: a description of the noise that the
-    site's policy adds to its updates, or ""."""
+    site's policy adds to its updates, or "". bases: the pre-trained weights that its encoders use, by modality, see
+    `common.encoders.base.Encoder.base`."""
 
     name: str
     modalities: frozenset[Modality]
@@ -178,6 +179,7 @@ class Site:
     num_examples: int
     findings: Mapping[Modality, Findings]
     local_dp: str = ""
+    bases: Mapping[Modality, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

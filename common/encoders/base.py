@@ -50,6 +50,12 @@ class Encoder(nn.Module, ABC):
         """Features [B, D] of prepared inputs [B, ...]."""
 
     @property
+    def base(self) -> str:
+        """A text that identifies the pre-trained weights that are not sent, because every site has them; "" without
+        any. The server refuses a site with others."""
+        return ""
+
+    @property
     def augments(self) -> bool:
         """Whether `augment` may change a value. By default, it may if the encoder has options of an augmentation."""
         return self.augmentation is not None
@@ -102,18 +108,29 @@ class Tower(ABC):
         """
 
     @abstractmethod
+    def blank(self) -> Tensor:
+        """The replacement for a missing value: zeros in the shape and type that `inputs` returns."""
+
+    @abstractmethod
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """For inputs [B, ...]: pooled features [B, D], token features [B, T, D] and the mask of the real tokens [B, T]
         bool."""
+
+
+def standardised(pooled: Tensor, tokens: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    """Pooled features [B, D] with a mean square of 1, because the scale of a tower's output is arbitrary, and tokens
+    [B, T, D], each one standardised, with zeros where `real` [B, T] is false."""
+    width = pooled.shape[-1]
+    scaled = F.normalize(pooled.float(), dim=-1) * width**0.5
+    return scaled, F.layer_norm(tokens.float(), (width,)) * real.unsqueeze(-1)
 
 
 class FrozenEncoder(Encoder):
     """An encoder that is never trained. Its weights are not parameters of the model and are not sent. The features of a
     value are computed once and kept (`common.data.prepared.frozen`).
 
-    Its prepared inputs are the features themselves, [1 + T, D]. The first row contains the pooled features, scaled to a
-    mean square of 1 because the scale of a tower's output is arbitrary. The other rows contain the tokens, each one
-    standardised, and zeros for absent tokens.
+    Its prepared inputs are the features themselves, [1 + T, D], as `standardised` returns them: the pooled features,
+    then the tokens.
     """
 
     _place: Tensor
@@ -138,6 +155,11 @@ class FrozenEncoder(Encoder):
         """A text with everything that the features of a value depend on: the kind of tower, its weights, its
         preprocessing."""
 
+    @property
+    def base(self) -> str:
+        """All weights of the tower are pre-trained."""
+        return self.described()
+
     @torch.no_grad()
     def extract(self, inputs: Tensor) -> Tensor:
         """Features [B, 1 + T, D] for the tower's inputs [B, ...], computed on the encoder's device and returned in the
@@ -146,8 +168,7 @@ class FrozenEncoder(Encoder):
         tower.network.to(device)
         self._moved = device.type != "cpu"
         pooled, tokens, real = tower.features(inputs.to(device))
-        pooled = F.normalize(pooled.float(), dim=-1) * self.width**0.5
-        tokens = F.layer_norm(tokens.float(), (self.width,)) * real.unsqueeze(-1)
+        pooled, tokens = standardised(pooled, tokens, real)
         return torch.cat([pooled.unsqueeze(1), tokens], dim=1).cpu()
 
     def rest(self) -> None:
@@ -186,6 +207,14 @@ class EncoderOptions(Component):
     """
 
     of_network: ClassVar[frozenset[str]] = frozenset()
+
+    def content(self) -> str:
+        """A text that identifies the files, besides the options, on which prepared values depend; "" without any."""
+        return ""
+
+    def bases(self) -> frozenset[str]:
+        """The texts `Encoder.base` of the encoders that sites may have; empty without pre-trained weights."""
+        return frozenset()
 
     @abstractmethod
     def build(self) -> Encoder:

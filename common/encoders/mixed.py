@@ -90,6 +90,10 @@ class Mixed(EncoderOptions):
                 raise ValueError(f"{member['name']}: {wrong}") from None
         return members
 
+    def bases(self) -> frozenset[str]:
+        """The descriptions of all members, each with the place of its columns."""
+        return frozenset(encoder.base for encoder in self.build().alternatives())
+
     def build(self) -> MixedEncoder:
         """The encoder. It uses the first member until a site chooses another one.
 

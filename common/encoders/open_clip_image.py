@@ -1,14 +1,20 @@
-"""The frozen image tower of a CLIP or CoCa model of open_clip."""
+"""The image tower of a CLIP or CoCa model of open_clip."""
 
+import numpy as np
+import torch
 from PIL import Image as Picture
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.encoders.base import EncoderOptions, FrozenEncoder, Tower
+from common.encoders.base import Tower
+from common.encoders.shared.backbones import cells
+from common.encoders.shared.picture_augmentation import PictureAugmentation, picture_transform
+from common.encoders.shared.pixels import normalised
+from common.encoders.shared.tower_options import TowerOptions
 from common.errors import ModelError
 from common.frozen.model_door import open_clip_config
-from common.frozen.open_clip_models import OpenClip, load_open_clip
+from common.frozen.open_clip_models import OpenClip, load_open_clip, new_open_clip
 from common.frozen.pretrained import fingerprint, locate
 from common.media.values import Raw
 
@@ -19,62 +25,69 @@ class OpenClipImageTower(Tower):
 
     def __init__(self, loaded: OpenClip, grid: int, width: int) -> None:
         self.loaded, self.grid, self.width = loaded, grid, width
+        self._network = loaded.image_network
 
     @property
     def network(self) -> nn.Module:
-        """The model of open_clip."""
-        network: nn.Module = self.loaded.model
+        """The image tower."""
+        network: nn.Module = self._network
         return network
 
     def inputs(self, raw: Raw) -> Tensor:
-        """The pixels [3, H, W]."""
+        """The pixels [3, H, W] uint8."""
         if not isinstance(raw, Picture.Image):
             raise ValueError(f"an image is needed, not {type(raw).__name__}")
-        return self.loaded.pixels(raw)
+        return torch.from_numpy(np.array(self.loaded.resized(raw))).permute(2, 0, 1).contiguous()
+
+    def blank(self) -> Tensor:
+        """[3, H, W] of zeros, uint8."""
+        return torch.zeros(3, *np.broadcast_to(self._network.image_size, 2), dtype=torch.uint8)
 
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pooled features [B, D], tokens [B, grid * grid, D] and their mask. The narrower of the two is padded with
         zeros."""
-        found = self.loaded.model.forward_intermediates(
-            image=inputs, image_indices=1, normalize=False, normalize_intermediates=True
+        found = self._network.forward_intermediates(
+            normalised(inputs, *self.loaded.scale), indices=1, normalize_intermediates=True
         )
-        cells = F.adaptive_avg_pool2d(found["image_intermediates"][-1], self.grid).flatten(2).transpose(1, 2)
-        tokens = F.pad(cells, (0, self.width - cells.shape[-1]))
+        patches = cells(found["image_intermediates"][-1], self.grid).flatten(2).transpose(1, 2)
+        tokens = F.pad(patches, (0, self.width - patches.shape[-1]))
         pooled = F.pad(found["image_features"], (0, self.width - found["image_features"].shape[-1]))
         return pooled, tokens, tokens.new_ones(tokens.shape[:2]).bool()
 
 
-class OpenClipImageEncoder(FrozenEncoder):
-    """Frozen features of images."""
+class OpenClipImage(TowerOptions):
+    """Pictures pass through the image tower of a pre-trained CLIP or CoCa model of open_clip."""
 
-    def __init__(self, options: "OpenClipImage") -> None:
-        self.folder = locate(options.model)
-        config = open_clip_config(self.folder)
+    model: str = "birds-coca"
+    """Name of a pre-trained model, see `common.frozen.pretrained`."""
+    grid: int = Field(4, ge=1, le=64)
+    """Cells per side of the picture. Each token is the mean over one of grid x grid cells."""
+    augment: PictureAugmentation | None = None
+    """Random variants of the pictures in training. `null`: none."""
+
+    def shape(self) -> tuple[int, int]:
+        """The larger of the widths of the shared space and of the tower, and grid * grid tokens."""
+        folder = locate(self.model)
+        config = open_clip_config(folder)
         try:
-            width = max(config["embed_dim"], config["vision_cfg"]["width"])
+            return max(config["embed_dim"], config["vision_cfg"]["width"]), self.grid**2
         except (KeyError, TypeError):
-            raise ModelError(f"{self.folder}: its image tower is not a vision transformer of open_clip") from None
-        super().__init__(width, options.grid**2)
-        self.options = options
+            raise ModelError(f"{folder}: its image tower is not a vision transformer of open_clip") from None
 
-    @property
-    def tower(self) -> OpenClipImageTower:
-        """The tower. The process keeps it after the first load."""
-        return OpenClipImageTower(load_open_clip(self.options.model), self.options.grid, self.width)
+    def load(self) -> OpenClipImageTower:
+        """A new tower."""
+        return OpenClipImageTower(new_open_clip(self.model), self.grid, self.shape()[0])
+
+    def kept(self) -> OpenClipImageTower:
+        """A tower of the model that the process keeps, which also serves texts and completers."""
+        return OpenClipImageTower(load_open_clip(self.model), self.grid, self.shape()[0])
 
     def described(self) -> str:
         """A text with the grid and a hash of the model's folder, which contains weights and preprocessing."""
-        return f"open-clip-image grid {self.options.grid} {fingerprint(self.folder)}"
+        return f"open-clip-image grid {self.grid} {fingerprint(locate(self.model))}"
 
-
-class OpenClipImage(EncoderOptions):
-    """Pictures pass through a frozen CLIP or CoCa model of open_clip."""
-
-    model: str = "birds-coca"
-    """Name of a frozen model, see `common.frozen.pretrained`."""
-    grid: int = Field(4, ge=1, le=64)
-    """Cells per side of the picture. Each token is the mean over one of grid x grid cells."""
-
-    def build(self) -> OpenClipImageEncoder:
-        """The encoder for this model."""
-        return OpenClipImageEncoder(self)
+    def variant(self, prepared: Tensor) -> Tensor:
+        """[3, H, W] uint8."""
+        if self.augment is None:
+            return prepared
+        return picture_transform(self.augment, tuple(prepared.shape[-2:]))(prepared)

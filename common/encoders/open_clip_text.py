@@ -1,12 +1,14 @@
-"""The frozen text tower of a CLIP or CoCa model of open_clip."""
+"""The text tower of a CLIP or CoCa model of open_clip."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.encoders.base import EncoderOptions, FrozenEncoder, Tower
+from common.encoders.base import Tower
+from common.encoders.shared.tower_options import TowerOptions
 from common.errors import ModelError
 from common.frozen.model_door import open_clip_config
-from common.frozen.open_clip_models import OpenClip, load_open_clip
+from common.frozen.open_clip_models import OpenClip, load_open_clip, new_open_clip
 from common.frozen.pretrained import fingerprint, locate
 from common.media.values import Raw
 
@@ -18,14 +20,15 @@ class OpenClipTextTower(Tower):
     """The pooled features are in the space that images and texts share. The tokens are the outputs of the last
     block."""
 
-    def __init__(self, loaded: OpenClip, width: int) -> None:
-        self.loaded, self.width = loaded, width
+    def __init__(self, loaded: OpenClip, width: int, length: int) -> None:
+        self.loaded, self.width, self.length = loaded, width, length
+        self._network = loaded.text_network
         self.padding = open_clip_config(loaded.folder)["text_cfg"].get("pad_id", PADDING)
 
     @property
     def network(self) -> nn.Module:
-        """The model of open_clip."""
-        network: nn.Module = self.loaded.model
+        """The text tower, or the whole model if it has none of its own."""
+        network: nn.Module = self._network
         return network
 
     def inputs(self, raw: Raw) -> Tensor:
@@ -34,47 +37,43 @@ class OpenClipTextTower(Tower):
             raise ValueError(f"a text is needed, not {type(raw).__name__}")
         return self.loaded.ids([raw])[0]
 
+    def blank(self) -> Tensor:
+        """[context length] of zeros, int64."""
+        return torch.zeros(self.length, dtype=torch.int64)
+
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pooled features [B, D], tokens [B, context length, D] and their mask. The narrower of the two is padded with
         zeros."""
-        found = self.loaded.model.forward_intermediates(
-            text=inputs, text_indices=1, normalize=False, normalize_intermediates=True
-        )
+        found = self.loaded.of_texts(inputs)
         tokens = found["text_intermediates"][-1]
         pooled = F.pad(found["text_features"], (0, self.width - found["text_features"].shape[-1]))
         return pooled, F.pad(tokens, (0, self.width - tokens.shape[-1])), inputs != self.padding
 
 
-class OpenClipTextEncoder(FrozenEncoder):
-    """Frozen features of texts."""
+class OpenClipText(TowerOptions):
+    """Texts pass through the text tower of a pre-trained CLIP or CoCa model of open_clip."""
 
-    def __init__(self, options: "OpenClipText") -> None:
-        self.folder = locate(options.model)
-        config = open_clip_config(self.folder)
+    model: str = "birds-coca"
+    """Name of a pre-trained model, see `common.frozen.pretrained`."""
+
+    def shape(self) -> tuple[int, int]:
+        """The larger of the widths of the shared space and of the tower, and the context length."""
+        folder = locate(self.model)
+        config = open_clip_config(folder)
         try:
             text = config["text_cfg"]
-            width, length = max(config["embed_dim"], text["width"]), text.get("context_length", 77)
+            return max(config["embed_dim"], text["width"]), text.get("context_length", 77)
         except (KeyError, TypeError):
-            raise ModelError(f"{self.folder}: its text tower is not a transformer of open_clip") from None
-        super().__init__(width, length)
-        self.options = options
+            raise ModelError(f"{folder}: its text tower is not a transformer of open_clip") from None
 
-    @property
-    def tower(self) -> OpenClipTextTower:
-        """The tower. The process keeps it after the first load."""
-        return OpenClipTextTower(load_open_clip(self.options.model), self.width)
+    def load(self) -> OpenClipTextTower:
+        """A new tower."""
+        return OpenClipTextTower(new_open_clip(self.model).without_pictures(), *self.shape())
+
+    def kept(self) -> OpenClipTextTower:
+        """A tower of the model that the process keeps, which also serves pictures and completers."""
+        return OpenClipTextTower(load_open_clip(self.model), *self.shape())
 
     def described(self) -> str:
         """A text with a hash of the model's folder, which contains weights and tokenizer."""
-        return f"open-clip-text {fingerprint(self.folder)}"
-
-
-class OpenClipText(EncoderOptions):
-    """Texts pass through a frozen CLIP or CoCa model of open_clip."""
-
-    model: str = "birds-coca"
-    """Name of a frozen model, see `common.frozen.pretrained`."""
-
-    def build(self) -> OpenClipTextEncoder:
-        """The encoder for this model."""
-        return OpenClipTextEncoder(self)
+        return f"open-clip-text {fingerprint(locate(self.model))}"

@@ -1,32 +1,35 @@
-"""A frozen text encoder of the transformers library, such as BERT or the text tower of CLIP.
+"""A text encoder of the transformers library, such as BERT or the text tower of CLIP.
 
 T. Wolf et al., "Transformers: State-of-the-Art Natural Language Processing", EMNLP 2020. The library is imported only
 when a model is loaded. A client with cached features does not load a model.
 """
 
 import json
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.encoders.base import EncoderOptions, FrozenEncoder, Tower
+from common.encoders.base import Tower
+from common.encoders.shared.tower_options import TowerOptions
 from common.errors import ModelError
 from common.frozen.model_door import text_model
 from common.frozen.pretrained import fingerprint, locate
 from common.media.values import Raw
 
+POOLING = "1_Pooling/config.json"
+MODES = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
+
 
 class TransformersTextTower(Tower):
-    """The pooled features are the model's own (BERT: from the first token, CLIP: from the last token), or the mean of
-    the tokens. The tokens are the outputs of the last layer."""
+    """The tokens are the outputs of the last layer. The pooled features are their mean, the first of them, or the
+    model's own (BERT: from the first token, CLIP: from the last token)."""
 
-    def __init__(self, model: Any, tokenizer: Any, length: int) -> None:
-        self.model, self.tokenizer, self.length = model, tokenizer, length
+    def __init__(self, model: Any, tokenizer: Any, length: int, pooling: str | None) -> None:
+        self.model, self.tokenizer, self.length, self.pooling = model, tokenizer, length, pooling
 
     @property
     def network(self) -> nn.Module:
@@ -41,46 +44,49 @@ class TransformersTextTower(Tower):
         found = self.tokenizer(raw, padding="max_length", truncation=True, max_length=self.length, return_tensors="pt")
         return torch.cat([found.input_ids, found.attention_mask])
 
+    def blank(self) -> Tensor:
+        """[2, length] of zeros, int64."""
+        return torch.zeros(2, self.length, dtype=torch.int64)
+
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pooled features [B, D], tokens [B, length, D] and their mask."""
         ids, real = inputs.unbind(1)
         found = self.model(input_ids=ids, attention_mask=real)
         tokens: Tensor = found.last_hidden_state
-        pooled = getattr(found, "pooler_output", None)
-        if pooled is None:
-            pooled = (tokens * real.unsqueeze(-1)).sum(1) / real.sum(1, keepdim=True).clamp_min(1)
+        own = getattr(found, "pooler_output", None)
+        if self.pooling == "own" and own is None:
+            raise ModelError(f"pooling: {type(self.model).__name__} has no pooled features of its own")
+        if own is None or self.pooling == "mean":
+            own = (tokens * real.unsqueeze(-1)).sum(1) / real.sum(1, keepdim=True).clamp_min(1)
+        pooled = tokens[:, 0] if self.pooling == "first" else own
         return pooled, F.pad(tokens, (0, 0, 0, self.length - tokens.shape[1])), real.bool()
 
 
-class TransformersTextEncoder(FrozenEncoder):
-    """Frozen features of texts."""
-
-    def __init__(self, options: "TransformersText") -> None:
-        self.folder = locate(options.model)
-        super().__init__(_width(self.folder), options.length)
-        self.options = options
-
-    @property
-    def tower(self) -> TransformersTextTower:
-        """The tower. The process keeps it after the first load."""
-        return _load(self.folder, fingerprint(self.folder), self.length)
-
-    def described(self) -> str:
-        """A text with the length and a hash of the model's folder, which contains weights and tokenizer."""
-        return f"transformers-text length {self.length} {fingerprint(self.folder)}"
-
-
-class TransformersText(EncoderOptions):
-    """Texts pass through a frozen model of the transformers library."""
+class TransformersText(TowerOptions):
+    """Texts pass through a pre-trained model of the transformers library."""
 
     model: str
-    """Name of a frozen model, see `common.frozen.pretrained`."""
+    """Name of a pre-trained model, see `common.frozen.pretrained`."""
     length: int = Field(64, ge=4, le=8192)
     """Maximum number of tokens per text. Further tokens are cut off."""
+    pooling: Literal["mean", "first", "own"] | None = None
+    """The pooled features: the mean of the tokens, the first token, or the model's `own`, which few models have.
+    `null`: as the folder of the model says (`1_Pooling/config.json` of sentence-transformers), else the model's own,
+    else the mean."""
 
-    def build(self) -> TransformersTextEncoder:
-        """The encoder for this model."""
-        return TransformersTextEncoder(self)
+    def shape(self) -> tuple[int, int]:
+        """The hidden size of the model, and `length` tokens."""
+        return _width(locate(self.model)), self.length
+
+    def load(self) -> TransformersTextTower:
+        """A new tower."""
+        folder = locate(self.model)
+        return TransformersTextTower(*text_model(folder), self.length, self.pooling or _pooling(folder))
+
+    def described(self) -> str:
+        """A text with the options and a hash of the model's folder, which contains weights and tokenizer."""
+        pooling = f"pooling {self.pooling} " if self.pooling else ""
+        return f"transformers-text length {self.length} {pooling}{fingerprint(locate(self.model))}"
 
 
 def _width(folder: Path) -> int:
@@ -91,6 +97,19 @@ def _width(folder: Path) -> int:
         raise ModelError(f"{folder}: config.json has no hidden_size of a text encoder: {error}") from None
 
 
-@lru_cache(maxsize=2)
-def _load(folder: Path, content: str, length: int) -> TransformersTextTower:
-    return TransformersTextTower(*text_model(folder), length)
+def _pooling(folder: Path) -> str | None:
+    """The pooling with which sentence-transformers trained the model; None if its folder says nothing.
+
+    Raises ModelError for a pooling that is not supported.
+    """
+    path = folder / POOLING
+    if not path.exists():
+        return None
+    try:
+        modes = {name for name, on in json.loads(path.read_text(encoding="utf-8")).items()
+                 if on is True and name.startswith("pooling_mode_")}  # fmt: skip
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from None
+    if len(modes) != 1 or not modes <= MODES.keys():
+        raise ModelError(f"{path}: {', '.join(sorted(modes))} is not supported: set the option `pooling`")
+    return MODES[modes.pop()]

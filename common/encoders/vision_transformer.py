@@ -1,26 +1,28 @@
-"""A frozen vision transformer of torchvision.
+"""A vision transformer of torchvision.
 
 A. Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021, https://arxiv.org/abs/2010.11929. The model's folder
 contains torchvision's state dict as `model.safetensors`. The sizes of the network are read from this file.
 """
 
 import math
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image as Picture
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.models import VisionTransformer as Network
 from torchvision.models.feature_extraction import create_feature_extractor
-from torchvision.transforms import v2
 
-from common.encoders.base import EncoderOptions, FrozenEncoder, Tower
-from common.encoders.image import pixels_of, scaled
+from common.encoders.base import Tower
+from common.encoders.image import pixels_of
+from common.encoders.shared.backbones import cells
+from common.encoders.shared.picture_augmentation import PictureAugmentation, picture_transform
+from common.encoders.shared.pixels import normalised
+from common.encoders.shared.tower_options import TowerOptions
 from common.errors import ModelError
 from common.frozen.pretrained import fingerprint, locate
 from common.media.values import Raw
@@ -37,7 +39,6 @@ class VisionTransformerTower(Tower):
     def __init__(self, network: Any, size: int, grid: int) -> None:
         self._network = create_feature_extractor(network, {"encoder.ln": "tokens"}).eval()
         self.size, self.grid = size, grid
-        self.normalise = v2.Normalize(MEAN, DEVIATION)
 
     @property
     def network(self) -> nn.Module:
@@ -46,53 +47,57 @@ class VisionTransformerTower(Tower):
         return network
 
     def inputs(self, raw: Raw) -> Tensor:
-        """The normalised pixels [3, size, size]."""
+        """The pixels [3, size, size] uint8."""
         if not isinstance(raw, Picture.Image):
             raise ValueError(f"an image is needed, not {type(raw).__name__}")
-        normalised: Tensor = self.normalise((scaled(pixels_of(raw, self.size, 3)) + 1) / 2)
-        return normalised
+        return pixels_of(raw, self.size, 3)
+
+    def blank(self) -> Tensor:
+        """[3, size, size] of zeros, uint8."""
+        return torch.zeros(3, self.size, self.size, dtype=torch.uint8)
 
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pooled features [B, D], tokens [B, grid * grid, D] and their mask."""
-        found = self._network(inputs)["tokens"]
+        return self.of_values(normalised(inputs, MEAN, DEVIATION))
+
+    def of_values(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same for normalised values [B, 3, size, size]."""
+        found = self._network(values)["tokens"]
         side = math.isqrt(found.shape[1] - 1)
         patches = found[:, 1:].transpose(1, 2).unflatten(2, (side, side))
-        tokens = F.adaptive_avg_pool2d(patches, self.grid).flatten(2).transpose(1, 2)
+        tokens = cells(patches, self.grid).flatten(2).transpose(1, 2)
         return found[:, 0], tokens, tokens.new_ones(tokens.shape[:2]).bool()
 
 
-class VisionTransformerEncoder(FrozenEncoder):
-    """Frozen features of images."""
-
-    def __init__(self, options: "VisionTransformer") -> None:
-        self.folder = locate(options.model)
-        super().__init__(_shape(self.folder, "conv_proj.weight")[0], options.grid**2)
-        self.options = options
-
-    @property
-    def tower(self) -> VisionTransformerTower:
-        """The tower. The process keeps it after the first load."""
-        return _load(self.folder, fingerprint(self.folder), self.options.heads, self.options.grid)
-
-    def described(self) -> str:
-        """A text with the options and a hash of the model's folder, which contains the weights."""
-        options = self.options
-        return f"vision-transformer heads {options.heads} grid {options.grid} {fingerprint(self.folder)}"
-
-
-class VisionTransformer(EncoderOptions):
-    """Pictures pass through a frozen vision transformer (ViT) of torchvision."""
+class VisionTransformer(TowerOptions):
+    """Pictures pass through a pre-trained vision transformer (ViT) of torchvision."""
 
     model: str
-    """Name of a frozen model, see `common.frozen.pretrained`."""
+    """Name of a pre-trained model, see `common.frozen.pretrained`."""
     heads: int = Field(12, ge=1, le=256)
     """Number of attention heads of the model; 12 for ViT-B."""
     grid: int = Field(4, ge=1, le=64)
     """Cells per side of the picture. Each token is the mean over one of grid x grid cells."""
+    augment: PictureAugmentation | None = None
+    """Random variants of the pictures in training. `null`: none."""
 
-    def build(self) -> VisionTransformerEncoder:
-        """The encoder for this model."""
-        return VisionTransformerEncoder(self)
+    def shape(self) -> tuple[int, int]:
+        """The width of the network, and grid * grid tokens."""
+        return _shape(locate(self.model), "conv_proj.weight")[0], self.grid**2
+
+    def load(self) -> VisionTransformerTower:
+        """A new tower."""
+        return _load(locate(self.model), self.heads, self.grid)
+
+    def described(self) -> str:
+        """A text with the options and a hash of the model's folder, which contains the weights."""
+        return f"vision-transformer heads {self.heads} grid {self.grid} {fingerprint(locate(self.model))}"
+
+    def variant(self, prepared: Tensor) -> Tensor:
+        """[3, size, size] uint8."""
+        if self.augment is None:
+            return prepared
+        return picture_transform(self.augment, prepared.shape[-1])(prepared)
 
 
 def _shape(folder: Path, name: str) -> list[int]:
@@ -104,8 +109,7 @@ def _shape(folder: Path, name: str) -> list[int]:
     return shape
 
 
-@lru_cache(maxsize=2)
-def _load(folder: Path, content: str, heads: int, grid: int) -> VisionTransformerTower:
+def _load(folder: Path, heads: int, grid: int) -> VisionTransformerTower:
     weights = load_file(folder / WEIGHTS)
     width, _, patch, _ = weights["conv_proj.weight"].shape
     try:
@@ -122,4 +126,4 @@ def _load(folder: Path, content: str, heads: int, grid: int) -> VisionTransforme
         network.load_state_dict(weights)
     except (KeyError, RuntimeError, ValueError) as error:
         raise ModelError(f"{folder / WEIGHTS} contains no vision transformer of torchvision: {error}") from None
-    return VisionTransformerTower(network.eval().requires_grad_(False), size, grid)
+    return VisionTransformerTower(network, size, grid)

@@ -48,6 +48,42 @@ class OpenClip:
         pixels: Tensor = self.preprocess(picture.convert("RGB"))
         return pixels
 
+    def resized(self, picture: Image.Image) -> Image.Image:
+        """A picture in the size of the model's input, before its values are scaled."""
+        from torchvision.transforms import Compose
+
+        small: Image.Image = Compose(self.preprocess.transforms[:-2])(picture.convert("RGB"))
+        return small
+
+    @property
+    def scale(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation of values from 0 to 1, by channel."""
+        normalise = self.preprocess.transforms[-1]  # after the step that makes a tensor
+        return tuple(map(float, normalise.mean)), tuple(map(float, normalise.std))
+
+    @property
+    def image_network(self) -> Any:
+        """The image tower."""
+        return self.model.visual
+
+    @property
+    def text_network(self) -> Any:
+        """The text tower. Models of the first kind have its parts in themselves."""
+        return getattr(self.model, "text", self.model)
+
+    def without_pictures(self) -> "OpenClip":
+        """The model without its image tower, in place."""
+        for part in ("visual", "logit_scale"):
+            if self.text_network is self.model:
+                delattr(self.model, part)
+        return self
+
+    def of_texts(self, ids: Tensor) -> Any:
+        """text_features [B, E], and a list text_intermediates with the outputs [B, L, D] of the last block."""
+        if self.text_network is not self.model:
+            return self.text_network.forward_intermediates(ids, indices=1, normalize_intermediates=True)
+        return self.model.forward_intermediates(text=ids, text_indices=1, normalize=False, normalize_intermediates=True)
+
     def ids(self, texts: list[str]) -> Tensor:
         """Token ids [B, context length]."""
         ids: Tensor = self.tokenizer(texts)
@@ -79,6 +115,15 @@ def load_open_clip(name: str, device: str = "cpu") -> OpenClip:
     """
     folder = locate(name)
     return _load(folder, fingerprint(folder), device)
+
+
+def new_open_clip(name: str) -> OpenClip:
+    """The model with this name in an object of its own, which the caller may change.
+
+    Raises ModelError.
+    """
+    folder = locate(name)
+    return OpenClip(folder, *open_clip_model(folder, "cpu"))
 
 
 @lru_cache(maxsize=4)

@@ -17,7 +17,6 @@ from common.blocks import Params, learned, set_params
 from common.build import assemble
 from common.config.component import Options
 from common.config.experiment import Model
-from common.encoders.base import FrozenEncoder
 from common.errors import ConfigError, ModelError
 from common.files import write_whole
 from common.modality import Modality
@@ -30,8 +29,8 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 class Description(Options):
     """The information that is needed to build a model from its parameters.
 
-    frozen: the descriptions of the frozen encoders, see `FrozenEncoder.described`, because their weights are not among
-        the parameters; {} if they are not known.
+    frozen: the descriptions of the pre-trained weights that are not among the parameters, see `Encoder.base`; {} if
+        they are not known.
     """
 
     model: Model
@@ -43,7 +42,7 @@ def read_model(folder: Path) -> tuple[MultimodalModel, Description]:
     """The model in a run's folder or an exported folder, in eval mode.
 
     Raises ModelError when there is no model, when the model is damaged or from another version of this project, or when
-    a frozen encoder is absent or has other weights than in training.
+    pre-trained weights are absent or others than in training.
     """
     params, metadata = _read_weights(folder / WEIGHTS)
     description = _described(folder, metadata)
@@ -52,9 +51,11 @@ def read_model(folder: Path) -> tuple[MultimodalModel, Description]:
     if wanted != {name: value.shape for name, value in params.items()}:
         raise ModelError(f"{folder / WEIGHTS}: the file's tensors do not match the model that its description defines")
     set_params(model, params)
-    now = frozen_encoders(model)
+    now = pretrained_encoders(model)
     if other := [m for m, then in description.frozen.items() if now.get(m) != then]:
-        raise ModelError(f"{folder}: the frozen encoder of {', '.join(other)} has other weights here than in training")
+        raise ModelError(
+            f"{folder}: the pre-trained encoder of {', '.join(other)} has other weights here than in training"
+        )
     return model.eval().requires_grad_(False), description
 
 
@@ -68,10 +69,10 @@ def write_model(folder: Path, model: MultimodalModel, description: Description) 
     write_whole(folder / WEIGHTS, save({name: value.contiguous() for name, value in learned(model).items()}))
 
 
-def frozen_encoders(model: MultimodalModel) -> dict[Modality, str]:
-    """The descriptions of a model's frozen encoders, which include a hash of their weights."""
-    encoders = {m: model.encoder(m) for m in model.modalities}
-    return {m: encoder.described() for m, encoder in encoders.items() if isinstance(encoder, FrozenEncoder)}
+def pretrained_encoders(model: MultimodalModel) -> dict[Modality, str]:
+    """The descriptions of a model's pre-trained weights that are not among its parameters, which include a hash."""
+    bases = {m: model.encoder(m).base for m in model.modalities}
+    return {m: base for m, base in bases.items() if base}
 
 
 def _read_weights(path: Path) -> tuple[Params, dict[str, str]]:
@@ -91,6 +92,7 @@ def _described(folder: Path, metadata: dict[str, str]) -> Description:
         found: dict[str, Any] = {
             "model": json.loads(metadata["experiment"])["model"],
             "classes": json.loads(metadata["classes"]),
+            "frozen": json.loads(metadata.get("frozen", "{}")),
         }
         return Description.model_validate_json(json.dumps(found))
     except KeyError as error:

@@ -28,28 +28,37 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    parser.add_argument(
+        "--merge",
+        action="store_true",
+        help="add low-rank adapters (LoRA) to the weights of their layers; the folder then contains all weights of "
+        "these encoders",
+    )
     parser.set_defaults(command=_command)
 
 
 def _command(options: argparse.Namespace) -> None:
     if options.out.exists():
         raise ConfigError("--out", [f"{options.out} exists already; name a new folder"])
-    export(options.run, options.out)
+    export(options.run, options.out, options.merge)
     print(f"model and model card in {options.out}")
 
 
-def export(run_folder: Path, out: Path) -> None:
-    """Write the model of a run into a new folder.
+def export(run_folder: Path, out: Path, merged: bool = False) -> None:
+    """Write the model of a run into a new folder. merged: whether adapters are added to the weights of their layers.
 
     Raises ModelError when the run has no model, ConfigError when the run cannot be read or the folder not be written.
     """
     from common.config.reading import read
     from common.files import write_whole
-    from common.trained.saved_model import frozen_encoders, read_model, write_model
+    from common.trained.merging import merge
+    from common.trained.saved_model import pretrained_encoders, read_model, write_model
     from server.report.run import read_run
 
     model, description = read_model(run_folder)
-    description = description.model_copy(update={"frozen": frozen_encoders(model)})
+    if merged:
+        description = merge(model, description)
+    description = description.model_copy(update={"frozen": pretrained_encoders(model)})
     card = model_card(read_run(run_folder), read(run_folder / "experiment.yaml"), description)
     try:
         out.mkdir(parents=True)
@@ -104,8 +113,8 @@ def _frozen(description: "Description") -> str:
         return ""
     listed = "\n".join(f"- {m}: {about}" for m, about in sorted(description.frozen.items()))
     return (
-        "\nThis folder does not contain the frozen encoders. They are loaded by name from the places that "
-        "`docs/how-to/frozen-models.md` lists, and refused when their weights differ from the weights in training:"
+        "\nThis folder does not contain all pre-trained weights. They are loaded by name from the places that "
+        "`docs/how-to/frozen-models.md` lists, and refused when they differ from the weights in training:"
         f"\n\n{listed}\n"
     )
 

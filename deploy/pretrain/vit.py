@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.models import VisionTransformer
+from torchvision.transforms import v2
 
 from common.datasets.birds.drawing import SIZE
-from common.encoders.vision_transformer import WEIGHTS, VisionTransformerTower
+from common.encoders.vision_transformer import DEVIATION, MEAN, WEIGHTS, VisionTransformerTower
 from common.seeding import derive
 from deploy.pretrain.corpus import Corpus
 from deploy.pretrain.traits import train_traits
@@ -32,9 +33,10 @@ def train_vit(corpus: Corpus, out: Path, steps: int, seed: int, progress: Callab
     network = make_vit()
     tower = VisionTransformerTower(network, SIZE, SIZE // PATCH)
     tower.network.train()
+    normalise = v2.Normalize(MEAN, DEVIATION)
 
     def vision(pictures: Tensor) -> tuple[Tensor, Tensor]:
-        pooled, tokens, _ = tower.features(tower.normalise((pictures + 1) / 2))
+        pooled, tokens, _ = tower.of_values(normalise((pictures + 1) / 2))
         return pooled, tokens
 
     train_traits(vision, network.parameters(), WIDTH, corpus, steps, seed, progress)

@@ -29,6 +29,7 @@ PLAIN = r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]*$"
 """Text without control characters and without marks that change the direction of writing, because terminals and pages
 show it."""
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN)]
+Base = Annotated[str, Field(max_length=2000, pattern=PLAIN)]
 SOME, MANY = 200, 100_000
 """The maximum number of entries of a mapping of figures, and of a list of classes."""
 Reason = Annotated[str, BeforeValidator(lambda said: of_others(said, 2000) if isinstance(said, str) else said)]
@@ -70,6 +71,7 @@ class Introduction(_Reply):
     classes: Annotated[list[Name], Field(max_length=MANY)]
     num_examples: Examples
     findings: dict[Name, Findings] = Field(default_factory=dict, max_length=SOME)
+    bases: dict[Name, Base] = Field(default_factory=dict, max_length=SOME)
     local_dp: Annotated[str, Field(max_length=200, pattern=PLAIN)] = ""
 
 
@@ -96,7 +98,7 @@ def read_introduction(content: Mapping[str, Any]) -> Site | Refusal:
     modalities, classes = frozenset(said.modalities), tuple(said.classes)
     if other := said.findings.keys() - modalities:
         raise WireError(f"malformed reply: findings of {min(other)}, a modality that the site does not have")
-    return Site(said.site, modalities, classes, said.num_examples, said.findings, said.local_dp)
+    return Site(said.site, modalities, classes, said.num_examples, said.findings, said.local_dp, said.bases)
 
 
 def read_training_reply(content: Mapping[str, Any], server_round: int, site: Site) -> TrainingReply:

@@ -19,6 +19,7 @@ from typing import Any
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from common.build import bases
 from common.config.experiment import Experiment
 from common.config.reading import for_clients
 from common.errors import WireError
@@ -30,6 +31,7 @@ from server.clients.exchange import POLL_SECONDS, why
 from server.clients.replies import Refusal, read_introduction
 from server.clients.uploads import uploads
 from server.sites.attention import unlike
+from server.sites.bases import unlike_bases
 
 log = logging.getLogger(__name__)
 NAMED = 8
@@ -58,6 +60,7 @@ class Roster:
         self.keys: dict[str, str] = {}
         self.classes: tuple[str, ...] | None = None
         self._experiment = experiment
+        self._bases = bases(experiment.model)
         self._online: dict[int, str] = {}
         self._name_of: dict[int, str] = {}  # by node, also after it has left: the registered name of its key
         self._node_of: dict[str, int] = {}
@@ -210,6 +213,8 @@ class Roster:
             self._refuse(site.name, "federation.sites does not list it")
         elif not site.modalities <= set(self._experiment.modalities):
             self._refuse(site.name, f"the experiment does not have all of its modalities, {sorted(site.modalities)}")
+        elif differs := unlike_bases(self._bases, site):
+            self._refuse(site.name, differs)
         elif not self._may_be_called(node, key, site.name):
             self._refuse(f"{site.name} (node {node})", "this name belongs to another key")
         elif self._taken(site.name, node):

@@ -14,6 +14,7 @@ from typing import Any
 from safetensors.torch import save
 
 from common.blocks import Params
+from common.build import bases
 from common.config.experiment import Experiment
 from common.errors import ConfigError, RunError
 from server.record.checkpoint import Checkpoint, check_same, load_checkpoint
@@ -71,8 +72,10 @@ class RunFolder:
             partial.replace(self.folder / STATUS)
 
     def model(self, params: Params, experiment: Experiment, classes: tuple[str, ...]) -> None:
-        """Save the parameters, with the experiment and the classes that are needed to build their model."""
-        about = {"experiment": experiment.to_json(), "classes": json.dumps(classes)}
+        """Save the parameters, with the experiment, the classes and the descriptions of pre-trained weights that are
+        needed to build their model."""
+        known = {m: next(iter(found)) for m, found in bases(experiment.model).items() if len(found) == 1}
+        about = {"experiment": experiment.to_json(), "classes": json.dumps(classes), "frozen": json.dumps(known)}
         write_whole(self.folder / "model.safetensors", save(params, metadata=about))
 
     def summary(self, content: Mapping[str, Any]) -> None:

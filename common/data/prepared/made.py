@@ -35,8 +35,8 @@ class Made:
         return made.alternatives()[self.number]
 
     def described(self) -> str:
-        """A text with everything that a prepared value depends on, except the value: the options, and the code of this
-        project or of a plugin.
+        """A text with everything that a prepared value depends on, except the value: the options, the files that they
+        name, and the code of this project or of a plugin.
 
         Raises ConfigError.
         """
@@ -44,7 +44,8 @@ class Made:
             options = build("encoder", self.reference)
         kind = f"{type(options).__module__}.{type(options).__qualname__}"
         digests = sorted(f"{plugin} {plugin.digest}" for plugin in used)
-        return json.dumps([kind, options.model_dump_json(exclude=options.of_network), self.number, digests, _code()])
+        chosen = options.model_dump_json(exclude=options.of_network)
+        return json.dumps([kind, chosen, options.content(), self.number, digests, _code()])
 
 
 @cache

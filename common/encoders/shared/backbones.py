@@ -52,8 +52,7 @@ class SmallCNN(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, D]."""
         maps = self.features(pictures)
-        means = grid_means(grid_means(maps, -2), -1) if is_deterministic() else F.adaptive_avg_pool2d(maps, GRID)
-        features: Tensor = self.project(means.flatten(1))
+        features: Tensor = self.project(cells(maps, GRID).flatten(1))
         return features
 
 
@@ -62,14 +61,19 @@ def is_deterministic() -> bool:
     return torch.get_deterministic_debug_mode() > 0
 
 
-def grid_means(maps: Tensor, dim: int) -> Tensor:
-    """Means over GRID nearly equal parts of one dimension, like adaptive pooling. torch's adaptive pooling is faster,
-    but its gradient is not deterministic on every device."""
+def cells(maps: Tensor, grid: int) -> Tensor:
+    """Means [..., grid, grid] over the cells of maps [..., H, W]."""
+    if is_deterministic():
+        return grid_means(grid_means(maps, -2, grid), -1, grid)
+    return F.adaptive_avg_pool2d(maps, grid)
+
+
+def grid_means(maps: Tensor, dim: int, parts: int = GRID) -> Tensor:
+    """Means over nearly equal parts of one dimension, like adaptive pooling. torch's adaptive pooling is faster, but
+    its gradient is not deterministic on every device."""
     size = maps.shape[dim]
-    parts = [
-        maps.narrow(dim, i * size // GRID, -(-(i + 1) * size // GRID) - i * size // GRID).mean(dim) for i in range(GRID)
-    ]
-    return torch.stack(parts, dim)
+    edges = [(i * size // parts, -(-(i + 1) * size // parts)) for i in range(parts)]
+    return torch.stack([maps.narrow(dim, start, end - start).mean(dim) for start, end in edges], dim)
 
 
 class BatchNormed(nn.Module):

@@ -29,9 +29,9 @@ class PictureAugmentation(Options):
 
 
 @lru_cache(maxsize=8)
-def picture_transform(options: PictureAugmentation, size: int) -> Callable[[Tensor], Tensor]:
-    """The function from pixels [..., C, size, size] uint8 to a random variant. It draws from torch's global CPU
-    generator."""
+def picture_transform(options: PictureAugmentation, size: int | tuple[int, ...]) -> Callable[[Tensor], Tensor]:
+    """The function from pixels [..., C, H, W] uint8 to a random variant. size: (H, W), or H for squares. It draws from
+    torch's global CPU generator."""
     from torchvision.transforms import v2  # here, because this import takes longer than all others together
 
     steps: list[nn.Module] = []

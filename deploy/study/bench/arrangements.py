@@ -33,7 +33,7 @@ class PooledSite(Site):
             torch.cat([part.examples.labels for part in loaded]),
         )
         pooled = Loaded(examples, [name for part in loaded for name in part.ids], {}, 0)
-        return Opened(opened[0].shard, model, pooled)
+        return Opened(opened[0].shard, model, pooled, opened[0].bases)
 
 
 def _inputs(loaded: Loaded, modality: Modality, encoder: Encoder) -> Tensor:

@@ -1,0 +1,87 @@
+"""The blocks of a network, e.g. the layers of a transformer, and networks of which only a part is trained."""
+
+from collections.abc import Collection, Iterable, Iterator
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+CONTAINERS = (nn.ModuleList, nn.Sequential)
+
+
+def block_names(network: nn.Module) -> list[str]:
+    """The names of the blocks, in the order in which the network registers them.
+
+    A block is a module with parts of its own that stands in a list of modules (`nn.ModuleList`, `nn.Sequential`), and
+    in no other block: a layer of a transformer, a residual block of a ResNet, a stage of a hierarchical network.
+    """
+    return list(_blocks(network, ""))
+
+
+def _blocks(module: nn.Module, prefix: str) -> Iterator[str]:
+    for name, child in module.named_children():
+        inner = f"{prefix}{name}."
+        listed = isinstance(module, CONTAINERS) and not isinstance(child, CONTAINERS)
+        if listed and any(True for _ in child.children()):
+            yield inner.removesuffix(".")
+        else:
+            yield from _blocks(child, inner)
+
+
+def block_numbers(network: nn.Module) -> dict[str, int]:
+    """For each parameter the number of its block, from 0. A parameter between two blocks has the number of the earlier
+    block. A parameter before all blocks has -1, and so have embeddings, wherever the network registers them."""
+    blocks = block_names(network)
+    embeddings = {id(value) for module in network.modules() if isinstance(module, nn.Embedding)
+                  for value in module.parameters()}  # fmt: skip
+    numbers: dict[str, int] = {}
+    current = -1
+    for name, value in network.named_parameters():
+        inside = (number for number, block in enumerate(blocks) if name.startswith(f"{block}."))
+        current = next(inside, current)
+        numbers[name] = -1 if id(value) in embeddings else current
+    return numbers
+
+
+def hold_fixed(network: nn.Module, trained: Collection[str]) -> None:
+    """Make every parameter that is not trained a buffer that is no part of the state, in place. trained: the names of
+    the other parameters.
+
+    Such a tensor still moves with the network between devices. But no optimizer and no message contains it, and
+    `requires_grad_` of the whole network does not reach it. Running statistics are held fixed in the same way.
+    """
+    kept = {id(value) for name, value in network.named_parameters() if name in trained}  # a tied one has two names
+    for module in list(network.modules()):
+        for name, value in list(module.named_parameters(recurse=False)):
+            if id(value) in kept:
+                value.requires_grad_(True)
+                continue
+            delattr(module, name)
+            module.register_buffer(name, value.detach(), persistent=False)
+        module._non_persistent_buffers_set.update(module._buffers)
+
+
+def rest_fixed(network: nn.Module) -> None:
+    """Make the fixed parts compute as in prediction: parts without any trained weight (no dropout), and batch
+    normalisation, which uses the statistics of the pre-trained weights."""
+    for module in _fixed(network):
+        module.eval()
+
+
+def _fixed(module: nn.Module) -> Iterator[nn.Module]:
+    if isinstance(module, _BatchNorm) or (_holds_tensors(module) and not any(True for _ in module.parameters())):
+        yield module
+        return
+    for child in module.children():
+        yield from _fixed(child)
+
+
+def _holds_tensors(module: nn.Module) -> bool:
+    return any(True for _ in module.buffers())
+
+
+def named_modules_in(network: nn.Module, blocks: Iterable[str]) -> Iterator[tuple[str, nn.Module]]:
+    """The modules of some blocks with their names; of the whole network if there are no blocks."""
+    chosen = tuple(f"{block}." for block in blocks)
+    for name, module in network.named_modules():
+        if not chosen or name.startswith(chosen):
+            yield name, module

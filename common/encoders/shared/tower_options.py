@@ -1,0 +1,140 @@
+"""Pre-trained encoders: the options that they share, and how such an encoder is built."""
+
+import re
+from abc import abstractmethod
+from functools import lru_cache
+from typing import ClassVar, Self
+
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from common.config.component import Options
+from common.encoders.base import Encoder, EncoderOptions, FrozenEncoder, Tower
+from common.encoders.shared.adapters import Lora
+
+FROZEN, ALL, LORA = "frozen", "all", "lora"
+LAST = re.compile(r"last-([1-9][0-9]{0,3})-blocks?")
+
+
+class TowerOptions(EncoderOptions):
+    """Options of encoders that are a pre-trained network with its preprocessing.
+
+    What is trained is also what travels between sites and server. Everything else stays as it is in the files of the
+    pre-trained network, which every site has on its own disk.
+    """
+
+    of_network: ClassVar[frozenset[str]] = frozenset({"train", "lora", "lr_scale", "layer_decay", "augment"})
+
+    train: str = Field(FROZEN, pattern=rf"^({FROZEN}|{ALL}|{LORA}|{LAST.pattern})$")
+    """The part of the network that is trained and sent. `frozen`: nothing; the features are computed once and kept.
+    `all`: every weight. `last-N-blocks`: the last N blocks and what follows them. `lora`: only low-rank adapters.
+    Running statistics of batch normalisation always stay those of the pre-trained weights."""
+    lora: Lora | None = None
+    """The adapters, if `train` is `lora`. `null`: the defaults."""
+    lr_scale: float = Field(1.0, gt=0, le=1000)
+    """Factor on `train.lr` for this encoder. Pre-trained weights often need a smaller one, e.g. 0.1."""
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """Factor on the learning rate from each block to the block before it. With 0.75, the last block has 0.75, the one
+    before it 0.5625, and so on. 1: all blocks have the same rate."""
+
+    @property
+    def changes(self) -> Options | None:
+        """The options of the random variants in training, if any."""
+        found: Options | None = getattr(self, "augment", None)
+        return found
+
+    @property
+    def last_blocks(self) -> int | None:
+        """The number N of `last-N-blocks`; None for another choice."""
+        found = LAST.fullmatch(self.train)
+        return int(found[1]) if found else None
+
+    @property
+    def starts_pretrained(self) -> bool:
+        """Whether the network starts with pre-trained weights."""
+        return True
+
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """The width D of the features and the number T of tokens. Loads no weights.
+
+        Raises ModelError.
+        """
+
+    @abstractmethod
+    def load(self) -> Tower:
+        """A new tower, which nothing else uses.
+
+        Raises ModelError.
+        """
+
+    @abstractmethod
+    def described(self) -> str:
+        """A text with everything that the features of the untrained network depend on: the kind of tower, a hash of its
+        files, its preprocessing.
+
+        Raises ModelError.
+        """
+
+    def kept(self) -> Tower:
+        """A tower in eval mode, which this process keeps and shares.
+
+        Raises ModelError.
+        """
+        return _kept(self, self.described())
+
+    def variant(self, prepared: Tensor) -> Tensor:
+        """A random variant of one prepared value, see `Encoder.augment`."""
+        return prepared
+
+    def content(self) -> str:
+        """The files on which prepared values depend."""
+        return self.described() if self.starts_pretrained else ""
+
+    def bases(self) -> frozenset[str]:
+        """The description of the pre-trained network."""
+        return frozenset({self.described()}) if self.starts_pretrained else frozenset()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.lora is not None and self.train != LORA:
+            raise ValueError(f"lora: the adapters are unused, because train is {self.train}")
+        if self.train == FROZEN and self.changes is not None:
+            raise ValueError("augment: features of a frozen network are computed once, so they cannot vary")
+        if self.train == FROZEN and (self.lr_scale, self.layer_decay) != (1, 1):
+            raise ValueError("lr_scale and layer_decay: nothing of a frozen network is trained")
+        if self.train != ALL and not self.starts_pretrained:
+            raise ValueError(
+                f"train is {self.train}, but there are no pre-trained weights: set pretrained, or train: all"
+            )
+        return self
+
+    def build(self) -> Encoder:
+        """The encoder. Its base weights are those of the files."""
+        from common.encoders.shared.trained_tower import TrainedTower
+
+        return FrozenTower(self) if self.train == FROZEN else TrainedTower(self)
+
+
+class FrozenTower(FrozenEncoder):
+    """A pre-trained network of which nothing is trained."""
+
+    def __init__(self, options: TowerOptions) -> None:
+        super().__init__(*options.shape())
+        self.options = options
+
+    @property
+    def tower(self) -> Tower:
+        """The tower. The process keeps it after the first load."""
+        return self.options.kept()
+
+    def described(self) -> str:
+        """A text with the options and a hash of the model's folder."""
+        return self.options.described()
+
+
+@lru_cache(maxsize=2)
+def _kept(options: TowerOptions, content: str) -> Tower:
+    tower = options.load()
+    tower.network.eval().requires_grad_(False)
+    return tower

@@ -1,0 +1,127 @@
+"""A pre-trained network that is trained further, wholly or in part."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from common.encoders.base import Encoder, standardised
+from common.encoders.shared.adapters import MARK, Lora, add_adapters, merge_adapters
+from common.encoders.shared.network_blocks import block_numbers, hold_fixed, rest_fixed
+from common.encoders.shared.tower_options import ALL, LORA, TowerOptions
+from common.errors import ConfigError
+from common.media.values import Raw
+
+
+class TrainedTower(Encoder):
+    """A network with its preprocessing. Its features begin as those of the same network frozen.
+
+    The parameters are the trained part alone. All other weights are buffers outside the state, so that no message and
+    no saved model contains them.
+    """
+
+    def __init__(self, options: TowerOptions) -> None:
+        super().__init__()
+        self.options, self.augmentation = options, options.changes
+        self.width, self.length = options.shape()
+        with _own_randomness(options.starts_pretrained):
+            self._tower = options.load()
+        self.network: nn.Module = self._tower.network
+        self._numbers = block_numbers(self.network)
+        try:
+            self._divide()
+        except ValueError as error:
+            raise ConfigError("encoder", [str(error)]) from None
+
+    def _divide(self) -> None:
+        """Divide the network into a trained and a fixed part."""
+        options = self.options
+        if options.train == LORA:
+            add_adapters(self.network, options.lora or Lora())
+            hold_fixed(self.network, {name for name, _ in self.network.named_parameters() if MARK in name})
+        elif (wanted := options.last_blocks) is not None:
+            blocks = 1 + max(self._numbers.values())
+            if wanted > blocks:
+                raise ValueError(f"train is {options.train}, but the network has {blocks} blocks")
+            hold_fixed(self.network, {name for name, block in self._numbers.items() if block >= blocks - wanted})
+        elif options.starts_pretrained:
+            hold_fixed(self.network, self._numbers.keys())
+
+    @property
+    def base(self) -> str:
+        """The description of the pre-trained network; "" if the network has none."""
+        return self.options.described() if self.options.starts_pretrained else ""
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether adapters are trained."""
+        return self.options.train == LORA
+
+    def merge(self) -> "TrainedTower":
+        """The same encoder as one whose whole network is trained, with every adapter added to the weight of its layer.
+        This encoder loses its adapters."""
+        merged = TrainedTower(self.options.model_copy(update={"train": ALL, "lora": None}))
+        merge_adapters(self.network)
+        now = dict(self.network.named_buffers()) | dict(self.network.named_parameters())
+        merged.network.load_state_dict({name: now[name] for name in merged.network.state_dict()})
+        return merged
+
+    def prepare(self, raw: Raw) -> Tensor:
+        """One raw value as input of the network, without the batch dimension."""
+        return self._tower.inputs(raw)
+
+    def blank(self) -> Tensor:
+        """Zeros in the shape and type of a prepared value."""
+        return self._tower.blank()
+
+    def augment(self, prepared: Tensor) -> Tensor:
+        """A random variant in the same shape and type."""
+        return self.options.variant(prepared)
+
+    def rate(self, name: str) -> float:
+        """lr_scale * layer_decay ** (number of blocks from the end, from 1) for a parameter of the encoder."""
+        blocks = 1 + max(self._numbers.values(), default=-1)
+        plain = name.removeprefix("network.").replace(".base_layer", "").partition(f".{MARK}")[0]
+        block = max((number for own, number in self._numbers.items() if own.startswith(plain)), default=blocks - 1)
+        return self.options.lr_scale * self.options.layer_decay ** (blocks - block)
+
+    def train(self, mode: bool = True) -> "TrainedTower":
+        """Set the mode. The fixed parts, and all batch normalisation of pre-trained networks, always compute as in
+        prediction."""
+        super().train(mode)
+        if mode and self.options.starts_pretrained:
+            rest_fixed(self.network)
+        return self
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Pooled features [B, D] of prepared inputs [B, ...]."""
+        return self.pooled_and_tokens(inputs)[0]
+
+    def tokens(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens [B, T, D] and the mask [B, T] of the real ones."""
+        _, tokens, real = self.pooled_and_tokens(inputs)
+        return tokens, real
+
+    def pooled_and_tokens(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features [B, D], tokens [B, T, D] and the mask of real tokens [B, T], scaled as those of a frozen encoder."""
+        alone = self.training and len(inputs) == 1 and any(_learns_statistics(part) for part in self.network.modules())
+        if alone:  # one example has no batch statistics
+            self.network.eval()
+        try:
+            pooled, tokens, real = self._tower.features(inputs)
+        finally:
+            if alone:
+                self.train()
+        pooled, tokens = standardised(pooled, tokens, real)
+        return pooled, tokens, real
+
+
+def _learns_statistics(module: nn.Module) -> bool:
+    return isinstance(module, _BatchNorm) and module.training
+
+
+def _own_randomness(apart: bool) -> AbstractContextManager[None]:
+    """Whether random numbers are drawn apart from the caller's. Libraries draw random weights before they read the
+    pre-trained ones, and how many they draw must not change the other weights of a model."""
+    return torch.random.fork_rng(devices=[]) if apart else nullcontext()
