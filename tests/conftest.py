@@ -50,7 +50,7 @@ def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import tiny_models
 
     folder = tmp_path_factory.mktemp("models")
-    for name in ("coca", "clip", "bert", "clip_text", "vision_transformer", "blip2", "diffusion"):
+    for name in tiny_models.NAMES:
         getattr(tiny_models, f"save_{name}")(folder / name)
     return folder
 

@@ -13,7 +13,8 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from common.blocks import block_of, get_params, select, set_params
 from common.build import build_model
-from common.config.component import build, own_names
+from common.config.component import build, find, own_names
+from common.encoders.shared.tower_options import TowerOptions
 from common.errors import WireError
 from common.exchange import wire
 from common.media.sounds import Sound
@@ -23,15 +24,15 @@ from fedmosaic.testing import EncoderContract, ModelContract
 from fedmosaic.testing.encoders import RAWS
 
 BACKBONES = ["cnn", "resnet18"]
-FROZEN = {"open-clip-image", "open-clip-text", "transformers-text", "vision-transformer", "mixed"}
-"""See test_frozen_encoders.py."""
+PRETRAINED = {name for name in own_names("encoder") if issubclass(find("encoder", name), TowerOptions)} | {"mixed"}
+"""See test_pretrained_encoders.py and test_frozen_encoders.py."""
 TAKES = {"image": "a picture", "frames": "frames", "signal": "a signal", "spectrogram": "a recording", "text": "a text"}
 """The kind of value, in RAWS, that each trained encoder takes."""
 WITHOUT_BACKBONE = {"signal", "text"}
 ENCODERS = [
     {"name": name, "width": 12, **({} if name in WITHOUT_BACKBONE else {"backbone": kind})}
     for name in own_names("encoder")
-    if name not in FROZEN
+    if name not in PRETRAINED
     for kind in BACKBONES[: 1 if name in WITHOUT_BACKBONE else None]
 ] + [
     {"name": "image", "channels": 3, "augment": {"crop": 0.5, "flip": True, "brightness": 0.4, "hue": 0.2}},

@@ -30,6 +30,8 @@ class TransformersTextTower(Tower):
 
     def __init__(self, model: Any, tokenizer: Any, length: int, pooling: str | None) -> None:
         self.model, self.tokenizer, self.length, self.pooling = model, tokenizer, length, pooling
+        if pooling in ("mean", "first") and hasattr(model, "pooler"):
+            model.pooler = None  # nothing reads its output
 
     @property
     def network(self) -> nn.Module:

@@ -15,7 +15,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer as Network
-from torchvision.models.feature_extraction import create_feature_extractor
 
 from common.encoders.base import Tower
 from common.encoders.image import pixels_of
@@ -37,12 +36,12 @@ class VisionTransformerTower(Tower):
     grid x grid cells."""
 
     def __init__(self, network: Any, size: int, grid: int) -> None:
-        self._network = create_feature_extractor(network, {"encoder.ln": "tokens"}).eval()
+        self._network = network
         self.size, self.grid = size, grid
 
     @property
     def network(self) -> nn.Module:
-        """The model of torchvision, which returns its tokens."""
+        """The model of torchvision."""
         network: nn.Module = self._network
         return network
 
@@ -62,10 +61,11 @@ class VisionTransformerTower(Tower):
 
     def of_values(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same for normalised values [B, 3, size, size]."""
-        found = self._network(values)["tokens"]
+        patches = self._network._process_input(values)
+        found = self._network.encoder(torch.cat([self._network.class_token.expand(len(values), -1, -1), patches], 1))
         side = math.isqrt(found.shape[1] - 1)
-        patches = found[:, 1:].transpose(1, 2).unflatten(2, (side, side))
-        tokens = cells(patches, self.grid).flatten(2).transpose(1, 2)
+        maps = found[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+        tokens = cells(maps, self.grid).flatten(2).transpose(1, 2)
         return found[:, 0], tokens, tokens.new_ones(tokens.shape[:2]).bool()
 
 
@@ -126,4 +126,5 @@ def _load(folder: Path, heads: int, grid: int) -> VisionTransformerTower:
         network.load_state_dict(weights)
     except (KeyError, RuntimeError, ValueError) as error:
         raise ModelError(f"{folder / WEIGHTS} contains no vision transformer of torchvision: {error}") from None
+    network.heads = nn.Identity()
     return VisionTransformerTower(network, size, grid)

@@ -54,6 +54,27 @@ def text_model(folder: Path) -> tuple[Any, Any]:
     return model.eval().requires_grad_(False), tokenizer
 
 
+def sound_model(folder: Path) -> tuple[Any, Any]:
+    """A sound encoder of transformers, and its feature extractor. Of a model with more parts (CLAP, Whisper), only the
+    encoder of sounds.
+
+    Raises ModelError.
+    """
+    check(folder)
+    from transformers import AutoFeatureExtractor, AutoModel
+
+    try:
+        model, found = AutoModel.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **SEALED)
+        extractor = AutoFeatureExtractor.from_pretrained(folder, **SEALED)
+    except Exception as error:  # the library may raise any exception; none of our code runs here
+        raise _unfit(folder, "a sound encoder of transformers", error) from error
+    if found["missing_keys"]:
+        raise _incomplete(folder, found["missing_keys"])
+    if model.config.is_encoder_decoder:
+        return model.get_encoder(), extractor
+    return getattr(model, "audio_model", model), extractor
+
+
 def blip2(folder: Path, device: str) -> tuple[Any, Any]:
     """A BLIP-2 model of transformers in eval mode, and its processor. On a GPU the model has half precision.
 

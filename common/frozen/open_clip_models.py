@@ -81,7 +81,9 @@ class OpenClip:
     def of_texts(self, ids: Tensor) -> Any:
         """text_features [B, E], and a list text_intermediates with the outputs [B, L, D] of the last block."""
         if self.text_network is not self.model:
-            return self.text_network.forward_intermediates(ids, indices=1, normalize_intermediates=True)
+            return self.text_network.forward_intermediates(
+                ids, indices=1, normalize_intermediates=True, output_fmt="NLC"
+            )
         return self.model.forward_intermediates(text=ids, text_indices=1, normalize=False, normalize_intermediates=True)
 
     def ids(self, texts: list[str]) -> Tensor:

@@ -7,6 +7,7 @@ B [outputs, rank] is zero, so that the adapted network begins as the pre-trained
 
 from pydantic import Field
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from common.config.component import Options
 from common.encoders.shared.network_blocks import block_names, named_modules_in
@@ -72,9 +73,14 @@ def _targets(network: nn.Module, options: Lora) -> list[str]:
 
 
 def _is_adaptable(module: nn.Module) -> bool:
-    """Whether a layer can have an adapter. A subclass of a convolution may pad its input in a way of its own."""
-    if type(module) is nn.Conv2d or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)):
-        return module.groups == 1
+    """Whether a layer can have an adapter. Subclasses of convolutions cannot, because their adapter would be one of
+    them as well, with a padding of its own."""
+    if is_parametrized(module):
+        return False
+    if type(module) in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
+        if type(module) is nn.Conv3d and set(module.kernel_size) == {1}:
+            return False  # peft cannot merge its adapter
+        return module.groups == 1  # type: ignore[return-value]
     return isinstance(module, nn.Linear)
 
 

@@ -1,6 +1,6 @@
 """The blocks of a network, e.g. the layers of a transformer, and networks of which only a part is trained."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -12,19 +12,28 @@ def block_names(network: nn.Module) -> list[str]:
     """The names of the blocks, in the order in which the network registers them.
 
     A block is a module with parts of its own that stands in a list of modules (`nn.ModuleList`, `nn.Sequential`), and
-    in no other block: a layer of a transformer, a residual block of a ResNet, a stage of a hierarchical network.
+    in no other block: a layer of a transformer, a residual block of a ResNet, a stage of a hierarchical network. In a
+    network without such lists, a module whose parts are all of the same kind is a list.
     """
-    return list(_blocks(network, ""))
+    return list(_blocks(network, "", _is_list)) or list(_blocks(network, "", _is_alike))
 
 
-def _blocks(module: nn.Module, prefix: str) -> Iterator[str]:
+def _blocks(module: nn.Module, prefix: str, is_list: Callable[[nn.Module], bool]) -> Iterator[str]:
     for name, child in module.named_children():
         inner = f"{prefix}{name}."
-        listed = isinstance(module, CONTAINERS) and not isinstance(child, CONTAINERS)
-        if listed and any(True for _ in child.children()):
+        if is_list(module) and not is_list(child) and any(True for _ in child.children()):
             yield inner.removesuffix(".")
         else:
-            yield from _blocks(child, inner)
+            yield from _blocks(child, inner, is_list)
+
+
+def _is_list(module: nn.Module) -> bool:
+    return isinstance(module, CONTAINERS)
+
+
+def _is_alike(module: nn.Module) -> bool:
+    children = list(module.children())
+    return len(children) > 1 and len({type(child) for child in children}) == 1
 
 
 def block_numbers(network: nn.Module) -> dict[str, int]:

@@ -64,7 +64,8 @@ class TrainedTower(Encoder):
         merged = TrainedTower(self.options.model_copy(update={"train": ALL, "lora": None}))
         merge_adapters(self.network)
         now = dict(self.network.named_buffers()) | dict(self.network.named_parameters())
-        merged.network.load_state_dict({name: now[name] for name in merged.network.state_dict()})
+        for name, value in merged.network.named_parameters():
+            value.data.copy_(now[name])
         return merged
 
     def prepare(self, raw: Raw) -> Tensor:

@@ -1,0 +1,172 @@
+"""A sound encoder of the transformers library: wav2vec 2.0, HuBERT, WavLM, AST, CLAP, or the encoder of Whisper.
+
+T. Wolf et al., "Transformers: State-of-the-Art Natural Language Processing", EMNLP 2020. The library is imported only
+when a model is loaded.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.encoders.base import Tower
+from common.encoders.shared.tower_options import TowerOptions
+from common.errors import ModelError
+from common.frozen.model_door import sound_model
+from common.frozen.pretrained import fingerprint, locate
+from common.media.sounds import Sound, resampled
+from common.media.values import Raw
+
+Kind = Literal["samples", "whisper", "clap", "spectrogram"]
+"""What a model reads: samples of any length, the spectrogram of Whisper or of CLAP, or another one of fixed length
+(AST)."""
+
+
+class TransformersSoundTower(Tower):
+    """A recording is mixed to one channel and resampled to the rate of the model, and then goes through the model's own
+    feature extractor.
+
+    Models that read recordings of any length get a mask: the last row of the prepared value is 1 where the recording
+    is and 0 where it is padded. Their pooled features are the mean over the recording alone. Models that read a fixed
+    length (AST, CLAP) have pooled features of their own.
+    """
+
+    def __init__(self, model: Any, extractor: Any, seconds: float, parts: int) -> None:
+        self.model, self.extractor, self.parts = model, extractor, parts
+        self.kind, self.rate = _kind(extractor), int(extractor.sampling_rate)
+        own = {"clap": "nb_max_samples", "whisper": "n_samples"}.get(self.kind)
+        wanted = round(seconds * self.rate)
+        self.samples = min(wanted, getattr(extractor, own)) if own else wanted
+        for setting, value in (("apply_spec_augment", False), ("layerdrop", 0.0)):
+            if hasattr(model.config, setting):  # they draw from generators that no seed of a run reaches
+                setattr(model.config, setting, value)
+        if hasattr(model, "masked_spec_embed"):
+            model.masked_spec_embed = None  # of the same augmentation
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether the model reads recordings of any length."""
+        return self.kind in ("samples", "whisper")
+
+    @property
+    def network(self) -> nn.Module:
+        """The model of transformers."""
+        network: nn.Module = self.model
+        return network
+
+    def inputs(self, raw: Raw) -> Tensor:
+        """The output of the extractor, float32: [2, samples] for models of samples, [frequencies + 1, frames] for
+        Whisper, both with the mask as last row; else [..., frames, frequencies]."""
+        if not isinstance(raw, Sound):
+            raise ValueError(f"a recording is needed, not {type(raw).__name__}")
+        return self._extracted(resampled(raw.mono(), raw.rate, self.rate, self.samples))
+
+    def blank(self) -> Tensor:
+        """Zeros in the shape of a prepared value."""
+        shape = self._extracted(np.zeros(self.samples, np.float32)).shape
+        return torch.zeros(shape)
+
+    def features(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pooled features [B, D], tokens [B, parts, D] and their mask. A token is the mean over one of equal parts of
+        the time."""
+        if self.is_masked:
+            frames, real = self._of_any_length(inputs[:, :-1], inputs[:, -1])
+            pooled = (frames * real.unsqueeze(-1)).sum(1) / real.sum(1, keepdim=True)
+        else:
+            frames, pooled = self._of_fixed_length(inputs)
+            real = frames.new_ones(frames.shape[:2])
+        return pooled, *_parts(frames, real, self.parts)
+
+    def _extracted(self, wave: Any) -> Tensor:
+        options: dict[str, Any] = {"sampling_rate": self.rate, "return_tensors": "pt"}
+        if self.is_masked:
+            options["return_attention_mask"] = True
+        if self.kind == "samples":
+            options |= {"padding": "max_length", "max_length": self.samples, "truncation": True}
+        if self.kind == "clap":  # a random part would be taken of a longer recording, but none is longer
+            options["truncation"] = "fusion" if self.model.config.enable_fusion else "rand_trunc"
+        found = self.extractor(wave, **options)
+        values: Tensor = found[self.extractor.model_input_names[0]][0].float()
+        if not self.is_masked:
+            return values
+        mask = found["attention_mask"][0].float()
+        return torch.cat([values.reshape(-1, len(mask)), mask[None]])
+
+    def _of_fixed_length(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames [B, T, D] of the last layer, and pooled features [B, D]."""
+        if self.kind == "clap":
+            longer = torch.zeros(len(inputs), 1, dtype=torch.bool, device=inputs.device)
+            found = self.model(input_features=inputs, is_longer=longer)
+            return found.last_hidden_state.flatten(2).transpose(1, 2), found.pooler_output.flatten(1)
+        found = self.model(inputs)
+        return found.last_hidden_state, found.pooler_output
+
+    def _of_any_length(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames [B, T, D] of the last layer, and their mask [B, T] float. At least one frame per row is real."""
+        lengths = mask.sum(1).long()
+        if self.kind == "samples":
+            used = mask.long() if self.extractor.return_attention_mask else None
+            frames = self.model(values[:, 0], attention_mask=used).last_hidden_state
+            lengths = self.model._get_feat_extract_output_lengths(lengths)
+        else:
+            frames = self.model(values).last_hidden_state
+            lengths = (lengths * frames.shape[1] + values.shape[-1] - 1) // values.shape[-1]
+        places = torch.arange(frames.shape[1], device=frames.device)
+        return frames, (places < lengths.clamp_min(1).unsqueeze(1)).to(frames.dtype)
+
+
+class TransformersSound(TowerOptions):
+    """Recordings pass through a pre-trained sound encoder of the transformers library."""
+
+    model: str
+    """Name of a pre-trained model, see `common.frozen.pretrained`."""
+    seconds: float = Field(10.0, gt=0, le=3600)
+    """Length of a recording in seconds. The rest of a longer one is cut off; a shorter one is padded and masked. A
+    model with a fixed length (AST, CLAP, Whisper) uses at most its own length."""
+    parts: int = Field(8, ge=1, le=4096)
+    """Number of tokens. Each token is the mean over one of equal parts of the time."""
+
+    def shape(self) -> tuple[int, int]:
+        """The hidden size of the model, and `parts` tokens."""
+        return _width(locate(self.model)), self.parts
+
+    def load(self) -> TransformersSoundTower:
+        """A new tower."""
+        return TransformersSoundTower(*sound_model(locate(self.model)), self.seconds, self.parts)
+
+    def described(self) -> str:
+        """A text with the options and a hash of the model's folder, which contains weights and preprocessing."""
+        return f"transformers-sound {self.seconds:g} s, {self.parts} parts, {fingerprint(locate(self.model))}"
+
+
+def _kind(extractor: Any) -> Kind:
+    if hasattr(extractor, "n_samples"):
+        return "whisper"
+    if hasattr(extractor, "nb_max_samples"):
+        return "clap"
+    return "spectrogram" if hasattr(extractor, "num_mel_bins") else "samples"
+
+
+def _parts(frames: Tensor, real: Tensor, parts: int) -> tuple[Tensor, Tensor]:
+    """Means [B, parts, D] over equal parts of frames [B, T, D], without frames that `real` [B, T] excludes, and the
+    mask [B, parts] bool of the parts with any real frame. If there are fewer frames than parts, the last parts are
+    empty."""
+    size = -(-frames.shape[1] // parts)
+    missing, batch = size * parts - frames.shape[1], len(frames)
+    values = F.pad(frames * real.unsqueeze(-1), (0, 0, 0, missing)).reshape(batch, parts, size, -1).sum(2)
+    counts = F.pad(real, (0, missing)).reshape(batch, parts, size).sum(2)
+    return values / counts.clamp_min(1).unsqueeze(-1), counts > 0
+
+
+def _width(folder: Path) -> int:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = config.get("audio_config", config)
+        return int(config["d_model"] if "d_model" in config else config["hidden_size"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder}: config.json has no hidden_size of a sound encoder: {error}") from None
