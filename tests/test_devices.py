@@ -20,12 +20,14 @@ from test_frozen_encoders import ENCODERS
 from test_frozen_encoders import encoder as frozen_encoder
 from test_policy import train_message
 
-from client.methods.base import Method
+from client.methods.base import Method, Round
 from client.methods.fedavg import FedAvg
+from client.methods.shared.criterion import Criterion
+from client.optimizer import make_optimizer
 from client.policy import Policy
 from client.site import Site
 from client.step import Step
-from client.train import make_optimizer, train
+from client.train import train
 from common.blocks import Params, get_params
 from common.config.component import build, own_names
 from common.config.experiment import Experiment, Train
@@ -194,13 +196,16 @@ class TestMixedPrecision:
         assert set(seen) == {torch.bfloat16}
 
 
+RATE = 0.1
+
+
 class Hungry(FedAvg):
     """A method that needs too much memory for more than `room` rows."""
 
     room: int
     error: type[Exception] = torch.OutOfMemoryError
 
-    def loss(self, model: Any, batch: Batch, context: None) -> Any:
+    def loss(self, model: Any, batch: Batch, context: Criterion) -> Any:
         if len(batch) > self.room:
             raise self.error("CUDA out of memory. Tried to allocate 2.00 GiB")
         return super().loss(model, batch, context)
@@ -210,9 +215,10 @@ def hungry(room: int) -> Method[MultimodalModel, object]:
     return Hungry(room=room)  # type: ignore[return-value]
 
 
-def step_of(model: MultimodalModel, method: Any) -> Step:
-    settings = Train(lr=0.1)
-    return Step(model, method, None, make_optimizer(model, settings), settings)
+def step_of(model: MultimodalModel, method: Any, criterion: Criterion | None = None) -> Step:
+    settings, chosen = Train(lr=RATE), criterion or Criterion()
+    context = method.begin_round(model.eval(), pictures(2), Round(2, frozenset(MODALITIES[2]), 8, chosen))
+    return Step(model.train(), method, context, chosen, make_optimizer(model, settings), settings)
 
 
 class TestOutOfMemory:
@@ -220,9 +226,9 @@ class TestOutOfMemory:
         batch = pictures(2, missing=0.3).rows(torch.arange(9))
         whole, halved = made("fedavg"), made("fedavg")
         one, step = step_of(whole, FedAvg()), step_of(halved, hungry(5))
-        expected = [one.take(batch), one.take(batch)]
+        expected = [one.take(batch, RATE), one.take(batch, RATE)]
         with caplog.at_level(logging.WARNING):
-            found = [step.take(batch), step.take(batch)]
+            found = [step.take(batch, RATE), step.take(batch, RATE)]
         assert [record.message for record in caplog.records] == [
             "the memory of the machine is full: each batch is computed in two halves from now on"
         ]
@@ -235,12 +241,12 @@ class TestOutOfMemory:
 
     def test_a_second_time_the_site_refuses_with_a_remedy(self) -> None:
         with pytest.raises(DeviceError, match=r"even with half a batch \(24 examples\): lower train.batch_size"):
-            step_of(made("fedavg"), hungry(8)).take(pictures(2))
+            step_of(made("fedavg"), hungry(8)).take(pictures(2), RATE)
 
     def test_another_error_is_not_taken_for_it(self) -> None:
         method = Hungry(room=0, error=ZeroDivisionError)
         with pytest.raises(ZeroDivisionError):
-            step_of(made("fedavg"), method).take(pictures(2))
+            step_of(made("fedavg"), method).take(pictures(2), RATE)
 
 
 FAULTS = [

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
+from client.freezing import freeze_unheld
 from client.methods.base import Method, Round
-from client.train import freeze_unheld
 from common.config.component import build, names
 from common.models.base import MultimodalModel
 from common.types import Batch
