@@ -47,6 +47,9 @@ from fedmosaic.testing.pretend_device import FAR, pretended
 CLOSE = {"joint": 1e-4}
 """By model, how far results on the pretended device may be from the processor's, where attention has another kernel."""
 
+NAMES = ["one", "two", "three", "four"]
+RATE = 0.1
+
 
 @pytest.fixture
 def far() -> Iterator[torch.device]:
@@ -72,15 +75,16 @@ def tiny(method: str, **changes: Any) -> Experiment:
 def trained(
     model: MultimodalModel, chosen: Experiment, examples: Batch | None = None
 ) -> tuple[Params, dict[str, float]]:
-    losses = train(model, pictures(2, missing=0.3) if examples is None else examples, chosen, 2, "a")
+    losses = train(model, pictures(2, missing=0.3) if examples is None else examples, chosen, 2, "a", NAMES)
     return get_params(model), losses
 
 
 class TestThePretendedDevice:
     @pytest.mark.parametrize("method", own_names("method"))
     def test_a_round_gives_the_processors_numbers(self, method: str, far: torch.device) -> None:
-        here, losses = trained(made(method), tiny(method))
-        there, losses_there = trained(made(method).to(far), tiny(method))
+        chosen = tiny(method, train__label_smoothing=0.1, train__class_weights="inverse", train__clip_norm=1.0)
+        here, losses = trained(made(method), chosen)
+        there, losses_there = trained(made(method).to(far), chosen)
         tolerance = CLOSE.get(build("method", {"name": method}).model, 0)
         assert here.keys() == there.keys()
         for name, value in here.items():
@@ -119,7 +123,7 @@ class TestThePretendedDevice:
 
 
 def _train(method: str, far: torch.device) -> None:
-    trained(made(method).to(far), tiny(method))
+    trained(made(method).to(far), tiny(method, train__class_weights={"one": 2.0}))
 
 
 def _predict_nothing(far: torch.device) -> None:
@@ -150,6 +154,7 @@ MOVES: list[tuple[str, str, str, Callable[[torch.device], object]]] = [
     ("client.methods.fedcmi:FedCMI.begin_round", ").to(model.device)", ")", partial(_train, "fedcmi")),
     ("client.methods.fedcmi:true_class_probabilities", ", model.device", "", partial(_train, "fedcmi")),
     ("client.methods.fedcmi_gated:FedCMIGated.begin_round", ".to(model.device)", "", partial(_train, "fedcmi-gated")),
+    ("client.methods.shared.criterion:criterion_of", "named.to(device)", "named", partial(_train, "fedavg")),
     ("client.methods.shared.prototypes:class_sums", ", device=model.device", "", partial(_train, "pmr")),
     ("client.methods.shared.prototypes:class_sums", "batch_size, model.device", "batch_size", partial(_train, "pmr")),
     ("client.train:_epoch", "model.device, order", "torch.device('cpu'), order", partial(_train, "fedavg")),
@@ -194,9 +199,6 @@ class TestMixedPrecision:
         model.encoder("a").register_forward_hook(lambda _, inputs, output: seen.append(output.dtype))
         trained(model, tiny("fedavg", train__precision="bfloat16"))
         assert set(seen) == {torch.bfloat16}
-
-
-RATE = 0.1
 
 
 class Hungry(FedAvg):
