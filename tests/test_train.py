@@ -11,7 +11,7 @@ from conftest import experiment
 from safetensors.torch import load_file
 from test_checkpoint import Crash, go, metrics
 from test_devices import NAMES, RATE, made, tiny
-from test_policy import train_message
+from test_policy import query_message, train_message
 from torch import nn
 
 from client.freezing import freeze_encoders
@@ -250,8 +250,14 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"train__freeze": {"image": 3}}, "train.freeze.image is 3, but federation.rounds is 2"),
     ({"train__clip_norm": 0}, "train.clip_norm"),
     ({"train__label_smoothing": 1.0}, "train.label_smoothing"),
-    ({"train__class_weights": "balanced"}, "train.class_weights"),
-    ({"train__class_weights": {"one": 0.0}}, "train.class_weights"),
+    (
+        {"train__class_weights": "balanced"},
+        "train.class_weights: inverse, weights by class name, or null is needed, not 'balanced'",
+    ),
+    (
+        {"train__class_weights": {"one": 0.0}},
+        "train.class_weights: the weight of 'one' must be a number greater than 0, not 0.0",
+    ),
     (
         {"data__classes": ["one", "two"], "train__class_weights": {"ones": 2.0}},
         "train.class_weights.ones: unknown class 'ones'; known: one, two; did you mean 'one'?",
@@ -287,5 +293,6 @@ def test_server_and_site_refuse_weights_of_classes_that_do_not_exist(tiny_shards
     chosen = experiment(train__class_weights={"eleven": 2.0})
     with pytest.raises(ConfigError, match=r"train.class_weights.eleven: unknown class 'eleven'; known: "):
         go(chosen, tiny_shards, tmp_path / "run")
-    reply = Site(tiny_shards / "client-1").answer(train_message(chosen, ["audio", "image"]))
-    assert "train.class_weights.eleven: unknown class" in str(reply["body"]["json"])
+    for message in (query_message(chosen), train_message(chosen, ["audio", "image"])):
+        reply = Site(tiny_shards / "client-1").answer(message)
+        assert "train.class_weights.eleven: unknown class" in str(reply["body"]["json"])

@@ -146,7 +146,7 @@ class Train(Options):
     norm. None: no clipping."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Share of the target that the cross entropy divides equally among all classes. 0: the labels as they are."""
-    class_weights: Literal["inverse"] | dict[str, Annotated[float, Field(gt=0)]] | None = None
+    class_weights: Literal["inverse"] | dict[str, float] | None = None
     """Weights of the classes in the cross entropy. `inverse`: each client weights a class by the inverse of its share
     of the client's own training examples. By class name: these weights, and 1 for classes that are not listed. None:
     no weights."""
@@ -165,6 +165,18 @@ class Train(Options):
     """`true`: one thread and deterministic kernels, so that results have the same bits with every engine. `false`: all
     cores or the fastest kernels of the device, so that results differ by rounding errors. None: `true` if the run is on
     one machine, `false` at sites that `fedmosaic node` connects."""
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _are_weights(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            if value not in (None, "inverse"):
+                raise ValueError(f"inverse, weights by class name, or null is needed, not {value!r}")
+            return value
+        for name, weight in value.items():
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or weight <= 0:
+                raise ValueError(f"the weight of {name!r} must be a number greater than 0, not {weight!r}")
+        return value
 
 
 class FedAvgM(Options):
