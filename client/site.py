@@ -175,11 +175,12 @@ class Site:
         """The introduction of the site. It reads all files, so that a shard without usable examples is refused before
         the first round.
 
-        Raises ShardError, PolicyError.
+        Raises ShardError, PolicyError, ConfigError.
         """
         self._permit(request.experiment)
         self._policy.count_introduction()
         here = self.open(request.experiment)
+        request.experiment.check_classes(here.shard.info.classes)
         if why := too_many_unreadable(here.loaded.findings, request.experiment.data.max_unreadable):
             raise ShardError(why)
         self._policy.check_examples(len(self._split(request.experiment, here)[0]))
@@ -197,7 +198,7 @@ class Site:
     def train_round(self, request: Request, message: Message) -> tuple[dict[str, Any], Trained]:
         """One round: validate the received model and train it. Returns the figures and the blocks that the site holds.
 
-        Raises ShardError, TrainingError, WireError, PolicyError, ChangedError.
+        Raises ShardError, TrainingError, WireError, PolicyError, ConfigError, ChangedError.
         """
         started = time.perf_counter()
         experiment = request.experiment
@@ -219,7 +220,7 @@ class Site:
         evaluated = time.perf_counter()
         site = self._name or here.shard.info.site
         log.info("round %d: %s, %s", request.round, described(model.device), experiment.train.precision)
-        losses = self._train(model, training, request, site, received)
+        losses = self._train(model, training, request, site, here.shard.info.classes, received)
         said = {
             "site": site,
             "round": request.round,
@@ -239,17 +240,23 @@ class Site:
         return said, Trained(received, now, experiment.wire)
 
     def _train(
-        self, model: MultimodalModel, training: Batch, request: Request, site: str, received: Params
+        self,
+        model: MultimodalModel,
+        training: Batch,
+        request: Request,
+        site: str,
+        classes: Sequence[str],
+        received: Params,
     ) -> dict[str, float]:
         """Train the model in place and return the losses.
 
         With local differential privacy, failed training restores the received model. A refusal, which has no noise,
         would reveal the failure.
 
-        Raises TrainingError.
+        Raises TrainingError, ConfigError.
         """
         try:
-            return train(model, training, request.experiment, request.round, site)
+            return train(model, training, request.experiment, request.round, site, classes)
         except TrainingError as error:
             if self._policy.local_dp is None:
                 raise

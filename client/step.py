@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
 from client.methods.base import Method
+from client.methods.shared.criterion import Criterion
+from client.optimizer import clip_gradients, set_rate
 from common.config.experiment import Train
 from common.errors import DeviceError
 from common.hardware.device import described, release
@@ -35,16 +37,19 @@ class Step:
         model: MultimodalModel,
         method: Method[MultimodalModel, object],
         context: object,
+        criterion: Criterion,
         optimizer: torch.optim.Optimizer,
         settings: Train,
     ) -> None:
-        self._model, self._method, self._context, self._optimizer = model, method, context, optimizer
+        self._model, self._method, self._context, self._criterion = model, method, context, criterion
+        self._optimizer, self._clip_norm = optimizer, settings.clip_norm
         self._device, self._type = model.device, TYPES.get(settings.precision)
         self._scaler = GradScaler(self._device.type, enabled=settings.precision == "float16")
         self._parts = 1
 
-    def take(self, batch: Batch) -> dict[str, Tensor]:
-        """Change the parameters by one step. Returns the terms of the loss, which stay on the device.
+    def take(self, batch: Batch, rate: float) -> dict[str, Tensor]:
+        """Change the parameters by one step with a learning rate. Returns the terms of the loss, which stay on the
+        device.
 
         Raises DeviceError when the memory does not suffice for half of the batch.
         """
@@ -56,8 +61,11 @@ class Step:
             terms = None
         if terms is None:  # outside the handler, because the exception keeps the tensors of the failed step alive
             self._halve(batch)
-            return self.take(batch)
+            return self.take(batch, rate)
         self._method.after_backward(self._model, self._context)
+        if self._clip_norm is not None:  # after the method's changes, so that they cannot exceed the norm either
+            clip_gradients(self._optimizer, self._clip_norm)
+        set_rate(self._optimizer, rate)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         return terms
@@ -67,7 +75,8 @@ class Step:
         sums: dict[str, Tensor] = {}
         for part in self._divided(batch):
             share = len(part) / len(batch)
-            terms = self._terms(part)
+            with self._criterion.part(part.labels, batch.labels):
+                terms = self._terms(part)
             total = torch.stack(list(terms.values())).sum()
             self._scaler.scale(total * share if share < 1 else total).backward()  # type: ignore[no-untyped-call]
             for name, term in terms.items():

@@ -2,14 +2,19 @@
 
 import logging
 import math
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from client.freezing import freeze_encoders, freeze_unheld, frozen_in, train_mode
 from client.methods.base import Method, Round
+from client.methods.shared.criterion import criterion_of
+from client.optimizer import make_optimizer
+from client.schedule import Schedule
 from client.step import Step
 from common.blocks import all_finite, learned
-from common.config.experiment import Experiment, Train
+from common.config.experiment import Experiment
 from common.data.augmentation import Augmentation
 from common.data.batches import batches
 from common.errors import DIVERGED, TrainingError
@@ -21,60 +26,51 @@ from common.types import Batch
 log = logging.getLogger(__name__)
 
 
-def train(model: MultimodalModel, examples: Batch, experiment: Experiment, number: int, site: str) -> dict[str, float]:
-    """Train the model in place, on its device: the shared block and the blocks of the examples' modalities. Returns the
-    mean of each loss term over the last epoch.
+def train(
+    model: MultimodalModel,
+    examples: Batch,
+    experiment: Experiment,
+    number: int,
+    site: str,
+    classes: Sequence[str] = (),
+) -> dict[str, float]:
+    """Train the model in place, on its device: the shared block and the blocks of the examples' modalities, except the
+    encoders that `train.freeze` still freezes. Returns the mean of each loss term over the last epoch.
+
+    number: the round, from 1. classes: the names of the classes, which only class weights need.
 
     The order of the examples is a function of (seed, round, site), the augmentation of an example a function of (seed,
     round, epoch, site, example).
 
     Raises TrainingError when a loss or a parameter is no longer finite. Raises DeviceError when the device's memory is
-    full.
+    full. Raises ConfigError when the experiment weights a class that does not exist.
     """
     held = frozenset(examples.modalities)
-    freeze_unheld(model, held)
-    method: Method[MultimodalModel, object] = experiment.component("method")
     settings = experiment.train
+    frozen = [modality for modality in frozen_in(settings, number) if modality in held]
+    freeze_unheld(model, held)
+    freeze_encoders(model, frozen)
+    method: Method[MultimodalModel, object] = experiment.component("method")
+    criterion = criterion_of(experiment, examples.labels, classes, model.device)
     model.eval()
-    context = method.begin_round(model, examples, Round(number, held, settings.batch_size))
+    context = method.begin_round(model, examples, Round(number, held, settings.batch_size, criterion))
     if settings.compile:
-        compile_encoders(model, held)
-    optimizer = make_optimizer(model, settings)
-    step = Step(model, method, context, optimizer, settings)
+        compile_encoders(model, held.difference(frozen))
+    step = Step(model, method, context, criterion, make_optimizer(model, settings), settings)
+    schedule, steps = Schedule(settings, experiment.federation.rounds), -(-len(examples) // settings.batch_size)
     losses: dict[str, float] = {}
     order = torch_rng(experiment.seed, "order", number, site)
     with seeded(experiment.seed, "train", number, site, device=model.device):
         for epoch in range(settings.epochs):
-            done = (number - 1 + epoch / settings.epochs) / experiment.federation.rounds
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(settings, done)
             change = Augmentation.of(model, examples, experiment.seed, number, epoch, site)
-            losses = _epoch(model, step, examples, settings.batch_size, order, change)
+            train_mode(model, frozen)
+            rates = schedule.rates(number, epoch, steps)
+            losses = _epoch(model, step, examples, rates, settings.batch_size, order, change)
             log.info("round %d, epoch %d: %s", number, epoch + 1, losses)
     method.end_round(model, examples, context)
     if not all_finite(learned(model).values()):
         raise TrainingError(f"{DIVERGED}: parameters are not finite; a lower train.lr may help")
     return losses
-
-
-def make_optimizer(model: nn.Module, settings: Train) -> torch.optim.Optimizer:
-    """The optimiser of a round, for the trainable parameters."""
-    trained = [value for value in model.parameters() if value.requires_grad]
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(trained, settings.lr, weight_decay=settings.weight_decay)
-    return torch.optim.SGD(trained, settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
-
-
-def learning_rate(settings: Train, done: float) -> float:
-    """The learning rate of an epoch. done: the share of the run's epochs before this one. With the cosine schedule, the
-    rate is lr * (1 + cos(pi * done)) / 2."""
-    return settings.lr * (0.5 * (1 + math.cos(math.pi * done)) if settings.schedule == "cosine" else 1)
-
-
-def freeze_unheld(model: MultimodalModel, held: frozenset[Modality]) -> None:
-    """Freeze the blocks of modalities that a client does not hold."""
-    for modality in model.modalities:
-        model.branches[modality].requires_grad_(modality in held)
 
 
 def compile_encoders(model: MultimodalModel, held: frozenset[Modality]) -> None:
@@ -89,20 +85,20 @@ def _epoch(
     model: MultimodalModel,
     step: Step,
     examples: Batch,
+    rates: Sequence[float],
     size: int,
     order: torch.Generator,
     change: Augmentation | None,
 ) -> dict[str, float]:
-    """Train for one epoch. Returns the mean of each loss term over the examples.
+    """Train for one epoch. Returns the mean of each loss term over the examples. rates: the learning rate of each step.
 
     The terms are added on the device and read once, because reading a number waits for the device.
 
     Raises TrainingError when a mean is not finite.
     """
-    model.train()
     sums: dict[str, Tensor] = {}
-    for batch in batches(examples, size, model.device, order, change):
-        for name, term in step.take(batch).items():
+    for rate, batch in zip(rates, batches(examples, size, model.device, order, change), strict=True):
+        for name, term in step.take(batch, rate).items():
             part = _wide(term) * len(batch)
             sums[name] = sums[name] + part if name in sums else part
     means = {name: float(value) / len(examples) for name, value in sums.items()}

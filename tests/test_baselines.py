@@ -10,8 +10,9 @@ from conftest import make_pictures
 from client.methods.base import Round
 from client.methods.fedavg_heads import FedAvgHeads
 from client.methods.fedproto import FedProto
-from client.methods.ogm_ge import OgmGe, coefficients
+from client.methods.ogm_ge import Context, OgmGe, coefficients
 from client.methods.pmr import Pmr, prototype_logits
+from client.methods.shared.criterion import Criterion
 from common.blocks import Params, get_params, set_params
 from common.encoders.image import ImageEncoder
 from common.models.late_fusion import LateFusionModel
@@ -55,7 +56,7 @@ class TestHeads:
             heads = model.branches[m].classifier(z[m]).tolist()
             own = [cross_entropy(u, y) for u, y, has in zip(heads, labels, data.has(m).tolist(), strict=True) if has]
             expected_heads += sum(own) / len(own)
-        terms = FedAvgHeads(unimodal_weight=1.5).loss(model, data, None)
+        terms = FedAvgHeads(unimodal_weight=1.5).loss(model, data, Criterion())
         assert terms["fused"].item() == pytest.approx(expected_fused, rel=1e-5)
         assert terms["unimodal"].item() == pytest.approx(1.5 * expected_heads, rel=1e-5)
 
@@ -85,7 +86,7 @@ class TestOgmGe:
         model, data = LateFusionModel(encoders(), CLASSES).eval(), batch()
         with torch.no_grad():
             model.fusion.weight[:, :5] *= 5  # "a" decides
-        method, context = OgmGe(alpha=0.4, enhance=False), {}
+        method, context = OgmGe(alpha=0.4, enhance=False), Context(Criterion())
         loss = method.loss(model, data, context)["fused"]
         shares = {
             "a": (model.encode(data, "a") @ model.fusion.weight[:, :5].T + model.fusion.bias / 2),
@@ -97,8 +98,8 @@ class TestOgmGe:
         }
         strong, weak = sorted(score, key=score.__getitem__)[::-1]
         expected = 1 - math.tanh(0.4 * score[strong] / score[weak])
-        assert context[strong] == pytest.approx(expected, rel=1e-4)
-        assert context[weak] == 1.0
+        assert context.coefficients[strong] == pytest.approx(expected, rel=1e-4)
+        assert context.coefficients[weak] == 1.0
         loss.backward()
         before = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
         method.after_backward(model, context)
@@ -114,7 +115,7 @@ class TestOgmGe:
         weight.grad = torch.linspace(-1, 1, weight.numel()).reshape(weight.shape)
         deviation, original = float(weight.grad.std()), weight.grad.clone()
         torch.manual_seed(0)
-        OgmGe().after_backward(model, {"a": 0.5})
+        OgmGe().after_backward(model, Context(Criterion(), {"a": 0.5}))
         noise = weight.grad - 0.5 * original
         assert float(noise.std()) == pytest.approx(deviation, rel=0.1)
         assert abs(float(noise.mean())) < 0.1 * deviation

@@ -20,12 +20,14 @@ from test_frozen_encoders import ENCODERS
 from test_frozen_encoders import encoder as frozen_encoder
 from test_policy import train_message
 
-from client.methods.base import Method
+from client.methods.base import Method, Round
 from client.methods.fedavg import FedAvg
+from client.methods.shared.criterion import Criterion
+from client.optimizer import make_optimizer
 from client.policy import Policy
 from client.site import Site
 from client.step import Step
-from client.train import make_optimizer, train
+from client.train import train
 from common.blocks import Params, get_params
 from common.config.component import build, own_names
 from common.config.experiment import Experiment, Train
@@ -44,6 +46,9 @@ from fedmosaic.testing.pretend_device import FAR, pretended
 
 CLOSE = {"joint": 1e-4}
 """By model, how far results on the pretended device may be from the processor's, where attention has another kernel."""
+
+NAMES = ["one", "two", "three", "four"]
+RATE = 0.1
 
 
 @pytest.fixture
@@ -70,15 +75,16 @@ def tiny(method: str, **changes: Any) -> Experiment:
 def trained(
     model: MultimodalModel, chosen: Experiment, examples: Batch | None = None
 ) -> tuple[Params, dict[str, float]]:
-    losses = train(model, pictures(2, missing=0.3) if examples is None else examples, chosen, 2, "a")
+    losses = train(model, pictures(2, missing=0.3) if examples is None else examples, chosen, 2, "a", NAMES)
     return get_params(model), losses
 
 
 class TestThePretendedDevice:
     @pytest.mark.parametrize("method", own_names("method"))
     def test_a_round_gives_the_processors_numbers(self, method: str, far: torch.device) -> None:
-        here, losses = trained(made(method), tiny(method))
-        there, losses_there = trained(made(method).to(far), tiny(method))
+        chosen = tiny(method, train__label_smoothing=0.1, train__class_weights="inverse", train__clip_norm=1.0)
+        here, losses = trained(made(method), chosen)
+        there, losses_there = trained(made(method).to(far), chosen)
         tolerance = CLOSE.get(build("method", {"name": method}).model, 0)
         assert here.keys() == there.keys()
         for name, value in here.items():
@@ -117,7 +123,7 @@ class TestThePretendedDevice:
 
 
 def _train(method: str, far: torch.device) -> None:
-    trained(made(method).to(far), tiny(method))
+    trained(made(method).to(far), tiny(method, train__class_weights={"one": 2.0}))
 
 
 def _predict_nothing(far: torch.device) -> None:
@@ -148,6 +154,7 @@ MOVES: list[tuple[str, str, str, Callable[[torch.device], object]]] = [
     ("client.methods.fedcmi:FedCMI.begin_round", ").to(model.device)", ")", partial(_train, "fedcmi")),
     ("client.methods.fedcmi:true_class_probabilities", ", model.device", "", partial(_train, "fedcmi")),
     ("client.methods.fedcmi_gated:FedCMIGated.begin_round", ".to(model.device)", "", partial(_train, "fedcmi-gated")),
+    ("client.methods.shared.criterion:criterion_of", "named.to(device)", "named", partial(_train, "fedavg")),
     ("client.methods.shared.prototypes:class_sums", ", device=model.device", "", partial(_train, "pmr")),
     ("client.methods.shared.prototypes:class_sums", "batch_size, model.device", "batch_size", partial(_train, "pmr")),
     ("client.train:_epoch", "model.device, order", "torch.device('cpu'), order", partial(_train, "fedavg")),
@@ -200,7 +207,7 @@ class Hungry(FedAvg):
     room: int
     error: type[Exception] = torch.OutOfMemoryError
 
-    def loss(self, model: Any, batch: Batch, context: None) -> Any:
+    def loss(self, model: Any, batch: Batch, context: Criterion) -> Any:
         if len(batch) > self.room:
             raise self.error("CUDA out of memory. Tried to allocate 2.00 GiB")
         return super().loss(model, batch, context)
@@ -210,9 +217,10 @@ def hungry(room: int) -> Method[MultimodalModel, object]:
     return Hungry(room=room)  # type: ignore[return-value]
 
 
-def step_of(model: MultimodalModel, method: Any) -> Step:
-    settings = Train(lr=0.1)
-    return Step(model, method, None, make_optimizer(model, settings), settings)
+def step_of(model: MultimodalModel, method: Any, criterion: Criterion | None = None) -> Step:
+    settings, chosen = Train(lr=RATE), criterion or Criterion()
+    context = method.begin_round(model.eval(), pictures(2), Round(2, frozenset(MODALITIES[2]), 8, chosen))
+    return Step(model.train(), method, context, chosen, make_optimizer(model, settings), settings)
 
 
 class TestOutOfMemory:
@@ -220,9 +228,9 @@ class TestOutOfMemory:
         batch = pictures(2, missing=0.3).rows(torch.arange(9))
         whole, halved = made("fedavg"), made("fedavg")
         one, step = step_of(whole, FedAvg()), step_of(halved, hungry(5))
-        expected = [one.take(batch), one.take(batch)]
+        expected = [one.take(batch, RATE), one.take(batch, RATE)]
         with caplog.at_level(logging.WARNING):
-            found = [step.take(batch), step.take(batch)]
+            found = [step.take(batch, RATE), step.take(batch, RATE)]
         assert [record.message for record in caplog.records] == [
             "the memory of the machine is full: each batch is computed in two halves from now on"
         ]
@@ -235,12 +243,12 @@ class TestOutOfMemory:
 
     def test_a_second_time_the_site_refuses_with_a_remedy(self) -> None:
         with pytest.raises(DeviceError, match=r"even with half a batch \(24 examples\): lower train.batch_size"):
-            step_of(made("fedavg"), hungry(8)).take(pictures(2))
+            step_of(made("fedavg"), hungry(8)).take(pictures(2), RATE)
 
     def test_another_error_is_not_taken_for_it(self) -> None:
         method = Hungry(room=0, error=ZeroDivisionError)
         with pytest.raises(ZeroDivisionError):
-            step_of(made("fedavg"), method).take(pictures(2))
+            step_of(made("fedavg"), method).take(pictures(2), RATE)
 
 
 FAULTS = [

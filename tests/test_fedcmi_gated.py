@@ -8,6 +8,7 @@ from conftest import make_pictures
 
 from client.methods.base import Round
 from client.methods.fedcmi_gated import FedCMIGated, ensemble, infiltration_loss, log_prior
+from client.methods.shared.criterion import Criterion
 from common.encoders.image import ImageEncoder
 from common.models.unimodal_heads import UnimodalHeadsModel
 from common.types import Batch
@@ -78,5 +79,5 @@ def test_without_prior_and_infiltration_it_is_fedavg_with_heads() -> None:
     net, data = model(), batch()
     method = FedCMIGated(prior_weight=0, infiltration_weight=0)
     ours = method.loss(net, data, method.begin_round(net, data, Round(2, frozenset(NAMES), 8)))
-    theirs = FedAvgHeads().loss(net, data, None)
+    theirs = FedAvgHeads().loss(net, data, Criterion())
     assert {k: v.item() for k, v in ours.items()} == pytest.approx({k: v.item() for k, v in theirs.items()})

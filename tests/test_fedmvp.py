@@ -10,8 +10,10 @@ from conftest import experiment, make_pictures
 
 from client.methods.base import Round
 from client.methods.fedmvp import FedMVP, alignment_loss, contrastive_loss
+from client.optimizer import make_optimizer
+from client.schedule import Schedule
 from client.site import Site
-from client.train import learning_rate, make_optimizer, train
+from client.train import train
 from common.config.experiment import Train
 from common.encoders.image import ImageEncoder
 from common.models.joint import Joint, JointModel
@@ -157,13 +159,14 @@ def test_the_optimizer_is_the_one_asked_for(options: dict[str, Any], kind: type)
 
 
 def test_the_cosine_falls_over_the_whole_run_and_the_constant_does_not() -> None:
-    cosine, constant = Train(lr=0.2, schedule="cosine"), Train(lr=0.2)
+    cosine = Schedule(Train(lr=0.2, schedule="cosine", epochs=3), 5)
+    constant = Schedule(Train(lr=0.2, epochs=3), 5)
     for r in range(1, 6):
         for e in range(3):
-            done = (r - 1 + e / 3) / 5
-            assert learning_rate(cosine, done) == pytest.approx(0.1 * (1 + math.cos(math.pi * ((r - 1) + e / 3) / 5)))
-            assert learning_rate(constant, done) == 0.2
-    assert learning_rate(cosine, 0) == 0.2
+            expected = 0.2 * (0.5 * (1 + math.cos(math.pi * ((r - 1 + e / 3) / 5))))
+            assert cosine.rates(r, e, 4) == [expected] * 4
+            assert constant.rates(r, e, 4) == [0.2] * 4
+    assert cosine.rates(1, 0, 1) == [0.2]
 
 
 def test_a_schedule_changes_what_training_does(tiny_shards: Path) -> None:

@@ -2,11 +2,15 @@
 
 A complete minimal example:
 
-    class Plain(Method[MultimodalModel, None]):
+    class Plain(Method[MultimodalModel, Criterion]):
         model: ClassVar[str] = "late-fusion"
+        uses_criterion: ClassVar[bool] = True
+
+        def begin_round(self, model, examples, now):
+            return now.criterion
 
         def loss(self, model, batch, context):
-            return {"fused": F.cross_entropy(model.predict(batch), batch.labels)}
+            return {"fused": context(model.predict(batch), batch.labels)}
 
 The terms that the training loop calls, in its order: `begin_round` once, then for every batch `loss` and
 `after_backward`, then `end_round` once. Only `loss` is required.
@@ -14,11 +18,12 @@ The terms that the training loop calls, in its order: `begin_round` once, then f
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Generic, TypeVar, cast
 
 from torch import Tensor
 
+from client.methods.shared.criterion import Criterion
 from common.config.component import Component
 from common.modality import Modality
 from common.models.base import MultimodalModel
@@ -33,12 +38,14 @@ class Round:
     """The facts of a round for a client.
 
     number: the number of the round, from 1. held: the modalities that the client has. batch_size: the batch size for
-    passes over all examples.
+    passes over all examples. criterion: the loss of a prediction, with the experiment's label smoothing and class
+    weights.
     """
 
     number: int
     held: frozenset[Modality]
     batch_size: int
+    criterion: Criterion = field(default_factory=Criterion)
 
 
 class Method(Component, Generic[M, C]):
@@ -46,11 +53,14 @@ class Method(Component, Generic[M, C]):
 
     model: the architecture that the method needs. strategy: the default strategy for the method; a config may choose
     another one. counts_labels: whether the update reveals how many examples of each class the client has.
+    uses_criterion: whether the cross entropies of the labels are computed by `Round.criterion`. If not, an experiment
+    with label smoothing or class weights is a mistake.
     """
 
     model: ClassVar[str]
     strategy: ClassVar[str] = "fedavg"
     counts_labels: ClassVar[bool] = False
+    uses_criterion: ClassVar[bool] = False
 
     def begin_round(self, model: M, examples: Batch, now: Round) -> C:
         """The context that the loss needs during the round, computed from the received model (in eval mode). By default

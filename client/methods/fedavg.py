@@ -8,18 +8,23 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from client.methods.base import Method
+from client.methods.base import Method, Round
+from client.methods.shared.criterion import Criterion
 from common.models.base import MultimodalModel
 from common.types import Batch
 
 
-class FedAvg(Method[MultimodalModel, None]):
+class FedAvg(Method[MultimodalModel, Criterion]):
     """Cross entropy of the fused prediction."""
 
     model: ClassVar[str] = "late-fusion"
+    uses_criterion: ClassVar[bool] = True
 
-    def loss(self, model: MultimodalModel, batch: Batch, context: None) -> Mapping[str, Tensor]:
+    def begin_round(self, model: MultimodalModel, examples: Batch, now: Round) -> Criterion:
+        """The round's criterion."""
+        return now.criterion
+
+    def loss(self, model: MultimodalModel, batch: Batch, context: Criterion) -> Mapping[str, Tensor]:
         """CE(u, y)."""
-        return {"fused": F.cross_entropy(model.predict(batch), batch.labels)}
+        return {"fused": context(model.predict(batch), batch.labels)}

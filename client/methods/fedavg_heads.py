@@ -9,27 +9,32 @@ from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
-from client.methods.base import Method
+from client.methods.base import Method, Round
+from client.methods.shared.criterion import Criterion
 from client.methods.shared.losses import unimodal_loss
 from common.models.unimodal_heads import UnimodalHeadsModel
 from common.types import Batch
 
 
-class FedAvgHeads(Method[UnimodalHeadsModel, None]):
+class FedAvgHeads(Method[UnimodalHeadsModel, Criterion]):
     """Cross entropy of the fused prediction and of one head per modality."""
 
     model: ClassVar[str] = "unimodal-heads"
+    uses_criterion: ClassVar[bool] = True
 
     unimodal_weight: float = Field(2.0, ge=0)
     """Weight c1 of the sum of the heads' losses."""
 
-    def loss(self, model: UnimodalHeadsModel, batch: Batch, context: None) -> Mapping[str, Tensor]:
+    def begin_round(self, model: UnimodalHeadsModel, examples: Batch, now: Round) -> Criterion:
+        """The round's criterion."""
+        return now.criterion
+
+    def loss(self, model: UnimodalHeadsModel, batch: Batch, context: Criterion) -> Mapping[str, Tensor]:
         """CE(u, y) + c1 * sum_m CE(u_m, y), with the term of m over the rows that have m."""
         features = model.features(batch)
         heads = {m: model.classify(m, features[m]) for m in model.modalities if batch.holds(m)}
         return {
-            "fused": F.cross_entropy(model.fuse(features), batch.labels),
-            "unimodal": self.unimodal_weight * unimodal_loss(heads, batch),
+            "fused": context(model.fuse(features), batch.labels),
+            "unimodal": self.unimodal_weight * unimodal_loss(heads, batch, context),
         }

@@ -19,9 +19,9 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from client.methods.base import Method, Round
+from client.methods.shared.criterion import Criterion
 from client.methods.shared.losses import mean_confidence, total, true_class_confidence, unimodal_loss
 from client.methods.shared.proximal import Anchor, anchor, proximal
 from common.data.batches import batches
@@ -38,13 +38,15 @@ class Context:
     """The values that FedCMI keeps during a round.
 
     held: the client's modalities. received: the received parameters. teacher: the received global model, frozen and in
-    eval mode; None without infiltration. temperatures: [K] for every ordered pair (dominant, weak).
+    eval mode; None without infiltration. temperatures: [K] for every ordered pair (dominant, weak). criterion: the
+    round's criterion.
     """
 
     held: frozenset[Modality]
     received: Anchor
     teacher: TwoProjectorModel | None
     temperatures: Mapping[tuple[Modality, Modality], Tensor]
+    criterion: Criterion
 
 
 class FedCMI(Method[TwoProjectorModel, Context]):
@@ -52,6 +54,7 @@ class FedCMI(Method[TwoProjectorModel, Context]):
 
     model: ClassVar[str] = "two-projector"
     strategy: ClassVar[str] = "fedcmi"
+    uses_criterion: ClassVar[bool] = True
 
     unimodal_weight: float = Field(2.0, ge=0)
     """Weight c1 of the sum of the unimodal losses."""
@@ -71,7 +74,7 @@ class FedCMI(Method[TwoProjectorModel, Context]):
         not trained yet, and none at a client with one modality (1.2, 1.4)."""
         received = anchor(model)
         if now.number == 1 or len(now.held) < 2 or self.infiltration_weight == 0:
-            return Context(now.held, received, None, {})
+            return Context(now.held, received, None, {}, now.criterion)
         pairs = [(d, w) for d in sorted(now.held) for w in sorted(now.held) if d != w]
         temperatures = {pair: torch.ones(model.fusion.out_features, device=model.device) for pair in pairs}
         if self.temperature:
@@ -82,16 +85,17 @@ class FedCMI(Method[TwoProjectorModel, Context]):
                 ).to(model.device)
                 for d, w in pairs
             }
-        return Context(now.held, received, copy.deepcopy(model).eval().requires_grad_(False), temperatures)
+        teacher = copy.deepcopy(model).eval().requires_grad_(False)
+        return Context(now.held, received, teacher, temperatures, now.criterion)
 
     def loss(self, model: TwoProjectorModel, batch: Batch, context: Context) -> Mapping[str, Tensor]:
         """L = CE(u, y) + c1 sum_m CE(u_m^S, y) + lambda L_inf + (mu / 2) ||w - w_g||^2. At a client with one modality,
         only CE(u, y) and the proximal term."""
         features = model.features(batch)
-        terms = {"fused": F.cross_entropy(model.fuse(batch, features), batch.labels)}
+        terms = {"fused": context.criterion(model.fuse(batch, features), batch.labels)}
         if len(context.held) > 1:
             own = {m: model.classify(m, s) for m, s in features.own.items()}
-            terms["unimodal"] = self.unimodal_weight * unimodal_loss(own, batch)
+            terms["unimodal"] = self.unimodal_weight * unimodal_loss(own, batch, context.criterion)
             if context.teacher is not None:
                 teacher = context.teacher if self.teacher == "global" else model
                 infiltrated = infiltration(model, teacher, features, own, batch, context.temperatures)

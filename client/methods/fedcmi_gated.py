@@ -21,9 +21,9 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from client.methods.base import Method, Round
+from client.methods.shared.criterion import Criterion
 from client.methods.shared.losses import unimodal_loss
 from common.modality import Modality
 from common.models.unimodal_heads import UnimodalHeadsModel
@@ -38,11 +38,12 @@ class Context:
     """The values that the method keeps during a round.
 
     prior: [K], tau times the log of the client's class shares. teacher: the received model, frozen and in eval mode;
-    None without infiltration.
+    None without infiltration. criterion: the round's criterion.
     """
 
     prior: Tensor
     teacher: UnimodalHeadsModel | None
+    criterion: Criterion
 
 
 class FedCMIGated(Method[UnimodalHeadsModel, Context]):
@@ -50,6 +51,7 @@ class FedCMIGated(Method[UnimodalHeadsModel, Context]):
 
     model: ClassVar[str] = "unimodal-heads"
     strategy: ClassVar[str] = "fedcmi"
+    uses_criterion: ClassVar[bool] = True
 
     unimodal_weight: float = Field(2.0, ge=0)
     """Weight c1 of the sum of the heads' losses."""
@@ -65,8 +67,8 @@ class FedCMIGated(Method[UnimodalHeadsModel, Context]):
         modality."""
         prior = self.prior_weight * log_prior(examples.labels, model.fusion.out_features).to(model.device)
         if now.number == 1 or len(now.held) < 2 or self.infiltration_weight == 0:
-            return Context(prior, None)
-        return Context(prior, copy.deepcopy(model).eval().requires_grad_(False))
+            return Context(prior, None, now.criterion)
+        return Context(prior, copy.deepcopy(model).eval().requires_grad_(False), now.criterion)
 
     def loss(self, model: UnimodalHeadsModel, batch: Batch, context: Context) -> Mapping[str, Tensor]:
         """CE(u + prior, y) + c1 * sum_m CE(u_m + prior, y) + lambda * L_inf."""
@@ -75,8 +77,8 @@ class FedCMIGated(Method[UnimodalHeadsModel, Context]):
         heads = {m: model.classify(m, features[m]) for m in model.modalities if batch.holds(m)}
         corrected = {m: logits + context.prior for m, logits in heads.items()}
         terms = {
-            "fused": F.cross_entropy(fused + context.prior, batch.labels),
-            "unimodal": self.unimodal_weight * unimodal_loss(corrected, batch),
+            "fused": context.criterion(fused + context.prior, batch.labels),
+            "unimodal": self.unimodal_weight * unimodal_loss(corrected, batch, context.criterion),
         }
         if context.teacher is not None:
             with torch.no_grad():

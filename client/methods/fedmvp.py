@@ -15,18 +15,20 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from client.methods.base import Method
+from client.methods.base import Method, Round
+from client.methods.shared.criterion import Criterion
 from client.methods.shared.losses import total
 from common.modality import Modality
 from common.models.joint import Joined, JointModel
 from common.types import Batch
 
 
-class FedMVP(Method[JointModel, None]):
+class FedMVP(Method[JointModel, Criterion]):
     """Cross entropy of the joint prediction, a contrastive loss and an alignment loss."""
 
     model: ClassVar[str] = "joint"
     strategy: ClassVar[str] = "cka"
+    uses_criterion: ClassVar[bool] = True
 
     contrastive_weight: float = Field(0.01, ge=0)
     """Weight a of the contrastive loss L_MCM. 0 switches the term off."""
@@ -35,12 +37,16 @@ class FedMVP(Method[JointModel, None]):
     temperature: float = Field(0.1, gt=0)
     """Temperature tau of the contrastive loss L_MCM."""
 
-    def loss(self, model: JointModel, batch: Batch, context: None) -> Mapping[str, Tensor]:
+    def begin_round(self, model: JointModel, examples: Batch, now: Round) -> Criterion:
+        """The round's criterion."""
+        return now.criterion
+
+    def loss(self, model: JointModel, batch: Batch, context: Criterion) -> Mapping[str, Tensor]:
         """L = CE(logits, y) + a * sum_m l_m + b * sum_m r_m, with l_m by `contrastive_loss` and r_m by
         `alignment_loss`. The terms of m are over the rows that have m."""
         joined = model.join(batch)
         held = [m for m in model.modalities if batch.holds(m)]
-        terms = {"fused": F.cross_entropy(joined.logits, batch.labels)}
+        terms = {"fused": context(joined.logits, batch.labels)}
         if self.contrastive_weight:
             terms["contrastive"] = self.contrastive_weight * total(
                 [self._contrast(joined, batch, m) for m in held], batch

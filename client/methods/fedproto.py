@@ -43,6 +43,7 @@ class FedProto(Method[PrototypeFusionModel, Context]):
         "fedcmi"  # this strategy averages the prototypes of a modality over the clients that hold it
     )
     counts_labels: ClassVar[bool] = True
+    uses_criterion: ClassVar[bool] = True
 
     prototype_weight: float = Field(1.0, ge=0)
     """Weight lambda of the distance to the prototypes."""
@@ -54,7 +55,7 @@ class FedProto(Method[PrototypeFusionModel, Context]):
     def loss(self, model: PrototypeFusionModel, batch: Batch, context: Context) -> Mapping[str, Tensor]:
         """CE(u, y) + lambda * sum_m mean_i ||z_m,i - c_m,y_i||^2 / D, over the rows i with m and a known prototype."""
         features = model.features(batch)
-        terms = {"fused": F.cross_entropy(model.fuse(features), batch.labels)}
+        terms = {"fused": context.now.criterion(model.fuse(features), batch.labels)}
         distances = []
         for m, means in context.prototypes.items():
             wanted = means[batch.labels]

@@ -4,33 +4,43 @@ T. Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, ht
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from client.methods.base import Method, Round
+from client.methods.shared.criterion import Criterion
 from client.methods.shared.proximal import Anchor, anchor, proximal
 from common.models.base import MultimodalModel
 from common.types import Batch
 
 
-class FedProx(Method[MultimodalModel, Anchor]):
+@dataclass(frozen=True)
+class Context:
+    """criterion: the round's criterion. received: the received parameters."""
+
+    criterion: Criterion
+    received: Anchor
+
+
+class FedProx(Method[MultimodalModel, Context]):
     """Cross entropy of the fused prediction, plus a proximal term."""
 
     model: ClassVar[str] = "late-fusion"
+    uses_criterion: ClassVar[bool] = True
 
     mu: float = Field(0.01, ge=0)
     """Weight mu of the proximal term."""
 
-    def begin_round(self, model: MultimodalModel, examples: Batch, now: Round) -> Anchor:
-        """The received parameters."""
-        return anchor(model)
+    def begin_round(self, model: MultimodalModel, examples: Batch, now: Round) -> Context:
+        """The criterion and the received parameters."""
+        return Context(now.criterion, anchor(model))
 
-    def loss(self, model: MultimodalModel, batch: Batch, context: Anchor) -> Mapping[str, Tensor]:
+    def loss(self, model: MultimodalModel, batch: Batch, context: Context) -> Mapping[str, Tensor]:
         """CE(u, y) + (mu / 2) * ||w - w_g||^2."""
         return {
-            "fused": F.cross_entropy(model.predict(batch), batch.labels),
-            "proximal": proximal(model, context, self.mu),
+            "fused": context.criterion(model.predict(batch), batch.labels),
+            "proximal": proximal(model, context.received, self.mu),
         }

@@ -13,48 +13,58 @@ Differences from the paper:
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from client.methods.base import Method, Round
+from client.methods.shared.criterion import Criterion
 from client.methods.shared.losses import mean_confidence
 from common.modality import Modality
 from common.models.late_fusion import LateFusionModel
 from common.types import Batch
 
 Coefficients = dict[Modality, float]
-"""k_m of the latest batch, by modality."""
+"""k_m of a batch, by modality."""
 
 
-class OgmGe(Method[LateFusionModel, Coefficients]):
+@dataclass(frozen=True)
+class Context:
+    """criterion: the round's criterion. coefficients: those of the latest batch, which the loss fills in."""
+
+    criterion: Criterion
+    coefficients: Coefficients = field(default_factory=dict)
+
+
+class OgmGe(Method[LateFusionModel, Context]):
     """Cross entropy of the fused prediction, with smaller gradients for the dominant modality."""
 
     model: ClassVar[str] = "late-fusion"
+    uses_criterion: ClassVar[bool] = True
 
     alpha: float = Field(0.5, gt=0)
     """Strength alpha of the modulation."""
     enhance: bool = True
     """Whether Gaussian noise with the standard deviation of the gradient is added to the gradient."""
 
-    def begin_round(self, model: LateFusionModel, examples: Batch, now: Round) -> Coefficients:
-        """An empty context, which the loss fills with coefficients."""
-        return {}
+    def begin_round(self, model: LateFusionModel, examples: Batch, now: Round) -> Context:
+        """The criterion, and no coefficients yet."""
+        return Context(now.criterion)
 
-    def loss(self, model: LateFusionModel, batch: Batch, context: Coefficients) -> Mapping[str, Tensor]:
+    def loss(self, model: LateFusionModel, batch: Batch, context: Context) -> Mapping[str, Tensor]:
         """CE(u, y). The batch's coefficients are stored in the context for `after_backward`."""
         features = model.features(batch)
         shares = {m: share for m, share in model.shares(features).items() if batch.holds(m)}
-        context.clear()
-        context.update(coefficients(mean_confidence(shares, batch), self.alpha))
-        return {"fused": F.cross_entropy(model.fuse(features), batch.labels)}
+        context.coefficients.clear()
+        context.coefficients.update(coefficients(mean_confidence(shares, batch), self.alpha))
+        return {"fused": context.criterion(model.fuse(features), batch.labels)}
 
-    def after_backward(self, model: LateFusionModel, context: Coefficients) -> None:
+    def after_backward(self, model: LateFusionModel, context: Context) -> None:
         """g <- k_m g + N(0, std(g)^2) for the weights of each modulated encoder."""
-        for m, coefficient in context.items():
+        for m, coefficient in context.coefficients.items():
             for weight in model.encoder(m).parameters():
                 if weight.grad is None or weight.dim() < 2:
                     continue

@@ -12,6 +12,7 @@ Differences from the paper:
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from client.methods.base import Method, Round
+from client.methods.shared.criterion import Criterion
 from client.methods.shared.losses import mean_confidence
 from client.methods.shared.prototypes import class_sums
 from common.modality import Modality
@@ -30,27 +32,38 @@ Prototypes = Mapping[Modality, Tensor]
 """Class means [K, D] by modality, NaN for classes without examples."""
 
 
-class Pmr(Method[LateFusionModel, Prototypes]):
+@dataclass(frozen=True)
+class Context:
+    """criterion: the round's criterion. prototypes: those of the client's modalities."""
+
+    criterion: Criterion
+    prototypes: Prototypes
+
+
+class Pmr(Method[LateFusionModel, Context]):
     """Cross entropy of the fused prediction, plus the prototypical cross entropy of the weaker modalities."""
 
     model: ClassVar[str] = "late-fusion"
+    uses_criterion: ClassVar[bool] = True
 
     alpha: float = Field(1.0, ge=0)
     """Weight alpha of the prototypical cross entropy."""
 
-    def begin_round(self, model: LateFusionModel, examples: Batch, now: Round) -> Prototypes:
-        """The prototypes of the client's modalities; none at a client with one modality, which needs no balancing."""
+    def begin_round(self, model: LateFusionModel, examples: Batch, now: Round) -> Context:
+        """The criterion, and the prototypes of the client's modalities; no prototypes at a client with one modality,
+        which needs no balancing."""
         if len(now.held) < 2:
-            return {}
+            return Context(now.criterion, {})
         classes = model.fusion.out_features
-        return {m: class_sums(model, examples, m, classes, now.batch_size).means() for m in sorted(now.held)}
+        means = {m: class_sums(model, examples, m, classes, now.batch_size).means() for m in sorted(now.held)}
+        return Context(now.criterion, means)
 
-    def loss(self, model: LateFusionModel, batch: Batch, context: Prototypes) -> Mapping[str, Tensor]:
+    def loss(self, model: LateFusionModel, batch: Batch, context: Context) -> Mapping[str, Tensor]:
         """CE(u, y) + alpha * sum_m beta_m CE(-d(z_m, prototypes_m), y), with beta_m = clip(s* / s_m - 1, 0, 1). s_m is
         the mean true-class probability computed from the prototypes of m, and s* is the largest s_m."""
         features = model.features(batch)
-        terms = {"fused": F.cross_entropy(model.fuse(features), batch.labels)}
-        logits = {m: prototype_logits(features[m], means) for m, means in context.items() if batch.holds(m)}
+        terms = {"fused": context.criterion(model.fuse(features), batch.labels)}
+        logits = {m: prototype_logits(features[m], means) for m, means in context.prototypes.items() if batch.holds(m)}
         scores = mean_confidence(logits, batch)
         accelerated = []
         for m, score in scores.items():

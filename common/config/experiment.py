@@ -1,12 +1,13 @@
 """The sections and options of an experiment. One YAML file is one experiment; `common/config/reading.py` reads it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, field_validator, model_validator
 
 from common.config.component import Options, Reference, build, unknown
+from common.errors import ConfigError
 from common.modality import Modality
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -121,8 +122,12 @@ class Train(Options):
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """The optimizer of each client."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """`cosine` lowers `lr` over the epochs of all rounds, from its full value to nearly 0."""
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    """Learning rate after the warm-up. `cosine` and `linear` lower it epoch by epoch, over the remaining epochs of all
+    rounds, from `lr` to nearly 0."""
+    warmup: float = Field(0.0, ge=0)
+    """Epochs, counted over all rounds, in which the learning rate rises step by step from nearly 0 to `lr`. 0: no
+    warm-up."""
     epochs: int = Field(1, ge=1, le=100_000)
     """Passes over a client's examples per round."""
     batch_size: int = Field(32, ge=2, le=1_000_000)
@@ -133,6 +138,20 @@ class Train(Options):
     """Momentum of `sgd`; `adamw` does not use it."""
     weight_decay: float = Field(1e-4, ge=0)
     """Weight decay of the optimizer."""
+    decay_norms: bool = True
+    """Whether weight decay also applies to parameters with one dimension: biases, and the weights of normalisation
+    layers."""
+    clip_norm: float | None = Field(None, gt=0)
+    """Largest L2 norm of the gradient of all trained parameters together. A larger gradient is scaled down to this
+    norm. None: no clipping."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of the target that the cross entropy divides equally among all classes. 0: the labels as they are."""
+    class_weights: Literal["inverse"] | dict[str, float] | None = None
+    """Weights of the classes in the cross entropy. `inverse`: each client weights a class by the inverse of its share
+    of the client's own training examples. By class name: these weights, and 1 for classes that are not listed. None:
+    no weights."""
+    freeze: dict[Modality, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    """By modality, the number of first rounds in which its encoder is not trained."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type in which the layers compute while they are trained (automatic mixed precision). Weights, and the parameters
     in messages, stay float32. float16 also scales the loss."""
@@ -146,6 +165,18 @@ class Train(Options):
     """`true`: one thread and deterministic kernels, so that results have the same bits with every engine. `false`: all
     cores or the fastest kernels of the device, so that results differ by rounding errors. None: `true` if the run is on
     one machine, `false` at sites that `fedmosaic node` connects."""
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _are_weights(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            if value not in (None, "inverse"):
+                raise ValueError(f"inverse, weights by class name, or null is needed, not {value!r}")
+            return value
+        for name, weight in value.items():
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or weight <= 0:
+                raise ValueError(f"the weight of {name!r} must be a number greater than 0, not {weight!r}")
+        return value
 
 
 class FedAvgM(Options):
@@ -269,6 +300,11 @@ class Experiment(Options):
         """The modalities of the experiment, in alphabetical order."""
         return sorted(self.model.encoders)
 
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Raises ConfigError when `train.class_weights` names a class that is not among `classes`."""
+        if mistakes := list(self._unknown_classes(classes)):
+            raise ConfigError(f"experiment {self.name}", mistakes)
+
     def component(self, family: str) -> Any:
         """The experiment's data set, model, method or strategy, built from its options."""
         section = {
@@ -309,3 +345,23 @@ class Experiment(Options):
                 yield f"federation.min_holders.{modality}: {unknown('modality', modality, self.modalities)}"
             if count > trained:
                 yield f"federation.min_holders.{modality} is {count}, but a round trains {trained} clients"
+        yield from self._untrainable()
+        if self.data.classes is not None:
+            yield from self._unknown_classes(self.data.classes)
+
+    def _untrainable(self) -> Iterator[str]:
+        settings, rounds = self.train, self.federation.rounds
+        epochs = rounds * settings.epochs
+        if settings.warmup > epochs:
+            yield f"train.warmup is {settings.warmup:g} epochs, but the run has {epochs}"
+        for modality, count in settings.freeze.items():
+            if modality not in self.model.encoders:
+                yield f"train.freeze.{modality}: {unknown('modality', modality, self.modalities)}"
+            if count > rounds:
+                yield f"train.freeze.{modality} is {count}, but federation.rounds is {rounds}"
+
+    def _unknown_classes(self, classes: Sequence[str]) -> Iterator[str]:
+        weights = self.train.class_weights
+        for name in weights if isinstance(weights, dict) else ():
+            if name not in classes:
+                yield f"train.class_weights.{name}: {unknown('class', name, list(classes))}"

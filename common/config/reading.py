@@ -109,6 +109,7 @@ def _from_json(text: str, allowed: frozenset[plugins.Plugin] | None) -> Experime
     parts = {"method": dict(experiment.method), "architecture": dict(experiment.model.architecture or {})}
     method = _component(parts, "method", "method", mistakes)
     _component(parts, "architecture", "model", mistakes, "model.")
+    mistakes += _unused(method, dict(experiment.train))
     if method is not None and parts["architecture"].get("name") != getattr(method, "model", None):
         mistakes.append(f"model.architecture: the method needs {getattr(method, 'model', None)!r}")
     used = (
@@ -132,6 +133,7 @@ def _resolve(raw: dict[str, Any], mistakes: list[str]) -> dict[str, Any]:
     if method is not None and resolved.get("strategy") is None:
         resolved["strategy"] = {"name": getattr(method, "strategy", "fedavg")}
     _component(resolved, "strategy", "strategy", mistakes)
+    mistakes += _unused(method, raw.get("train"))
     source = None
     if isinstance(data := raw.get("data"), dict):
         resolved["data"] = dict(data)
@@ -245,6 +247,17 @@ def _below(kind: Any, part: int | str) -> Any:
              get_args(m.model_fields["name"].annotation) == (part,)]  # fmt: skip
     deeper = (_below(member, part) for member in members if get_args(member))
     return named[0] if named else next((found for found in deeper if found is not None), None)
+
+
+def _unused(method: Component | None, train: Any) -> list[str]:
+    """Mistakes: options of the round's criterion that the method would ignore."""
+    if method is None or getattr(method, "uses_criterion", False) or not isinstance(train, dict):
+        return []
+    return [
+        f"train.{option}: the method computes its loss without it; remove the option or choose another method"
+        for option in ("label_smoothing", "class_weights")
+        if train.get(option)
+    ]
 
 
 def _unheld(encoders: list[Modality], source: Component | None, data: Any) -> list[str]:

@@ -60,6 +60,11 @@ class Encoder(nn.Module, ABC):
         """Whether `augment` may change a value. By default, it may if the encoder has options of an augmentation."""
         return self.augmentation is not None
 
+    def rate(self, name: str) -> float:
+        """The factor on `train.lr` for the parameter `name` of this encoder, as `named_parameters` names it: greater
+        than 0, and by default 1. Parameters with the same factor are one group of the optimiser."""
+        return 1.0
+
     def augment(self, prepared: Tensor) -> Tensor:
         """A random variant of one prepared value, without the batch dimension, in the same shape and type. Only
         training uses it.

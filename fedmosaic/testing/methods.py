@@ -2,16 +2,40 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from client.freezing import freeze_unheld
 from client.methods.base import Method, Round
-from client.train import freeze_unheld
+from client.methods.shared.criterion import Criterion
 from common.config.component import build, names
 from common.models.base import MultimodalModel
 from common.types import Batch
 from fedmosaic.testing.devices import OnEveryDevice
 from fedmosaic.testing.examples import CLASSES, MODALITIES, picture_encoders, pictures, spoiled
+
+
+class Recorder(Criterion):
+    """A criterion that keeps the logits and labels of each call."""
+
+    def __init__(self, weights: Tensor | None = None, smoothing: float = 0.0) -> None:
+        super().__init__(weights, smoothing)
+        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of the criterion."""
+        self.seen.append((logits.detach().cpu(), labels.cpu()))
+        return super().__call__(logits, labels)
+
+
+def smoothed(logits: Tensor, labels: Tensor, weights: Tensor, smoothing: float) -> float:
+    """The formula in `Criterion`, for the tests by numpy."""
+    u, y, w = logits.double().numpy(), labels.numpy(), weights.double().numpy()
+    surprise = np.log(np.exp(u).sum(1, keepdims=True)) - u
+    true = w[y] * surprise[np.arange(len(y)), y]
+    return float(((1 - smoothing) * true + smoothing * (w * surprise).mean(1)).sum() / w[y].sum())
 
 
 class MethodContract(OnEveryDevice):
@@ -57,6 +81,23 @@ class MethodContract(OnEveryDevice):
             optimizer.step()
             totals.append(float(total.detach()))
         assert totals[-1] < totals[0]
+
+    def test_the_rounds_criterion_enters_the_loss_if_the_method_uses_it(
+        self, method: Any, model: MultimodalModel, count: int, device: torch.device
+    ) -> None:
+        batch, weights = pictures(count, missing=0.2), torch.linspace(0.5, 2, CLASSES)
+        model.eval()
+        criteria, terms = [Recorder(), Recorder(weights.to(device), 0.2)], []
+        for criterion in criteria:
+            now = Round(2, frozenset(batch.modalities), 8, criterion)
+            terms.append(method.loss(model, batch.to(device), method.begin_round(model, batch, now)))
+        plain, changed = ({name: float(term.detach()) for name, term in found.items()} for found in terms)
+        assert bool(criteria[1].seen) == method.uses_criterion
+        if method.uses_criterion:
+            expected = [smoothed(*call, weights, 0.2) for call in criteria[1].seen]
+            assert any(changed["fused"] == pytest.approx(value, rel=1e-4) for value in expected)
+        else:
+            assert changed == plain
 
     def test_missing_values_cannot_influence_prediction_or_loss(
         self, method: Any, model: MultimodalModel, count: int, device: torch.device

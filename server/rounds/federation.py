@@ -57,6 +57,8 @@ class Federation:
         self.roster = self.strategy.roster
         self.test = TestSet(experiment, test_shard, device) if test_shard else None
         self.roster.classes = self._given_classes()
+        if self.roster.classes is not None:  # if not, each site checks its own classes
+            experiment.check_classes(self.roster.classes)
         self.progress = Progress()
         self.good = LastGood(experiment.federation.collapse)
         if run.checkpoint:

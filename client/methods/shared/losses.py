@@ -1,6 +1,6 @@
 """Loss terms that several methods share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,10 +10,15 @@ from common.modality import Modality
 from common.types import Batch
 
 
-def unimodal_loss(logits: Mapping[Modality, Tensor], batch: Batch) -> Tensor:
-    """sum_m CE(u_m, y), with the term of m over the rows that have m. logits: u_m [B, K] by modality."""
+def unimodal_loss(
+    logits: Mapping[Modality, Tensor], batch: Batch, criterion: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
+) -> Tensor:
+    """sum_m CE(u_m, y), with the term of m over the rows that have m.
+
+    logits: u_m [B, K] by modality. criterion: CE, the loss of logits [n, K] and labels [n].
+    """
     rows = {m: batch.index(m) for m in logits}
-    return total([F.cross_entropy(u[rows[m]], batch.labels[rows[m]]) for m, u in logits.items()], batch)
+    return total([criterion(u[rows[m]], batch.labels[rows[m]]) for m, u in logits.items()], batch)
 
 
 def total(losses: Sequence[Tensor], batch: Batch) -> Tensor:

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from client.optimizer import make_optimizer
 from client.step import TYPES
-from client.train import make_optimizer, train
+from client.train import train
 from common.hardware.computing import Hardware
 from common.types import Batch
 from deploy.study.bench.training.workloads import Workload, workloads

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from client.methods.fedmvp import FedMVP
+from client.methods.shared.criterion import Criterion
 from common.build import assemble
 from common.config.experiment import Experiment
 from common.config.reading import parse
@@ -147,11 +148,11 @@ class _PlainJoint(nn.Module):
 
     def __init__(self, model: JointModel) -> None:
         super().__init__()
-        self.model, self.method = model, FedMVP()
+        self.model, self.method, self.criterion = model, FedMVP(), Criterion()
 
     def forward(self, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
         """The sum of the three terms."""
         origin = {m: torch.full_like(labels, int(Origin.OBSERVED)) for m in inputs}
         host = {m: torch.full((len(labels),), int(Origin.OBSERVED)) for m in inputs}
-        terms = self.method.loss(self.model, Batch(inputs, origin, labels, _host=host), None)
+        terms = self.method.loss(self.model, Batch(inputs, origin, labels, _host=host), self.criterion)
         return torch.stack(list(terms.values())).sum()
