@@ -176,7 +176,7 @@ class TestFigures:
         said = text(site.answer(train_message(experiment(), ["audio", "image"])))
         assert set(said) == {"site", "round", "modalities", "num_examples"}
         said = text(site.answer(query_message(experiment())))
-        assert set(said) == {"site", "modalities", "classes", "num_examples", "local_dp"}
+        assert set(said) == {"site", "modalities", "classes", "num_examples", "bases", "local_dp"}
 
     def test_without_label_counts_no_validation_leaves(self, both: Path, tmp_path: Path) -> None:
         site = Site(both, policy=policy(tmp_path, label_counts=False))

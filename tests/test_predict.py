@@ -243,7 +243,7 @@ def test_an_export_refuses_frozen_encoders_with_other_weights(
     weights = tmp_path / "models" / "birds-coca" / "open_clip_model.safetensors"
     tensors = load_file(weights)
     save_file({name: value + 1 if value.is_floating_point() else value for name, value in tensors.items()}, weights)
-    with pytest.raises(ModelError, match="frozen encoder of image, text has other weights"):
+    with pytest.raises(ModelError, match="pre-trained encoder of image, text has other weights"):
         load_model(tmp_path / "out")
 
 

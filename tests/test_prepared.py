@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_models import FROZEN, TAKES
+from test_models import PRETRAINED, TAKES
 from torch import Tensor
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
@@ -218,7 +218,7 @@ class TestNames:
         Image.new("RGB", (5, 5), "red").save(shard.records[5].files["m"])
         return loaded(shard, "image")
 
-    @pytest.mark.parametrize("name", sorted(set(own_names("encoder")) - FROZEN))
+    @pytest.mark.parametrize("name", sorted(set(own_names("encoder")) - PRETRAINED))
     def test_options_of_the_network_change_neither_name_nor_value(self, name: str) -> None:
         others = {"width": 9, "filters": 8, "backbone": "resnet18", "augment": {}}
         plain, raw = build("encoder", {"name": name}), RAWS[TAKES[name]]

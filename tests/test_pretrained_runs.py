@@ -163,6 +163,7 @@ def _logits(model: MultimodalModel, value: Raw) -> Tensor:
     return model.predict(batch)[0].detach().double()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="the weights of MobileNetV2 are not on this machine")
 def test_real_weights_tell_real_photographs_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A linear layer on frozen features of a few photographs is better than a small network on pixels."""

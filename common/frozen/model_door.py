@@ -55,8 +55,8 @@ def text_model(folder: Path) -> tuple[Any, Any]:
 
 
 def sound_model(folder: Path) -> tuple[Any, Any]:
-    """A sound encoder of transformers, and its feature extractor. Of a model with more parts (CLAP, Whisper), only the
-    encoder of sounds.
+    """A sound encoder of transformers, and its feature extractor. If the model has more parts (CLAP, Whisper), only its
+    encoder of sounds is returned.
 
     Raises ModelError.
     """
