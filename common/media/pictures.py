@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +19,8 @@ from PIL import (
     WebPImagePlugin,
 )
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
+
+from common.media.silence import silenced
 
 PLUGINS = BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin, TiffImageFile
 """Importing these modules registers their formats with Pillow."""
@@ -74,7 +76,8 @@ def opened(path: Path) -> Iterator[Image.Image]:
             if picture.format == "JPEG":
                 picture.draft(None, (LARGEST_SIDE, LARGEST_SIDE))  # decodes at 1/2, 1/4 or 1/8 of the size, not below
             _check_size(picture)
-            picture.load()
+            with silenced() if picture.format == "TIFF" else nullcontext():
+                picture.load()
             yield picture
 
 

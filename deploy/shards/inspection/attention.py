@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from common.data.shard import FILE_KEY
 from common.findings import too_many_unreadable
+from common.media.pictures import narrow_range
 from deploy.shards.inspection.survey import Survey
 from server.sites.attention import concerns
 
@@ -18,6 +19,7 @@ def attention(survey: Survey) -> list[str]:
         *said,
         *_unread_keys(survey),
         *_blank_texts(survey),
+        *_dark_pictures(survey),
         *_shared_files(survey),
         *_without_encoder(survey),
         *_without_values(survey),
@@ -42,6 +44,12 @@ def _unread_keys(survey: Survey) -> Iterable[str]:
 def _blank_texts(survey: Survey) -> Iterable[str]:
     for modality, count in survey.shard.blank.items():
         yield f"{count} {modality} values are empty texts and count as missing"
+
+
+def _dark_pictures(survey: Survey) -> Iterable[str]:
+    for modality, values in survey.modalities.items():
+        if hint := narrow_range(values.brightest):
+            yield f"{modality}: {hint}"
 
 
 def _shared_files(survey: Survey) -> Iterable[str]:

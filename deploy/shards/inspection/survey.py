@@ -9,11 +9,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
+from PIL.Image import Image
+
 from common.data.finder import Finder
 from common.data.observation import measured
 from common.data.shard import Record, Shard
 from common.encoders.base import Encoder
 from common.findings import Findings
+from common.media.pictures import BRIGHTEST
 from common.media.values import Raw, Value
 from common.modality import Modality, subset_name, subsets
 from common.seeding import rng
@@ -38,16 +41,20 @@ class Broken:
 
 @dataclass
 class Values:
-    """The readable values of one modality. lengths: in the unit of `measured`."""
+    """The readable values of one modality. lengths: in the unit of `measured`. brightest: the largest value in pictures
+    of 16 bits, or 0."""
 
     finder: Finder
     lengths: list[float] = field(default_factory=list)
     unit: str = ""
+    brightest: int = 0
 
     def add(self, raw: Raw) -> None:
         """Note the length of a value."""
         _, length, self.unit = measured(raw)
         self.lengths.append(length)
+        if isinstance(raw, Image):
+            self.brightest = max(self.brightest, raw.info.get(BRIGHTEST, 0))
 
     @property
     def form(self) -> str:

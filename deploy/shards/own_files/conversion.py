@@ -14,7 +14,7 @@ from common.data.shard import Media
 from common.media.pictures import BRIGHTEST, SEVERAL, is_white_zero, is_wide, narrow_range, opened, plain
 from common.media.values import TEXTS, encode_image, read
 from common.modality import Modality
-from deploy.shards.own_files.dicom import read_dicom
+from deploy.shards.own_files.dicom import names_patient, read_dicom
 from deploy.shards.own_files.kinds import kind
 from deploy.shards.own_files.nifti import read_nifti
 from deploy.shards.own_files.slices import Choice, Slices
@@ -23,9 +23,6 @@ from deploy.shards.own_files.windows import Window
 WIDE = {".png", ".tif", ".tiff"}
 """Endings of pictures that may have more than 8 bits per channel."""
 READERS: dict[str, Callable[[Path, Window | None, Choice | None], Slices]] = {".dcm": read_dicom, ".nii": read_nifti}
-SHORTEST = 4
-"""The minimum number of characters of a patient's name or number that is compared with ids. Shorter ones occur by
-chance."""
 
 
 @dataclass
@@ -74,7 +71,7 @@ class Conversion:
             raise ValueError(f"{path.name}: {str(error).replace(str(path), path.name)}") from error
         for remark in slices.remarks:
             self._remark(modality, remark, path)
-        if _names_patient(name, slices.patient):
+        if names_patient(name, slices.patient):
             self._remark(modality, "the id contains the patient's name, number or UID of the DICOM file", path)
         for tag, value in slices.kept.items():
             self.kept.setdefault(modality, {}).setdefault(tag, Counter())[value] += 1
@@ -111,11 +108,6 @@ def _in_window(picture: Image.Image, window: Window) -> np.ndarray[Any, np.dtype
     seen = Image.fromarray(255 - grey if is_white_zero(picture) else grey)
     seen.info = {name: value for name, value in picture.info.items() if name != "transparency"}
     return np.asarray(ImageOps.exif_transpose(seen))
-
-
-def _names_patient(name: str, patient: Iterable[str]) -> bool:
-    folded = name.casefold()
-    return any(len(part) >= SHORTEST and part.strip().casefold() in folded for part in patient)
 
 
 def _text(path: Path) -> bytes:

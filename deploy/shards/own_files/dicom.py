@@ -7,7 +7,7 @@ MONOCHROME1 (C.7.6.3.1.2). Only the tags below are read from a file.
 
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,9 @@ BURNED_IN = "BurnedInAnnotation"
 PATIENT = ("PatientName", "PatientID", "OtherPatientIDs", "AccessionNumber", "StudyInstanceUID", "SeriesInstanceUID",
            "SOPInstanceUID")  # fmt: skip
 """The tags whose values are compared with the example's id. They are not kept."""
+SHORTEST = 4
+"""The minimum number of characters of a patient's name or number that is searched in ids. Shorter ones occur by
+chance."""
 DEFLATED = "1.2.840.10008.1.2.1.99"
 NARROW = 1 / 4
 """A picture without a window that uses a smaller share of its range is mentioned."""
@@ -81,13 +84,14 @@ def _dataset(path: Path) -> "FileDataset":
 
 def _slices(dataset: "FileDataset", window: Window | None, choice: Choice | None) -> Slices:
     if "PixelData" not in dataset:
-        raise ValueError(f"it has no pixels (DICOM modality {_code(dataset.get('Modality'))})")
+        raise ValueError(f"it has no pixels (DICOM modality {_code(dataset.get('Modality'), [])})")
     chosen = places(choice, int(dataset.get("NumberOfFrames") or 1))
     check_size(int(dataset.Rows), int(dataset.Columns) * int(dataset.SamplesPerPixel), len(chosen))
     _check_syntax(dataset)
     remarks = ["the file declares burned-in text: it may show the patient's name"] if _has_text(dataset) else []
     pixels = [_frame(dataset, index, window, remarks) for index in chosen]
-    return Slices(pixels, list(dict.fromkeys(remarks)), dict(_kept(dataset)), list(_patient(dataset)))
+    patient = list(_patient(dataset))
+    return Slices(pixels, list(dict.fromkeys(remarks)), dict(_kept(dataset, patient)), patient)
 
 
 def _check_syntax(dataset: "FileDataset") -> None:
@@ -208,20 +212,29 @@ def _has_text(dataset: "Dataset") -> bool:
     return str(dataset.get(BURNED_IN) or "").upper() == "YES"
 
 
-def _kept(dataset: "Dataset") -> Iterable[tuple[str, str]]:
+def _kept(dataset: "Dataset", patient: Sequence[str]) -> Iterable[tuple[str, str]]:
     for tag in KEPT:
         if value := dataset.get(tag):
-            yield tag, _code(value)
+            yield tag, _code(value, patient)
     for tag in SPACING:
         if value := dataset.get(tag):
             yield tag, " x ".join(f"{float(number):.2g}" for number in value)
 
 
-def _code(value: object) -> str:
-    return str(value) if CODE.fullmatch(str(value)) else "other"
+def _code(value: object, patient: Sequence[str]) -> str:
+    """The value, or "other" for a value that is not a code or contains a part of the patient's data."""
+    said = str(value)
+    return said if CODE.fullmatch(said) and not names_patient(said, patient) else "other"
 
 
 def _patient(dataset: "Dataset") -> Iterable[str]:
     for tag in PATIENT:
         value = str(dataset.get(tag) or "")
-        yield from (value.replace("=", "^").split("^") if tag == "PatientName" else [value])
+        parts = re.split(r"[\^= ]", value) if tag == "PatientName" else [value]
+        yield from (part.strip() for part in parts)
+
+
+def names_patient(text: str, patient: Iterable[str]) -> bool:
+    """Whether a text contains a part of a patient's name, or a number or UID. patient: `Slices.patient`."""
+    folded = text.casefold()
+    return any(len(part) >= SHORTEST and part.casefold() in folded for part in patient)

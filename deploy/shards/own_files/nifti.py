@@ -31,12 +31,14 @@ def read_nifti(path: Path, window: Window | None, choice: Choice | None) -> Slic
     slices and there is no choice.
     """
     import nibabel
+    from nibabel.imageglobals import LoggingOutputSuppressor
 
     try:
-        volume = nibabel.load(path)
-        if not isinstance(volume, nibabel.Nifti1Image):
-            raise ValueError("it is not a NIfTI file")
-        values = np.stack(list(_planes(volume, choice)))
+        with LoggingOutputSuppressor():  # it writes to the terminal
+            volume = nibabel.load(path)
+            if not isinstance(volume, nibabel.Nifti1Image):
+                raise ValueError("it is not a NIfTI file")
+            values = np.stack(list(_planes(volume, choice)))
     except (ValueError, MemoryError):
         raise
     except Exception as error:  # nibabel raises many kinds of errors for a damaged file
