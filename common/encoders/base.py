@@ -22,10 +22,12 @@ class Encoder(nn.Module, ABC):
     encoder, because it must match the weights.
 
     width: the number D of features. augmentation: the options of the random variants in training; None: no variants.
+    rate: the rate per second to which `prepare` resamples values; None: it does not resample.
     """
 
     width: int
     augmentation: Options | None = None
+    rate: float | None = None
 
     @abstractmethod
     def prepare(self, raw: Raw) -> Tensor:

@@ -30,6 +30,7 @@ class SignalEncoder(Encoder):
     def __init__(self, options: "Signal") -> None:
         super().__init__()
         self.options, self.width, self.augmentation = options, options.width, options.augment
+        self.rate = options.rate
         self.dtype: torch.dtype = getattr(torch, options.stored)
         self.net = SignalCNN(options.channels, options.width)
 

@@ -34,7 +34,7 @@ class SpectrogramEncoder(Encoder):
     def __init__(self, options: "Spectrogram") -> None:
         super().__init__()
         self.options, self.width, self.augmentation = options, options.width, options.augment
-        self.length = options.samples
+        self.length, self.rate = options.samples, options.rate
         self.dtype: torch.dtype = getattr(torch, options.stored)
         # Plain attributes instead of buffers, because constants are not sent.
         self.window = torch.hann_window(options.n_fft)

@@ -94,6 +94,14 @@ class Values:
         return said | ({"lowest": low, "highest": high} if math.isfinite(low) and math.isfinite(high) else {})
 
 
+@dataclass(frozen=True)
+class Other:
+    """A shard with which this one is compared."""
+
+    site: str
+    findings: Mapping[Modality, Findings]
+
+
 class Looker(Protocol):
     """An object that receives the values while they are in memory."""
 
@@ -118,6 +126,7 @@ class Survey:
     broken: list[Broken] = field(default_factory=list)
     encoders: Mapping[Modality, Encoder] = field(default_factory=dict)
     duplicates: dict[Modality, int] = field(default_factory=dict)
+    other: Other | None = None
 
     def add(self, record: Record, looker: Looker | None) -> None:
         """Read the values of an example and count them."""
@@ -215,7 +224,8 @@ def survey(
     """
     found = _survey(shard, looker, encoders or {})
     if other is not None:
-        theirs = _survey(other, None, {}).modalities
+        compared = _survey(other, None, {})
+        theirs, found.other = compared.modalities, Other(other.info.site, compared.findings())
         for modality in found.modalities.keys() & theirs.keys():
             same = found.modalities[modality].finder.digests & theirs[modality].finder.digests
             found.duplicates |= {modality: len(same)} if same else {}
