@@ -41,6 +41,7 @@ from pydicom.uid import (  # noqa: E402
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
     JPEGLSLossless,
     RLELossless,
 )
@@ -101,9 +102,10 @@ def dicom(
         made.compress(syntax, generate_instance_uid=False)
     elif syntax.is_encapsulated:
         meta.TransferSyntaxUID = syntax
-        if syntax == JPEG2000Lossless:
-            file = io.BytesIO()
-            Image.fromarray(pixels).save(file, "JPEG2000", no_jp2=True, irreversible=False)
+        if syntax in (JPEG2000Lossless, JPEGBaseline8Bit):
+            file, how = io.BytesIO(), {"no_jp2": True, "irreversible": False}
+            options = how if syntax == JPEG2000Lossless else {"quality": 98}
+            Image.fromarray(pixels).save(file, "JPEG2000" if syntax == JPEG2000Lossless else "JPEG", **options)
             made.PixelData = file.getvalue()
         made.PixelData = pydicom.encaps.encapsulate([made.PixelData])
         made["PixelData"].VR, made["PixelData"].is_undefined_length = "OB", True
@@ -291,7 +293,7 @@ class TestTiff:
         assert [hint in one for one in attention(found)] == [True]
         assert "picture, 60 × 40, L, 16 bits" in found.modalities["image"].finder.forms
         shard, said = shard_of(tmp_path / "again", capsys, tmp_path / "in", "--window", "image=0:4095")
-        assert "check, image, --window does not change a picture of 8 bits: pages.tif" in said
+        assert "check, image, --window changes only grey pictures of more than 8 bits: pages.tif" in said
         values = {record.id: seen(record.files["image"]) for record in shard.records}
         assert np.array_equal(values["dark"], np.rint(dark * (255 / 4095)))
         assert np.array_equal(values["pages"], narrow(ramp())) and not attention(survey(shard))
@@ -448,6 +450,10 @@ class TestDicom:
         y = np.array([[[76, 85, 255], [150, 44, 21], [29, 255, 107]]], np.uint8)  # red, green, blue in JPEG's YCbCr
         made = pixels_of(dicom(tmp_path / "b.dcm", y, PhotometricInterpretation="YBR_FULL"))
         assert np.abs(made.astype(int) - [[[255, 0, 0], [0, 255, 0], [0, 0, 255]]]).max() <= 2
+        smooth = np.stack([narrow(ramp()), 255 - narrow(ramp()), narrow(ramp()) // 2], axis=2)
+        for syntax, kind, most in ((JPEGBaseline8Bit, "YBR_FULL_422", 8), (JPEG2000Lossless, "YBR_RCT", 0)):
+            made = pixels_of(dicom(tmp_path / "b.dcm", smooth, syntax, PhotometricInterpretation=kind))
+            assert np.abs(made.astype(int) - smooth).max() <= most
         planes = dicom(tmp_path / "c.dcm", rgb, PlanarConfiguration=1)
         assert np.array_equal(pixels_of(planes), rgb.reshape(3, 40, 60).transpose(1, 2, 0))
         palette = {f"{colour}PaletteColorLookupTable{part}": value for colour, numbers in

@@ -83,7 +83,7 @@ class Conversion:
             with opened(path) as picture:
                 if is_wide(picture):
                     return encode_image(_in_window(picture, self.windows[modality]))
-                self._remark(modality, "--window does not change a picture of 8 bits", path)
+                self._remark(modality, "--window changes only grey pictures of more than 8 bits", path)
                 return encode_image(np.asarray(plain(picture)))
         except (OSError, SyntaxError, RuntimeError) as error:
             raise ValueError(f"{path.name}: {error}") from error
