@@ -14,8 +14,8 @@ FACTOR = "factor"
 
 def make_optimizer(model: nn.Module, settings: Train) -> torch.optim.Optimizer:
     """The optimiser of a round, for the trainable parameters. It has one group for each pair of factor on the learning
-    rate (`Encoder.rate`) and weight decay."""
-    factors = encoder_rates(model)
+    rate (`Encoder.lr_factor`) and weight decay."""
+    factors = lr_factors(model)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for value in model.parameters():
         if value.requires_grad:
@@ -30,14 +30,14 @@ def make_optimizer(model: nn.Module, settings: Train) -> torch.optim.Optimizer:
     return torch.optim.SGD(options, settings.lr, momentum=settings.momentum)
 
 
-def encoder_rates(model: nn.Module) -> dict[nn.Parameter, float]:
+def lr_factors(model: nn.Module) -> dict[nn.Parameter, float]:
     """The factor on the learning rate of each parameter of an encoder. In an encoder inside another one, the outer
     encoder decides."""
     factors: dict[nn.Parameter, float] = {}
     for module in model.modules():
         if isinstance(module, Encoder):
             for name, value in module.named_parameters():
-                factors.setdefault(value, module.rate(name))
+                factors.setdefault(value, module.lr_factor(name))
     return factors
 
 

@@ -1,6 +1,7 @@
 """Files as people bring them: every kind of trouble in ../shared/cases that is about reading and preparing a value,
 and others of the same kinds."""
 
+import contextlib
 import io
 import re
 import resource
@@ -208,6 +209,32 @@ class TestOtherPictures:
             assert seen.shape == (14, 20)
             kept = np.asarray(grey().convert(mode).convert("L")).astype(float)[:39]
             assert np.abs(seen[:13] - kept.reshape(13, 3, 20, 3).mean(axis=(1, 3))).max() <= 1
+
+    @pytest.mark.parametrize("suffix", ["PNG", "WEBP", "JPEG", "TIFF"])
+    def test_a_large_picture_is_turned(self, suffix: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """Also a JPEG picture that is decoded at a smaller size."""
+        monkeypatch.setattr(pictures, "LARGEST_SIDE", 60)
+        upright = np.zeros((240, 160), np.uint8)
+        upright[:120, :80] = 255
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        path = tmp_path / f"a.{suffix.lower()}"
+        Image.fromarray(np.ascontiguousarray(np.rot90(upright))).save(path, suffix, exif=exif)
+        seen = np.asarray(read(path).convert("L"))  # type: ignore[union-attr]
+        height, width = seen.shape
+        assert height in (60, 30) and height * 2 == width * 3
+        assert seen[: height // 2 - 1, : width // 2 - 1].min() > 240 and seen[height // 2 + 1 :].max() < 15
+
+    def test_a_damaged_tiff_writes_nothing_to_the_terminal(
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        grey().save(tmp_path / "a.tif", compression="tiff_lzw")
+        content = (tmp_path / "a.tif").read_bytes()
+        for at in range(8, len(content), 5):
+            (tmp_path / "a.tif").write_bytes(content[:at] + b"\xff" + content[at + 1 :])
+            with contextlib.suppress(ValueError):
+                read(tmp_path / "a.tif")
+        assert capfd.readouterr().err == ""
 
     def test_a_picture_that_is_too_large_is_named(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr(pictures, "MOST_BYTES", 1000)

@@ -28,7 +28,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pydicom.uid import RLELossless
 from safetensors.torch import save
+from test_medical_images import dicom, volume
 
 from client.policy import read_policy
 from client.request import read_body, read_request
@@ -46,6 +48,10 @@ from common.metrics import figures, merge
 from common.types import Site
 from deploy.engines.in_process import claim_identity
 from deploy.hosts.clientapp import check_fab
+from deploy.shards.own_files.dicom import read_dicom
+from deploy.shards.own_files.kinds import kind
+from deploy.shards.own_files.nifti import read_nifti
+from deploy.shards.own_files.slices import Choice
 from server.clients.replies import read_introduction, read_training_reply
 
 CONFIGS = [path.read_bytes() for path in sorted((ROOT / "configs").glob("*.yaml"))]
@@ -392,19 +398,33 @@ def media() -> dict[str, bytes]:
     """A small file of each kind that is read."""
     pixels = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
     files = {}
-    for ending, kind in (("png", "PNG"), ("jpg", "JPEG"), ("bmp", "BMP"), ("webp", "WEBP"), ("gif", "GIF")):
+    forms = {"png": "PNG", "jpg": "JPEG", "bmp": "BMP", "webp": "WEBP", "gif": "GIF", "tif": "TIFF"}
+    for ending, form in forms.items():
         buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, format=kind)
+        Image.fromarray(pixels).save(buffer, format=form)
+        files[ending] = buffer.getvalue()
+    wide = Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000)
+    for ending, options in (("tiff", {"compression": "tiff_lzw"}), ("TIF", {})):
+        buffer = io.BytesIO()
+        wide.save(buffer, format="TIFF", **options)
         files[ending] = buffer.getvalue()
     sound = np.sin(np.arange(400) / 5).astype(np.float32)
-    for ending, kind in (("wav", "WAV"), ("flac", "FLAC"), ("ogg", "OGG"), ("aiff", "AIFF")):
+    for ending, form in (("wav", "WAV"), ("flac", "FLAC"), ("ogg", "OGG"), ("aiff", "AIFF")):
         buffer = io.BytesIO()
-        soundfile.write(buffer, sound, 8000, format=kind)
+        soundfile.write(buffer, sound, 8000, format=form)
         files[ending] = buffer.getvalue()
-    return {**files, "npy": encode_array(np.ones((5, 3), np.float32)), "txt": b"a blue bird, singing"}
+    files |= {"npy": encode_array(np.ones((5, 3), np.float32)), "txt": b"a blue bird, singing"}
+    with tempfile.TemporaryDirectory() as name:
+        folder, frames = Path(name), np.arange(192, dtype=np.uint16).reshape(3, 8, 8)
+        dicom(folder / "a.dcm", frames, WindowCenter=100, WindowWidth=50, RescaleSlope=2, RescaleIntercept=-5)
+        dicom(folder / "b.dcm", np.arange(64, dtype=np.uint8).reshape(8, 8), RLELossless)
+        volume(folder / "a.nii", frames, slope=0.5, inter=-3)
+        volume(folder / "b.nii.gz", frames)
+        return files | {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 MEDIA = media()
+IMPORTED = {".dcm": read_dicom, ".nii": read_nifti}
 
 
 @inputs(1800)
@@ -414,8 +434,9 @@ def test_media_files(folder: Path, seed: int) -> None:
     content = damaged(MEDIA[random.choice([ending, ending, ending, *MEDIA])], random)
     path = folder / f"file.{ending}"
     path.write_bytes(content)
-    with suppress(ValueError):
-        read(path)
+    reader = IMPORTED.get(kind(path))
+    with suppress(ValueError, MemoryError):
+        reader(path, None, Choice(random.choice((None, 2)))).encoded(False) if reader else read(path)
 
 
 MODEL_FILES = {

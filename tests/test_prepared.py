@@ -240,7 +240,7 @@ class TestNames:
                 used = plugins._used.get()
                 assert used is not None
                 used.add(plugin)
-                return SimpleNamespace(model_dump_json=lambda exclude: "", of_network=frozenset())
+                return SimpleNamespace(model_dump_json=lambda exclude: "", of_network=frozenset(), content=str)
 
             monkeypatch.setattr("common.data.prepared.made.build", find)
             described.add(Made({"name": "of-a-plugin"}).described())

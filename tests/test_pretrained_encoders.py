@@ -141,11 +141,11 @@ class TestBlocks:
 
     def test_the_learning_rate_decays_from_the_last_block(self, models: Path) -> None:
         encoder = made("timm", {"pretrained": "timm"}, train="all", lr_scale=0.1, layer_decay=0.5)
-        assert encoder.rate("network.bn2.weight") == encoder.rate("network.blocks.6.0.bn1.weight") == 0.05
-        assert encoder.rate("network.blocks.5.2.bn1.weight") == 0.025
-        assert encoder.rate("network.conv_stem.weight") == pytest.approx(0.1 * 0.5**18)
+        assert encoder.lr_factor("network.bn2.weight") == encoder.lr_factor("network.blocks.6.0.bn1.weight") == 0.05
+        assert encoder.lr_factor("network.blocks.5.2.bn1.weight") == 0.025
+        assert encoder.lr_factor("network.conv_stem.weight") == pytest.approx(0.1 * 0.5**18)
         adapted = made("timm", {"pretrained": "timm"}, train="lora", layer_decay=0.5)
-        rates = {name: adapted.rate(name) for name, _ in adapted.named_parameters()}
+        rates = {name: adapted.lr_factor(name) for name, _ in adapted.named_parameters()}
         assert rates["network.blocks.6.0.conv_pw.lora_A.default.weight"] == 0.5
         assert rates["network.blocks.5.2.conv_pw.lora_B.default.weight"] == 0.25
 

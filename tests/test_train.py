@@ -176,7 +176,7 @@ def losses(method: str, batch: Batch, criterion: Criterion) -> Mapping[str, floa
 class Layered(ImageEncoder):
     """Its last layer learns at a tenth of the rate."""
 
-    def rate(self, name: str) -> float:
+    def lr_factor(self, name: str) -> float:
         return 0.1 if name.startswith("net.project.") else 1.0
 
 

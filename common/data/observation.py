@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from common.findings import LONGEST
+from common.media.pictures import BRIGHTEST
 from common.media.series import Series
 from common.media.sounds import Sound
 from common.media.values import TEXTS, Raw, Value
@@ -101,7 +102,8 @@ def measured(raw: Raw) -> tuple[str, float, str]:
     if isinstance(raw, Sound):
         return f"sound, {raw.rate} Hz, {_channels(raw.samples.shape[1])}", len(raw.samples) / raw.rate, "seconds"
     if isinstance(raw, Image.Image):
-        return f"picture, {raw.width} × {raw.height}, {raw.mode}", max(raw.size), "pixels"
+        bits = ", 16 bits" if BRIGHTEST in raw.info else ""
+        return f"picture, {raw.width} × {raw.height}, {raw.mode}{bits}", max(raw.size), "pixels"
     if isinstance(raw, str):
         return "text", len(raw.split()), "words"
     if isinstance(raw, Series):

@@ -22,10 +22,12 @@ class Encoder(nn.Module, ABC):
     encoder, because it must match the weights.
 
     width: the number D of features. augmentation: the options of the random variants in training; None: no variants.
+    rate: the rate per second to which `prepare` resamples values; None: it does not resample.
     """
 
     width: int
     augmentation: Options | None = None
+    rate: float | None = None
 
     @abstractmethod
     def prepare(self, raw: Raw) -> Tensor:
@@ -60,7 +62,7 @@ class Encoder(nn.Module, ABC):
         """Whether `augment` may change a value. By default, it may if the encoder has options of an augmentation."""
         return self.augmentation is not None
 
-    def rate(self, name: str) -> float:
+    def lr_factor(self, name: str) -> float:
         """The factor on `train.lr` for the parameter `name` of this encoder, as `named_parameters` names it: greater
         than 0, and by default 1. Parameters with the same factor are one group of the optimiser."""
         return 1.0

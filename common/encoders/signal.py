@@ -14,6 +14,7 @@ from common.config.component import Options
 from common.encoders.base import Encoder, EncoderOptions, Stored
 from common.encoders.shared.backbones import GRID, grid_means, is_deterministic
 from common.encoders.shared.masking import masked
+from common.encoders.shared.padding import check_length, over_windows, padded, span_means, through, unpadded
 from common.media.series import over_time
 from common.media.sounds import resampled
 from common.media.values import Raw
@@ -29,12 +30,13 @@ class SignalEncoder(Encoder):
     def __init__(self, options: "Signal") -> None:
         super().__init__()
         self.options, self.width, self.augmentation = options, options.width, options.augment
+        self.rate = options.rate
         self.dtype: torch.dtype = getattr(torch, options.stored)
         self.net = SignalCNN(options.channels, options.width)
 
     def prepare(self, raw: Raw) -> Tensor:
         """[C, T] in the type `stored`, for an array or a series [T, C] with one row per sample. With one channel, [T]
-        is also accepted.
+        is also accepted. With a mask: [C + 1, windows * T], see `common.encoders.shared.padding`.
 
         Raises ValueError for other shapes, an unknown rate, and values that are too large for the type.
         """
@@ -47,12 +49,12 @@ class SignalEncoder(Encoder):
         if not prepared.isfinite().all():
             largest = np.abs(window).max()
             raise ValueError(f"values up to {largest:g} are too large for {self.options.stored}: use a larger scale")
-        return prepared
+        return padded(prepared, self.options.longest) if self.options.has_mask else prepared
 
     @property
     def _most(self) -> int | None:
         """The maximum number of samples that are resampled; None for all."""
-        return None if self.options.other_lengths == "refuse" else self.options.length
+        return self.options.length if self.options.other_lengths == "cut-and-pad" else None
 
     def _channelled(self, values: NDArray[Any]) -> NDArray[Any]:
         """[T, C]."""
@@ -67,35 +69,36 @@ class SignalEncoder(Encoder):
         raise ValueError(f"a signal [samples, {channels} channels] is needed, not {list(values.shape)}{hint}")
 
     def _fitted(self, window: NDArray[Any]) -> NDArray[Any]:
-        """[length, C]."""
+        """[length, C], or with a mask [any length, C]."""
         wanted, given = self.options.length, len(window)
+        if self.options.has_mask:
+            check_length(given, self.options.longest, "samples")
+            return window
         if given != wanted and self.options.other_lengths == "refuse":
             raise ValueError(
-                f"a window of {wanted} samples is needed, not of {given}; set other_lengths to cut-and-pad to use it"
+                f"a window of {wanted} samples is needed, not of {given}; set other_lengths to mask or cut-and-pad to "
+                "use it"
             )
         return np.pad(window[:wanted], ((0, max(0, wanted - given)), (0, 0)), mode="edge")
 
     def blank(self) -> Tensor:
-        """[C, T] of zeros, in the type `stored`."""
-        return torch.zeros(self.options.channels, self.options.length, dtype=self.dtype)
+        """Zeros in the shape and type of a prepared value."""
+        return torch.zeros(self.options.channels + self.options.has_mask, self.options.longest, dtype=self.dtype)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """[B, C, T] -> [B, D]."""
+        """[B, C, T] or [B, C + 1, windows * T] -> [B, D]."""
+        if self.options.has_mask:
+            return over_windows(self.net, inputs.float(), self.options.windows)
         features: Tensor = self.net(inputs.float())
         return features
 
     def augment(self, prepared: Tensor) -> Tensor:
-        """[C, T] in the type `stored`."""
-        chosen, made = self.options.augment, prepared.float()
-        if chosen is None:
+        """A variant in the shape and type of a prepared value. The padding and the mask do not change."""
+        if self.options.augment is None:
             return prepared
-        if chosen.scaling:
-            made = made * (1 + chosen.scaling * torch.randn(()))
-        if chosen.jitter:
-            made = made + chosen.jitter * torch.randn(made.shape)
-        if chosen.time_mask:
-            made = masked(made, chosen.time_mask, -1)
-        return made.to(prepared.dtype)
+        if not self.options.has_mask:
+            return _variant(prepared, self.options.augment)
+        return padded(_variant(unpadded(prepared), self.options.augment), prepared.shape[-1])
 
 
 class SignalAugmentation(Options):
@@ -107,6 +110,18 @@ class SignalAugmentation(Options):
     """Standard deviation of the noise that is added to every value, in units of `scale`."""
     time_mask: int = Field(0, ge=0, le=1_000_000)
     """Largest number of neighbouring samples that are set to 0 in all channels."""
+
+
+def _variant(values: Tensor, chosen: SignalAugmentation) -> Tensor:
+    """A variant of values [C, T], in their type."""
+    made = values.float()
+    if chosen.scaling:
+        made = made * (1 + chosen.scaling * torch.randn(()))
+    if chosen.jitter:
+        made = made + chosen.jitter * torch.randn(made.shape)
+    if longest := min(chosen.time_mask, values.shape[-1] - 1):
+        made = masked(made, longest, -1)
+    return made.to(values.dtype)
 
 
 class Signal(EncoderOptions):
@@ -121,10 +136,14 @@ class Signal(EncoderOptions):
     rate: float | None = Field(None, gt=0, le=1_000_000)
     """Samples per second to which values are resampled. shard.json must contain the signals' own rate in `rates`.
     `null`: values are not resampled."""
-    other_lengths: Literal["refuse", "cut-and-pad"] = "refuse"
+    other_lengths: Literal["refuse", "cut-and-pad", "mask"] = "refuse"
     """How a value with another number of samples is treated. `refuse`: it counts as unreadable, because an array does
     not contain its rate, and a different number of samples probably means a different rate. `cut-and-pad`: the first
-    `length` samples are used, or the last sample is repeated."""
+    `length` samples are used, or the last sample is repeated. `mask`: a shorter value is padded, and the network
+    ignores the padding; a longer value is divided into `windows`."""
+    windows: int = Field(1, ge=1, le=1000)
+    """The maximum number of windows of `length` samples into which `other_lengths: mask` divides a value. The features
+    of the windows are averaged, weighted by their numbers of samples. A longer value counts as unreadable."""
     scale: float = Field(1.0, gt=0)
     """Divisor of the values, in their own unit. Choose it so that typical values are near 1 (9.81 for m/s², 1 for
     rad/s)."""
@@ -142,6 +161,22 @@ class Signal(EncoderOptions):
         if self.augment is not None and self.augment.time_mask >= self.length:
             raise ValueError(f"augment.time_mask is {self.augment.time_mask}, a window has {self.length} samples")
         return self
+
+    @model_validator(mode="after")
+    def _windows_need_a_mask(self) -> Self:
+        if self.windows > 1 and not self.has_mask:
+            raise ValueError(f"windows is {self.windows}, but only other_lengths: mask divides values into windows")
+        return self
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether prepared values have a mask."""
+        return self.other_lengths == "mask"
+
+    @property
+    def longest(self) -> int:
+        """The number of samples of a prepared value."""
+        return self.length * self.windows
 
     def build(self) -> SignalEncoder:
         """A new encoder with random weights."""
@@ -162,9 +197,13 @@ class SignalCNN(nn.Module):
         self.features = nn.Sequential(*blocks)
         self.project = nn.Linear(64 * GRID, width)
 
-    def forward(self, windows: Tensor) -> Tensor:
-        """[B, C, T] -> [B, D]."""
-        parts = self.features(windows)
-        means = grid_means(parts, -1) if is_deterministic() else F.adaptive_avg_pool1d(parts, GRID)
+    def forward(self, windows: Tensor, real: Tensor | None = None) -> Tensor:
+        """[B, C, T] -> [B, D]. real: mask [B, T] of the samples that count; None for all."""
+        if real is not None:
+            parts, real = through(self.features, windows, real)
+            means = span_means(parts, real, GRID)
+        else:
+            parts = self.features(windows)
+            means = grid_means(parts, -1) if is_deterministic() else F.adaptive_avg_pool1d(parts, GRID)
         features: Tensor = self.project(means.flatten(1))
         return features

@@ -1,6 +1,6 @@
 """An encoder for recordings. It converts them to log spectrograms."""
 
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 import torchaudio
@@ -12,6 +12,7 @@ from common.config.component import Options
 from common.encoders.base import Encoder, EncoderOptions, Stored
 from common.encoders.shared.backbones import Backbone, backbone, check_sides
 from common.encoders.shared.masking import masked
+from common.encoders.shared.padding import check_length, over_windows, padded, unpadded
 from common.media.sounds import Sound, resampled
 from common.media.values import Raw
 
@@ -33,7 +34,7 @@ class SpectrogramEncoder(Encoder):
     def __init__(self, options: "Spectrogram") -> None:
         super().__init__()
         self.options, self.width, self.augmentation = options, options.width, options.augment
-        self.length = options.samples
+        self.length, self.rate = options.samples, options.rate
         self.dtype: torch.dtype = getattr(torch, options.stored)
         # Plain attributes instead of buffers, because constants are not sent.
         self.window = torch.hann_window(options.n_fft)
@@ -41,15 +42,24 @@ class SpectrogramEncoder(Encoder):
         self.net = backbone(options.backbone, 1, options.width, options.filters)
 
     def prepare(self, raw: Raw) -> Tensor:
-        """The spectrogram [1, frequencies, frames] in the type `stored`."""
+        """The spectrogram [1, frequencies, frames] in the type `stored`. With a mask: [1, frequencies + 1, windows *
+        frames], see `common.encoders.shared.padding`."""
         if not isinstance(raw, Sound):
             raise ValueError(f"a recording is needed, not {type(raw).__name__}")
-        wave = torch.from_numpy(resampled(raw.mono(), raw.rate, self.options.rate, self.length))
+        wave = torch.from_numpy(resampled(raw.mono(), raw.rate, self.options.rate, self._most))
         wave = F.pad(wave, (0, max(0, self.options.n_fft - len(wave))))
         log = torch.log(self._magnitude(wave) + FLOOR)
         deviation = log.std()
         log = (log - log.mean()) / (deviation + FLOOR) if deviation > SILENT else torch.zeros_like(log)
+        if self.options.has_mask:
+            check_length(log.shape[1], self.options.longest, "frames")
+            return padded(log, self.options.longest).unsqueeze(0).to(self.dtype)
         return F.pad(log, (0, self.options.shape[1] - log.shape[1])).unsqueeze(0).to(self.dtype)
+
+    @property
+    def _most(self) -> int | None:
+        """The maximum number of samples that are used; None for all."""
+        return None if self.options.has_mask else self.length
 
     def _magnitude(self, wave: Tensor) -> Tensor:
         """The magnitudes [frequencies, frames], on the mel scale if `n_mels` is set."""
@@ -60,29 +70,24 @@ class SpectrogramEncoder(Encoder):
         return magnitude if self.mel is None else self.mel.T @ magnitude
 
     def blank(self) -> Tensor:
-        """Zeros in the shape and type of a spectrogram. Zero is the mean of a standardised clip."""
-        return torch.zeros(1, *self.options.shape, dtype=self.dtype)
+        """Zeros in the shape and type of a prepared value. Zero is the mean of a standardised clip."""
+        frequencies = self.options.shape[0] + self.options.has_mask
+        return torch.zeros(1, frequencies, self.options.longest, dtype=self.dtype)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """[B, 1, frequencies, frames] -> [B, D]."""
+        """[B, 1, frequencies, frames] or [B, 1, frequencies + 1, windows * frames] -> [B, D]."""
+        if self.options.has_mask:
+            return over_windows(self.net, inputs.float(), self.options.windows)
         features: Tensor = self.net(inputs.float())
         return features
 
     def augment(self, prepared: Tensor) -> Tensor:
-        """[1, frequencies, frames] in the type `stored`."""
-        chosen, made = self.options.augment, prepared.float()
-        if chosen is None:
+        """A variant in the shape and type of a prepared value. The padding and the mask do not change."""
+        if self.options.augment is None:
             return prepared
-        if most := self.options.frames(chosen.shift):
-            frames = int(torch.randint(-most, most + 1, ()))
-            made = F.pad(made, (frames, -frames))
-        if chosen.frequency_mask:
-            made = masked(made, chosen.frequency_mask, -2)
-        if longest := self.options.frames(chosen.time_mask):
-            made = masked(made, longest, -1)
-        if chosen.gain:
-            made = made + chosen.gain * (2 * torch.rand(()) - 1)
-        return made.to(prepared.dtype)
+        if not self.options.has_mask:
+            return _variant(prepared, self.options)
+        return padded(_variant(unpadded(prepared), self.options), prepared.shape[-1])
 
 
 class SoundAugmentation(Options):
@@ -117,6 +122,13 @@ class Spectrogram(EncoderOptions):
     """Distance between two windows in samples."""
     n_mels: int | None = Field(None, ge=8, le=4096)
     """Number of mel bands. `null`: the n_fft / 2 + 1 linear frequencies."""
+    other_lengths: Literal["cut-and-pad", "mask"] = "cut-and-pad"
+    """How a clip with another length is treated. `cut-and-pad`: the first `seconds` are used, and a shorter clip is
+    padded with its mean. `mask`: a shorter clip is padded, and the network ignores the padding; a longer clip is
+    divided into `windows`. Only the backbone cnn has a mask."""
+    windows: int = Field(1, ge=1, le=1000)
+    """The maximum number of windows of `seconds` into which `other_lengths: mask` divides a clip. The features of the
+    windows are averaged, weighted by their lengths. A longer clip counts as unreadable."""
     stored: Stored = "float32"
     """Type of the prepared values in memory, in the shard's cache and on the way to the device. float16 halves their
     size and rounds every value to 11 bits of precision."""
@@ -149,6 +161,25 @@ class Spectrogram(EncoderOptions):
         check_sides(self.backbone, *self.shape)
         return self
 
+    @model_validator(mode="after")
+    def _mask_is_possible(self) -> Self:
+        if self.windows > 1 and not self.has_mask:
+            raise ValueError(f"windows is {self.windows}, but only other_lengths: mask divides clips into windows")
+        if self.has_mask and self.backbone != "cnn":
+            raise ValueError(f"other_lengths: mask needs the backbone cnn. The batch normalisation of {self.backbone} "
+                             "would read the padding")  # fmt: skip
+        return self
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether prepared values have a mask."""
+        return self.other_lengths == "mask"
+
+    @property
+    def longest(self) -> int:
+        """The number of frames of a prepared value."""
+        return self.shape[1] * self.windows
+
     @property
     def samples(self) -> int:
         """Number of samples of a clip after resampling."""
@@ -167,6 +198,21 @@ class Spectrogram(EncoderOptions):
     def build(self) -> SpectrogramEncoder:
         """A new encoder with random weights."""
         return SpectrogramEncoder(self)
+
+
+def _variant(values: Tensor, options: Spectrogram) -> Tensor:
+    """A variant of a spectrogram [1, frequencies, frames], in its type."""
+    chosen, made, most_lost = options.augment or SoundAugmentation(), values.float(), values.shape[-1] - 1
+    if most := min(options.frames(chosen.shift), most_lost):
+        frames = int(torch.randint(-most, most + 1, ()))
+        made = F.pad(made, (frames, -frames))
+    if chosen.frequency_mask:
+        made = masked(made, chosen.frequency_mask, -2)
+    if longest := min(options.frames(chosen.time_mask), most_lost):
+        made = masked(made, longest, -1)
+    if chosen.gain:
+        made = made + chosen.gain * (2 * torch.rand(()) - 1)
+    return made.to(values.dtype)
 
 
 def _mel_filters(options: Spectrogram) -> Tensor | None:

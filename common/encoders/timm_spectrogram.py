@@ -67,6 +67,11 @@ class TimmSpectrogram(TowerOptions):
         """Whether there are pre-trained weights."""
         return self.pretrained is not None
 
+    @property
+    def resampled_to(self) -> float:
+        """Samples per second."""
+        return self.rate
+
     @cached_property
     def sounds(self) -> Spectrogram:
         """The preprocessing."""

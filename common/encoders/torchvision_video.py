@@ -87,6 +87,11 @@ class TorchvisionVideo(TowerOptions):
         """Whether there are pre-trained weights."""
         return self.pretrained is not None
 
+    @property
+    def resampled_to(self) -> float | None:
+        """Frames per second, if they are chosen by time."""
+        return self.fps
+
     def frames_encoder(self) -> FramesEncoder:
         """The encoder whose preprocessing is used."""
         return Frames(frames=self.frames, size=self.size, fps=self.fps, longer=self.longer).build()

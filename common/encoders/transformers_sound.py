@@ -131,9 +131,14 @@ class TransformersSound(TowerOptions):
     parts: int = Field(8, ge=1, le=4096)
     """Number of tokens. Each token is the mean over one of equal parts of the time."""
 
+    @property
+    def resampled_to(self) -> float:
+        """Samples per second, which the folder of the model says."""
+        return _number(locate(self.model), "preprocessor_config.json", "sampling_rate")
+
     def shape(self) -> tuple[int, int]:
         """The hidden size of the model, and `parts` tokens."""
-        return _width(locate(self.model)), self.parts
+        return _number(locate(self.model), "config.json", "d_model", "hidden_size"), self.parts
 
     def load(self) -> TransformersSoundTower:
         """A new tower."""
@@ -163,10 +168,14 @@ def _parts(frames: Tensor, real: Tensor, parts: int) -> tuple[Tensor, Tensor]:
     return values / counts.clamp_min(1).unsqueeze(-1), counts > 0
 
 
-def _width(folder: Path) -> int:
+def _number(folder: Path, name: str, *keys: str) -> int:
+    """The first of the keys that a JSON file of a model has, also in its part about sounds.
+
+    Raises ModelError.
+    """
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        config = config.get("audio_config", config)
-        return int(config["d_model"] if "d_model" in config else config["hidden_size"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder}: config.json has no hidden_size of a sound encoder: {error}") from None
+        found = json.loads((folder / name).read_text(encoding="utf-8"))
+        found = found.get("audio_config") or found
+        return int(next(found[key] for key in keys if key in found))
+    except (OSError, ValueError, AttributeError, TypeError, StopIteration) as error:
+        raise ModelError(f"{folder}: {name} has no {keys[-1]} of a sound encoder: {error}") from None

@@ -12,6 +12,10 @@ OURS: dict[bytes, tuple[str, str]] = {
     b"\xff\xd8\xff": ("JPEG", PICTURE),
     b"GIF8": ("GIF", PICTURE),
     b"BM": ("BMP", PICTURE),
+    b"II*\x00": ("TIFF", PICTURE),
+    b"MM\x00*": ("TIFF", PICTURE),
+    b"II+\x00": ("TIFF", PICTURE),
+    b"MM\x00+": ("TIFF", PICTURE),
     b"fLaC": ("FLAC", RECORDING),
     b"OggS": ("Ogg", RECORDING),
     b"ID3": ("MP3", RECORDING),
@@ -27,8 +31,6 @@ MAGIC: dict[bytes, str] = {
     b"\x89HDF": "an HDF5 file (as newer .mat files are)",
     b"MATLAB": "a MATLAB file",
     b"\x80\x04": "pickled Python objects, which are never loaded",
-    b"II*\x00": "a TIFF picture: save it as PNG",
-    b"MM\x00*": "a TIFF picture: save it as PNG",
     b"\x1aE\xdf\xa3": "a Matroska or WebM video",
 }
 """Formats that cannot be read, by the first bytes."""
@@ -55,7 +57,7 @@ BRANDS = {
     b"qt  ": "a QuickTime video",
 }
 """Files in the ISO base media format, by the brand at byte 8."""
-DICOM_AT = 128
+DICOM_AT, NIFTI_AT = 128, 344
 HEAD = 512
 
 
@@ -71,14 +73,21 @@ def actual(path: Path, family: str) -> str | None:
         return "an empty file"
     if not head.strip(b"\0"):
         return "a file of zeros, perhaps from an interrupted copy"
-    if head[DICOM_AT : DICOM_AT + 4] == b"DICM":
-        return "a DICOM file: save it as PNG"
+    if is_dicom(head):
+        return "a DICOM file: only `fedmosaic import` reads DICOM"
+    if head[NIFTI_AT : NIFTI_AT + 3] in (b"n+1", b"ni1"):
+        return "a NIfTI volume: only `fedmosaic import` reads NIfTI"
     if head[4:8] == b"ftyp":
         return BRANDS.get(head[8:12], "an MP4 video")
     if ours := RIFF.get(head[8:12]) if head[:4] == b"RIFF" else _beginning(head, OURS):
         return f"a file of format {ours[0]}, which is a {ours[1]}" if ours[1] != family else None
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     return _beginning(head, MAGIC) or _beginning(text, WORDS)
+
+
+def is_dicom(head: bytes) -> bool:
+    """Whether the first bytes of a file are those of a DICOM file (PS3.10, section 7.1)."""
+    return head[DICOM_AT : DICOM_AT + 4] == b"DICM"
 
 
 def _beginning(head: bytes, known: Mapping[bytes, T]) -> T | None:

@@ -1,9 +1,5 @@
 """Reads recordings, mixes them to one channel, and resamples them."""
 
-import contextlib
-import os
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -13,6 +9,8 @@ from typing import Any
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
+
+from common.media.silence import silenced
 
 CANCELLED = 0.1
 """Channels cancel each other out if the power of their mean is below this share of their mean power."""
@@ -48,7 +46,7 @@ def read_sound(path: Path) -> Sound:
     """
     path.stat()
     try:
-        with _silenced():
+        with silenced():
             samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise ValueError(f"cannot be decoded as a recording ({error.error_string})") from error
@@ -88,22 +86,3 @@ def _filter(most: int) -> NDArray[np.float64]:
 
     taps: NDArray[np.float64] = firwin(2 * TAPS * most + 1, 1 / most, window=("kaiser", 5.0))
     return taps
-
-
-@contextlib.contextmanager
-def _silenced() -> Iterator[None]:
-    """Discard everything that is written to standard error. MP3 decoders write messages about damaged files directly to
-    it; the exception already contains the reason."""
-    try:
-        sys.stderr.flush()
-        kept = os.dup(2)
-    except (OSError, ValueError, AttributeError):  # there is no standard error
-        yield
-        return
-    try:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

@@ -19,7 +19,7 @@ from common.media.pictures import plain, read_picture
 from common.media.series import Series, read_array, real_array
 from common.media.sounds import Sound, read_sound
 
-IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif"}
+IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 SOUNDS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff"}
 ARRAYS = {".npy"}
 TEXTS = {".txt"}

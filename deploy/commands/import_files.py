@@ -21,9 +21,10 @@ def add_parser(commands: Any) -> None:
         help="make a shard from your own files",
         description="Make a shard from folders of files, one folder per modality. The labels come from a table, which "
         "names each file with or without its ending. Without a table, the labels are the names of folders, one folder "
-        "per class. The command accepts images, recordings, texts (.txt) and arrays (.npy: signals, video frames). It "
-        "reads every file, copies the files, and stores texts in metadata.jsonl. It leaves out files that have no "
-        "counterpart or cannot be read, and prints their names.",
+        "per class. The command accepts images, recordings, texts (.txt), arrays (.npy: signals, video frames), DICOM "
+        "and NIfTI. It reads every file, copies the files, and stores texts in metadata.jsonl. DICOM and NIfTI become "
+        "pictures without the data of the patient. The command leaves out files that have no counterpart or cannot be "
+        "read, and prints their names.",
         epilog="example: fedmosaic import image=photographs --out shards/client-0     (one folder per class)     "
         "fedmosaic import image=pictures audio=sounds --labels labels.csv --out shards/client-0     "
         "fedmosaic import --labels notes.csv --file-columns image=photo --text-columns text=note --out shards/client-0",
@@ -39,6 +40,19 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--unlabelled", action="store_true", help="make a shard without labels, for prediction only")
     parser.add_argument("--recursive", action="store_true", help="search subfolders of MODALITY=DIR too")
     parser.add_argument("--rate", metavar="MODALITY=N,...", help="samples or frames per second of .npy files")
+    parser.add_argument(
+        "--window",
+        metavar="MODALITY=LOW:HIGH,...",
+        help="the values that become black and white, for DICOM, NIfTI and grey pictures of 16 bits: Hounsfield units "
+        "for computed tomography, or lung, bone, brain, soft-tissue (default: the window in a DICOM file, percentiles "
+        "0.5 and 99.5 of a NIfTI volume, the full range of a picture)",
+    )
+    parser.add_argument(
+        "--volume",
+        metavar="MODALITY=middle|COUNT,...",
+        help="for NIfTI volumes and DICOM files with several frames: the middle slice as a picture, or COUNT evenly "
+        "spaced slices as frames",
+    )
     parser.add_argument("--licence", default="", metavar="TEXT", help="licence of the data, stored in shard.json")
     table = parser.add_argument_group("a table of labels")
     table.add_argument("--labels", type=Path, metavar="TABLE", help="text file with a header and one row per example")
@@ -67,10 +81,12 @@ def _command(options: argparse.Namespace) -> None:
 
     found = shard_of.find(options)
     written = shard_of.write(found, options.out)
-    for line in found.said:
+    for line in [*found.said, *found.conversion.said()]:
         print(line)
     for reason, names in found.left_out.items():
         print(f"left out, {reason}: {_named(names)}")
+    for remark, names in found.conversion.remarks.items():
+        print(f"check, {remark}: {_named(names)}")
     for modality, count in sorted(written.unreadable.items()):
         total = count + written.values[modality]
         print(f"left out, unreadable: {count} of {total} {modality} values ({count / total:.0%})")

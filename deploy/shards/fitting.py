@@ -120,8 +120,8 @@ class Seen:
         length, channels = _usual(self.lengths), _usual(self.channels)
         scale = float(f"{max(np.mean(self.sizes), 1e-6):.2g}")
         same = all(one == length for one in self.lengths)
-        rule = "" if same else ", other_lengths: cut-and-pad"
         length = length if same else max(8, int(_most(self.lengths)))
+        rule = "" if same else f", other_lengths: mask, windows: {-(-max(self.lengths) // length)}"
         why = f"{channels} channels of {length} samples, mean size {scale:g}" if same else "their lengths differ"
         return f"{{name: signal, channels: {channels}, length: {length}, scale: {scale}{rule}}}", why
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from common.findings import Findings, unreadable_in_words
 from common.words.units import few
+from server.sites.rates import different_rates
 
 LISTED = 5
 """The maximum number of names of one kind in a sentence."""
@@ -45,7 +46,8 @@ def concerns(sites: Mapping[str, Any], classes: Sequence[str]) -> list[Concern]:
         if isinstance(about, dict) and (said := about.get("local_dp"))
     ]
     near = [Concern("", f"classes {said} differ only in case, blanks or accents") for said in alike(classes)]
-    return [*own, *noisy, *near]
+    rates = [Concern("", what) for what in different_rates(found)]
+    return [*own, *noisy, *rates, *near]
 
 
 def findings_of(about: Any) -> dict[str, Findings]:

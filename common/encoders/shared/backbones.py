@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.encoders.shared.padding import span_means, through
+
 Backbone = Literal["cnn", "resnet18", "resnet50", "densenet121"]
 GRID = 4
 """Cells per side of the grid over which SmallCNN averages its features."""
@@ -49,10 +51,15 @@ class SmallCNN(nn.Module):
         self.features = nn.Sequential(*blocks)
         self.project = nn.Linear(4 * filters * GRID * GRID, width)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, D]."""
-        maps = self.features(pictures)
-        features: Tensor = self.project(cells(maps, GRID).flatten(1))
+    def forward(self, pictures: Tensor, real: Tensor | None = None) -> Tensor:
+        """[B, C, H, W] -> [B, D]. real: mask [B, W] of the columns that count; None for all."""
+        if real is not None:
+            maps, real = through(self.features, pictures, real)
+            means = span_means(grid_means(maps, -2), real, GRID)
+        else:
+            maps = self.features(pictures)
+            means = cells(maps, GRID)
+        features: Tensor = self.project(means.flatten(1))
         return features
 
 

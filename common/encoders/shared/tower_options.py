@@ -54,6 +54,11 @@ class TowerOptions(EncoderOptions):
         """Whether the network starts with pre-trained weights."""
         return True
 
+    @property
+    def resampled_to(self) -> float | None:
+        """The rate per second to which values are resampled; None: they are not resampled."""
+        return None
+
     @abstractmethod
     def shape(self) -> tuple[int, int]:
         """The width D of the features and the number T of tokens. Loads no weights.
@@ -121,7 +126,7 @@ class FrozenTower(FrozenEncoder):
 
     def __init__(self, options: TowerOptions) -> None:
         super().__init__(*options.shape())
-        self.options = options
+        self.options, self.rate = options, options.resampled_to
 
     @property
     def tower(self) -> Tower:

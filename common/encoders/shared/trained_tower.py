@@ -23,7 +23,7 @@ class TrainedTower(Encoder):
 
     def __init__(self, options: TowerOptions) -> None:
         super().__init__()
-        self.options, self.augmentation = options, options.changes
+        self.options, self.augmentation, self.rate = options, options.changes, options.resampled_to
         self.width, self.length = options.shape()
         with _own_randomness(options.starts_pretrained):
             self._tower = options.load()
@@ -80,7 +80,7 @@ class TrainedTower(Encoder):
         """A random variant in the same shape and type."""
         return self.options.variant(prepared)
 
-    def rate(self, name: str) -> float:
+    def lr_factor(self, name: str) -> float:
         """lr_scale * layer_decay ** (number of blocks from the end, from 1) for a parameter of the encoder."""
         blocks = 1 + max(self._numbers.values(), default=-1)
         plain = name.removeprefix("network.").replace(".base_layer", "").partition(f".{MARK}")[0]

@@ -5,8 +5,10 @@ from collections.abc import Iterable
 
 from common.data.shard import FILE_KEY
 from common.findings import too_many_unreadable
+from common.media.pictures import narrow_range
 from deploy.shards.inspection.survey import Survey
 from server.sites.attention import concerns
+from server.sites.rates import different_rates, lower_rates
 
 
 def attention(survey: Survey) -> list[str]:
@@ -18,6 +20,8 @@ def attention(survey: Survey) -> list[str]:
         *said,
         *_unread_keys(survey),
         *_blank_texts(survey),
+        *_dark_pictures(survey),
+        *_rates(survey),
         *_shared_files(survey),
         *_without_encoder(survey),
         *_without_values(survey),
@@ -42,6 +46,22 @@ def _unread_keys(survey: Survey) -> Iterable[str]:
 def _blank_texts(survey: Survey) -> Iterable[str]:
     for modality, count in survey.shard.blank.items():
         yield f"{count} {modality} values are empty texts and count as missing"
+
+
+def _dark_pictures(survey: Survey) -> Iterable[str]:
+    for modality, values in survey.modalities.items():
+        if hint := narrow_range(values.brightest):
+            yield f"{modality}: {hint}"
+
+
+def _rates(survey: Survey) -> Iterable[str]:
+    """Sampling rates that differ from the other shard's, or are lower than the encoder's."""
+    own = survey.findings()
+    if survey.other is not None:
+        yield from different_rates({survey.shard.info.site: own, survey.other.site: survey.other.findings})
+    for modality, encoder in survey.encoders.items():
+        if modality in own:
+            yield from lower_rates(modality, own[modality], encoder.rate)
 
 
 def _shared_files(survey: Survey) -> Iterable[str]:

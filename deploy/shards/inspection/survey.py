@@ -9,11 +9,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
+from PIL.Image import Image
+
 from common.data.finder import Finder
 from common.data.observation import measured
 from common.data.shard import Record, Shard
 from common.encoders.base import Encoder
 from common.findings import Findings
+from common.media.pictures import BRIGHTEST
 from common.media.values import Raw, Value
 from common.modality import Modality, subset_name, subsets
 from common.seeding import rng
@@ -38,16 +41,20 @@ class Broken:
 
 @dataclass
 class Values:
-    """The readable values of one modality. lengths: in the unit of `measured`."""
+    """The readable values of one modality. lengths: in the unit of `measured`. brightest: the largest value in pictures
+    of 16 bits, or 0."""
 
     finder: Finder
     lengths: list[float] = field(default_factory=list)
     unit: str = ""
+    brightest: int = 0
 
     def add(self, raw: Raw) -> None:
         """Note the length of a value."""
         _, length, self.unit = measured(raw)
         self.lengths.append(length)
+        if isinstance(raw, Image):
+            self.brightest = max(self.brightest, raw.info.get(BRIGHTEST, 0))
 
     @property
     def form(self) -> str:
@@ -87,6 +94,14 @@ class Values:
         return said | ({"lowest": low, "highest": high} if math.isfinite(low) and math.isfinite(high) else {})
 
 
+@dataclass(frozen=True)
+class Other:
+    """A shard with which this one is compared."""
+
+    site: str
+    findings: Mapping[Modality, Findings]
+
+
 class Looker(Protocol):
     """An object that receives the values while they are in memory."""
 
@@ -111,6 +126,7 @@ class Survey:
     broken: list[Broken] = field(default_factory=list)
     encoders: Mapping[Modality, Encoder] = field(default_factory=dict)
     duplicates: dict[Modality, int] = field(default_factory=dict)
+    other: Other | None = None
 
     def add(self, record: Record, looker: Looker | None) -> None:
         """Read the values of an example and count them."""
@@ -208,7 +224,8 @@ def survey(
     """
     found = _survey(shard, looker, encoders or {})
     if other is not None:
-        theirs = _survey(other, None, {}).modalities
+        compared = _survey(other, None, {})
+        theirs, found.other = compared.modalities, Other(other.info.site, compared.findings())
         for modality in found.modalities.keys() & theirs.keys():
             same = found.modalities[modality].finder.digests & theirs[modality].finder.digests
             found.duplicates |= {modality: len(same)} if same else {}

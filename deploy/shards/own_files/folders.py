@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.media.values import KNOWN
 from common.modality import Modality
+from deploy.shards.own_files.kinds import is_directory_file, kind, without_ending
 from deploy.shards.own_files.names import keys_of, nfc
 
 LeftOut = dict[str, list[str]]
@@ -40,7 +40,9 @@ def known_files(modality: Modality, folder: Path, recursive: bool, left_out: Lef
         elif path.is_dir() and (inside := _count_inside(path)):
             note = f"{modality}, subfolders are not searched (add --recursive)"
             left_out.setdefault(note, []).append(f"{path} ({inside} file{'s' * (inside != 1)})")
-        elif path.is_file() and path.suffix.lower() in KNOWN:
+        elif path.is_file() and is_directory_file(path):
+            left_out.setdefault(f"{modality}, a list of DICOM files without pixels", []).append(str(path))
+        elif path.is_file() and kind(path):
             found.append(path)
         else:
             left_out.setdefault(f"{modality}, not a file of a known kind", []).append(str(path))
@@ -95,8 +97,8 @@ def has_class_folders(folders: Sequence[Path]) -> bool:
 
 
 def _place(path: Path, folder: Path) -> str:
-    return nfc(path.relative_to(folder).with_suffix("").as_posix())
+    return nfc(without_ending(path.relative_to(folder)).as_posix())
 
 
 def _count_inside(folder: Path) -> int:
-    return sum(path.suffix.lower() in KNOWN and not path.name.startswith(".") for path in folder.rglob("*"))
+    return sum(path.is_file() and bool(kind(path)) for path in folder.rglob("*") if not path.name.startswith("."))

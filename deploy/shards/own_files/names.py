@@ -4,12 +4,14 @@ import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from deploy.shards.own_files.kinds import without_ending
+
 
 def keys_of(path: Path, folder: Path) -> list[str]:
     """The possible ids of a file, the most specific first: its path in the folder and its name, each with and without
     its ending. They are in Unicode form NFC, because not all systems write it."""
     place = path.relative_to(folder)
-    names = (place.with_suffix("").as_posix(), place.as_posix(), path.stem, path.name)
+    names = (without_ending(place).as_posix(), place.as_posix(), without_ending(path).name, path.name)
     return list(dict.fromkeys(map(nfc, names)))
 
 

@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,17 @@ from common.config.experiment import RESERVED, ModalityName
 from common.data.shard import Example, Media, ShardInfo, ShardWriter, Written
 from common.errors import ConfigError, ShardError
 from common.files import is_free, whole_folder
-from common.media.values import KNOWN, TEXTS, read
 from common.modality import Modality
 from common.site_name import is_site_name
 from deploy.progress import tracked
 from deploy.shards.own_files import folders
+from deploy.shards.own_files.conversion import Conversion
 from deploy.shards.own_files.folders import Files, LeftOut
+from deploy.shards.own_files.kinds import ENDINGS, kind, lacking, without_ending
 from deploy.shards.own_files.names import look_alike, nfc
+from deploy.shards.own_files.slices import choices_of
 from deploy.shards.own_files.table import Format, Table, read_table
+from deploy.shards.own_files.windows import windows_of
 from server.sites.attention import alike
 
 MADE: dict[str, Any] = {"by": "fedmosaic import"}
@@ -33,7 +35,7 @@ class Found:
     """The content of a new shard.
 
     labels: by id; "" without labels. files, texts: by modality and id. said: notes about the input and its
-    interpretation. left_out: the unused files and ids by reason.
+    interpretation. left_out: the unused files and ids by reason. conversion: how files become values.
     """
 
     labels: dict[str, str] = field(default_factory=dict)
@@ -41,6 +43,7 @@ class Found:
     texts: dict[Modality, dict[str, str]] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
     left_out: LeftOut = field(default_factory=dict)
+    conversion: Conversion = field(default_factory=Conversion)
     info: ShardInfo = field(init=False)
 
     @property
@@ -57,7 +60,11 @@ class Found:
         return [Example(name, label, self._media(name)) for name, label in self.labels.items() if self.has(name)]
 
     def _media(self, name: str) -> dict[Modality, Media]:
-        media = {files.modality: _file(files.by_id[name]) for files in self.files if name in files.by_id}
+        media = {
+            files.modality: self.conversion.media(files.modality, name, files.by_id[name])
+            for files in self.files
+            if name in files.by_id
+        }
         return media | {m: Media.text(own[name]) for m, own in self.texts.items() if name in own}
 
 
@@ -72,7 +79,10 @@ def find(options: argparse.Namespace) -> Found:
     file_columns = _columns("--file-columns", options.file_columns, sources, mistakes)
     text_columns = _columns("--text-columns", options.text_columns, [*sources, *file_columns], mistakes)
     classes = _classes(options.classes, mistakes)
-    rates = _rates(options.rate, [*sources, *file_columns], mistakes)
+    with_files = [*sources, *file_columns]
+    rates = _rates(options.rate, with_files, mistakes)
+    found.conversion.windows = windows_of(_pairs("--window", options.window, mistakes), with_files, mistakes)
+    found.conversion.choices = choices_of(_pairs("--volume", options.volume, mistakes), with_files, mistakes)
     mistakes += (wrong := list(_layout_mistakes(options, sources, file_columns, text_columns)))
     if options.labels:
         _from_table(options, found, sources, file_columns, text_columns, classes, mistakes)
@@ -80,6 +90,7 @@ def find(options: argparse.Namespace) -> Found:
         _from_folders(options, found, sources, mistakes)
     site = options.site or options.out.resolve().name
     mistakes += _output_mistakes(options.out, site)
+    mistakes += lacking(path for files in found.files for path in files.by_id.values())
     if mistakes:
         raise ConfigError("import", mistakes)
     names = classes or sorted(set(found.labels.values()) - {""})
@@ -99,12 +110,20 @@ def write(found: Found, out: Path) -> Written:
     """
     try:
         with whole_folder(out) as unfinished:
-            written = ShardWriter(unfinished, found.info).write(tracked(found.examples(), "reading and copying"))
+            writer = ShardWriter(unfinished, found.info)
+            written = writer.write(_read(found, writer))
             for modality in written.unreadable.keys() - written.values.keys():
                 raise ShardError(f"no {modality} file can be read; the first: {written.reasons[modality][0]}")
     except OSError as error:
         raise ShardError(f"shard {out.resolve()} cannot be written: {error.strerror}") from None
     return written
+
+
+def _read(found: Found, writer: ShardWriter) -> Iterable[Example]:
+    """The examples. After the last one, the counts of DICOM tags are added to shard.json, which is written last."""
+    yield from tracked(found.examples(), "reading and copying")
+    made = {**found.info.made, **found.conversion.made()}
+    writer.info = found.info.model_copy(update={"made": made})
 
 
 def _from_table(
@@ -177,7 +196,7 @@ def _named_files(
         path = table.path.parent / cell
         if not path.is_file():
             left_out.setdefault(f"{modality}, there is no such file", []).append(cell)
-        elif path.suffix.lower() not in KNOWN:
+        elif not kind(path):
             left_out.setdefault(f"{modality}, not a file of a known kind", []).append(cell)
         else:
             files.by_id[name] = path
@@ -196,7 +215,7 @@ def _from_folders(
             files = folders.by_class(modality, folder, found.labels, mistakes, found.left_out)
         found.files.append(files)
         if not files.found:
-            known = ", ".join(sorted(KNOWN))
+            known = ", ".join(sorted(ENDINGS))
             where = folder if options.unlabelled else f"the class folders in {folder}"
             mistakes.append(f"{modality}: no file in {where} has a known ending: {known}")
     if not options.unlabelled and found.labels:
@@ -207,7 +226,7 @@ def _near_misses(found: Found) -> Iterable[str]:
     """Sentences about files and ids without a counterpart whose names are similar."""
     lonely = set(found.left_out.get("labels without a file", ()))
     for files in found.files:
-        free = [Path(path).stem for path in found.left_out.get(f"{files.modality} without a label", ())]
+        free = [without_ending(Path(path)).name for path in found.left_out.get(f"{files.modality} without a label", ())]
         ids = [name for name in found.labels if name not in files.by_id]
         pairs = list(look_alike(free, ids))
         for name, meant in pairs[:SHOWN]:
@@ -223,7 +242,7 @@ def _matchless(found: Found, table: Table) -> Iterable[str]:
     """Mistakes for modalities without a usable value."""
     for files in found.files:
         if not files.found:
-            yield f"{files.modality}: no file in {files.source} has a known ending: {', '.join(sorted(KNOWN))}"
+            yield f"{files.modality}: no file in {files.source} has a known ending: {', '.join(sorted(ENDINGS))}"
         elif found.labels and not files.by_id:
             yield f"{files.modality}: {_why_matchless(files, found, table)}"
     for modality, own in found.texts.items():
@@ -329,22 +348,3 @@ def _output_mistakes(out: Path, site: str) -> Iterable[str]:
         yield f"--out: {out} exists and is not empty"
     if not is_site_name(site):
         yield f"{site!r} is not a valid name of a site: set --site to a name of letters, digits, '.', '_' and '-'"
-
-
-def _file(path: Path) -> Media:
-    if path.suffix.lower() in TEXTS:
-        return Media(partial(_text, path))
-    return Media(partial(_decodable, path), path.suffix.lower())
-
-
-def _text(path: Path) -> bytes:
-    """The stripped text of a file. Raises ValueError."""
-    text = read(path)
-    assert isinstance(text, str)
-    return text.strip().encode()
-
-
-def _decodable(path: Path) -> bytes:
-    """The bytes of a file. Raises ValueError when it cannot be decoded."""
-    read(path)
-    return path.read_bytes()
