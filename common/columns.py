@@ -8,14 +8,16 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from common.config.component import Options
 from common.media.table_row import Cell
 
 MOST_COLUMNS, MOST_CATEGORIES, LONGEST = 2000, 1000, 200
 """The maximum numbers of columns of a table and of categories of a column, and characters of a name."""
-Word = Annotated[str, Field(min_length=1, max_length=LONGEST)]
+PLAIN = r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]*$"
+"""Text without control characters and without marks that change the direction of writing."""
+Word = Annotated[str, Field(min_length=1, max_length=LONGEST, pattern=PLAIN)]
 FORBIDDEN = ("id", "label")
 """Names that no column can have, because a model must not read an example's id or label."""
 
@@ -25,7 +27,7 @@ class Number(Options):
 
     type: Literal["number"]
     """The cells are numbers."""
-    unit: str = Field("", max_length=LONGEST)
+    unit: str = Field("", max_length=LONGEST, pattern=PLAIN)
     """The unit of the numbers, the same at all sites. Empty for a number without a unit."""
     range: list[float] | None = Field(None, min_length=2, max_length=2)
     """The smallest and the largest plausible number. A number outside of the range is reported, and counts as missing.
@@ -104,6 +106,25 @@ Column = Annotated[Number | Category, Field(discriminator="type")]
 Agreed = Annotated[ScaledNumber | Category, Field(discriminator="type")]
 """A column of a model."""
 Columns = dict[Word, Column]
+
+
+class Described(BaseModel):
+    """A site's description of one of its columns.
+
+    For numbers: the count of the numbers in the training examples, their mean and their variance (the mean squared
+    distance from the mean). mean, variance: None if the site's policy keeps them, or if there are too few numbers.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, allow_inf_nan=False)
+
+    column: Column
+    count: int = Field(0, ge=0, le=10**12)
+    mean: float | None = Field(None, ge=-(10**12), le=10**12)
+    variance: float | None = Field(None, ge=0, le=10**24)
+
+
+DescribedTables = dict[str, dict[Word, Described]]
+"""The columns of a site's tables, by modality."""
 AgreedColumns = dict[Word, Agreed]
 
 

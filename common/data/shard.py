@@ -232,8 +232,10 @@ class Shard:
 
     @classmethod
     def open(cls, folder: Path, listed: int | None = MAX_LISTED, labelled: bool = True) -> "Shard":
-        """Read shard.json, columns.json and metadata.jsonl. listed: the number of mistakes in the metadata that an error lists, None
-        for all. labelled: whether every example must have a label.
+        """Read shard.json, columns.json and metadata.jsonl.
+
+        listed: the number of mistakes in the metadata that an error lists, None for all. labelled: whether every
+        example must have a label.
 
         Raises ShardError, which names the shard, for absent or malformed files, missing or unknown labels, repeated
         ids, and file names that lead out of the shard.

@@ -91,7 +91,10 @@ class TableEncoder(Encoder):
         return [
             *(f"column {name}: a number outside {self.numbers[name].range}, treated as missing" for name in far),
             *(f"column {name}: a category that is not agreed, treated as unknown" for name in unknown),
-            *(f"column {name} is not used, because it is not agreed" for name in raw.cells.keys() - self.columns.keys()),
+            *(
+                f"column {name} is not used, because it is not agreed"
+                for name in raw.cells.keys() - self.columns.keys()
+            ),
         ]
 
     def check_columns(self, columns: Mapping[str, Number | Category]) -> list[str]:

@@ -31,8 +31,8 @@ KNOWN = IMAGES | SOUNDS | ARRAYS | TEXTS
 
 
 Raw = Sound | Image.Image | Series | NDArray[Any] | TableRow | str
-"""The result of `Value.read`: a sound; a row of a table; a picture in mode L or RGB (`common.media.pictures`); a finite array [...] of integers
-or float32; a text in Unicode's form NFC. A `Series` is an array with a known rate."""
+"""The result of `Value.read`: a sound; a picture in mode L or RGB (`common.media.pictures`); a finite array [...] of
+integers or float32; a row of a table; a text in Unicode's form NFC. A `Series` is an array with a known rate."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from pydantic import (
 )
 from pydantic import ValidationError as Invalid
 
+from common.columns import MOST_COLUMNS, DescribedTables
 from common.errors import FedmosaicError, WireError
 from common.findings import Findings
 from common.metrics import Tally
@@ -71,6 +72,7 @@ class Introduction(_Reply):
     num_examples: Examples
     findings: dict[Name, Findings] = Field(default_factory=dict, max_length=SOME)
     local_dp: Annotated[str, Field(max_length=200, pattern=PLAIN)] = ""
+    tables: Annotated[DescribedTables, Field(max_length=SOME)] = Field(default_factory=dict)
 
 
 class TrainingReply(_Reply):
@@ -96,7 +98,11 @@ def read_introduction(content: Mapping[str, Any]) -> Site | Refusal:
     modalities, classes = frozenset(said.modalities), tuple(said.classes)
     if other := said.findings.keys() - modalities:
         raise WireError(f"malformed reply: findings of {min(other)}, a modality that the site does not have")
-    return Site(said.site, modalities, classes, said.num_examples, said.findings, said.local_dp)
+    if other := said.tables.keys() - modalities:
+        raise WireError(f"malformed reply: columns of {min(other)}, a modality that the site does not have")
+    if any(len(columns) > MOST_COLUMNS for columns in said.tables.values()):
+        raise WireError(f"malformed reply: a table has more than {MOST_COLUMNS} columns")
+    return Site(said.site, modalities, classes, said.num_examples, said.findings, said.local_dp, said.tables)
 
 
 def read_training_reply(content: Mapping[str, Any], server_round: int, site: Site) -> TrainingReply:

@@ -262,7 +262,7 @@ def _list(reasons: dict[str, str], site: str, reason: str) -> None:
 def _as_json(site: Site) -> dict[str, Any]:
     """The fields of a site that need a conversion for JSON."""
     findings = {m: found.model_dump() for m, found in site.findings.items()}
-    return {"modalities": sorted(site.modalities), "findings": findings}
+    return {"modalities": sorted(site.modalities), "findings": findings, "tables": {}}
 
 
 def listed(reasons: Mapping[str, str]) -> str:

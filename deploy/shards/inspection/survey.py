@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from common.data.finder import Finder
@@ -142,7 +143,7 @@ class Survey:
         self.broken.append(Broken(record.id, modality, self._name_of(value), broken[modality]))
 
     def _name_of(self, value: Value) -> str:
-        if isinstance(value.source, str):
+        if not isinstance(value.source, Path):
             return METADATA
         return os.path.relpath(value.source, self.shard.folder.resolve())
 
