@@ -155,8 +155,13 @@ def cell_mistakes(cells: Mapping[str, Cell], columns: Mapping[str, Number | Cate
 
 def name_mistakes(columns: Mapping[str, object]) -> list[str]:
     """Mistakes in the names of columns."""
-    return [
+    mistakes = [
         f"{name!r} cannot be a column of a table, because the model must not read it"
         for name in columns
         if name.strip().casefold() in FORBIDDEN
     ]
+    wrong = [name for name in columns if len(name) > LONGEST or not name.isprintable()]
+    mistakes += [f"the name of a column must have up to {LONGEST} printable characters, not {name!r}" for name in wrong]
+    if len(columns) > MOST_COLUMNS:
+        mistakes.append(f"a table has at most {MOST_COLUMNS} columns, not {len(columns)}")
+    return mistakes

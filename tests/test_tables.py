@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
+from test_cli import call
 
 from client.site import Site
 from common.columns import Category, Described, Number
@@ -261,7 +262,9 @@ class TestAgreement:
             with_agreed_columns(experiment, grid_of(shards), RunFolder(tmp_path / "run", experiment))
         given = with_columns(experiment, {"vitals": AGREED})
         federation = Federation(given, grid_of(shards), None, RunFolder(tmp_path / "given", given))
-        with pytest.raises(RunError, match="ward-2: .*its unit is months here, agreed is a number with the unit years"):
+        with pytest.raises(
+            RunError, match=r"ward-2: .*its unit is months here, agreed is a number with the unit years"
+        ):
             federation.run()
 
     def test_few_cells_keep_their_statistics(self, tmp_path: Path) -> None:
@@ -328,3 +331,97 @@ def test_an_experiment_without_columns_names_the_option() -> None:
         Table().build()
     with pytest.raises(ConfigError, match="cannot be a column"):
         parse(RAW | {"model": {"encoders": {"vitals": {"name": "table", "columns": {"label": AGREED["age"]}}}}}, "test")
+
+
+MESSY = """\
+Patient;Age [years];Sex;Smoker;Admitted;Remark;CRP (mg/L);Code;Diagnosis;Empty
+1;63;f;yes;2024-01-05;came by ambulance;12.5;007;a;
+2;NA;m;no;2024-02-11;walks well;;008;b;
+3;41;f;?;2024-03-01;no pain;nan;007;a;n/a
+4;;;;;;;;b;
+5;77;m;yes;2023-12-24;fell twice;3;009;b;
+9;50;m;no;2023-12-25;left early;4;009;b;
+"""
+
+
+class TestImport:
+    def _import(self, folder: Path, content: str, *more: str, labels: bool = True) -> Shard:
+        (folder / "records.csv").write_text(content)
+        given = [f"vitals={folder / 'records.csv'}", "--id-column", "patient", "--out", str(folder / "shard"), *more]
+        if labels:
+            given += ["--labels", str(folder / "records.csv"), "--label-column", "diagnosis"]
+        assert call("import", *given) == 0
+        return Shard.open(folder / "shard", labelled=labels)
+
+    def test_a_messy_table(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        shard = self._import(tmp_path, MESSY, "--leave-out", "remark", "--categories", "Code")
+        assert {name: column.model_dump(exclude_none=True) for name, column in shard.columns["vitals"].items()} == {
+            "Age": {"type": "number", "unit": "years"},
+            "Sex": {"type": "category", "values": ["f", "m"]},
+            "Smoker": {"type": "category", "values": ["no", "yes"]},
+            "CRP": {"type": "number", "unit": "mg/L"},
+            "Code": {"type": "category", "values": ["007", "008", "009"]},
+        }
+        rows = [dict(record.rows["vitals"].cells) for record in shard.records]
+        assert rows[0] == {"Age": 63, "Sex": "f", "Smoker": "yes", "CRP": 12.5, "Code": "007"}
+        assert rows[1] == {"Sex": "m", "Smoker": "no", "Code": "008"}
+        assert [record.id for record in shard.records] == ["1", "2", "3", "5", "9"]  # the row of 4 is empty
+        said = capsys.readouterr().out
+        for part in (
+            "column Diagnosis is not a feature",
+            "column Admitted is left out: it has dates or times",
+            "column Empty is left out: it is empty",
+            "column Remark is left out (--leave-out)",
+            "5 of 6 rows",
+            "5 columns: Age (years), Sex (2 categories)",
+            "left out, labels without a file: 4",
+        ):
+            assert part in said
+
+    def test_without_labels_and_with_an_own_table_of_labels(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        shard = self._import(tmp_path, MESSY, "--unlabelled", labels=False)
+        assert len(shard.records) == 6
+        assert "Diagnosis" in shard.columns["vitals"]  # nobody has said that it is the label
+        (tmp_path / "labels.csv").write_text("patient,diagnosis\n1,a\n2,b\n4,b\n8,a\n")
+        more = ["--labels", str(tmp_path / "labels.csv"), "--label-column", "diagnosis", "--out", str(tmp_path / "two")]
+        (tmp_path / "shard").rename(tmp_path / "one")
+        assert call("import", f"vitals={tmp_path / 'records.csv'}", "--id-column", "patient", *more) == 0
+        assert [record.id for record in Shard.open(tmp_path / "two").records] == ["1", "2"]
+        said = capsys.readouterr().out
+        assert "left out, vitals without a label: 3, 5, 9" in said
+        assert "column Diagnosis is not a feature" in said
+
+    def test_all_mistakes_at_once(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        lines = ["patient,age,temp,dose,weight,diagnosis"]
+        lines += [f'{n},{n},"36,{n}",{"<5" if n == 3 else n},x,{"ab"[n % 2]}' for n in (*range(9), 8)]
+        with pytest.raises(AssertionError):
+            self._import(tmp_path, "\n".join(lines), "--units", "weight=kg,pulse=bpm", "--numbers", "weight,puls")
+        said = capsys.readouterr().err
+        for part in (
+            "line 11: id '8' appears twice",
+            "column temp: 9 of 9 cells are not numbers, e.g. '36,0' (line 2), '36,1' (line 3)",
+            "decimal commas: export the table with decimal points",
+            "column dose: 1 of 9 cells are not numbers, e.g. '<5' (line 5)",
+            "column weight: 9 of 9 cells are not numbers, e.g. 'x' (line 2)",
+            "--units: no table has a column 'pulse'",
+            "--numbers: no table has a column 'puls'",
+        ):
+            assert part in said
+
+    def test_names_are_left_out_and_a_copy_of_the_label_is_noted(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        lines = ["patient,name,outcome,diagnosis"]
+        lines += [f"{n},Name {n},{'xy'[n % 2]},{'ab'[n % 2]}" for n in range(30)]
+        shard = self._import(tmp_path, "\n".join(lines))
+        assert list(shard.columns["vitals"]) == ["outcome"]
+        said = capsys.readouterr().out
+        assert "column name is left out: it has 30 different texts in 30 cells" in said
+        assert "column outcome determines the label" in said
+
+    def test_a_table_needs_labels(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(AssertionError):
+            self._import(tmp_path, MESSY, labels=False)
+        assert "vitals needs --labels TABLE" in capsys.readouterr().err
