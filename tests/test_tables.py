@@ -19,10 +19,12 @@ from common.config.tables import with_columns, with_columns_of, without_columns
 from common.data.loader import load
 from common.data.shard import Example, Media, Shard, ShardInfo, ShardWriter
 from common.encoders.table import Table
-from common.errors import ConfigError, RunError, ShardError
+from common.errors import ConfigError, DataError, RunError, ShardError
 from common.media.table_row import TableRow, row_of_json, table_row
+from common.trained.predictor import load_model
 from common.types import Origin
 from deploy.engines.in_process import InProcessGrid
+from deploy.shards.inspection.tables import unlike_columns
 from server.aggregation.columns import agree, clashes
 from server.record.run_folder import RunFolder
 from server.rounds.agreement import with_agreed_columns
@@ -425,3 +427,115 @@ class TestImport:
         with pytest.raises(AssertionError):
             self._import(tmp_path, MESSY, labels=False)
         assert "vitals needs --labels TABLE" in capsys.readouterr().err
+
+
+class TestInspect:
+    def test_the_distributions_and_problems(
+        self, shards: list[Shard], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        ranged = {"age": Number(type="number", unit="years", range=[0, 60]), "sex": SEX}
+        write_shard(tmp_path / "other", [{"age": 50 + n, "sex": "fmx"[n % 3]} for n in range(20)], ranged)
+        raw = parse(RAW, "test").to_yaml()
+        (tmp_path / "wards.yaml").write_text(raw)
+        more = ("--out", tmp_path / "page.html", "--test", tmp_path / "other", "--with", tmp_path / "wards.yaml")
+        assert call("inspect", shards[0].folder, *more) == 0
+        said = capsys.readouterr().out
+        for part in ("column of vitals", "number, years", "15.8%", "m 17, f 17", "would accept this site"):
+            assert part in said
+        page = (tmp_path / "page.html").read_text()
+        assert "Table vitals" in page
+        assert "number, years" in page
+        assert call("inspect", tmp_path / "other", "--json") == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["tables"]["vitals"]["sex"]["counts"] == {"f": 7, "m": 7, "x": 6}
+        assert sum(told["tables"]["vitals"]["age"]["histogram"]) == 20
+        assert (
+            "vitals, column age: 9 numbers are outside of the range [0.0, 60.0], and count as missing"
+            in (told["attention"])
+        )
+        assert "vitals, column sex: columns.json does not list the categories x" in told["attention"]
+
+    def test_two_shards_with_other_columns(self) -> None:
+        here = {"vitals": {"age": AGE, "sex": SEX, "pulse": AGE}}
+        there = {"vitals": {"age": SEX, "sex": Category(type="category", values=["f", "d"])}}
+        assert list(unlike_columns(here, there)) == [
+            "vitals: only this shard has the column pulse",
+            "vitals, column age: its type is number, in the other shard its type is category",
+            "vitals, column sex: only this shard has m",
+            "vitals, column sex: only the other shard has d",
+        ]
+
+    def test_a_column_that_tells_the_label_is_named(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        write_shard(tmp_path / "one", [{"sex": "fm"[n % 2], "age": n % 3} for n in range(12)])
+        assert call("inspect", tmp_path / "one") == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert "vitals, column sex: it determines the label" in said
+        assert "vitals, column age: it" not in said
+
+
+class TestPredictions:
+    @pytest.fixture
+    def run(self, shards: list[Shard], tmp_path: Path) -> Path:
+        """The folder of a run over the engine `inprocess`."""
+        (tmp_path / "wards.yaml").write_text(parse(RAW, "test").to_yaml())
+        more = ("--engine", "inprocess", "--shards", tmp_path, "--run-dir", tmp_path / "run")
+        assert call("run", tmp_path / "wards.yaml", *more) == 0
+        return tmp_path / "run"
+
+    def test_rows_are_predicted_and_an_exported_model_predicts_the_same(
+        self, run: Path, shards: list[Shard], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        rows = [{"vitals": {"age": 63, "sex": None}}, {"vitals": {"sex": "x", "age": 60, "pulse": 3}, "text": "stable"}]
+        assert call("export", run, "--out", tmp_path / "model") == 0
+        one, two = (load_model(folder).predict(rows) for folder in (run, tmp_path / "model"))
+        assert one == two
+        assert [prediction.modalities for prediction in one] == [("vitals",), ("text", "vitals")]
+        assert one[0].notes == {}
+        assert len(one[1].notes["vitals"]) == 2
+        with pytest.raises(DataError, match="example 1, vitals: age: 'old' is a text"):
+            load_model(run).predict([{"vitals": {"age": "old"}}])
+        (tmp_path / "row.json").write_text(json.dumps(rows[0]["vitals"]))
+        capsys.readouterr()
+        for value in ('{"age": 63, "sex": null}', str(tmp_path / "row.json")):
+            assert call("predict", run, "--input", f"vitals={value}", "--json") == 0
+            told = json.loads(capsys.readouterr().out)
+            assert told["probabilities"] == pytest.approx(dict(one[0].probabilities))
+        assert call("predict", run, "--input", "vitals=63") == 2
+        assert "a JSON object of columns and cells is needed" in capsys.readouterr().err
+        assert call("predict", run, "--shard", shards[0].folder, "--json") == 0
+        said = capsys.readouterr()
+        first = json.loads(said.out.splitlines()[1])
+        cells = shards[0].records[1].rows["vitals"].cells
+        assert first["probabilities"] == pytest.approx(
+            dict(load_model(run).predict([{"vitals": cells}])[0].probabilities)
+        )
+
+    def test_what_the_model_does_not_know_is_counted(
+        self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        columns = {"age": AGE, "sex": Category(type="category", values=["f", "x"])}
+        write_shard(tmp_path / "other", [{"age": 50, "sex": "fx"[n % 2]} for n in range(9)], columns)
+        assert call("predict", run, "--shard", tmp_path / "other") == 0
+        said = capsys.readouterr().err
+        assert "4 x vitals: column sex: a category that is not agreed, treated as unknown" in said
+
+    def test_a_shard_with_other_units_is_not_predicted(
+        self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        months = {"age": Number(type="number", unit="months"), "sex": SEX}
+        write_shard(tmp_path / "months", [row(n) for n in range(9)], months)
+        assert call("predict", run, "--shard", tmp_path / "months") == 2
+        assert "column age: its unit is months here, agreed is a number with the unit years" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["simulation", "processes"])
+def test_every_engine_gives_the_same_model(engine: str, shards: list[Shard], tmp_path: Path) -> None:
+    (tmp_path / "wards.yaml").write_text(parse(RAW | {"federation": {"rounds": 2}}, "test").to_yaml())
+    models = []
+    for name in ("inprocess", engine):
+        folder = tmp_path / f"run-{name}"
+        more = ("--engine", name, "--shards", tmp_path, "--run-dir", folder)
+        assert call("run", tmp_path / "wards.yaml", *more) == 0
+        models.append((folder / "model.safetensors").read_bytes())
+    assert models[0] == models[1]
