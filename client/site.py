@@ -38,7 +38,7 @@ from common.build import reused_model
 from common.config import plugins
 from common.config.experiment import Experiment, Wire
 from common.config.tables import without_columns
-from common.data.loader import Loaded, load, validated
+from common.data.loader import Loaded, load
 from common.data.prepared.made import Made
 from common.data.shard import Shard
 from common.encoders.base import Encoder, FrozenEncoder
@@ -208,13 +208,8 @@ class Site:
         self._policy.check_tables(tables)
         self._policy.count_introduction()
         self._touched = True
-        shard, seed = self._metadata(), request.experiment.seed
-        held_out = validated(
-            [r.id for r in shard.records], request.experiment.data.validation, seed, self._policy.secret
-        )
-        training = [record for record, out in zip(shard.records, held_out.tolist(), strict=True) if not out]
-        fewest = self._policy.fewest_cells
-        told = {m: description(shard.columns[m], training, m, fewest) for m in tables if m in shard.columns}
+        shard, fewest = self._metadata(), self._policy.fewest_cells
+        told = {m: description(shard.columns[m], shard.records, m, fewest) for m in tables if m in shard.columns}
         return {
             "site": self._name or shard.info.site,
             "modalities": sorted(set(shard.info.modalities) & set(request.experiment.modalities)),

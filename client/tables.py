@@ -9,13 +9,14 @@ from common.data.shard import Record
 from common.modality import Modality
 
 
-def description(columns: Columns, training: Sequence[Record], modality: Modality, fewest: int) -> dict[str, Described]:
+def description(columns: Columns, records: Sequence[Record], modality: Modality, fewest: int) -> dict[str, Described]:
     """The description of the columns of a table, without any cell.
 
-    training: the examples whose numbers are counted. Missing and implausible numbers are not counted. fewest: a column
-    with fewer numbers has neither count, mean nor variance, because they could reveal a number.
+    records: all examples of the shard. With a part that depends on the seed of the experiment, a server could compare the
+    statistics of several parts, and so find a single cell. Missing and implausible numbers are not counted. fewest: a
+    column with fewer numbers has neither count, mean nor variance, because they could reveal a number.
     """
-    rows = [record.rows[modality].cells for record in training if modality in record.rows]
+    rows = [record.rows[modality].cells for record in records if modality in record.rows]
     told = {}
     for name, column in sorted(columns.items()):
         told[name] = Described(column=column)

@@ -111,7 +111,7 @@ Columns = dict[Word, Column]
 class Described(BaseModel):
     """A site's description of one of its columns.
 
-    For numbers: the count of the numbers in the training examples, their mean and their variance (the mean squared
+    For numbers: the count of the numbers in the site's examples, their mean and their variance (the mean squared
     distance from the mean). mean, variance: None if the site's policy keeps them, or if there are too few numbers.
     """
 

@@ -1,6 +1,6 @@
 """Loads a shard: the encoders prepare every usable example, column by column."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,17 +59,11 @@ class Loaded:
         example with a certain id. The validation part has the given share of the examples on average; at least one
         example is left for training.
         """
-        held_out = validated(self.ids, share, seed, secret)
+        purpose = ("validation", secret) if secret else ("validation",)
+        held_out = torch.tensor([derive(seed, *purpose, name) < share * 2**63 for name in self.ids])
+        if held_out.all():
+            held_out[0] = False
         return self.examples.rows(~held_out), self.examples.rows(held_out)
-
-
-def validated(ids: Sequence[str], share: float, seed: int, secret: str = "") -> Tensor:
-    """[R] bool: whether each example is in the validation part, see `Loaded.divide`."""
-    purpose = ("validation", secret) if secret else ("validation",)
-    held_out = torch.tensor([derive(seed, *purpose, name) < share * 2**63 for name in ids])
-    if held_out.all():
-        held_out[0] = False
-    return held_out
 
 
 def load(

@@ -82,7 +82,7 @@ class TableEncoder(Encoder):
         return cells
 
     def notes(self, raw: Raw) -> list[str]:
-        """What `prepare` does not use of a row, by column: numbers outside the range, unknown categories, columns that
+        """The cells that `prepare` does not use, by column: numbers outside the range, unknown categories, columns that
         are not agreed. The cells themselves are not in the texts, because the texts may leave the site."""
         assert isinstance(raw, TableRow)
         cells = self._read(raw)

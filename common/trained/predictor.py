@@ -33,7 +33,7 @@ class Prediction:
 
     probabilities: by class, in the model's order. Their sum is 1.
     modalities: the modalities that the prediction uses.
-    notes: by modality, what the encoder does not use of a value, e.g. a category that the model does not know. Only
+    notes: by modality, the parts of a value that the encoder does not use, e.g. a category that is not agreed. Only
     `Predictor.predict` finds them.
     """
 

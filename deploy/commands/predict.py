@@ -129,7 +129,7 @@ def read_input(predictor: "Predictor", parts: Sequence[str]) -> "dict[str, str |
 
 
 def _given(predictor: "Predictor", modality: str, value: str) -> "str | Path | TableRow":
-    """A text, a file or a row, whichever the modality's encoder reads.
+    """A row if the encoder of the modality reads tables, else a file or a text.
 
     Raises DataError for a row that is not JSON.
     """

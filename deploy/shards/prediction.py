@@ -65,7 +65,7 @@ def predict_shard(predictor: Predictor, shard: Shard) -> list[Row]:
 
 
 def _notes(predictor: Predictor, record: Record) -> dict[Modality, Sequence[str]]:
-    """By modality, what the encoder does not use of a row of a table."""
+    """By modality, the findings of the encoder about a row of a table."""
     found = {m: predictor.model.encoder(m).notes(row) for m, row in record.rows.items() if m in predictor.modalities}
     return {m: notes for m, notes in found.items() if notes}
 

@@ -15,7 +15,7 @@ from deploy.shards.own_files.names import nfc
 from deploy.shards.own_files.table import Format, Table, read_table
 
 MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "?"})
-"""Spellings of a missing cell, in any case."""
+"""Spellings of a missing cell, in capital or small letters."""
 NUMBER = re.compile(r"[+-]?(?!0\d)(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
 """A number with a decimal point. A code such as 007 is not a number."""
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
