@@ -12,7 +12,7 @@ from common.modality import Modality
 def description(columns: Columns, records: Sequence[Record], modality: Modality, fewest: int) -> dict[str, Described]:
     """The description of the columns of a table, without any cell.
 
-    records: all examples of the shard. With a part that depends on the seed of the experiment, a server could compare the
+    records: all examples of the shard. With a part that depends on the experiment's seed, a server could compare the
     statistics of several parts, and so find a single cell. Missing and implausible numbers are not counted. fewest: a
     column with fewer numbers has neither count, mean nor variance, because they could reveal a number.
     """
