@@ -12,11 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from common.config.component import Options
 from common.media.table_row import Cell
+from common.words.printable import PLAIN
 
 MOST_COLUMNS, MOST_CATEGORIES, LONGEST = 2000, 1000, 200
 """The maximum numbers of columns of a table and of categories of a column, and characters of a name."""
-PLAIN = r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]*$"
-"""Text without control characters and without marks that change the direction of writing."""
 Word = Annotated[str, Field(min_length=1, max_length=LONGEST, pattern=PLAIN)]
 FORBIDDEN = ("id", "label")
 """Names that no column can have, because a model must not read an example's id or label."""

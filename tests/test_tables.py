@@ -16,7 +16,7 @@ from test_cli import call
 
 from client.site import Site
 from common.columns import Category, Described, Number
-from common.config.reading import parse
+from common.config.reading import parse, read
 from common.config.tables import with_columns, with_columns_of, without_columns
 from common.data.loader import load
 from common.data.shard import Example, Media, Shard, ShardInfo, ShardWriter
@@ -31,6 +31,7 @@ from server.aggregation.columns import agree, clashes
 from server.record.run_folder import RunFolder
 from server.rounds.agreement import with_agreed_columns
 from server.rounds.federation import Federation
+from server.sites.attention import concerns
 
 AGE, SEX = Number(type="number", unit="years"), Category(type="category", values=["f", "m"])
 COLUMNS = {"age": AGE, "sex": SEX}
@@ -284,6 +285,23 @@ class TestAgreement:
         assert "model.encoders.vitals.columns" in str(error.value)
         assert ("statistics" in str(error.value)) or "metrics" in policy
 
+    def test_findings_reach_the_server_and_a_later_site_uses_the_columns(
+        self, shards: list[Shard], tmp_path: Path
+    ) -> None:
+        columns = {"age": Number(type="number", unit="years"), "sex": Category(type="category", values=["f", "m", "x"])}
+        late = write_shard(tmp_path / "late", [{"age": 50 + n, "sex": "fx"[n % 2]} for n in range(20)], columns)
+        experiment = parse(RAW, "test")
+        run = RunFolder(tmp_path / "run", experiment)
+        agreed = with_agreed_columns(experiment, grid_of(shards), run)
+        federation = Federation(agreed, grid_of([*shards, late]), None, run)
+        federation.run()
+        found = federation.roster.known["late"].findings["vitals"]
+        note = "column sex: a category that is not agreed, treated as unknown"
+        assert dict(found.notes) == {note: 10}
+        assert [one.what for one in concerns(federation.summary()["sites"], ["a", "b"])] == [
+            f"10 of 20 vitals values: {note}"
+        ]
+
     def test_the_open_site_describes_for_both(self, shards: list[Shard], tmp_path: Path) -> None:
         (tmp_path / "policy.yaml").write_text("table_statistics: false")
         sites = [Site(shards[0].folder, allowed=[]), Site(shards[1].folder, policy=tmp_path / "policy.yaml")]
@@ -471,6 +489,23 @@ class TestInspect:
         said = " ".join(capsys.readouterr().out.split())
         assert "vitals, column sex: it determines the label" in said
         assert "vitals, column age: it" not in said
+
+    def test_a_shard_without_the_table_can_be_inspected(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        info = ShardInfo(site="words", classes=["a", "b"], modalities=["text"])
+        ShardWriter(tmp_path / "words", info).write(
+            [Example(str(n), "ab"[n % 2], {"text": Media.text("x")}) for n in range(9)]
+        )
+        (tmp_path / "wards.yaml").write_text(parse(RAW, "test").to_yaml())
+        assert call("inspect", tmp_path / "words", "--with", tmp_path / "wards.yaml") == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert "the experiment has an encoder for vitals, but the shard has no vitals" in said
+
+    def test_init_writes_an_experiment_for_tables(self, shards: list[Shard], tmp_path: Path) -> None:
+        assert call("init", tmp_path / "study", "--shards", tmp_path) == 0
+        written = read(tmp_path / "study" / "experiment.yaml")
+        assert written.model.encoders["vitals"]["name"] == "table"
 
 
 class TestPredictions:

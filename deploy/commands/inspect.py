@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from common.modality import Modality
     from deploy.shards.inspection.survey import Survey
 
+NO_TABLE = {"none": {"type": "category", "values": ["none"]}}
+"""The columns of a table that the shard does not have."""
 LEFT = ("length", "range", "kind", "type", "spread", "distribution")
 """Columns of tables that contain texts."""
 MOST_ROWS = 30
@@ -112,12 +114,9 @@ def _with_own_columns(experiment: "Experiment", shard: "Shard") -> "Experiment":
 
     own = {}
     for modality in without_columns(experiment):
-        if modality not in shard.columns:
-            raise ConfigError(
-                "--with", [f"model.encoders.{modality}.columns: the shard has no table {modality} to take them from"]
-            )
-        told = {"here": description(shard.columns[modality], shard.records, modality, fewest=1)}
-        own[modality] = {name: column.model_dump(mode="json") for name, column in agree(told)[0].items()}
+        told = {"here": description(shard.columns.get(modality, {}), shard.records, modality, fewest=1)}
+        agreed = {name: column.model_dump(mode="json") for name, column in agree(told)[0].items()}
+        own[modality] = agreed or NO_TABLE  # the shard has no values that the encoder would read
     return with_columns(experiment, own) if own else experiment
 
 

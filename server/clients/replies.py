@@ -22,13 +22,10 @@ from common.findings import Findings
 from common.metrics import Tally
 from common.modality import subset_name, subsets
 from common.types import Site
-from common.words.printable import of_others
+from common.words.printable import PLAIN, of_others
 
 MOST = 1e12
 """Upper bound of counts and times. No honest value is larger, and sums over sites stay finite."""
-PLAIN = r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]*$"
-"""Text without control characters and without marks that change the direction of writing, because terminals and pages
-show it."""
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN)]
 SOME, MANY = 200, 100_000
 """The maximum number of entries of a mapping of figures, and of a list of classes."""

@@ -43,8 +43,10 @@ def _agreement(
 ) -> dict[Modality, dict[str, object]]:
     """The agreed columns by modality, as JSON values."""
     roster, settings = Roster(experiment), experiment.federation
+    roster.classes = tuple(experiment.data.classes) if experiment.data.classes else None
     said = partial(run.status, until=time.time() + settings.wait_seconds)
     roster.gather(grid, experiment.data.clients, settings.wait_seconds, said)
+    roster.settle()
     tables = {m: {site.name: site.tables[m] for site in roster.free.values() if m in site.tables} for m in lacking}
     mistakes = [f"{m}: {mistake}" for m, sites in tables.items() for mistake in _mistakes(sites)]
     if mistakes:
