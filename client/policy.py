@@ -73,11 +73,11 @@ class Policy(Options):
     Validation figures leave only if `metrics` is true, too."""
     table_statistics: bool = True
     """Whether the columns of tables (names, types, units, categories, ranges) and the count, mean and variance of each
-    number may leave the site. They leave only if `metrics` is true and `local_dp` is None. If not, the site takes part
-    in runs whose experiment contains the columns."""
+    number may leave the site, and how many cells the model cannot use. They leave only if `metrics` is true and
+    `local_dp` is None. If not, the site takes part in runs whose experiment contains the columns."""
     min_examples: int = Field(1, ge=1)
-    """Smallest number of training examples of an update that may leave the site, and of cells whose mean and variance
-    may leave. For cells, at least 5."""
+    """Smallest number of training examples of an update that may leave the site, and of cells whose count, mean and
+    variance may leave. For cells, at least 5."""
     max_updates: int | None = Field(None, ge=0)
     """Largest number of training messages that the site answers, over all runs. None: no limit."""
     max_introductions: int | None = Field(200, ge=0)
@@ -240,7 +240,16 @@ class Policy(Options):
                 allowed |= {*LABEL_COUNTS}
         if self.describes_tables:
             allowed |= {*TABLES}
-        return {key: value for key, value in said.items() if key in allowed}
+        kept = {key: value for key, value in said.items() if key in allowed}
+        if "findings" in kept:
+            kept["findings"] = {m: found | {"notes": self._notes(found)} for m, found in kept["findings"].items()}
+        return kept
+
+    def _notes(self, found: Mapping[str, Any]) -> dict[str, int]:
+        """The encoder's findings about cells of tables. The server chooses ranges and categories, so they are
+        statistics too."""
+        fewest = self.fewest_cells if self.describes_tables else math.inf
+        return {note: count for note, count in found.get("notes", {}).items() if count >= fewest}
 
     def update(self, received: Params, trained: Params) -> Params:
         """The trained parameters as they may leave: unchanged, or with local differential privacy."""

@@ -302,6 +302,19 @@ class TestAgreement:
             f"10 of 20 vitals values: {note}"
         ]
 
+    @pytest.mark.parametrize(("policy", "told"), [("min_examples: 3", 10), ("table_statistics: false", None)])
+    def test_findings_about_cells_are_statistics(self, tmp_path: Path, policy: str, told: int | None) -> None:
+        rows = [{"age": 500 if n < 3 else 50, "sex": "fx"[n % 2]} for n in range(20)]
+        columns = {"age": AGE, "sex": Category(type="category", values=["f", "x"])}
+        shard = write_shard(tmp_path / "one", rows, columns)
+        (tmp_path / "policy.yaml").write_text(policy)
+        given = with_columns(parse(RAW | {"data": {"clients": 1}}, "test"), {"vitals": AGREED})
+        run = RunFolder(tmp_path / "run", given)
+        federation = Federation(given, grid_of([shard], tmp_path / "policy.yaml"), None, run)
+        federation._gather()
+        notes = federation.roster.known["one"].findings["vitals"].notes
+        assert list(notes.values()) == ([told] if told else [])  # three ages are outside of the range: too few to tell
+
     def test_the_open_site_describes_for_both(self, shards: list[Shard], tmp_path: Path) -> None:
         (tmp_path / "policy.yaml").write_text("table_statistics: false")
         sites = [Site(shards[0].folder, allowed=[]), Site(shards[1].folder, policy=tmp_path / "policy.yaml")]
