@@ -36,6 +36,10 @@ ALWAYS = ("site", "round", "modalities", "classes", "num_examples", "bases", "lo
 METRICS = ("losses", "unreadable", "findings", "unusable", "device", "seconds")
 LABEL_COUNTS = ("validation",)
 """Figures that contain counts by class."""
+TABLES = ("tables",)
+"""Figures that contain statistics of tables."""
+FEWEST_CELLS = 5
+"""The smallest number of cells whose mean and variance may leave. Those of one or two numbers are the numbers."""
 HARMLESS = (PolicyError, WireError, ConfigError, DeviceError)
 """Errors that concern only the policy or the server's message, as long as no example has been read."""
 LINE = re.compile(r"\s*- line \d+:")
@@ -67,8 +71,13 @@ class Policy(Options):
     label_counts: bool = True
     """Whether counts by class may leave the site: validation counts, and updates of methods that contain such counts.
     Validation figures leave only if `metrics` is true, too."""
+    table_statistics: bool = True
+    """Whether the columns of tables (names, types, units, categories, ranges) and the count, mean and variance of each
+    number may leave the site, and how many cells the model cannot use. They leave only if `metrics` is true and
+    `local_dp` is None. If not, the site takes part in runs whose experiment contains the columns."""
     min_examples: int = Field(1, ge=1)
-    """Smallest number of training examples of an update that may leave the site."""
+    """Smallest number of training examples of an update that may leave the site, and of cells whose count, mean and
+    variance may leave. For cells, at least 5."""
     max_updates: int | None = Field(None, ge=0)
     """Largest number of training messages that the site answers, over all runs. None: no limit."""
     max_introductions: int | None = Field(200, ge=0)
@@ -110,6 +119,8 @@ class Policy(Options):
             f"modalities that may take part: {taking}",
             f"losses, timings and reasons of errors may leave{counts}" if self.metrics else "no figures may leave",
         ]
+        if not self.describes_tables:
+            said.append("statistics of tables may not leave")
         if self.min_examples > 1:
             said.append(f"updates of fewer than {self.min_examples} training examples may not leave")
         if self.max_updates is not None:
@@ -158,6 +169,25 @@ class Policy(Options):
         """Raises PolicyError when a method sends counts by class that may not leave."""
         if counts_labels and not self.label_counts:
             raise PolicyError(f"this site's policy forbids counts by class (label_counts), which method {name} sends")
+
+    @property
+    def describes_tables(self) -> bool:
+        """Whether statistics of tables may leave."""
+        return self.table_statistics and self.metrics and self.local_dp is None
+
+    @property
+    def fewest_cells(self) -> int:
+        """The smallest number of cells whose mean and variance may leave."""
+        return max(self.min_examples, FEWEST_CELLS)
+
+    def check_tables(self, tables: Sequence[str]) -> None:
+        """Raises PolicyError when the statistics of the tables may not leave. tables: the modalities."""
+        if not self.describes_tables:
+            options = ", ".join(f"model.encoders.{modality}.columns" for modality in tables)
+            raise PolicyError(
+                "this site's policy keeps statistics of tables at the site (table_statistics, metrics, local_dp): give "
+                f"the columns with mean and std in the experiment, {options}"
+            )
 
     def check_updates(self) -> None:
         """Raises PolicyError when no more training messages may be answered."""
@@ -208,7 +238,18 @@ class Policy(Options):
             allowed |= {*METRICS}
             if self.label_counts:
                 allowed |= {*LABEL_COUNTS}
-        return {key: value for key, value in said.items() if key in allowed}
+        if self.describes_tables:
+            allowed |= {*TABLES}
+        kept = {key: value for key, value in said.items() if key in allowed}
+        if "findings" in kept:
+            kept["findings"] = {m: found | {"notes": self._notes(found)} for m, found in kept["findings"].items()}
+        return kept
+
+    def _notes(self, found: Mapping[str, Any]) -> dict[str, int]:
+        """The encoder's findings about cells of tables. The server chooses ranges and categories, so they are
+        statistics too."""
+        fewest = self.fewest_cells if self.describes_tables else math.inf
+        return {note: count for note, count in found.get("notes", {}).items() if count >= fewest}
 
     def update(self, received: Params, trained: Params) -> Params:
         """The trained parameters as they may leave: unchanged, or with local differential privacy."""

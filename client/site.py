@@ -10,6 +10,8 @@ A message of the server, whose body is `client.request.Asked`:
 The body of the reply:
 
     introduction   site, modalities, classes, num_examples, bases, local_dp, findings, unusable
+    description    site, modalities, classes, num_examples, local_dp, tables; the answer to a query whose experiment
+                   leaves the columns of tables to the sites
     update         site, round, modalities, num_examples, losses, validation, unreadable, device, seconds; parameters of
                    the same blocks
     refusal        site, error; introduce (true: the site wants to introduce itself again)
@@ -29,11 +31,13 @@ from flwr.app import Message, MessageType, RecordDict
 
 from client.policy import Policy, read_policy
 from client.request import Request, packages, read_body, read_request
+from client.tables import description
 from client.train import train
 from common.blocks import Params, learned, select, set_params
 from common.build import reused_model
 from common.config import plugins
 from common.config.experiment import Experiment, Wire
+from common.config.tables import without_columns
 from common.data.loader import Loaded, load
 from common.data.prepared.made import Made
 from common.data.shard import Shard
@@ -138,7 +142,9 @@ class Site:
             asked = read_body(message)
             with only(self._policy.models), plugins.only(self._policy.admit(packages(asked))):
                 if message.metadata.message_type == MessageType.QUERY:
-                    return self._leave(self.introduce(read_request(asked, training=False)))
+                    request = read_request(asked, training=False)
+                    tables = without_columns(request.experiment)
+                    return self._leave(self.describe(request, tables) if tables else self.introduce(request))
                 return self._leave(*self.train_round(read_request(asked, training=True), message))
         except ChangedError as error:
             return refusal(self._called, str(error), introduce=True)
@@ -193,6 +199,27 @@ class Site:
             "local_dp": str(self._policy.local_dp or ""),
             "findings": {m: found.model_dump() for m, found in here.loaded.findings.items()},
             "unusable": here.loaded.unusable,
+        }
+
+    def describe(self, request: Request, tables: Sequence[Modality]) -> dict[str, Any]:
+        """The columns of the site's tables. It reads the metadata of the shard, but no files. tables: the modalities
+        whose columns the federation must agree on.
+
+        Raises ShardError, PolicyError.
+        """
+        self._permit(request.experiment)
+        self._policy.check_tables(tables)
+        self._policy.count_introduction()
+        self._touched = True
+        shard, fewest = self._metadata(), self._policy.fewest_cells
+        told = {m: description(shard.columns[m], shard.records, m, fewest) for m in tables if m in shard.columns}
+        return {
+            "site": self._name or shard.info.site,
+            "modalities": sorted(set(shard.info.modalities) & set(request.experiment.modalities)),
+            "classes": shard.info.classes,
+            "num_examples": len(shard.records),
+            "local_dp": "",
+            "tables": {m: {name: one.model_dump() for name, one in own.items()} for m, own in told.items()},
         }
 
     def train_round(self, request: Request, message: Message) -> tuple[dict[str, Any], Trained]:

@@ -21,6 +21,8 @@ def in_words(asked: RecordDict, reply: RecordDict, seconds: float) -> str:
     what = f"round {number} of {rounds}" if number else f"a run of {name} begins"
     if "error" in said:
         return f"{what}: refused: {said['error']}"
+    if "tables" in said:
+        return f"{what}: described its tables as {said.get('site', '?')}: {', '.join(said['tables']) or 'it has none'}"
     if number is None:
         holds = "+".join(said.get("modalities", []))
         return f"{what}: introduced as {said.get('site', '?')}, {said.get('num_examples', '?')} examples, {holds}"

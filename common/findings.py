@@ -21,7 +21,8 @@ class Findings(BaseModel):
     values: number of values, readable or not. unreadable: number of values that could not be prepared for the encoder.
     reasons: the most frequent reasons for that, with their counts. constant: number of silent recordings, blank
     pictures and arrays of one number. conflicting: number of files with the same bytes as a file of another label.
-    forms: the most frequent kinds of values with their counts, e.g. "sound, 8000 Hz, 1 channel".
+    forms: the most frequent kinds of values with their counts, e.g. "sound, 8000 Hz, 1 channel". notes: the most
+    frequent findings of the encoder with their counts, e.g. "column age: a number outside [0, 120], ...".
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
@@ -32,6 +33,7 @@ class Findings(BaseModel):
     constant: Count = 0
     conflicting: Count = 0
     forms: Told = Field(default_factory=dict)
+    notes: Told = Field(default_factory=dict)
 
     @property
     def share_unreadable(self) -> float:

@@ -7,6 +7,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from common.columns import Described
 from common.findings import Findings
 from common.modality import Modality
 from common.rows import Rows
@@ -169,9 +170,12 @@ def _counts(columns: Mapping[Modality, Tensor]) -> dict[Modality, int]:
 
 @dataclass(frozen=True)
 class Site:
-    """The information that a site sends to the server about itself. local_dp: a description of the noise that the
-    site's policy adds to its updates, or "". bases: the pre-trained weights that its encoders use, by modality, see
-    `common.encoders.base.Encoder.base`."""
+    """The information that a site sends to the server about itself.
+
+    local_dp: a description of the noise that the site's policy adds to its updates, or "". bases: the pre-trained
+    weights that its encoders use, by modality, see `common.encoders.base.Encoder.base`. tables: the columns of its
+    tables, if the server has asked for them.
+    """
 
     name: str
     modalities: frozenset[Modality]
@@ -180,6 +184,7 @@ class Site:
     findings: Mapping[Modality, Findings]
     local_dp: str = ""
     bases: Mapping[Modality, str] = field(default_factory=dict)
+    tables: Mapping[Modality, Mapping[str, Described]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from common.files import keep_private
 from common.hardware.computing import Hardware
 from common.hardware.faults import device_error
 from server.record.run_folder import RunFolder, free_folder, unfinished_folder
+from server.rounds.agreement import with_agreed_columns
 from server.rounds.federation import Federation
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ def main(grid: Grid, context: Context) -> None:
     status, reason, federation = "failed", "the ServerApp stopped on an unexpected error; see its log", None
     try:
         device = hardware.use(experiment.train.deterministic, experiment.train.tf32)
+        experiment = with_agreed_columns(experiment, grid, run)
         federation = Federation(experiment, grid, test_shard, run, probe_shard, device)
         federation.run()
         status, reason = "completed", ""

@@ -9,6 +9,7 @@ from fedmosaic.testing import DataSetContract
 
 EMBEDDED: list[dict[str, Any]] = [
     {"name": "digits-mini"},
+    {"name": "breast-cancer", "missing_cells": 0.3},
     {"name": "birds-mini", "train_per_class": 2, "test_per_class": 1},
 ]
 

@@ -35,6 +35,7 @@ from test_medical_images import dicom, volume
 from client.policy import read_policy
 from client.request import read_body, read_request
 from client.site_state import SiteState
+from client.tables import description
 from common.config.reading import from_json, override, parse
 from common.config.yaml_file import parse_yaml
 from common.data.completed import LINES, find_completed, folder_of
@@ -277,7 +278,31 @@ def test_metadata_of_shards(shard: Path, seed: int) -> None:
         open_shard(shard)
 
 
-@inputs(800)
+TABLES = {"vitals": {"age": {"type": "number", "unit": "years", "range": [0, 120]},
+                     "sex": {"type": "category", "values": ["f", "m"]}}}  # fmt: skip
+ROWS = [
+    {"id": "1", "label": "a", "vitals": {"age": 63, "sex": None}},
+    {"id": "2", "label": "a", "vitals": {"sex": "f"}},
+]
+
+
+@inputs(400)
+def test_tables_of_shards(folder: Path, seed: int) -> None:
+    random, shard = Random(seed), folder / "tables"
+    shard.mkdir(exist_ok=True)
+    text = json.dumps(changed(TABLES, random) if random.random() < 0.5 else TABLES).encode()
+    (shard / "shard.json").write_text(json.dumps({"site": "s", "classes": ["a"], "modalities": ["vitals"]}))
+    (shard / "columns.json").write_bytes(damaged(text, random) if random.random() < 0.3 else text)
+    (shard / "metadata.jsonl").write_bytes(lines(ROWS, random))
+    with suppress(FedmosaicError):
+        opened = open_shard(shard)
+        rows = [record.rows["vitals"] for record in opened.records if record.has("vitals")]
+        told = description(opened.columns["vitals"], opened.records, "vitals", fewest=1)
+        for row in rows:
+            assert row.cells.keys() <= told.keys()
+
+
+@inputs(400)
 def test_completed_lines(shard: Path, seed: int) -> None:
     random = Random(seed)
     (shard / "shard.json").write_text(json.dumps(INFO))

@@ -26,11 +26,15 @@ from fedmosaic.testing.encoders import RAWS
 BACKBONES = ["cnn", "resnet18"]
 PRETRAINED = {name for name in own_names("encoder") if issubclass(find("encoder", name), TowerOptions)} | {"mixed"}
 """See test_pretrained_encoders.py and test_frozen_encoders.py."""
-TAKES = {"image": "a picture", "frames": "frames", "signal": "a signal", "spectrogram": "a recording", "text": "a text"}
+TAKES = {"image": "a picture", "frames": "frames", "signal": "a signal", "spectrogram": "a recording", "text": "a text",
+         "table": "a row"}  # fmt: skip
 """The kind of value, in RAWS, that each trained encoder takes."""
-WITHOUT_BACKBONE = {"signal", "text"}
+WITHOUT_BACKBONE = {"signal", "text", "table"}
+AGE = {"age": {"type": "number", "unit": "years", "mean": 60.0, "std": 9.0}}
+SEX = {"sex": {"type": "category", "values": ["f", "m"]}}
+NEEDED: dict[str, Any] = {"table": {"columns": AGE | SEX}}
 ENCODERS = [
-    {"name": name, "width": 12, **({} if name in WITHOUT_BACKBONE else {"backbone": kind})}
+    {"name": name, "width": 12, **NEEDED.get(name, {}), **({} if name in WITHOUT_BACKBONE else {"backbone": kind})}
     for name in own_names("encoder")
     if name not in PRETRAINED
     for kind in BACKBONES[: 1 if name in WITHOUT_BACKBONE else None]
@@ -44,6 +48,8 @@ ENCODERS = [
     },
     {"name": "signal", "stored": "float16", "augment": {"scaling": 0.1, "jitter": 0.1, "time_mask": 9}},
     {"name": "text", "augment": {"token_dropout": 0.5}},
+    {"name": "table", "columns": AGE, "augment": {"cell_dropout": 0.5, "jitter": 0.1}},
+    {"name": "table", "columns": SEX, "hidden": []},
 ]
 
 

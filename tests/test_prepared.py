@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_models import PRETRAINED, TAKES
+from test_models import NEEDED, PRETRAINED, TAKES
 from torch import Tensor
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from common.columns import Number
 from common.config import plugins
 from common.config.component import Reference, build, own_names
 from common.data.batches import batches
@@ -66,12 +67,21 @@ def words(number: int) -> Media:
     return Media.text(f"the text number {number}")
 
 
+DESCRIBED = {f"lab{place}": Number(type="number") for place in range(30)}
+AGREED = {name: {"type": "number", "mean": 9.0, "std": 40.0} for name in DESCRIBED}
+
+
+def row(number: int) -> Media:
+    return Media.row({name: number + place for place, name in enumerate(DESCRIBED) if place != number % 30})
+
+
 ENCODERS: dict[str, tuple[Reference, Callable[[int], Media]]] = {
     "image": ({"name": "image", "size": 8, "width": 8, "filters": 8}, picture),
     "frames": ({"name": "frames", "size": 8, "width": 8, "filters": 8}, video),
     "spectrogram": ({"name": "spectrogram", "n_mels": 8, "width": 8, "filters": 8, "seconds": 0.1}, sound),
     "signal": ({"name": "signal", "width": 8, "channels": 3, "length": 40}, signal_array),
     "text": ({"name": "text", "width": 8}, words),
+    "table": ({"name": "table", "width": 8, "columns": AGREED}, row),
 }
 WAYS: dict[str, dict[str, str]] = {"memory": {}, "cache": {trained.GIGABYTES_VARIABLE: "0.000008"}}
 WAYS["decoded"] = WAYS["cache"] | {cache.GIGABYTES_VARIABLE: "0"}
@@ -81,7 +91,8 @@ WAYS["decoded"] = WAYS["cache"] | {cache.GIGABYTES_VARIABLE: "0"}
 def write(folder: Path, kind: str, count: int = COUNT) -> Shard:
     """A shard whose modality `m` has values for the encoder. Example 3 lacks it, but has the modality `also`."""
     make = ENCODERS[kind][1]
-    writer = ShardWriter(folder, ShardInfo(site="s", classes=["a", "b"], modalities=["m", "also"]))
+    columns = {"m": DESCRIBED} if kind == "table" else {}
+    writer = ShardWriter(folder, ShardInfo(site="s", classes=["a", "b"], modalities=["m", "also"]), columns)
     media = [{"also": words(i)} | ({"m": make(i)} if i != 3 else {}) for i in range(count)]
     writer.write(Example(f"e{i}", "ab"[i % 2], one) for i, one in enumerate(media))
     return Shard.open(folder)
@@ -137,7 +148,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def test_every_trained_encoder_is_here() -> None:
-    made = {name: Made({"name": name}) for name in own_names("encoder") if name in ENCODERS}
+    made = {name: Made({"name": name, **NEEDED.get(name, {})}) for name in own_names("encoder") if name in ENCODERS}
     assert not any(isinstance(one.build(), FrozenEncoder) for one in made.values())
     frozen = {"mixed", "open-clip-image", "open-clip-text", "transformers-text", "vision-transformer"}
     assert made.keys() | frozen == set(own_names("encoder"))
@@ -220,13 +231,14 @@ class TestNames:
 
     @pytest.mark.parametrize("name", sorted(set(own_names("encoder")) - PRETRAINED))
     def test_options_of_the_network_change_neither_name_nor_value(self, name: str) -> None:
-        others = {"width": 9, "filters": 8, "backbone": "resnet18", "augment": {}}
-        plain, raw = build("encoder", {"name": name}), RAWS[TAKES[name]]
+        others = {"width": 9, "filters": 8, "backbone": "resnet18", "augment": {}, "hidden": [7], "embedding": 3}
+        reference = {"name": name, **NEEDED.get(name, {})}
+        plain, raw = build("encoder", reference), RAWS[TAKES[name]]
         one = plain.build().prepare(raw)
         for option in plain.of_network:
-            other = {"name": name, option: others[option]}
+            other = {**reference, option: others[option]}
             assert build("encoder", other) != plain
-            assert Made(other).described() == Made({"name": name}).described()
+            assert Made(other).described() == Made(reference).described()
             assert torch.equal(build("encoder", other).build().prepare(raw), one)
         rest = type(plain).model_fields.keys() - plain.of_network
         assert rest and not rest & others.keys()

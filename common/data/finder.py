@@ -3,10 +3,10 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from typing import TypeVar
 
-from common.data.observation import Observation, observe
+from common.data.observation import Observation, no_notes, observe
 from common.data.shard import Record
 from common.findings import LONGEST, NAMED, Findings
 from common.media.values import Raw, Value
@@ -19,20 +19,26 @@ class Finder:
     """Takes the values of one modality, one after the other, and collects findings about them.
 
     broken: by example id, the reason why its value is unreadable. low, high: the smallest and largest number in all
-    values; infinite without values.
+    values; infinite without values. notes: the number of values by finding of the encoder.
     """
 
     def __init__(self, modality: str) -> None:
         self.broken: dict[str, str] = {}
         self.low, self.high = math.inf, -math.inf
-        self.forms = Counter[str]()
+        self.forms, self.notes = Counter[str](), Counter[str]()
         self._modality = modality
         self._values = self._constant = 0
         self._owners: dict[bytes, list[Record]] = {}
 
-    def take(self, record: Record, value: Value, prepare: Callable[[Raw], T]) -> T | None:
+    def take(
+        self,
+        record: Record,
+        value: Value,
+        prepare: Callable[[Raw], T],
+        note: Callable[[Raw], Sequence[str]] = no_notes,
+    ) -> T | None:
         """The result of `prepare` for a value. An unreadable value is logged and gives None."""
-        prepared, seen = observe(value, prepare)
+        prepared, seen = observe(value, prepare, note)
         self.note(record, seen)
         return prepared
 
@@ -46,6 +52,7 @@ class Finder:
         self.low, self.high = min(self.low, seen.low), max(self.high, seen.high)
         self._constant += seen.constant
         self.forms[seen.form] += 1
+        self.notes.update(seen.notes)
         if seen.digest:
             self._owners.setdefault(seen.digest, []).append(record)
 
@@ -67,4 +74,5 @@ class Finder:
             constant=self._constant,
             conflicting=sum(map(len, self.conflicts())),
             forms={form[:LONGEST]: count for form, count in self.forms.most_common(NAMED)},
+            notes={note[:LONGEST]: count for note, count in self.notes.most_common(NAMED)},
         )

@@ -78,7 +78,8 @@ def load(
     all of them must exist.
     made: how the encoders were made. Only then can several processes prepare the values, and the cache keep them.
 
-    Raises ShardError, which names the shard, when no example is usable or the shard is not completed.
+    Raises ShardError, which names the shard, when no example is usable, the shard is not completed, or the type or
+    unit of a column differs from the encoder's.
     """
     completed = {m: find_completed(shard, m, given) for m, given in (completion or {}).items()}
     held = [m for m in sorted(encoders) if m in shard.info.modalities or completed.get(m)]
@@ -87,6 +88,7 @@ def load(
             f"shard {shard.folder}: it holds {', '.join(shard.info.modalities)}, "
             f"but the model has encoders for {', '.join(sorted(encoders))}"
         )
+    _check_columns(shard, {m: encoders[m] for m in held})
     values = {m: [_value(shard, record, m, completed.get(m, {})) for record in shard.records] for m in held}
     columns = {m: _column(shard, m, encoders[m], values[m], (made or {}).get(m)) for m in held}
     findings = {m: columns[m].findings for m in held}
@@ -101,6 +103,12 @@ def load(
     ids = [record.id for record in records]
     keys = torch.tensor([derive(0, "example", name) for name in ids])
     return Loaded(Batch(inputs, origin, labels, keys), ids, findings, len(shard.records) - len(ids))
+
+
+def _check_columns(shard: Shard, encoders: Mapping[Modality, Encoder]) -> None:
+    mistakes = [f"{m}: {why}" for m in encoders for why in encoders[m].check_columns(shard.columns.get(m, {}))]
+    if mistakes:
+        raise ShardError(f"shard {shard.folder}: {'; '.join(mistakes)}")
 
 
 def _value(shard: Shard, record: Record, modality: Modality, completed: Mapping[str, str | Path]) -> Value | None:

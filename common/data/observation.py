@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from common.findings import LONGEST
 from common.media.pictures import BRIGHTEST
 from common.media.series import Series
 from common.media.sounds import Sound
+from common.media.table_row import TableRow
 from common.media.values import TEXTS, Raw, Value
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ class Observation:
 
     reason: why the value is unreadable, without the name of its file; "" if it is readable. said: the same with the
     name. low, high: its smallest and largest number, see `extent`. constant: whether it is silent, blank or one number.
-    form: the kind of value. digest: see `digest_of`; None for generated values.
+    form: the kind of value. digest: see `digest_of`; None for generated values. notes: findings of the encoder.
     """
 
     reason: str = ""
@@ -39,10 +40,19 @@ class Observation:
     constant: bool = False
     form: str = ""
     digest: bytes | None = None
+    notes: Sequence[str] = ()
 
 
-def observe(value: Value, prepare: Callable[[Raw], T]) -> tuple[T | None, Observation]:
-    """The result of `prepare` for a value, or None for an unreadable one, and the observation."""
+def no_notes(raw: Raw) -> Sequence[str]:
+    """No findings of an encoder."""
+    return ()
+
+
+def observe(
+    value: Value, prepare: Callable[[Raw], T], note: Callable[[Raw], Sequence[str]] = no_notes
+) -> tuple[T | None, Observation]:
+    """The result of `prepare` for a value, or None for an unreadable one, and the observation. note: the encoder's
+    findings about a readable value."""
     try:
         raw = value.read()
         prepared = prepare(raw)
@@ -51,7 +61,7 @@ def observe(value: Value, prepare: Callable[[Raw], T]) -> tuple[T | None, Observ
     low, high = extent(raw)
     constant = high - low <= (SILENT if isinstance(raw, Sound) else 0)
     digest = None if value.generated else digest_of(value.source)
-    return prepared, Observation("", "", low, high, constant, measured(raw)[0], digest)
+    return prepared, Observation("", "", low, high, constant, measured(raw)[0], digest, note(raw))
 
 
 def reason(error: Exception, value: Value) -> str:
@@ -61,7 +71,7 @@ def reason(error: Exception, value: Value) -> str:
     return (kind + _nameless(str(error), value.source))[:LONGEST]
 
 
-def _nameless(said: str, source: str | Path) -> str:
+def _nameless(said: str, source: str | TableRow | Path) -> str:
     if not isinstance(source, Path):
         return said
     said = said.removeprefix(f"{source.name}: ").replace(f" file {source.name!r}", " file")
@@ -74,9 +84,9 @@ def extent(raw: Raw) -> tuple[float, float]:
     """The smallest and the largest number of a value.
 
     For a recording or a picture with several channels, these are the numbers of the channel in which they differ most.
-    Equal numbers mean silence or a picture in one colour. For a text: -inf, inf.
+    Equal numbers mean silence or a picture in one colour. For a text or a row of a table: -inf, inf.
     """
-    if isinstance(raw, str):
+    if isinstance(raw, str | TableRow):
         return -math.inf, math.inf
     if isinstance(raw, Image.Image):
         bands = np.array(raw.getextrema(), dtype=float).reshape(-1, 2)
@@ -89,9 +99,9 @@ def extent(raw: Raw) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def digest_of(source: str | Path) -> bytes | None:
-    """A hash of a file's bytes. None for a text, because different examples may have the same words."""
-    if isinstance(source, str) or source.suffix.lower() in TEXTS:
+def digest_of(source: str | TableRow | Path) -> bytes | None:
+    """A hash of a file's bytes. None for a text or a row, because different examples may have the same ones."""
+    if not isinstance(source, Path) or source.suffix.lower() in TEXTS:
         return None
     with source.open("rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
@@ -106,6 +116,8 @@ def measured(raw: Raw) -> tuple[str, float, str]:
         return f"picture, {raw.width} × {raw.height}, {raw.mode}{bits}", max(raw.size), "pixels"
     if isinstance(raw, str):
         return "text", len(raw.split()), "words"
+    if isinstance(raw, TableRow):
+        return "row of a table", len(raw.cells), "known cells"
     if isinstance(raw, Series):
         form, length, unit = measured(raw.values)
         return f"{form}, {raw.rate:g} per second", length, unit

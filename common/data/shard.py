@@ -3,16 +3,17 @@
     shard/
       metadata.jsonl   one line per example: {"id": "7", "label": "cat", "image_file_name": "image/7.png", "text": ".."}
       shard.json       {"site": ..., "classes": [...], "modalities": [...], "licence": ..., "made": {...}}
+      columns.json     the columns of tables, if there are any: {"vitals": {"age": {"type": "number", "unit": "years"}}}
       image/ audio/    the files
 
-The value of modality m is under the key "m_file_name" (a file of the shard) or, for text, under the key "m". A missing
-key, null, NaN or a blank text means that the modality is missing. A shard for prediction has no labels and may have no
+The value of modality m is under the key "m_file_name" (a file of the shard) or, for a text or a row of a table, under
+the key "m". A missing key, null, NaN or a blank text means that the modality is missing, and so does a row whose cells
+are all missing. A row with some missing cells is a value. A shard for prediction has no labels and may have no
 classes. The names follow the folder-with-metadata convention of Hugging Face `datasets`.
 """
 
 import json
 import logging
-import math
 import sys
 import zlib
 from collections import Counter
@@ -22,15 +23,18 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
+from common.columns import Columns, cell_mistakes, name_mistakes
 from common.config.component import Options
 from common.errors import ShardError
+from common.media.table_row import TableRow, is_absent, is_missing, table_row
 from common.modality import Modality
 
 log = logging.getLogger(__name__)
 
 FILE_KEY = "_file_name"
+COLUMNS = "columns.json"
 UNLABELLED = -1
 """The class index of an example without a label."""
 LONGEST_NAME = 100
@@ -60,9 +64,14 @@ class ShardInfo(Options):
     """How the shard was made (data set, partition, seed, missing scenario). The form is free."""
 
 
+ROW = "{}"
+"""The suffix of a row of a table, which is not a file."""
+
+
 @dataclass(frozen=True)
 class Media:
-    """One modality of one example that is to be written into a shard: a text, or a file with a suffix.
+    """One modality of one example that is to be written into a shard: a text, a row of a table, or a file with a
+    suffix.
 
     read: returns the bytes; raises ValueError or OSError when the source cannot be read.
     """
@@ -74,6 +83,11 @@ class Media:
     def text(value: str) -> "Media":
         """A text, kept in metadata.jsonl itself."""
         return Media(value.encode)
+
+    @staticmethod
+    def row(cells: Mapping[str, Any]) -> "Media":
+        """A row of a table, kept in metadata.jsonl itself."""
+        return Media(json.dumps(dict(cells), ensure_ascii=False).encode, ROW)
 
 
 @dataclass(frozen=True)
@@ -91,25 +105,29 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One line of metadata.jsonl: the text or file of each modality. label: "" in a shard without labels."""
+    """One line of metadata.jsonl: the text, file or row of each modality. label: "" in a shard without labels."""
 
     id: str
     label: str
     texts: Mapping[Modality, str] = field(default_factory=dict)
     files: Mapping[Modality, Path] = field(default_factory=dict)
+    rows: Mapping[Modality, TableRow] = field(default_factory=dict)
 
     def has(self, modality: Modality) -> bool:
         """Whether the example has the modality, readable or not."""
-        return modality in self.texts or modality in self.files
+        return modality in self.texts or modality in self.files or modality in self.rows
 
-    def value(self, modality: Modality) -> str | Path:
-        """The text or the file of a modality that the example has."""
+    def value(self, modality: Modality) -> str | TableRow | Path:
+        """The text, the row or the file of a modality that the example has."""
+        if modality in self.rows:
+            return self.rows[modality]
         return self.texts[modality] if modality in self.texts else self.files[modality]
 
     def only(self, modalities: Collection[Modality]) -> "Record":
         """The record without the values of other modalities."""
         texts = {m: text for m, text in self.texts.items() if m in modalities}
-        return Record(self.id, self.label, texts, {m: path for m, path in self.files.items() if m in modalities})
+        files = {m: path for m, path in self.files.items() if m in modalities}
+        return Record(self.id, self.label, texts, files, {m: row for m, row in self.rows.items() if m in modalities})
 
 
 @dataclass
@@ -132,20 +150,21 @@ class Written:
 
 
 class ShardWriter:
-    """Writes a shard; the same examples give the same bytes.
+    """Writes a shard; the same examples give the same bytes. columns: the columns of tables, by modality.
 
     Raises ShardError when the folder exists and is not empty.
     """
 
-    def __init__(self, folder: Path, info: ShardInfo) -> None:
+    def __init__(self, folder: Path, info: ShardInfo, columns: Mapping[Modality, Columns] | None = None) -> None:
         if folder.exists() and any(folder.iterdir()):
             raise ShardError(f"shard {folder}: the folder exists and is not empty")
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.info = info
+        self.columns = columns or {}
 
     def write(self, examples: Iterable[Example]) -> Written:
-        """Write the files, the metadata and shard.json.
+        """Write the files, the metadata, shard.json and, for tables, columns.json.
 
         A value whose source cannot be read is left out, logged, and counted in shard.json. An example without a
         readable value is left out.
@@ -164,11 +183,15 @@ class ShardWriter:
             info = info.model_copy(update={"made": made})
         text = json.dumps(info.model_dump(), ensure_ascii=False, indent=1)
         (self.folder / "shard.json").write_text(text + "\n", encoding="utf-8")
+        if self.columns:
+            told = {m: {n: c.model_dump(exclude_none=True) for n, c in own.items()} for m, own in self.columns.items()}
+            text = json.dumps(told, ensure_ascii=False, indent=1)
+            (self.folder / COLUMNS).write_text(text + "\n", encoding="utf-8")
         return written
 
-    def _values(self, example: Example, written: Written) -> dict[str, str]:
+    def _values(self, example: Example, written: Written) -> dict[str, Any]:
         """Write the files of an example. Returns the keys and values of its modalities for the line in the metadata."""
-        values = {}
+        values = dict[str, Any]()
         for modality, media in sorted(example.media.items()):
             try:
                 content = media.read()
@@ -180,6 +203,9 @@ class ShardWriter:
             written.values[modality] += 1
             if not media.suffix:
                 values[modality] = content.decode()
+                continue
+            if media.suffix == ROW:
+                values[modality] = json.loads(content)
                 continue
             name = f"{modality}/{file_stem(example.id)}{media.suffix}"
             target = self.folder / name
@@ -194,7 +220,7 @@ class Shard:
     """A shard on disk: its info and its records. Opening a shard reads the metadata, but not the examples' files.
 
     unread: unknown keys of metadata.jsonl with the number of lines that have them. blank: by modality, the number of
-    empty texts, which count as missing.
+    empty texts and rows, which count as missing. columns: by modality, the columns of a table.
     """
 
     folder: Path
@@ -202,18 +228,22 @@ class Shard:
     records: list[Record]
     unread: Mapping[str, int] = field(default_factory=dict)
     blank: Mapping[Modality, int] = field(default_factory=dict)
+    columns: Mapping[Modality, Columns] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: Path, listed: int | None = MAX_LISTED, labelled: bool = True) -> "Shard":
-        """Read shard.json and metadata.jsonl. listed: the number of mistakes in the metadata that an error lists, None
-        for all. labelled: whether every example must have a label.
+        """Read shard.json, columns.json and metadata.jsonl.
+
+        listed: the number of mistakes in the metadata that an error lists, None for all. labelled: whether every
+        example must have a label.
 
         Raises ShardError, which names the shard, for absent or malformed files, missing or unknown labels, repeated
         ids, and file names that lead out of the shard.
         """
         info = _read_info(folder, labelled)
+        columns = _read_columns(folder, info)
         faults: list[str] = []
-        metadata = _Lines(folder.resolve(), info, labelled)
+        metadata = _Lines(folder.resolve(), info, labelled, columns)
         records = list(metadata.read(_text_of(folder, "metadata.jsonl"), faults))
         if faults:
             named = faults[:listed]
@@ -222,12 +252,13 @@ class Shard:
             raise ShardError(f"shard {folder}: metadata.jsonl has mistakes{lines}{more}")
         if not records:
             raise ShardError(f"shard {folder}: metadata.jsonl has no examples")
-        return cls(folder, info, records, metadata.unread, metadata.blank)
+        return cls(folder, info, records, metadata.unread, metadata.blank, columns)
 
     def only(self, modalities: Collection[Modality]) -> "Shard":
         """The shard as if it had no other modalities."""
         info = self.info.model_copy(update={"modalities": [m for m in self.info.modalities if m in modalities]})
-        return replace(self, info=info, records=[record.only(modalities) for record in self.records])
+        columns = {m: own for m, own in self.columns.items() if m in modalities}
+        return replace(self, info=info, records=[record.only(modalities) for record in self.records], columns=columns)
 
     def label_index(self, record: Record) -> int:
         """The class index of a record; UNLABELLED if it has no label."""
@@ -255,6 +286,26 @@ def _read_info(folder: Path, labelled: bool) -> ShardInfo:
     return info
 
 
+def _read_columns(folder: Path, info: ShardInfo) -> dict[Modality, Columns]:
+    """The columns of the tables; empty if the shard has no columns.json.
+
+    Raises ShardError with every mistake.
+    """
+    if not part(folder, COLUMNS).exists():
+        return {}
+    try:
+        columns = TypeAdapter(dict[Modality, Columns]).validate_json(_text_of(folder, COLUMNS))
+    except ValidationError as error:
+        mistakes = [f"{'.'.join(map(str, one['loc'])) or 'file'}: {one['msg']}" for one in error.errors()]
+    else:
+        mistakes = [f"{m!r} is not a modality of shard.json" for m in columns if m not in info.modalities]
+        mistakes += [f"{m} has no columns" for m, own in columns.items() if not own]
+        mistakes += [f"{m}: {mistake}" for m, own in columns.items() for mistake in name_mistakes(own)]
+    if mistakes:
+        raise ShardError(f"shard {folder}: {COLUMNS} is not valid: {'; '.join(mistakes)}")
+    return columns
+
+
 def _text_of(folder: Path, name: str) -> str:
     """The text of a file in the shard folder, without the byte order mark that some editors write.
 
@@ -271,9 +322,9 @@ def _text_of(folder: Path, name: str) -> str:
 class _Lines:
     """The lines of metadata.jsonl, checked one after the other."""
 
-    def __init__(self, root: Path, info: ShardInfo, labelled: bool) -> None:
+    def __init__(self, root: Path, info: ShardInfo, labelled: bool, columns: Mapping[Modality, Columns]) -> None:
         self.unread, self.blank = Counter[str](), Counter[Modality]()
-        self._root, self._info, self._labelled = root, info, labelled
+        self._root, self._info, self._labelled, self._columns = root, info, labelled, columns
         self._classes, self._seen = set(info.classes), set[str]()
         self._known = {"id", "label"} | {key for m in info.modalities for key in (m, m + FILE_KEY)}
 
@@ -293,27 +344,47 @@ class _Lines:
             raise ValueError('the line needs "id" and "label", both as text')
         name, label = line["id"], self._label(line)
         name.encode()  # raises ValueError for half a surrogate pair, which JSON allows and UTF-8 does not
-        texts, files = {}, {}
+        texts, files, rows = {}, {}, {}
         for modality in self._info.modalities:
-            if not _is_absent(given := line.get(modality + FILE_KEY)):
-                files[modality] = inside(self._root, given)
-            elif not _is_absent(text := line.get(modality)):
-                if not isinstance(text, str):
-                    raise ValueError(f"{modality!r} must be text, not {text!r}; leave the key out if there is no text")
-                text.encode()
-                if text.strip():
-                    texts[modality] = text
+            given = line.get(modality)
+            if not is_absent(file := line.get(modality + FILE_KEY)):
+                files[modality] = inside(self._root, file)
+            elif modality in self._columns and not is_absent(given):
+                if (row := self._row(modality, given)).cells:
+                    rows[modality] = row
                 else:
                     self.blank[modality] += 1
+            elif isinstance(given, str):
+                given.encode()
+                if given.strip():
+                    texts[modality] = given
+                else:
+                    self.blank[modality] += 1
+            elif not is_absent(given):
+                raise ValueError(_not_a_text(modality, given))
         if name in self._seen:
             raise ValueError(f"id {name!r} is used by an earlier line; every id must be unique")
         self._seen.add(name)
         self.unread.update(key for key in line if key not in self._known)
-        return Record(name, label, texts, files)
+        return Record(name, label, texts, files, rows)
+
+    def _row(self, modality: Modality, given: Any) -> TableRow:
+        """Raises ValueError with every mistake in the cells."""
+        if is_missing(given):
+            return TableRow({})
+        if not isinstance(given, dict):
+            raise ValueError(f"{modality!r} must be a row, because {COLUMNS} describes it as a table, not {given!r}")
+        try:
+            row = table_row(given)
+            if mistakes := cell_mistakes(row.cells, self._columns[modality]):
+                raise ValueError("; ".join(mistakes))
+        except ValueError as error:
+            raise ValueError(f"{modality}: {error}") from None
+        return row
 
     def _label(self, line: dict[str, Any]) -> str:
         label = line.get("label")
-        if _is_absent(label) and not self._labelled:
+        if is_absent(label) and not self._labelled:
             return ""
         if not isinstance(label, str):
             raise ValueError('the line needs "id" and "label", both as text')
@@ -322,9 +393,10 @@ class _Lines:
         return sys.intern(label) if self._classes else ""  # one text per class, not per example
 
 
-def _is_absent(value: Any) -> bool:
-    """Whether a value is JSON's null, or the NaN that spreadsheet programs write for an empty cell."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
+def _not_a_text(modality: Modality, given: object) -> str:
+    if isinstance(given, dict):
+        return f"{modality!r} is a row of a table, but {COLUMNS} does not describe its columns"
+    return f"{modality!r} must be text, not {given!r}; leave the key out if there is no text"
 
 
 def file_stem(name: str) -> str:

@@ -3,10 +3,11 @@
 import logging
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
+from common.columns import Columns
 from common.config.component import Component
 from common.data.shard import Example
 from common.errors import DataError
@@ -36,6 +37,11 @@ class DataSet(Component):
     def kinds(self) -> dict[str, str]:
         """The kind of thing that a class is, e.g. {"cardinal": "bird"}, for the prompts of completion. Empty by
         default."""
+        return {}
+
+    @property
+    def columns(self) -> Mapping[Modality, Columns]:
+        """The columns of the modalities that are tables. Empty by default."""
         return {}
 
     @abstractmethod

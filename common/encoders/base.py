@@ -1,6 +1,7 @@
 """The interface of encoders. An encoder is the only code that interprets the raw values of a modality."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -8,6 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.columns import Category, Number
 from common.config.component import Component, Options
 from common.encoders.shared.backbones import Backbone, check_sides
 from common.encoders.shared.picture_augmentation import PictureAugmentation
@@ -42,6 +44,14 @@ class Encoder(nn.Module, ABC):
     def check(self, raw: Raw) -> None:
         """Raises ValueError for a value that `prepare` would refuse."""
         self.prepare(raw)
+
+    def notes(self, raw: Raw) -> Sequence[str]:
+        """Findings about a value that `prepare` accepts, without anything of its content. By default, none."""
+        return ()
+
+    def check_columns(self, columns: Mapping[str, Number | Category]) -> list[str]:
+        """The differences between the columns of a site's table and those of this encoder. By default, none."""
+        return []
 
     @abstractmethod
     def blank(self) -> Tensor:
@@ -214,6 +224,11 @@ class EncoderOptions(Component):
     """
 
     of_network: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def lacks_columns(self) -> bool:
+        """Whether the encoder reads tables, and the federation must still agree on their columns."""
+        return False
 
     def content(self) -> str:
         """A text that identifies the files on which prepared values depend; "" if they depend on options alone."""

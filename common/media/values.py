@@ -5,6 +5,7 @@ import io
 import os
 import struct
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from common.media.contents import ARRAY, PICTURE, RECORDING, actual
 from common.media.pictures import plain, read_picture
 from common.media.series import Series, read_array, real_array
 from common.media.sounds import Sound, read_sound
+from common.media.table_row import TableRow, table_row
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 SOUNDS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff"}
@@ -28,19 +30,19 @@ KNOWN = IMAGES | SOUNDS | ARRAYS | TEXTS
 """The file endings that `read` supports."""
 
 
-Raw = Sound | Image.Image | Series | NDArray[Any] | str
-"""The result of `read`: a sound; a picture in mode L or RGB (`common.media.pictures`); a finite array [...] of integers
-or float32; a text in Unicode's form NFC. A `Series` is an array with a known rate."""
+Raw = Sound | Image.Image | Series | NDArray[Any] | TableRow | str
+"""The result of `Value.read`: a sound; a picture in mode L or RGB (`common.media.pictures`); a finite array [...] of
+integers or float32; a row of a table; a text in Unicode's form NFC. A `Series` is an array with a known rate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """The source of the value of one modality of one example: a text, or the path of a file.
+    """The source of the value of one modality of one example: a text, a row of a table, or the path of a file.
 
     generated: whether a frozen model generated the value. rate: the rate of an array, if shard.json contains it.
     """
 
-    source: str | Path
+    source: str | TableRow | Path
     generated: bool = False
     rate: float | None = None
 
@@ -51,14 +53,16 @@ class Value:
         """
         if isinstance(self.source, str):
             return _text(self.source)
+        if isinstance(self.source, TableRow):
+            return self.source
         raw = read(self.source)
         return Series(raw, self.rate) if self.rate and isinstance(raw, np.ndarray) else raw
 
     def stamp(self, folder: Path) -> list[str | int]:
-        """An identification of the value that does not require reading its file: the text itself, or the name relative
-        to `folder`, the size and the modification time of the file."""
-        if isinstance(self.source, str):
-            return [self.source]
+        """An identification of the value that does not require reading its file: the text or row itself, or the name
+        relative to `folder`, the size and the modification time of the file."""
+        if not isinstance(self.source, Path):
+            return [str(self.source)]
         try:
             about = self.source.stat()
         except OSError:
@@ -84,8 +88,9 @@ def read(path: Path) -> Raw:
         raise ValueError(f"{path.name}: {reason}") from error
 
 
-def checked(raw: Raw) -> Raw:
-    """A value from another source than `read`, e.g. a picture that a program made, in the form that `read` returns.
+def checked(raw: Raw | Mapping[Any, Any]) -> Raw:
+    """A value from another source than `read`, e.g. a picture that a program made, in the form that `read` returns. A
+    mapping is a row of a table.
 
     Raises ValueError.
     """
@@ -93,6 +98,8 @@ def checked(raw: Raw) -> Raw:
         return plain(raw)
     if isinstance(raw, np.ndarray):
         return real_array(raw)
+    if isinstance(raw, Mapping):
+        return table_row(raw)
     return _text(raw) if isinstance(raw, str) else raw
 
 

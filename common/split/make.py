@@ -141,4 +141,5 @@ def _write(
     info = ShardInfo(
         site=name, classes=source.classes, modalities=held, licence=source.licence, kinds=source.kinds, made=made
     )
-    return ShardWriter(folder, info).write(examples)
+    columns = {m: own for m, own in source.columns.items() if m in held}
+    return ShardWriter(folder, info, columns).write(examples)

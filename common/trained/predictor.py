@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,9 +21,10 @@ from common.types import CPU, Batch, Origin
 CHUNK = 256
 """Number of examples that are predicted together."""
 
-Given = str | Path | Raw
+Given = str | Path | Raw | Mapping[str, Any]
 """One modality of one example: a file, or a value of type `common.media.values.Raw`, e.g. a PIL picture, a `Sound` or
-an array. A str is a text if the modality's encoder reads texts, else the name of a file."""
+an array. A mapping is a row of a table, e.g. {"age": 63, "sex": None}. A str is a text if the modality's encoder reads
+texts, else the name of a file."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,13 @@ class Prediction:
 
     probabilities: by class, in the model's order. Their sum is 1.
     modalities: the modalities that the prediction uses.
+    notes: by modality, the parts of a value that the encoder does not use, e.g. a category that is not agreed. Only
+    `Predictor.predict` finds them.
     """
 
     probabilities: Mapping[str, float]
     modalities: tuple[Modality, ...]
+    notes: Mapping[Modality, Sequence[str]] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -62,7 +67,11 @@ class Predictor:
         """
         numbered, found = enumerate(examples, start=1), list[Prediction]()
         while chunk := [self._prepare(number, example) for number, example in islice(numbered, CHUNK)]:
-            found += self.predict_batch(self._batch(chunk))
+            plain = self.predict_batch(self._batch([{m: one.tensor for m, one in made.items()} for made in chunk]))
+            found += [
+                replace(prediction, notes={m: one.notes for m, one in made.items() if one.notes})
+                for prediction, made in zip(plain, chunk, strict=True)
+            ]
         return found
 
     @torch.no_grad()
@@ -96,7 +105,7 @@ class Predictor:
             return str(error)
         return None
 
-    def _prepare(self, number: int, example: Mapping[Modality, Given]) -> dict[Modality, Tensor]:
+    def _prepare(self, number: int, example: Mapping[Modality, Given]) -> "dict[Modality, _Prepared]":
         if not isinstance(example, Mapping) or not example:
             raise DataError(f"example {number}: a mapping of one or more modalities to values is needed")
         prepared = {}
@@ -105,18 +114,19 @@ class Predictor:
                 known = ", ".join(self.modalities)
                 raise DataError(f"example {number}: the model has no encoder for {modality!r}; it has {known}")
             try:
-                prepared[modality] = self._tensor(modality, given)
+                prepared[modality] = self._prepared(modality, given)
             except ValueError as error:
                 raise DataError(f"example {number}, {modality}: {error}") from None
         return prepared
 
-    def _tensor(self, modality: Modality, given: Given) -> Tensor:
+    def _prepared(self, modality: Modality, given: Given) -> "_Prepared":
         encoder = self.model.encoder(modality)
         if isinstance(given, str):
             with suppress(ValueError):
-                return encoder.prepare(checked(given))
+                return _Prepared(encoder.prepare(text := checked(given)), encoder.notes(text))
             given = Path(given)
-        return encoder.prepare(read(given) if isinstance(given, Path) else checked(given))
+        raw = read(given) if isinstance(given, Path) else checked(given)
+        return _Prepared(encoder.prepare(raw), encoder.notes(raw))
 
     def _batch(self, prepared: Sequence[Mapping[Modality, Tensor]]) -> Batch:
         held = [m for m in self.modalities if any(m in example for example in prepared)]
@@ -135,6 +145,14 @@ class Predictor:
         for row, values in enumerate(probabilities.tolist()):
             used = tuple(m for m in batch.modalities if has[m][row])
             yield Prediction(dict(zip(self.classes, values, strict=True)), used)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A prepared value, and the encoder's findings about it."""
+
+    tensor: Tensor
+    notes: Sequence[str]
 
 
 def load_model(folder: Path | str, device: torch.device | str = CPU) -> Predictor:

@@ -2,6 +2,10 @@
 
 from typing import Any
 
+PLAIN = r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]*$"
+"""Text without control characters and without marks that change the direction of writing, because terminals and pages
+show it."""
+
 
 def printable(value: Any) -> str:
     """The text, in which a dot replaces each character that is invisible, is not allowed in XML, controls a terminal,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from common.columns import Column, Columns
     from common.data.shard import Written
     from deploy.shards.own_files.shard_of import Found
 
@@ -29,7 +30,12 @@ def add_parser(commands: Any) -> None:
         "fedmosaic import image=pictures audio=sounds --labels labels.csv --out shards/client-0     "
         "fedmosaic import --labels notes.csv --file-columns image=photo --text-columns text=note --out shards/client-0",
     )
-    parser.add_argument("sources", nargs="*", metavar="MODALITY=DIR", help="a modality and the folder with its files")
+    parser.add_argument(
+        "sources",
+        nargs="*",
+        metavar="MODALITY=DIR",
+        help="a modality and the folder with its files, or the table (.csv) with its rows",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder for the shard")
     parser.add_argument("--site", metavar="NAME", help="the site's name (default: the name of the --out folder)")
     parser.add_argument(
@@ -72,6 +78,11 @@ def add_parser(commands: Any) -> None:
         metavar="SIGN",
         help="comma, semicolon, tab, pipe or any sign (default: detected from the header)",
     )
+    rows = parser.add_argument_group("tables as modalities", "MODALITY=TABLE: each column is a number or a category")
+    rows.add_argument("--numbers", metavar="COLUMN,...", help="columns that must have numbers")
+    rows.add_argument("--categories", metavar="COLUMN,...", help="columns of categories, e.g. codes that are numbers")
+    rows.add_argument("--units", metavar="COLUMN=UNIT,...", help="units (default: those in headers: age [years])")
+    rows.add_argument("--leave-out", metavar="COLUMN,...", help="columns that are not used")
     parser.set_defaults(command=_command)
 
 
@@ -100,6 +111,9 @@ def _summarise(options: argparse.Namespace, found: "Found", written: "Written") 
     for files in found.files:
         kept = written.values[files.modality]
         print(f"{files.modality}: {kept} of {files.found} files of {files.source} are in the shard")
+    for one in found.records:
+        kept = written.values[one.modality]
+        print(f"{one.modality}: {kept} of {one.found} rows of {one.path} are in the shard, {_columns(one.columns)}")
     counts = ", ".join(f"{written.values[modality]} {modality}" for modality in found.info.modalities)
     print(f"{options.out}: site {found.info.site}, {written.examples} examples, {counts}")
     if found.info.classes:
@@ -107,6 +121,16 @@ def _summarise(options: argparse.Namespace, found: "Found", written: "Written") 
     else:
         print(f"The shard has no labels. To predict them: fedmosaic predict RUN --shard {options.out}")
     print(f"To check the shard: fedmosaic inspect {options.out}")
+
+
+def _columns(columns: "Columns") -> str:
+    """The columns with their units, e.g. "2 columns: age (years), sex (2 categories)"."""
+    said = [f"{name} ({getattr(one, 'unit', '') or _kind(one)})" for name, one in columns.items()]
+    return f"{len(columns)} column{'s' * (len(columns) != 1)}: {', '.join(said)}"
+
+
+def _kind(column: "Column") -> str:
+    return "number without unit" if column.type == "number" else f"{len(column.values)} categories"
 
 
 def _named(names: Sequence[str]) -> str:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from common.modality import Modality
     from deploy.shards.inspection.survey import Survey
 
+NO_TABLE = {"none": {"type": "category", "values": ["none"]}}
+"""The columns of a table that the shard does not have."""
+LEFT = ("length", "range", "kind", "type", "spread", "distribution")
+"""Columns of tables that contain texts."""
 MOST_ROWS = 30
 """The maximum number of rows of classes, and of broken files, in the terminal."""
 
@@ -47,7 +51,10 @@ def add_parser(commands: Any) -> None:
     )
     add_overrides(parser)
     parser.add_argument(
-        "--test", type=Path, metavar="SHARD", help="the test shard: check that the two shards share no file"
+        "--test",
+        type=Path,
+        metavar="SHARD",
+        help="the test shard: check that the two shards share no file, and have the same columns of tables",
     )
     parser.add_argument(
         "--sample", type=int, metavar="N", help="read only N examples, chosen at random, for a very large shard"
@@ -90,13 +97,27 @@ def _survey(options: argparse.Namespace, shard: "Shard", experiment: "Experiment
 
     encoders, other = {}, None
     if experiment:
-        model = build_model(experiment, len(shard.info.classes))
+        model = build_model(_with_own_columns(experiment, shard), len(shard.info.classes))
         encoders = {m: model.encoder(m) for m in model.modalities}
     if options.test:
         other = Shard.open(options.test, labelled=False)
     if options.out:
         return _with_page(shard, options.out, encoders, other)
     return survey(shard, None, encoders, other)
+
+
+def _with_own_columns(experiment: "Experiment", shard: "Shard") -> "Experiment":
+    """The experiment with the columns of this shard where the federation has not agreed on columns yet."""
+    from client.tables import description
+    from common.config.tables import with_columns, without_columns
+    from server.aggregation.columns import agree
+
+    own = {}
+    for modality in without_columns(experiment):
+        told = {"here": description(shard.columns.get(modality, {}), shard.records, modality, fewest=1)}
+        agreed = {name: column.model_dump(mode="json") for name, column in agree(told)[0].items()}
+        own[modality] = agreed or NO_TABLE  # the shard has no values that the encoder would read
+    return with_columns(experiment, own) if own else experiment
 
 
 def _mistakes(options: argparse.Namespace) -> list[str]:
@@ -144,6 +165,11 @@ def _show(console: Console, survey: "Survey") -> None:
     for name, values in survey.modalities.items():
         _row(modalities, name, f"{len(values.lengths):,}", values.extent, values.range, values.form)
     console.print(modalities)
+    for name, seen in survey.tables.items():
+        columns = _table(f"column of {name}", "type", "missing", "spread", "distribution")
+        for column, found in seen.columns.items():
+            _row(columns, column, found.kind, f"{found.missing:.1%}", found.bars, found.distribution)
+        console.print(columns)
     patterns = _table("has", "examples", "share")
     for name in survey.pattern_names:
         _row(patterns, name, f"{survey.patterns[name]:,}", f"{survey.patterns[name] / examples:.1%}")
@@ -186,7 +212,7 @@ def _table(first: str, *others: str) -> Table:
     table = Table(title_justify="left")
     table.add_column(first)
     for name in others:
-        table.add_column(_cell(name), justify="left" if name in ("length", "range", "kind") else "right")
+        table.add_column(_cell(name), justify="left" if name in LEFT else "right")
     return table
 
 

@@ -15,6 +15,7 @@ from common.errors import ConfigError, DataError
 from deploy.commands.shared.device import add_device
 
 if TYPE_CHECKING:
+    from common.media.table_row import TableRow
     from common.trained.predictor import Predictor
     from deploy.shards.prediction import Row
 
@@ -38,7 +39,7 @@ def add_parser(commands: Any) -> None:
         nargs="+",
         metavar="FILE",
         help="the files of one example; MODALITY=FILE if several modalities accept the kind of file; MODALITY=TEXT for "
-        "a text",
+        "a text; MODALITY=ROW.json or MODALITY=JSON for a row of a table",
     )
     what.add_argument("--shard", type=Path, metavar="SHARD", help="all examples of a shard, with or without labels")
     what.add_argument(
@@ -100,27 +101,49 @@ def _predict_one(predictor: "Predictor", options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(as_json(prediction)))
         return
+    for modality, notes in prediction.notes.items():
+        for note in notes:
+            print(f"{modality}: {note}", file=sys.stderr)
     print(f"{prediction.label}     (from {' and '.join(prediction.modalities)})")
     ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[:MOST_PROBABLE]
     _show(("class", "probability"), ((name, f"{value:.1%}") for name, value in ranked))
 
 
-def read_input(predictor: "Predictor", parts: Sequence[str]) -> dict[str, str | Path]:
-    """The example of --input. Each part is MODALITY=FILE, MODALITY=TEXT, or a file whose kind implies its modality.
+def read_input(predictor: "Predictor", parts: Sequence[str]) -> "dict[str, str | Path | TableRow]":
+    """The example of --input. Each part is MODALITY=FILE, MODALITY=TEXT, MODALITY=ROW, or a file whose kind implies its
+    modality.
 
     Raises DataError.
     """
-    found: dict[str, str | Path] = {}
+    found: dict[str, str | Path | TableRow] = {}
     for part in parts:
         name, equals, value = part.partition("=")
         if equals and not os.path.isfile(part):
-            modality, given = name, Path(value) if os.path.isfile(value) else value
+            modality, given = name, _given(predictor, name, value)
         else:
             modality, given = _told_by(predictor, Path(part)), Path(part)
         if modality in found:
             raise DataError(f"--input: {modality} has two values, {found[modality]} and {given}; keep one of them")
         found[modality] = given
     return found
+
+
+def _given(predictor: "Predictor", modality: str, value: str) -> "str | Path | TableRow":
+    """A row if the encoder of the modality reads tables, else a file or a text.
+
+    Raises DataError for a row that is not JSON.
+    """
+    from common.encoders.table import TableEncoder
+    from common.media.table_row import row_of_json
+
+    path = Path(value) if os.path.isfile(value) else None
+    if modality not in predictor.modalities or not isinstance(predictor.model.encoder(modality), TableEncoder):
+        return path or value
+    try:
+        return row_of_json(path.read_text(encoding="utf-8-sig") if path else value)
+    except (ValueError, OSError) as error:
+        rows = f". For the rows of a table: fedmosaic import {modality}={value} --unlabelled --out NEW" if path else ""
+        raise DataError(f"--input {modality}={value}: {error}{rows}") from None
 
 
 def _told_by(predictor: "Predictor", path: Path) -> str:
@@ -173,6 +196,10 @@ def _rows(predictor: "Predictor", options: argparse.Namespace) -> tuple[list["Ro
         rows, notes = predict_shard(predictor, shard.only(options.modalities) if options.modalities else shard), []
     problems = Counter(modality for row in rows for modality in row.problems)
     notes += [f"{count} unreadable {modality} values were treated as missing" for modality, count in problems.items()]
+    unused = Counter(
+        f"{m}: {note}" for row in rows if row.prediction for m, own in row.prediction.notes.items() for note in own
+    )
+    notes += [f"{count} x {note}" for note, count in unused.items()]
     if lost := sum(row.prediction is None for row in rows):
         notes.append(f"{lost} examples have no usable value, and get no prediction")
     return rows, notes

@@ -14,6 +14,7 @@ from common.encoders.text import tokens
 from common.errors import ShardError
 from common.media.series import Series
 from common.media.sounds import Sound
+from common.media.table_row import TableRow
 from common.media.values import Raw
 from common.modality import Modality
 from common.split.make import PROBE, TEST
@@ -62,6 +63,7 @@ class Seen:
     channels: list[int] = field(default_factory=list)
     sizes: list[float] = field(default_factory=list)
     frames: list[int] = field(default_factory=list)
+    cells: list[int] = field(default_factory=list)
 
     def add(self, raw: Raw) -> None:
         """Note a value."""
@@ -75,6 +77,8 @@ class Seen:
             self.coloured.append(raw.mode != "L")
         elif isinstance(raw, str):
             self.words.append(len(tokens(raw, None)))
+        elif isinstance(raw, TableRow):
+            self.cells.append(len(raw.cells))
         elif is_frames(raw):
             self.frames.append(len(raw))
             self.sides.append(max(raw.shape[1:3]))
@@ -89,7 +93,8 @@ class Seen:
         Raises ValueError when there is no encoder for such values.
         """
         kinds = [name for name, seen in (("recordings", self.rates), ("frames", self.frames), ("texts", self.words),
-                                         ("signals", self.lengths), ("pictures", self.coloured)) if seen]  # fmt: skip
+                                         ("signals", self.lengths), ("pictures", self.coloured),
+                                         ("rows", self.cells)) if seen]  # fmt: skip
         if len(kinds) != 1:
             raise ValueError(f"{' and '.join(kinds)} together" if kinds else "a modality without readable values")
         made: tuple[str, str] = getattr(self, f"_{kinds[0]}")()
@@ -124,6 +129,9 @@ class Seen:
         rule = "" if same else f", other_lengths: mask, windows: {-(-max(self.lengths) // length)}"
         why = f"{channels} channels of {length} samples, mean size {scale:g}" if same else "their lengths differ"
         return f"{{name: signal, channels: {channels}, length: {length}, scale: {scale}{rule}}}", why
+
+    def _rows(self) -> tuple[str, str]:
+        return "{name: table}", f"up to {max(self.cells)} known cells; the sites agree on the columns"
 
     def _side(self) -> int:
         return int(min(LARGEST, max(SMALLEST, np.median(self.sides))))

@@ -3,7 +3,7 @@
 import csv
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -44,6 +44,7 @@ def as_json(prediction: Prediction | None) -> dict[str, Any]:
         "prediction": prediction.label,
         "probabilities": dict(prediction.probabilities),
         "modalities": list(prediction.modalities),
+        **({"notes": {m: list(notes) for m, notes in prediction.notes.items()}} if prediction.notes else {}),
     }
 
 
@@ -54,10 +55,19 @@ def predict_shard(predictor: Predictor, shard: Shard) -> list[Row]:
     """
     loaded = load(shard, {m: predictor.model.encoder(m) for m in predictor.modalities})
     made = dict(zip(loaded.ids, predictor.predict_batch(loaded.examples), strict=True))
+    for record in shard.records:
+        if record.id in made and (notes := _notes(predictor, record)):
+            made[record.id] = replace(made[record.id], notes=notes)
     return [
         Row(record.id, record.label, made.get(record.id), _problems(predictor, shard, record, made.get(record.id)))
         for record in shard.records
     ]
+
+
+def _notes(predictor: Predictor, record: Record) -> dict[Modality, Sequence[str]]:
+    """By modality, the findings of the encoder about a row of a table."""
+    found = {m: predictor.model.encoder(m).notes(row) for m, row in record.rows.items() if m in predictor.modalities}
+    return {m: notes for m, notes in found.items() if notes}
 
 
 def predict_folders(predictor: Predictor, folders: Mapping[Modality, Path]) -> tuple[list[Row], list[str]]:

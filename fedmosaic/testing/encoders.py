@@ -9,6 +9,7 @@ from PIL import Image
 
 from common.encoders.base import Encoder, EncoderOptions
 from common.media.sounds import Sound
+from common.media.table_row import TableRow
 from common.media.values import Raw
 from common.seeding import seeded
 from fedmosaic.testing.devices import OnEveryDevice
@@ -19,6 +20,7 @@ RAWS: dict[str, Raw] = {
     "a signal": np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32),
     "a recording": Sound((np.random.default_rng(0).normal(size=(5000, 2)) / 9).astype(np.float32), 11025),
     "a text": "Nike Men Black T-Shirt",
+    "a row": TableRow({"age": 63, "sex": "f"}),
 }
 """A value of each kind that a shard can contain."""
 

@@ -16,18 +16,16 @@ from pydantic import (
 )
 from pydantic import ValidationError as Invalid
 
+from common.columns import MOST_COLUMNS, DescribedTables
 from common.errors import FedmosaicError, WireError
 from common.findings import Findings
 from common.metrics import Tally
 from common.modality import subset_name, subsets
 from common.types import Site
-from common.words.printable import of_others
+from common.words.printable import PLAIN, of_others
 
 MOST = 1e12
 """Upper bound of counts and times. No honest value is larger, and sums over sites stay finite."""
-PLAIN = r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]*$"
-"""Text without control characters and without marks that change the direction of writing, because terminals and pages
-show it."""
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN)]
 Base = Annotated[str, Field(max_length=2000, pattern=PLAIN)]
 SOME, MANY = 200, 100_000
@@ -73,6 +71,7 @@ class Introduction(_Reply):
     findings: dict[Name, Findings] = Field(default_factory=dict, max_length=SOME)
     bases: dict[Name, Base] = Field(default_factory=dict, max_length=SOME)
     local_dp: Annotated[str, Field(max_length=200, pattern=PLAIN)] = ""
+    tables: Annotated[DescribedTables, Field(max_length=SOME)] = Field(default_factory=dict)
 
 
 class TrainingReply(_Reply):
@@ -98,7 +97,13 @@ def read_introduction(content: Mapping[str, Any]) -> Site | Refusal:
     modalities, classes = frozenset(said.modalities), tuple(said.classes)
     if other := said.findings.keys() - modalities:
         raise WireError(f"malformed reply: findings of {min(other)}, a modality that the site does not have")
-    return Site(said.site, modalities, classes, said.num_examples, said.findings, said.local_dp, said.bases)
+    if other := said.tables.keys() - modalities:
+        raise WireError(f"malformed reply: columns of {min(other)}, a modality that the site does not have")
+    if any(len(columns) > MOST_COLUMNS for columns in said.tables.values()):
+        raise WireError(f"malformed reply: a table has more than {MOST_COLUMNS} columns")
+    return Site(
+        said.site, modalities, classes, said.num_examples, said.findings, said.local_dp, said.bases, said.tables
+    )
 
 
 def read_training_reply(content: Mapping[str, Any], server_round: int, site: Site) -> TrainingReply:

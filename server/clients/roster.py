@@ -60,7 +60,7 @@ class Roster:
         self.keys: dict[str, str] = {}
         self.classes: tuple[str, ...] | None = None
         self._experiment = experiment
-        self._bases = bases(experiment.model)
+        self._bases = bases(experiment.model) if with_weights else {}
         self._online: dict[int, str] = {}
         self._name_of: dict[int, str] = {}  # by node, also after it has left: the registered name of its key
         self._node_of: dict[str, int] = {}
@@ -267,7 +267,7 @@ def _list(reasons: dict[str, str], site: str, reason: str) -> None:
 def _as_json(site: Site) -> dict[str, Any]:
     """The fields of a site that need a conversion for JSON."""
     findings = {m: found.model_dump() for m, found in site.findings.items()}
-    return {"modalities": sorted(site.modalities), "findings": findings}
+    return {"modalities": sorted(site.modalities), "findings": findings, "tables": {}}
 
 
 def listed(reasons: Mapping[str, str]) -> str:

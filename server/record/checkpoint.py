@@ -18,6 +18,7 @@ from safetensors.torch import save
 from common.blocks import Params
 from common.config.experiment import Experiment
 from common.config.reading import plugins_of
+from common.config.tables import with_columns_of
 from common.errors import ConfigError
 from server.record.files import write_whole
 
@@ -79,6 +80,7 @@ def damaged_checkpoints(run_folder: Path) -> list[str]:
 
 def check_same(experiment: Experiment, checkpoint: Checkpoint) -> None:
     """Raises ConfigError, with every difference, when the checkpoint's experiment differs from this one."""
+    experiment = with_columns_of(experiment, checkpoint.about["experiment"])
     then, now = flat(checkpoint.about["experiment"]), flat(json.loads(experiment.to_json()))
     changed = sorted(key for key in (then.keys() | now.keys()) - FREE if then.get(key) != now.get(key))
     mistakes = [f"{key}: {then.get(key)!r} when the run began, {now.get(key)!r} now" for key in changed]

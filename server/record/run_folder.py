@@ -51,7 +51,11 @@ class RunFolder:
         self._claim(PATIENCE_SECONDS if resume else 0)
         if resume:
             self._go_on(experiment)
-        write_whole(folder / "experiment.yaml", experiment.to_yaml().encode())
+        self.experiment(experiment)
+
+    def experiment(self, experiment: Experiment) -> None:
+        """Save the experiment."""
+        write_whole(self.folder / "experiment.yaml", experiment.to_yaml().encode())
 
     def round(self, line: Mapping[str, Any]) -> None:
         """Append the figures of a round."""

@@ -103,6 +103,8 @@ def _of_one(modality: str, findings: Findings) -> Iterable[str]:
         yield f"{share} are silent, blank or constant"
     if findings.conflicting:
         yield f"{findings.conflicting} {modality} files have the same bytes as a file with another label"
+    for note, count in findings.notes.items():
+        yield f"{count} of {findings.values} {modality} values: {note}"
 
 
 def _main_form(findings: Findings) -> str:

@@ -68,7 +68,7 @@ class Preparer:
 
     def observe(self, place: int) -> tuple[Tensor | None, Observation]:
         """A prepared value, or None for an unreadable one, and its observation."""
-        return observe(self.values[place], self._prepare)
+        return observe(self.values[place], self._prepare, self.encoder.notes)
 
     def read(self, place: int) -> Tensor:
         """A prepared value that was readable before.

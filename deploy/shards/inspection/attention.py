@@ -19,9 +19,11 @@ def attention(survey: Survey) -> list[str]:
     return [
         *said,
         *_unread_keys(survey),
-        *_blank_texts(survey),
+        *_blank_values(survey),
         *_dark_pictures(survey),
         *_rates(survey),
+        *(f"{m}, {problem}" for m, table in survey.tables.items() for problem in table.problems()),
+        *survey.unlike,
         *_shared_files(survey),
         *_without_encoder(survey),
         *_without_values(survey),
@@ -32,6 +34,11 @@ def refusal(survey: Survey, most: float) -> str | None:
     """The reason why a run would refuse the site, or None. most: `data.max_unreadable`."""
     if not survey.encoders.keys() & survey.modalities.keys():
         return "the experiment has no encoder for any modality of the shard"
+    columns = survey.shard.columns
+    wrong = [f"{m}: {why}" for m, e in survey.encoders.items() for why in e.check_columns(columns.get(m, {}))
+             if m in survey.modalities]  # fmt: skip
+    if wrong:
+        return "; ".join(wrong)
     return too_many_unreadable({m: f for m, f in survey.findings().items() if m in survey.encoders}, most)
 
 
@@ -43,9 +50,10 @@ def _unread_keys(survey: Survey) -> Iterable[str]:
         yield f"{count} lines of metadata.jsonl have the unknown key {key!r}, which is ignored{hint}"
 
 
-def _blank_texts(survey: Survey) -> Iterable[str]:
+def _blank_values(survey: Survey) -> Iterable[str]:
     for modality, count in survey.shard.blank.items():
-        yield f"{count} {modality} values are empty texts and count as missing"
+        what = "rows without a cell" if modality in survey.tables else "empty texts"
+        yield f"{count} {modality} values are {what} and count as missing"
 
 
 def _dark_pictures(survey: Survey) -> Iterable[str]:

@@ -13,6 +13,7 @@ from scipy.signal import spectrogram
 from common.data.observation import is_frames, measured
 from common.media.series import Series
 from common.media.sounds import Sound
+from common.media.table_row import TableRow
 from common.media.values import Raw
 
 SIDE = 160
@@ -43,6 +44,8 @@ def draw(raw: Raw) -> Image.Image | str:
         return _sound(raw)
     if isinstance(raw, Series):
         return draw(raw.values)
+    if isinstance(raw, TableRow):
+        return draw(", ".join(f"{name} {cell}" for name, cell in raw.cells.items()))
     if is_frames(raw):
         return _strip(raw)
     return _signal(raw) if raw.ndim in (1, 2) else measured(raw)[0]

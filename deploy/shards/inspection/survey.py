@@ -7,21 +7,24 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from PIL.Image import Image
 
 from common.data.finder import Finder
-from common.data.observation import measured
+from common.data.observation import measured, no_notes
 from common.data.shard import Record, Shard
 from common.encoders.base import Encoder
 from common.findings import Findings
 from common.media.pictures import BRIGHTEST
+from common.media.table_row import TableRow
 from common.media.values import Raw, Value
 from common.modality import Modality, subset_name, subsets
 from common.seeding import rng
 from deploy.progress import tracked
 from deploy.shards.inspection.generated import Generated, read_generated
+from deploy.shards.inspection.tables import TableSeen, unlike_columns
 
 SAMPLE_SEED = 1
 METADATA = "metadata.jsonl"
@@ -114,7 +117,7 @@ class Survey:
     """The content of a shard. Broken files count as missing, as in training.
 
     examples: number by class. values: number by class and modality. patterns: number of examples by the modalities that
-    they have.
+    they have. tables: the distributions of columns. unlike: differences to the tables of the other shard.
     """
 
     shard: Shard
@@ -127,6 +130,8 @@ class Survey:
     encoders: Mapping[Modality, Encoder] = field(default_factory=dict)
     duplicates: dict[Modality, int] = field(default_factory=dict)
     other: Other | None = None
+    tables: dict[Modality, TableSeen] = field(default_factory=dict)
+    unlike: list[str] = field(default_factory=list)
 
     def add(self, record: Record, looker: Looker | None) -> None:
         """Read the values of an example and count them."""
@@ -140,6 +145,8 @@ class Survey:
         for modality, raw in raws.items():
             self.modalities[modality].add(raw)
             self.values[record.label, modality] += 1
+            if isinstance(raw, TableRow) and modality in self.tables:
+                self.tables[modality].add(raw, record.label)
         for found in self.generated:
             if (value := found.values.get(record.id)) is not None and found.modality not in raws | broken:
                 self._read(record, found.modality, Value(value, generated=True), raws, broken)
@@ -150,7 +157,9 @@ class Survey:
         self, record: Record, modality: Modality, value: Value, raws: dict[Modality, Raw], broken: dict[Modality, str]
     ) -> None:
         finder = Finder(modality) if value.generated else self.modalities[modality].finder
-        raw = finder.take(record, value, partial(_checked, encoder=self.encoders.get(modality)))
+        encoder = self.encoders.get(modality)
+        note = encoder.notes if encoder else no_notes
+        raw = finder.take(record, value, partial(_checked, encoder=encoder), note)
         if raw is not None:
             raws[modality] = raw
             return
@@ -158,7 +167,7 @@ class Survey:
         self.broken.append(Broken(record.id, modality, self._name_of(value), broken[modality]))
 
     def _name_of(self, value: Value) -> str:
-        if isinstance(value.source, str):
+        if not isinstance(value.source, Path):
             return METADATA
         return os.path.relpath(value.source, self.shard.folder.resolve())
 
@@ -191,6 +200,10 @@ class Survey:
             },
             "modalities": {
                 modality: values.to_json() for modality, values in self.modalities.items()
+            },
+            "tables": {
+                modality: {name: seen.to_json() for name, seen in table.columns.items()}
+                for modality, table in self.tables.items()
             },
             "duplicates": self.duplicates,
             "patterns": {name: self.patterns[name] for name in self.pattern_names},
@@ -226,6 +239,7 @@ def survey(
     if other is not None:
         compared = _survey(other, None, {})
         theirs, found.other = compared.modalities, Other(other.info.site, compared.findings())
+        found.unlike += unlike_columns(shard.columns, other.columns)
         for modality in found.modalities.keys() & theirs.keys():
             same = found.modalities[modality].finder.digests & theirs[modality].finder.digests
             found.duplicates |= {modality: len(same)} if same else {}
@@ -242,7 +256,8 @@ def sampled(shard: Shard, count: int) -> Shard:
 
 def _survey(shard: Shard, looker: Looker | None, encoders: Mapping[Modality, Encoder]) -> Survey:
     values = {m: Values(Finder(m)) for m in sorted(shard.info.modalities)}
-    found = Survey(shard, read_generated(shard), values, encoders=encoders)
+    tables = {m: TableSeen(columns) for m, columns in shard.columns.items()}
+    found = Survey(shard, read_generated(shard), values, encoders=encoders, tables=tables)
     for record in tracked(shard.records, "reading"):
         found.add(record, looker)
     return found

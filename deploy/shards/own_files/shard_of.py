@@ -20,6 +20,7 @@ from deploy.shards.own_files.conversion import Conversion
 from deploy.shards.own_files.folders import Files, LeftOut
 from deploy.shards.own_files.kinds import ENDINGS, kind, lacking, without_ending
 from deploy.shards.own_files.names import look_alike, nfc
+from deploy.shards.own_files.records import Records, hints_of, read_records, suspects
 from deploy.shards.own_files.slices import choices_of
 from deploy.shards.own_files.table import Format, Table, read_table
 from deploy.shards.own_files.windows import windows_of
@@ -34,13 +35,14 @@ SHOWN = 3
 class Found:
     """The content of a new shard.
 
-    labels: by id; "" without labels. files, texts: by modality and id. said: notes about the input and its
+    labels: by id; "" without labels. files, texts, records: by modality and id. said: notes about the input and its
     interpretation. left_out: the unused files and ids by reason. conversion: how files become values.
     """
 
     labels: dict[str, str] = field(default_factory=dict)
     files: list[Files] = field(default_factory=list)
     texts: dict[Modality, dict[str, str]] = field(default_factory=dict)
+    records: list[Records] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     left_out: LeftOut = field(default_factory=dict)
     conversion: Conversion = field(default_factory=Conversion)
@@ -48,12 +50,14 @@ class Found:
 
     @property
     def modalities(self) -> list[Modality]:
-        """The modalities of files and texts, sorted."""
-        return sorted({*(files.modality for files in self.files), *self.texts})
+        """The modalities of files, texts and tables, sorted."""
+        return sorted({*(files.modality for files in self.files), *(one.modality for one in self.records), *self.texts})
 
     def has(self, name: str) -> bool:
         """Whether an example has any value."""
-        return any(name in files.by_id for files in self.files) or any(name in own for own in self.texts.values())
+        values: list[Mapping[str, Any]] = [files.by_id for files in self.files]
+        values += [*self.texts.values(), *(one.rows for one in self.records)]
+        return any(name in own for own in values)
 
     def examples(self) -> list[Example]:
         """The examples with at least one value, in the order of the labels."""
@@ -65,6 +69,7 @@ class Found:
             for files in self.files
             if name in files.by_id
         }
+        media |= {one.modality: Media.row(one.rows[name]) for one in self.records if name in one.rows}
         return media | {m: Media.text(own[name]) for m, own in self.texts.items() if name in own}
 
 
@@ -75,18 +80,19 @@ def find(options: argparse.Namespace) -> Found:
     """
     mistakes: list[str] = []
     found = Found()
-    sources = _folders(options.sources, mistakes)
-    file_columns = _columns("--file-columns", options.file_columns, sources, mistakes)
-    text_columns = _columns("--text-columns", options.text_columns, [*sources, *file_columns], mistakes)
+    sources, tables = _sources(options.sources, mistakes)
+    file_columns = _columns("--file-columns", options.file_columns, [*sources, *tables], mistakes)
+    text_columns = _columns("--text-columns", options.text_columns, [*sources, *tables, *file_columns], mistakes)
     classes = _classes(options.classes, mistakes)
     with_files = [*sources, *file_columns]
     rates = _rates(options.rate, with_files, mistakes)
     found.conversion.windows = windows_of(_pairs("--window", options.window, mistakes), with_files, mistakes)
     found.conversion.choices = choices_of(_pairs("--volume", options.volume, mistakes), with_files, mistakes)
-    mistakes += (wrong := list(_layout_mistakes(options, sources, file_columns, text_columns)))
+    mistakes += (wrong := list(_layout_mistakes(options, sources, tables, file_columns, text_columns)))
+    found.records = _records(options, tables, mistakes)
     if options.labels:
         _from_table(options, found, sources, file_columns, text_columns, classes, mistakes)
-    elif sources and not wrong:
+    elif (sources or tables) and not wrong:
         _from_folders(options, found, sources, mistakes)
     site = options.site or options.out.resolve().name
     mistakes += _output_mistakes(options.out, site)
@@ -94,6 +100,9 @@ def find(options: argparse.Namespace) -> Found:
     if mistakes:
         raise ConfigError("import", mistakes)
     names = classes or sorted(set(found.labels.values()) - {""})
+    found.said += [
+        f"{one.modality}: {note}" for one in found.records for note in [*one.said, *suspects(one, found.labels)]
+    ]
     found.said += [
         f"classes {said} differ only in case, blanks or accents: are they the same class?" for said in alike(names)
     ]
@@ -110,7 +119,7 @@ def write(found: Found, out: Path) -> Written:
     """
     try:
         with whole_folder(out) as unfinished:
-            writer = ShardWriter(unfinished, found.info)
+            writer = ShardWriter(unfinished, found.info, {one.modality: one.columns for one in found.records})
             written = writer.write(_read(found, writer))
             for modality in written.unreadable.keys() - written.values.keys():
                 raise ShardError(f"no {modality} file can be read; the first: {written.reasons[modality][0]}")
@@ -136,11 +145,12 @@ def _from_table(
     mistakes: list[str],
 ) -> None:
     """Add the labels, files and texts of the table."""
-    wanted = [options.id_column] if sources else []
+    others = [one for one in found.records if one.path.resolve() != options.labels.resolve()]
+    wanted = [options.id_column] if sources or others else []
     wanted += [] if options.unlabelled else [options.label_column]
     wanted += [*file_columns.values(), *text_columns.values()]
     form = Format(options.encoding, options.separator)
-    optional = [] if sources else [options.id_column]
+    optional = [] if wanted[:1] == [options.id_column] else [options.id_column]
     table = read_table(options.labels, wanted, form, mistakes, optional)
     if table is None:
         return
@@ -156,6 +166,8 @@ def _from_table(
         found.texts[modality] = {name: text for name, text in texts.items() if text}
         if empty := len(texts) - len(found.texts[modality]):
             found.said.append(f"{modality}: {empty} of {len(texts)} cells of column {column} are empty")
+    for one in found.records:
+        _match(one, ids, found.left_out, mistakes)
     mistakes += _matchless(found, table)
     if lonely := [name for name in found.labels if not found.has(name)]:
         found.left_out["labels without a file"] = lonely
@@ -203,6 +215,25 @@ def _named_files(
     return files
 
 
+def _records(options: argparse.Namespace, tables: Mapping[Modality, Path], mistakes: list[str]) -> list[Records]:
+    """The tables that are the values of modalities."""
+    hints = hints_of(options, mistakes)
+    read = [read_records(modality, path, options, hints, mistakes) for modality, path in tables.items()]
+    mistakes += hints.mistakes() if all(read) else []
+    return [one for one in read if one]
+
+
+def _match(records: Records, ids: Mapping[str, str], left_out: LeftOut, mistakes: list[str]) -> None:
+    """Keep the rows with an id in the table of labels. ids: the table's ids, by their Unicode form NFC."""
+    unmatched = [name for name in records.rows if nfc(name) not in ids]
+    if unmatched:
+        left_out[f"{records.modality} without a label"] = unmatched
+        if ids and len(unmatched) == len(records.rows):
+            what = f"a row is {unmatched[0]!r}, a label is {next(iter(ids.values()))!r}"
+            mistakes.append(f"{records.modality}: no row of {records.path} has an id with a label: {what}")
+    records.rows = {ids[nfc(name)]: cells for name, cells in records.rows.items() if nfc(name) in ids}
+
+
 def _from_folders(
     options: argparse.Namespace, found: Found, sources: Mapping[Modality, Path], mistakes: list[str]
 ) -> None:
@@ -218,6 +249,8 @@ def _from_folders(
             known = ", ".join(sorted(ENDINGS))
             where = folder if options.unlabelled else f"the class folders in {folder}"
             mistakes.append(f"{modality}: no file in {where} has a known ending: {known}")
+    for one in found.records:
+        found.labels |= {name: found.labels.get(name, "") for name in one.rows}
     if not options.unlabelled and found.labels:
         found.said.append(f"the labels are the names of the folders: {', '.join(sorted(set(found.labels.values())))}")
 
@@ -259,13 +292,19 @@ def _why_matchless(files: Files, found: Found, table: Table) -> str:
 
 
 def _layout_mistakes(
-    options: argparse.Namespace, sources: Mapping[Modality, Path], *columns: Mapping[Modality, str]
+    options: argparse.Namespace,
+    sources: Mapping[Modality, Path],
+    tables: Mapping[Modality, Path],
+    *columns: Mapping[Modality, str],
 ) -> Iterable[str]:
     """Mistakes in the combination of options."""
     if not options.sources and not any(columns):
         yield "nothing to import: name folders as MODALITY=DIR, or columns of the table with --file-columns"
     if any(columns) and not options.labels:
         yield "--file-columns and --text-columns need --labels TABLE"
+    if tables and not options.labels and not options.unlabelled:
+        named = " and ".join(tables)
+        yield f"labels are missing: {named} needs --labels TABLE (it may be the same table), or --unlabelled"
     if options.labels or options.unlabelled or not sources:
         return
     if not folders.has_class_folders(list(sources.values())):
@@ -314,21 +353,24 @@ def _rates(given: str | None, known: Sequence[Modality], mistakes: list[str]) ->
     return rates
 
 
-def _folders(sources: Sequence[str], mistakes: list[str]) -> dict[Modality, Path]:
-    found: dict[Modality, Path] = {}
+def _sources(sources: Sequence[str], mistakes: list[str]) -> tuple[dict[Modality, Path], dict[Modality, Path]]:
+    """The folders and the tables of modalities."""
+    found, tables = dict[Modality, Path](), dict[Modality, Path]()
     for source in sources:
-        modality, equals, folder = source.partition("=")
-        if not equals or not folder:
+        modality, equals, place = source.partition("=")
+        if not equals or not place:
             mistakes.append(f"{source!r} is not MODALITY=DIR")
         elif not _is_modality(modality):
             mistakes.append(_not_a_modality(modality))
-        elif modality in found:
+        elif modality in found or modality in tables:
             mistakes.append(f"{modality} has two folders: name one of them")
-        elif not Path(folder).is_dir():
-            mistakes.append(f"{modality}: there is no folder {folder}")
+        elif Path(place).is_file():
+            tables[modality] = Path(place)
+        elif not Path(place).is_dir():
+            mistakes.append(f"{modality}: there is no folder {place}")
         else:
-            found[modality] = Path(folder)
-    return found
+            found[modality] = Path(place)
+    return found, tables
 
 
 def _is_modality(name: str) -> bool:

@@ -27,6 +27,7 @@ from deploy.study.bench.origin import commit
 from deploy.study.bench.probe import probe
 from deploy.study.bench.suite import Job
 from server.record.run_folder import RunFolder, read_rounds
+from server.rounds.agreement import with_agreed_columns
 from server.rounds.federation import Federation
 
 Figures = dict[str, Any]
@@ -102,9 +103,11 @@ def _federation(experiment: Experiment, sites: list[Site], shards: Path, probed:
     )
     with tempfile.TemporaryDirectory(prefix="fedmosaic-bench-") as folder:
         run, probe_set = RunFolder(Path(folder), experiment), shards / PROBE
+        grid = InProcessGrid(sites)
+        experiment = with_agreed_columns(experiment, grid, run)
         federation = Federation(
             experiment,
-            InProcessGrid(sites),
+            grid,
             shards / "test",
             run,
             probe_set if probe_set.exists() else None,
