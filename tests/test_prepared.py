@@ -150,8 +150,7 @@ def same(one: Any, other: Any) -> bool:
 def test_every_trained_encoder_is_here() -> None:
     made = {name: Made({"name": name, **NEEDED.get(name, {})}) for name in own_names("encoder") if name in ENCODERS}
     assert not any(isinstance(one.build(), FrozenEncoder) for one in made.values())
-    frozen = {"mixed", "open-clip-image", "open-clip-text", "transformers-text", "vision-transformer"}
-    assert made.keys() | frozen == set(own_names("encoder"))
+    assert made.keys() | PRETRAINED == set(own_names("encoder"))
 
 
 @pytest.mark.parametrize("kind", ENCODERS)

@@ -50,9 +50,11 @@ class Roster:
     now. refused: by name, the reason why a site does not take part. known: by name, every site that was ever free.
     keys: by name, the public key (hexadecimal) of the node with that name; nodes without keys have no entry.
     classes: the class list that every site must have; None: not decided yet.
+
+    with_weights: whether the answers of sites say which pre-trained weights they have.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, with_weights: bool = True) -> None:
         self.free: dict[int, Site] = {}
         self.lost: dict[str, str] = dict.fromkeys(experiment.federation.sites or (), "it has not connected yet")
         self.refused: dict[str, str] = {}
