@@ -5,6 +5,7 @@ when a model is loaded.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,13 @@ Kind = Literal["samples", "whisper", "clap", "spectrogram"]
 """The input of a model: samples of any length, the spectrogram of Whisper or of CLAP, or another one of fixed length
 (AST)."""
 
+KINDS: Mapping[str, Kind] = {
+    "Wav2Vec2FeatureExtractor": "samples",
+    "WhisperFeatureExtractor": "whisper",
+    "ClapFeatureExtractor": "clap",
+    "ASTFeatureExtractor": "spectrogram",
+}
+
 
 class TransformersSoundTower(Tower):
     """A recording is mixed to one channel and resampled to the rate of the model, and then goes through the model's own
@@ -45,8 +53,6 @@ class TransformersSoundTower(Tower):
         for setting, value in (("apply_spec_augment", False), ("layerdrop", 0.0)):
             if hasattr(model.config, setting):  # they draw from generators that no seed of a run reaches
                 setattr(model.config, setting, value)
-        if hasattr(model, "masked_spec_embed"):
-            model.masked_spec_embed = None  # of the same augmentation
 
     @property
     def is_masked(self) -> bool:
@@ -150,11 +156,11 @@ class TransformersSound(TowerOptions):
 
 
 def _kind(extractor: Any) -> Kind:
-    if hasattr(extractor, "n_samples"):
-        return "whisper"
-    if hasattr(extractor, "nb_max_samples"):
-        return "clap"
-    return "spectrogram" if hasattr(extractor, "num_mel_bins") else "samples"
+    """Raises ModelError for an extractor that is not supported."""
+    name = type(extractor).__name__
+    if name not in KINDS:
+        raise ModelError(f"{name}: not one of the supported feature extractors, {', '.join(KINDS)}")
+    return KINDS[name]
 
 
 def _parts(frames: Tensor, real: Tensor, parts: int) -> tuple[Tensor, Tensor]:

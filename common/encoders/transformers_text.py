@@ -20,6 +20,8 @@ from common.frozen.model_door import text_model
 from common.frozen.pretrained import fingerprint, locate
 from common.media.values import Raw
 
+WIDTHS = ("hidden_size", "d_model", "dim", "n_embd")
+"""The names that models give their hidden size."""
 POOLING = "1_Pooling/config.json"
 MODES = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
 
@@ -30,8 +32,6 @@ class TransformersTextTower(Tower):
 
     def __init__(self, model: Any, tokenizer: Any, length: int, pooling: str | None) -> None:
         self.model, self.tokenizer, self.length, self.pooling = model, tokenizer, length, pooling
-        if pooling in ("mean", "first") and hasattr(model, "pooler"):
-            model.pooler = None  # nothing reads its output
 
     @property
     def network(self) -> nn.Module:
@@ -94,8 +94,8 @@ class TransformersText(TowerOptions):
 def _width(folder: Path) -> int:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return int(config["hidden_size"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return int(next(config[key] for key in WIDTHS if key in config))
+    except (OSError, ValueError, TypeError, StopIteration) as error:
         raise ModelError(f"{folder}: config.json has no hidden_size of a text encoder: {error}") from None
 
 

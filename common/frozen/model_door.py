@@ -47,6 +47,8 @@ def text_model(folder: Path) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(folder, **SEALED)
     except Exception as error:  # the library may raise any exception; none of our code runs here
         raise _unfit(folder, "a text encoder of transformers", error) from error
+    if model.config.is_encoder_decoder:
+        model = model.get_encoder()
     if lacking := {name.split(".")[0] for name in found["missing_keys"]}:
         if lacking != {POOLER}:
             raise _incomplete(folder, found["missing_keys"])

@@ -5,12 +5,14 @@ weight of an adapted layer is W + (alpha / rank) B A. W stays fixed; A [rank, in
 B [outputs, rank] is zero, so that the adapted network begins as the pre-trained one.
 """
 
+from collections.abc import Collection
+
 from pydantic import Field
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from common.config.component import Options
-from common.encoders.shared.network_blocks import block_names, named_modules_in
+from common.encoders.shared.network_blocks import block_names
 
 MARK = "lora_"
 """A part of the name of every tensor of an adapter."""
@@ -28,17 +30,18 @@ class Lora(Options):
     targets: tuple[str, ...] | None = Field(None, min_length=1, strict=False)
     """Names, or last parts of names, of the layers that get adapters, e.g. [query, value] in BERT or [attn.qkv] in a
     vision transformer of timm. `null`: all linear layers and all convolutions in the blocks of the network, except
-    grouped convolutions and the inner layers of PyTorch's own attention module, which cannot have adapters."""
+    grouped convolutions and layers of which the network reads only the weights, which cannot have adapters."""
 
 
-def add_adapters(network: nn.Module, options: Lora) -> None:
-    """Add adapters to the layers of a network, in place.
+def add_adapters(network: nn.Module, options: Lora, called: Collection[str]) -> None:
+    """Add adapters to the layers of a network, in place. called: the names of the modules that the network calls. An
+    adapter of another layer would do nothing, because the network reads only the weight of that layer.
 
     Raises ValueError when the network has no such layers.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    targets = _targets(network, options)
+    targets = _targets(network, options, called)
     config = LoraConfig(
         r=options.rank, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=targets, bias="none"
     )
@@ -56,15 +59,14 @@ def merge_adapters(network: nn.Module) -> None:
             setattr(network.get_submodule(parent), own, module.get_base_layer())
 
 
-def _targets(network: nn.Module, options: Lora) -> list[str]:
-    able = [name for name, module in named_modules_in(network, block_names(network))
-            if _is_adaptable(module) and not _is_in_attention(network, name)]  # fmt: skip
+def _targets(network: nn.Module, options: Lora, called: Collection[str]) -> list[str]:
+    everywhere = [name for name, module in network.named_modules() if name in called and _is_adaptable(module)]
+    blocks = tuple(f"{block}." for block in block_names(network))
+    able = [name for name in everywhere if name.startswith(blocks)] if blocks else everywhere
     if options.targets is None:
         if not able:
             raise ValueError("the network has no layers that can have adapters")
         return able
-    everywhere = [name for name, module in network.named_modules()
-                  if _is_adaptable(module) and not _is_in_attention(network, name)]  # fmt: skip
     chosen = {target: [name for name in everywhere if f".{name}".endswith(f".{target}")] for target in options.targets}
     if lacking := [target for target, found in chosen.items() if not found]:
         ends = sorted({name.rpartition(".")[2] for name in able})
@@ -82,8 +84,3 @@ def _is_adaptable(module: nn.Module) -> bool:
             return False  # peft cannot merge its adapter
         return module.groups == 1  # type: ignore[return-value]
     return isinstance(module, nn.Linear)
-
-
-def _is_in_attention(network: nn.Module, name: str) -> bool:
-    """Whether a layer belongs to PyTorch's attention module, which reads its weights without calling the layer."""
-    return isinstance(network.get_submodule(name.rpartition(".")[0]), nn.MultiheadAttention)

@@ -1,8 +1,11 @@
 """The blocks of a network, e.g. the layers of a transformer, and networks of which only a part is trained."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 CONTAINERS = (nn.ModuleList, nn.Sequential)
@@ -88,9 +91,33 @@ def _holds_tensors(module: nn.Module) -> bool:
     return any(True for _ in module.buffers())
 
 
-def named_modules_in(network: nn.Module, blocks: Iterable[str]) -> Iterator[tuple[str, nn.Module]]:
-    """The modules of some blocks with their names; of the whole network if there are no blocks."""
-    chosen = tuple(f"{block}." for block in blocks)
-    for name, module in network.named_modules():
-        if not chosen or name.startswith(chosen):
-            yield name, module
+@dataclass(frozen=True)
+class Used:
+    """The parts of a network on which its output depends, by name: the modules that it calls, and the parameters."""
+
+    modules: frozenset[str]
+    parameters: frozenset[str]
+
+
+def used_by(network: nn.Module, outputs: Callable[[], Iterable[Tensor]]) -> Used:
+    """The parts that `outputs`, which runs the network, depends on. A network may have others: the head of a task, a
+    mask of its pre-training, layers of which it reads only the weights."""
+    called = set[str]()
+    hooks = [module.register_forward_hook(partial(_note, called, name)) for name, module in network.named_modules()]
+    modes = {module: module.training for module in network.modules()}
+    network.eval().requires_grad_(True)
+    try:
+        with torch.enable_grad():
+            torch.stack([output.float().sum() for output in outputs()]).sum().backward()  # type: ignore[no-untyped-call]
+        with_gradient = {name for name, value in network.named_parameters() if value.grad is not None}
+    finally:
+        network.zero_grad()
+        for hook in hooks:
+            hook.remove()
+        for module, mode in modes.items():
+            module.training = mode
+    return Used(frozenset(called), frozenset(with_gradient))
+
+
+def _note(called: set[str], name: str, *_: object) -> None:
+    called.add(name)

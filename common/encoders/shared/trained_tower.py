@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.encoders.base import Encoder, standardised
 from common.encoders.shared.adapters import MARK, Lora, add_adapters, merge_adapters
-from common.encoders.shared.network_blocks import block_numbers, hold_fixed, rest_fixed
+from common.encoders.shared.network_blocks import block_numbers, hold_fixed, rest_fixed, used_by
 from common.encoders.shared.tower_options import ALL, LORA, TowerOptions
 from common.errors import ConfigError
 from common.media.values import Raw
@@ -35,18 +35,21 @@ class TrainedTower(Encoder):
             raise ConfigError("encoder", [str(error)]) from None
 
     def _divide(self) -> None:
-        """Divide the network into a trained and a fixed part."""
+        """Divide the network into a trained and a fixed part. Weights on which the features do not depend are fixed."""
         options = self.options
+        if not options.starts_pretrained:
+            return
+        used = used_by(self.network, lambda: self._tower.features(self.blank().unsqueeze(0))[:2])
         if options.train == LORA:
-            add_adapters(self.network, options.lora or Lora())
+            add_adapters(self.network, options.lora or Lora(), used.modules)
             hold_fixed(self.network, {name for name, _ in self.network.named_parameters() if MARK in name})
-        elif (wanted := options.last_blocks) is not None:
-            blocks = 1 + max(self._numbers.values())
+            return
+        first, blocks = -1, 1 + max(self._numbers.values())
+        if (wanted := options.last_blocks) is not None:
             if wanted > blocks:
                 raise ValueError(f"train is {options.train}, but the network has {blocks} blocks")
-            hold_fixed(self.network, {name for name, block in self._numbers.items() if block >= blocks - wanted})
-        elif options.starts_pretrained:
-            hold_fixed(self.network, self._numbers.keys())
+            first = blocks - wanted
+        hold_fixed(self.network, {name for name in used.parameters if self._numbers[name] >= first})
 
     @property
     def base(self) -> str:
