@@ -1,5 +1,6 @@
 """Pre-trained encoders that are trained further: wholly, in their last blocks, or by adapters."""
 
+import copy
 import shutil
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,19 @@ class TestEveryTrainedTower(EncoderContract):
         assert all(torch.equal(tensor, fixed[name]) for name, tensor in encoder.named_buffers())
         changed = [name for name, tensor in encoder.named_parameters() if not torch.equal(tensor, before[name])]
         assert len(changed) >= len(before) / 2
+
+
+@pytest.mark.usefixtures("models")
+def test_a_copy_shares_the_fixed_weights_and_nothing_else() -> None:
+    encoder = made("timm", {"pretrained": "timm"}, train="lora")
+    copied = copy.deepcopy(encoder)
+    assert {value.data_ptr() for value in copied.buffers()} == {value.data_ptr() for value in encoder.buffers()}
+    assert not {value.data_ptr() for value in copied.parameters()} & {v.data_ptr() for v in encoder.parameters()}
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.add_(1)
+    inputs = encoder.prepare(PICTURE)[None]
+    assert not torch.allclose(copied.eval()(inputs), encoder.eval()(inputs), atol=1e-3)
 
 
 @pytest.mark.usefixtures("models")

@@ -87,8 +87,10 @@ class TransformersText(TowerOptions):
 
     def described(self) -> str:
         """A text with the options and a hash of the model's folder, which contains weights and tokenizer."""
-        pooling = f"pooling {self.pooling} " if self.pooling else ""
-        return f"transformers-text length {self.length} {pooling}{fingerprint(locate(self.model))}"
+        folder = locate(self.model)
+        pooling = self.pooling or _pooling(folder)
+        said = f"pooling {pooling} " if pooling else ""
+        return f"transformers-text length {self.length} {said}{fingerprint(folder)}"
 
 
 def _width(folder: Path) -> int:

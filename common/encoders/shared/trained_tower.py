@@ -1,6 +1,8 @@
 """A pre-trained network that is trained further, wholly or in part."""
 
+import copy
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +72,15 @@ class TrainedTower(Encoder):
         for name, value in merged.network.named_parameters():
             value.data.copy_(now[name])
         return merged
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "TrainedTower":
+        """A copy, e.g. as a teacher, that shares the fixed weights, which are most of the memory."""
+        if self.options.starts_pretrained:
+            memo |= {id(value): value for value in self.network.buffers()}
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__ = copy.deepcopy(self.__dict__, memo)
+        return copied
 
     def prepare(self, raw: Raw) -> Tensor:
         """One raw value as input of the network, without the batch dimension."""
