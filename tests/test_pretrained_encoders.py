@@ -14,6 +14,7 @@ from test_frozen_encoders import ENCODERS, OTHER, PICTURE, TEXT
 from torch import Tensor, nn
 
 from common.config.component import build
+from common.data.prepared.made import Made
 from common.encoders.base import Encoder
 from common.encoders.shared.adapters import Lora, add_adapters
 from common.encoders.shared.network_blocks import block_names, block_numbers, used_by
@@ -79,6 +80,13 @@ class TestEveryTrainedTower(EncoderContract):
             assert all("lora_" in name for name in trained)
         else:
             assert 0 < len(trained) < len(whole)
+
+    def test_processes_that_prepare_values_need_no_weights(self, case: Case, way: str, value: Raw) -> None:
+        preparer = Made({"name": case[0], **case[1], "train": way}).build()
+        whole = made(*case[:2], train=way)
+        assert not list(preparer.parameters()) and not list(preparer.buffers())
+        assert torch.equal(preparer.prepare(value), whole.prepare(value))
+        assert torch.equal(preparer.blank(), whole.blank())
 
     def test_training_changes_the_trained_part_alone(
         self, encoder: TrainedTower, value: Raw, way: str, device: torch.device

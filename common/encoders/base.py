@@ -115,7 +115,7 @@ class Tower(ABC):
     @property
     @abstractmethod
     def network(self) -> nn.Module:
-        """The network, which the caller of `features` moves to a device."""
+        """The network, which the caller of `features` moves to a device. A tower that only prepares values has none."""
 
     @abstractmethod
     def inputs(self, raw: Raw) -> Tensor:
@@ -241,6 +241,11 @@ class EncoderOptions(Component):
     @abstractmethod
     def build(self) -> Encoder:
         """A new encoder with random weights."""
+
+    def preparer(self) -> Encoder:
+        """An encoder that only prepares values. By default it is the encoder of `build`; one with large weights can
+        leave them out, because each process that prepares values makes its own."""
+        return self.build()
 
 
 class PictureOptions(EncoderOptions):

@@ -74,9 +74,9 @@ class OpenClipImage(TowerOptions):
         except (KeyError, TypeError):
             raise ModelError(f"{folder}: its image tower is not a vision transformer of open_clip") from None
 
-    def load(self) -> OpenClipImageTower:
+    def load(self, weights: bool = True) -> OpenClipImageTower:
         """A new tower."""
-        return OpenClipImageTower(new_open_clip(self.model), self.grid, self.shape()[0])
+        return OpenClipImageTower(new_open_clip(self.model, weights), self.grid, self.shape()[0])
 
     def kept(self) -> OpenClipImageTower:
         """A tower of the model that the process keeps, which also serves texts and completers."""

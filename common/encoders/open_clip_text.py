@@ -66,9 +66,9 @@ class OpenClipText(TowerOptions):
         except (KeyError, TypeError):
             raise ModelError(f"{folder}: its text tower is not a transformer of open_clip") from None
 
-    def load(self) -> OpenClipTextTower:
+    def load(self, weights: bool = True) -> OpenClipTextTower:
         """A new tower."""
-        return OpenClipTextTower(new_open_clip(self.model).without_pictures(), *self.shape())
+        return OpenClipTextTower(new_open_clip(self.model, weights).without_pictures(), *self.shape())
 
     def kept(self) -> OpenClipTextTower:
         """A tower of the model that the process keeps, which also serves pictures and completers."""

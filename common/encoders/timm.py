@@ -36,13 +36,14 @@ class TimmTower(Tower):
     """A network of timm. The pooled features are the input of its classifier. The tokens are its last maps, averaged
     over grid x grid cells."""
 
-    def __init__(self, recipe: Recipe, network: nn.Module, grid: int, crop: bool) -> None:
+    def __init__(self, recipe: Recipe, network: nn.Module | None, grid: int, crop: bool) -> None:
         self.recipe, self._network, self.grid, self.crop = recipe, network, grid, crop
         self.width = max(timm_models.widths(recipe))
 
     @property
     def network(self) -> nn.Module:
         """The model of timm."""
+        assert self._network is not None
         return self._network
 
     def inputs(self, raw: Raw) -> Tensor:
@@ -68,7 +69,7 @@ class TimmTower(Tower):
 
     def of_values(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same for normalised values [B, C, H, W] float32."""
-        pooled, maps = timm_models.features(self._network, values)
+        pooled, maps = timm_models.features(self.network, values)
         tokens = cells(maps, self.grid).flatten(2).transpose(1, 2)
         return padded(pooled, self.width), padded(tokens, self.width), tokens.new_ones(tokens.shape[:2]).bool()
 
@@ -111,9 +112,10 @@ class Timm(TowerOptions):
         """The width of the features, and grid * grid tokens."""
         return max(timm_models.widths(self.recipe)), self.grid**2
 
-    def load(self) -> TimmTower:
+    def load(self, weights: bool = True) -> TimmTower:
         """A new tower."""
-        return TimmTower(self.recipe, timm_models.network(self.recipe), self.grid, self.crop)
+        network = timm_models.network(self.recipe) if weights else None
+        return TimmTower(self.recipe, network, self.grid, self.crop)
 
     def described(self) -> str:
         """A text with the options and a hash of the model's folder, which contains weights and preprocessing."""

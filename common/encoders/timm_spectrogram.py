@@ -98,9 +98,10 @@ class TimmSpectrogram(TowerOptions):
         """The width of the features, and grid * grid tokens."""
         return max(timm_models.widths(self.recipe)), self.grid**2
 
-    def load(self) -> TimmSpectrogramTower:
+    def load(self, weights: bool = True) -> TimmSpectrogramTower:
         """A new tower."""
-        return TimmSpectrogramTower(self.sounds_encoder, self.recipe, timm_models.network(self.recipe), self.grid)
+        network = timm_models.network(self.recipe) if weights else None
+        return TimmSpectrogramTower(self.sounds_encoder, self.recipe, network, self.grid)
 
     def described(self) -> str:
         """A text with the options and a hash of the model's folder."""

@@ -36,7 +36,7 @@ Network = Literal[
 class TorchvisionVideoTower(Tower):
     """The features of a whole video are the input of the network's classifier, and also the only token."""
 
-    def __init__(self, options: "TorchvisionVideo", network: nn.Module) -> None:
+    def __init__(self, options: "TorchvisionVideo", network: nn.Module | None) -> None:
         self.frames, self._network = options.frames_encoder(), network
         preset = _preset(options.model)
         self.mean, self.deviation = tuple(preset.mean), tuple(preset.std)
@@ -44,6 +44,7 @@ class TorchvisionVideoTower(Tower):
     @property
     def network(self) -> nn.Module:
         """The model of torchvision without its classifier."""
+        assert self._network is not None
         return self._network
 
     def inputs(self, raw: Raw) -> Tensor:
@@ -57,7 +58,7 @@ class TorchvisionVideoTower(Tower):
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pooled features [B, D], tokens [B, 1, D] and their mask."""
         values = normalised(inputs, self.mean, self.deviation).transpose(1, 2)
-        pooled: Tensor = self._network(values).flatten(1)
+        pooled: Tensor = self.network(values).flatten(1)
         tokens = pooled.unsqueeze(1)
         return pooled, tokens, tokens.new_ones(tokens.shape[:2]).bool()
 
@@ -100,8 +101,10 @@ class TorchvisionVideo(TowerOptions):
         """The number of features, and one token."""
         return _width(self.model, self.frames, self.size), 1
 
-    def load(self) -> TorchvisionVideoTower:
+    def load(self, weights: bool = True) -> TorchvisionVideoTower:
         """A new tower."""
+        if not weights:
+            return TorchvisionVideoTower(self, None)
         network = _headless(self.model)
         if self.pretrained is not None:
             _read(locate(self.pretrained), self.model, network)

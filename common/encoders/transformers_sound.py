@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from common.encoders.base import Tower
 from common.encoders.shared.tower_options import TowerOptions
 from common.errors import ModelError
-from common.frozen.model_door import sound_model
+from common.frozen.model_door import extractor_of, sound_model
 from common.frozen.pretrained import fingerprint, locate
 from common.media.sounds import Sound, resampled
 from common.media.values import Raw
@@ -51,7 +51,7 @@ class TransformersSoundTower(Tower):
         wanted = round(seconds * self.rate)
         self.samples = min(wanted, getattr(extractor, own)) if own else wanted
         for setting, value in (("apply_spec_augment", False), ("layerdrop", 0.0)):
-            if hasattr(model.config, setting):  # they draw from generators that no seed of a run reaches
+            if model is not None and hasattr(model.config, setting):  # they draw from generators without our seeds
                 setattr(model.config, setting, value)
 
     @property
@@ -94,8 +94,6 @@ class TransformersSoundTower(Tower):
             options["return_attention_mask"] = True
         if self.kind == "samples":
             options |= {"padding": "max_length", "max_length": self.samples, "truncation": True}
-        if self.kind == "clap":  # a random part would be taken of a longer recording, but none is longer
-            options["truncation"] = "fusion" if self.model.config.enable_fusion else "rand_trunc"
         found = self.extractor(wave, **options)
         values: Tensor = found[self.extractor.model_input_names[0]][0].float()
         if not self.is_masked:
@@ -146,9 +144,11 @@ class TransformersSound(TowerOptions):
         """The hidden size of the model, and `parts` tokens."""
         return _number(locate(self.model), "config.json", "d_model", "hidden_size"), self.parts
 
-    def load(self) -> TransformersSoundTower:
+    def load(self, weights: bool = True) -> TransformersSoundTower:
         """A new tower."""
-        return TransformersSoundTower(*sound_model(locate(self.model)), self.seconds, self.parts)
+        folder = locate(self.model)
+        network, extractor = sound_model(folder) if weights else (None, extractor_of(folder))
+        return TransformersSoundTower(network, extractor, self.seconds, self.parts)
 
     def described(self) -> str:
         """A text with the options and a hash of the model's folder, which contains weights and preprocessing."""

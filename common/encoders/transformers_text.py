@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from common.encoders.base import Tower
 from common.encoders.shared.tower_options import TowerOptions
 from common.errors import ModelError
-from common.frozen.model_door import text_model
+from common.frozen.model_door import text_model, tokenizer_of
 from common.frozen.pretrained import fingerprint, locate
 from common.media.values import Raw
 
@@ -80,10 +80,11 @@ class TransformersText(TowerOptions):
         """The hidden size of the model, and `length` tokens."""
         return _width(locate(self.model)), self.length
 
-    def load(self) -> TransformersTextTower:
+    def load(self, weights: bool = True) -> TransformersTextTower:
         """A new tower."""
         folder = locate(self.model)
-        return TransformersTextTower(*text_model(folder), self.length, self.pooling or _pooling(folder))
+        network, tokenizer = text_model(folder) if weights else (None, tokenizer_of(folder))
+        return TransformersTextTower(network, tokenizer, self.length, self.pooling or _pooling(folder))
 
     def described(self) -> str:
         """A text with the options and a hash of the model's folder, which contains weights and tokenizer."""

@@ -6,7 +6,7 @@ contains torchvision's state dict as `model.safetensors`. The sizes of the netwo
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image as Picture
@@ -85,9 +85,12 @@ class VisionTransformer(TowerOptions):
         """The width of the network, and grid * grid tokens."""
         return _shape(locate(self.model), "conv_proj.weight")[0], self.grid**2
 
-    def load(self) -> VisionTransformerTower:
+    def load(self, weights: bool = True) -> VisionTransformerTower:
         """A new tower."""
-        return _load(locate(self.model), self.heads, self.grid)
+        folder = locate(self.model)
+        patch, places = _shape(folder, "conv_proj.weight")[2], _shape(folder, "encoder.pos_embedding")[1]
+        network = _load(folder, self.heads) if weights else None
+        return VisionTransformerTower(network, patch * math.isqrt(places - 1), self.grid)
 
     def described(self) -> str:
         """A text with the options and a hash of the model's folder, which contains the weights."""
@@ -109,7 +112,7 @@ def _shape(folder: Path, name: str) -> list[int]:
     return shape
 
 
-def _load(folder: Path, heads: int, grid: int) -> VisionTransformerTower:
+def _load(folder: Path, heads: int) -> nn.Module:
     weights = load_file(folder / WEIGHTS)
     width, _, patch, _ = weights["conv_proj.weight"].shape
     try:
@@ -127,4 +130,4 @@ def _load(folder: Path, heads: int, grid: int) -> VisionTransformerTower:
     except (KeyError, RuntimeError, ValueError) as error:
         raise ModelError(f"{folder / WEIGHTS} contains no vision transformer of torchvision: {error}") from None
     network.heads = nn.Identity()
-    return VisionTransformerTower(network, size, grid)
+    return cast(nn.Module, network)

@@ -9,7 +9,7 @@ site's staff run.
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ TOKENIZER = {"clean", "strip_sep_token", "language"}
 TIMM_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")
 INDEX, PIPELINE = ".index.json", "model_index.json"
 POOLER = "pooler"
+TEXT, SOUND = "a text encoder of transformers", "a sound encoder of transformers"
 PARTS = {"diffusers", "transformers"}
 """The libraries that may provide the classes of a pipeline's parts."""
 
@@ -39,42 +40,63 @@ def text_model(folder: Path) -> tuple[Any, Any]:
 
     Raises ModelError.
     """
-    check(folder)
-    from transformers import AutoModel, AutoTokenizer
-
-    try:
-        model, found = AutoModel.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **SEALED)
-        tokenizer = AutoTokenizer.from_pretrained(folder, **SEALED)
-    except Exception as error:  # the library may raise any exception; none of our code runs here
-        raise _unfit(folder, "a text encoder of transformers", error) from error
-    if model.config.is_encoder_decoder:
-        model = model.get_encoder()
-    if lacking := {name.split(".")[0] for name in found["missing_keys"]}:
-        if lacking != {POOLER}:
-            raise _incomplete(folder, found["missing_keys"])
+    tokenizer = tokenizer_of(folder)
+    model, lacking = _encoder(folder, TEXT)
+    if lacking:
+        if {name.split(".")[0] for name in lacking} != {POOLER}:
+            raise _incomplete(folder, lacking)
         model.pooler = None  # some checkpoints contain no pooler, and a random pooler is worse than none
     return model.eval().requires_grad_(False), tokenizer
 
 
-def sound_model(folder: Path) -> tuple[Any, Any]:
-    """A sound encoder of transformers, and its feature extractor. If the model has more parts (CLAP, Whisper), only its
-    encoder of sounds is returned.
+def tokenizer_of(folder: Path) -> Any:
+    """The tokenizer of a text encoder.
 
     Raises ModelError.
     """
-    check(folder)
-    from transformers import AutoFeatureExtractor, AutoModel
+    from transformers import AutoTokenizer
 
+    return _loaded(folder, TEXT, AutoTokenizer)
+
+
+def sound_model(folder: Path) -> tuple[Any, Any]:
+    """A sound encoder of transformers in eval mode, and its feature extractor. If the model has more parts (CLAP,
+    Whisper), only its encoder of sounds is returned.
+
+    Raises ModelError.
+    """
+    extractor = extractor_of(folder)
+    model, lacking = _encoder(folder, SOUND)
+    if lacking:
+        raise _incomplete(folder, lacking)
+    return getattr(model, "audio_model", model).eval().requires_grad_(False), extractor
+
+
+def extractor_of(folder: Path) -> Any:
+    """The feature extractor of a sound encoder.
+
+    Raises ModelError.
+    """
+    from transformers import AutoFeatureExtractor
+
+    return _loaded(folder, SOUND, AutoFeatureExtractor)
+
+
+def _encoder(folder: Path, what: str) -> tuple[Any, Collection[str]]:
+    """A model of transformers, without its decoder if it has one, and the names of the tensors that its weights
+    lack."""
+    from transformers import AutoModel
+
+    model, found = _loaded(folder, what, AutoModel, use_safetensors=True, output_loading_info=True)
+    return (model.get_encoder() if model.config.is_encoder_decoder else model), found["missing_keys"]
+
+
+def _loaded(folder: Path, what: str, kind: Any, **options: Any) -> Any:
+    check(folder)
     try:
-        model, found = AutoModel.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **SEALED)
-        extractor = AutoFeatureExtractor.from_pretrained(folder, **SEALED)
+        return kind.from_pretrained(folder, **SEALED, **options)
     except Exception as error:  # the library may raise any exception; none of our code runs here
-        raise _unfit(folder, "a sound encoder of transformers", error) from error
-    if found["missing_keys"]:
-        raise _incomplete(folder, found["missing_keys"])
-    if model.config.is_encoder_decoder:
-        return model.get_encoder(), extractor
-    return getattr(model, "audio_model", model), extractor
+        raise _unfit(folder, what, error) from error
 
 
 def blip2(folder: Path, device: str) -> tuple[Any, Any]:
@@ -117,7 +139,8 @@ def pipeline(folder: Path, device: str) -> Any:
 
 
 def open_clip_model(folder: Path, device: str) -> tuple[Any, Any, Any]:
-    """A model of open_clip in eval mode, its preprocessing of pictures, and its tokenizer.
+    """A model of open_clip in eval mode, its preprocessing of pictures, and its tokenizer. device: "meta" for a model
+    without weights.
 
     Raises ModelError.
     """
@@ -126,11 +149,15 @@ def open_clip_model(folder: Path, device: str) -> tuple[Any, Any, Any]:
     if not (folder / WEIGHTS).is_file():
         raise ModelError(f"{folder}: there is no {WEIGHTS}")
     import open_clip
+    import torch
 
     check_open_clip(folder, config)
     where = f"local-dir:{folder}"
     try:
-        model, _, preprocess = open_clip.create_model_and_transforms(where, device=device)
+        with torch.device(device):
+            model, _, preprocess = open_clip.create_model_and_transforms(
+                where, device=device, load_weights=device != "meta"
+            )
         tokenizer = open_clip.get_tokenizer(where)
     except Exception as error:  # the library may raise any exception; none of our code runs here
         raise _unfit(folder, "a model that open_clip can load", error) from error

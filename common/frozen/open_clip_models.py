@@ -119,13 +119,14 @@ def load_open_clip(name: str, device: str = "cpu") -> OpenClip:
     return _load(folder, fingerprint(folder), device)
 
 
-def new_open_clip(name: str) -> OpenClip:
-    """The model with this name in an object of its own, which the caller may change.
+def new_open_clip(name: str, weights: bool = True) -> OpenClip:
+    """The model with this name in an object of its own, which the caller may change. weights: whether the model can
+    compute; if not, it takes no memory.
 
     Raises ModelError.
     """
     folder = locate(name)
-    return OpenClip(folder, *open_clip_model(folder, "cpu"))
+    return OpenClip(folder, *open_clip_model(folder, "cpu" if weights else "meta"))
 
 
 @lru_cache(maxsize=4)

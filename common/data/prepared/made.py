@@ -26,12 +26,12 @@ class Made:
     allowed: frozenset[plugins.Plugin] | None = field(default_factory=plugins.allowed, repr=False)
 
     def build(self) -> Encoder:
-        """The encoder with random weights, which preparing does not use.
+        """The encoder for preparing values.
 
         Raises ConfigError.
         """
         with plugins.only(self.allowed):
-            made: Encoder = build("encoder", self.reference).build()
+            made: Encoder = build("encoder", self.reference).preparer()
         return made.alternatives()[self.number]
 
     def described(self) -> str:

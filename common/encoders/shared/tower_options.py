@@ -67,8 +67,8 @@ class TowerOptions(EncoderOptions):
         """
 
     @abstractmethod
-    def load(self) -> Tower:
-        """A new tower, which nothing else uses.
+    def load(self, weights: bool = True) -> Tower:
+        """A new tower, which nothing else uses. weights: whether it has a network; without one, it prepares values.
 
         Raises ModelError.
         """
@@ -119,6 +119,12 @@ class TowerOptions(EncoderOptions):
         from common.encoders.shared.trained_tower import TrainedTower
 
         return FrozenTower(self) if self.train == FROZEN else TrainedTower(self)
+
+    def preparer(self) -> Encoder:
+        """The encoder without its network, if values are prepared for a network that is trained."""
+        from common.encoders.shared.trained_tower import PreparingTower
+
+        return FrozenTower(self) if self.train == FROZEN else PreparingTower(self)
 
 
 class FrozenTower(FrozenEncoder):

@@ -2,7 +2,7 @@
 
 import copy
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,19 +16,49 @@ from common.errors import ConfigError
 from common.media.values import Raw
 
 
-class TrainedTower(Encoder):
+class PreparingTower(Encoder):
+    """The preprocessing of a network, without the network."""
+
+    weights: ClassVar[bool] = False
+
+    def __init__(self, options: TowerOptions) -> None:
+        super().__init__()
+        self.options, self.augmentation, self.rate = options, options.changes, options.resampled_to
+        with _own_randomness(options.starts_pretrained):
+            self._tower = options.load(self.weights)
+
+    def prepare(self, raw: Raw) -> Tensor:
+        """One raw value as input of the network, without the batch dimension."""
+        return self._tower.inputs(raw)
+
+    def blank(self) -> Tensor:
+        """Zeros in the shape and type of a prepared value."""
+        return self._tower.blank()
+
+    def augment(self, prepared: Tensor) -> Tensor:
+        """A random variant in the same shape and type."""
+        return self.options.variant(prepared)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """There is no network.
+
+        Raises NotImplementedError.
+        """
+        raise NotImplementedError
+
+
+class TrainedTower(PreparingTower):
     """A network with its preprocessing. Its features begin as those of the same network frozen.
 
     The parameters are the trained part alone. All other weights are buffers outside the state, so that no message and
     no saved model contains them.
     """
 
+    weights = True
+
     def __init__(self, options: TowerOptions) -> None:
-        super().__init__()
-        self.options, self.augmentation, self.rate = options, options.changes, options.resampled_to
+        super().__init__(options)
         self.width, self.length = options.shape()
-        with _own_randomness(options.starts_pretrained):
-            self._tower = options.load()
         self.network: nn.Module = self._tower.network
         self._numbers = block_numbers(self.network)
         try:
@@ -81,18 +111,6 @@ class TrainedTower(Encoder):
         memo[id(self)] = copied
         copied.__dict__ = copy.deepcopy(self.__dict__, memo)
         return copied
-
-    def prepare(self, raw: Raw) -> Tensor:
-        """One raw value as input of the network, without the batch dimension."""
-        return self._tower.inputs(raw)
-
-    def blank(self) -> Tensor:
-        """Zeros in the shape and type of a prepared value."""
-        return self._tower.blank()
-
-    def augment(self, prepared: Tensor) -> Tensor:
-        """A random variant in the same shape and type."""
-        return self.options.variant(prepared)
 
     def lr_factor(self, name: str) -> float:
         """lr_scale * layer_decay ** (number of blocks from the end, from 1) for a parameter of the encoder."""
