@@ -30,6 +30,14 @@ TOWERS: list[Case] = [(name, options, raw) for name, options, raw, _ in ENCODERS
 WAYS = ["all", "last-1-block", "lora"]
 UNUSED = {"wav2vec2": {"masked_spec_embed"}, "bert-mean": {"pooler.dense.weight", "pooler.dense.bias"}}
 """By model, the weights on which the features do not depend."""
+PAIRS = [
+    pytest.param(
+        case, way, id=f"{case[0]}-{'-'.join(map(str, case[1].values()))}-{way}",
+        marks=[pytest.mark.slow] if case[0] == "torchvision-video" and way != "lora" else [],
+    )
+    for case in TOWERS for way in WAYS
+]  # fmt: skip
+"""The smallest video network of torchvision is large."""
 KINDS = {str: "a text", Image.Image: "a picture", type(RAWS["a recording"]): "a recording", np.ndarray: "frames"}
 
 
@@ -39,8 +47,7 @@ def made(name: str, options: dict[str, Any], **more: Any) -> Any:
 
 
 @pytest.mark.usefixtures("models")
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("case", TOWERS, ids=lambda case: f"{case[0]}-{'-'.join(map(str, case[1].values()))}")
+@pytest.mark.parametrize(("case", "way"), PAIRS)
 class TestEveryTrainedTower(EncoderContract):
     @pytest.fixture
     def options(self, case: Case, way: str) -> Any:
