@@ -29,6 +29,9 @@ TOKENIZER = {"clean", "strip_sep_token", "language"}
 TIMM_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")
 INDEX, PIPELINE = ".index.json", "model_index.json"
 POOLER = "pooler"
+UNREAD = "masked_spec_embed"
+"""A tensor that sound encoders use only in their own augmentation, which is switched off. Some checkpoints, e.g.
+facebook/wav2vec2-base-960h, lack it."""
 PARTS = {"diffusers", "transformers"}
 """The libraries that may provide the classes of a pipeline's parts."""
 
@@ -68,8 +71,8 @@ def sound_model(folder: Path) -> tuple[Any, Any]:
         extractor = AutoFeatureExtractor.from_pretrained(folder, **SEALED)
     except Exception as error:  # the library may raise any exception; none of our code runs here
         raise _unfit(folder, "a sound encoder of transformers", error) from error
-    if found["missing_keys"]:
-        raise _incomplete(folder, found["missing_keys"])
+    if lacking := [name for name in found["missing_keys"] if name.rpartition(".")[2] != UNREAD]:
+        raise _incomplete(folder, lacking)
     if model.config.is_encoder_decoder:
         return model.get_encoder(), extractor
     return getattr(model, "audio_model", model), extractor

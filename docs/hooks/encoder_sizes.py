@@ -30,7 +30,7 @@ HEAD = (
 LICENCES = {
     "sentence-transformers/all-MiniLM-L6-v2": "apache-2.0",
     "google-bert/bert-base-uncased": "apache-2.0",
-    "facebook/wav2vec2-base": "apache-2.0",
+    "facebook/wav2vec2-base-960h": "apache-2.0",
 }
 """The licences on the cards. Those of timm are in its registry."""
 BATCH = 4
@@ -106,7 +106,7 @@ NETWORKS: Mapping[str, tuple[str, Callable[..., TowerOptions]]] = {
     "sentence-transformers/all-MiniLM-L6-v2": (
         "transformers-text", lambda **way: UnreadText(model="MiniLM", length=64, **way)),
     "google-bert/bert-base-uncased": ("transformers-text", lambda **way: UnreadText(model="bert", length=64, **way)),
-    "facebook/wav2vec2-base": ("transformers-sound", lambda **way: UnreadSound(model="wav2vec2", seconds=3, **way)),
+    "facebook/wav2vec2-base-960h": ("transformers-sound", lambda **way: UnreadSound(model="wav2vec2", seconds=3, **way)),
     "r3d_18 of torchvision": ("torchvision-video", lambda **way: UnreadVideo(model="r3d_18", **way)),
 }  # fmt: skip
 
