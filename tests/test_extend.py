@@ -97,7 +97,9 @@ def run(section: str, folder: Path, monkeypatch: pytest.MonkeyPatch, changes: tu
 
 
 @BOTH_WAYS
-@pytest.mark.parametrize("section", ["A method", "A strategy", "An encoder", "A pre-trained encoder", "A data set", "A model"])
+@pytest.mark.parametrize(
+    "section", ["A method", "A strategy", "An encoder", "A pre-trained encoder", "A data set", "A model"]
+)
 def test_the_example_runs(section: str, way: Add, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     *_, member = way(section, tmp_path / "added", monkeypatch)
     summary = run(section, tmp_path, monkeypatch, SMALL)

@@ -214,7 +214,8 @@ class EncoderOptions(Component):
     of_network: ClassVar[frozenset[str]] = frozenset()
 
     def content(self) -> str:
-        """A text that identifies the files, besides the options, on which prepared values depend; "" without any."""
+        """A text that identifies the files on which prepared values depend, in addition to the options; "" if there
+        are none."""
         return ""
 
     def bases(self) -> frozenset[str]:

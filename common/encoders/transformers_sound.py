@@ -23,7 +23,7 @@ from common.media.sounds import Sound, resampled
 from common.media.values import Raw
 
 Kind = Literal["samples", "whisper", "clap", "spectrogram"]
-"""What a model reads: samples of any length, the spectrogram of Whisper or of CLAP, or another one of fixed length
+"""The input of a model: samples of any length, the spectrogram of Whisper or of CLAP, or another one of fixed length
 (AST)."""
 
 

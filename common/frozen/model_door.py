@@ -58,8 +58,8 @@ def text_model(folder: Path) -> tuple[Any, Any]:
 
 
 def sound_model(folder: Path) -> tuple[Any, Any]:
-    """A sound encoder of transformers, and its feature extractor. Of a model with more parts (CLAP, Whisper), only the
-    encoder of sounds.
+    """A sound encoder of transformers, and its feature extractor. For a model with more parts (CLAP, Whisper), only
+    the encoder of sounds.
 
     Raises ModelError.
     """

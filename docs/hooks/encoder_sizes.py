@@ -4,7 +4,7 @@
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,8 @@ NETWORKS: Mapping[str, tuple[str, Callable[..., TowerOptions]]] = {
     "sentence-transformers/all-MiniLM-L6-v2": (
         "transformers-text", lambda **way: UnreadText(model="MiniLM", length=64, **way)),
     "google-bert/bert-base-uncased": ("transformers-text", lambda **way: UnreadText(model="bert", length=64, **way)),
-    "facebook/wav2vec2-base-960h": ("transformers-sound", lambda **way: UnreadSound(model="wav2vec2", seconds=3, **way)),
+    "facebook/wav2vec2-base-960h": (
+        "transformers-sound", lambda **way: UnreadSound(model="wav2vec2", seconds=3, **way)),
     "r3d_18 of torchvision": ("torchvision-video", lambda **way: UnreadVideo(model="r3d_18", **way)),
 }  # fmt: skip
 

@@ -34,7 +34,7 @@ def _content(results: Results) -> dict[str, Any]:
         for name in [*results.measures, *COSTS]:
             if (summary := results.summary(method, name)) is None:
                 continue
-            others = [] if name in COSTS else results.suite.references
+            others = [] if name in COSTS else results.references
             found = {other: results.difference(method, name, other) for other in others}
             known = {other: dataclasses.asdict(value) for other, value in found.items() if value is not None}
             measures[name] = {**dataclasses.asdict(summary), "differences": known}
@@ -64,9 +64,8 @@ def _content(results: Results) -> dict[str, Any]:
 
 def markdown(results: Results) -> str:
     """The Markdown tables of a setting, with an explanation and the origin of the figures."""
-    suite, setting = results.suite, results.suite.settings[results.setting]
+    setting = results.suite.settings[results.setting]
     seeds = sorted({run["seed"] for runs in results.runs.values() for run in runs})
-    shown = [name for name in suite.references if name in results.runs]
     rest = [name for name in results.measures if name not in results.main]
     probe = " Probe: accuracy of a linear classifier on the frozen encoder of that modality." if setting.weak else ""
     lines = [
@@ -76,7 +75,7 @@ def markdown(results: Results) -> str:
         f"({', '.join(map(str, seeds))}). Δ: paired difference in points, with its 95 % confidence interval. Only: "
         f"prediction from those modalities alone by the method's own model.{probe}",
         "",
-        *_table(results, results.main, shown),
+        *_table(results, results.main, results.references),
         "",
         "Spread: standard deviation of the recall over classes, in points. Chosen round: the one with the best "
         "validation accuracy.",
