@@ -28,7 +28,7 @@ from deploy.study.bench import command
 from deploy.study.bench.arrangements import PooledSite, federations
 from deploy.study.bench.probe import probe
 from deploy.study.bench.runner import Runner, best_value
-from deploy.study.bench.statistics import chosen_round, difference, measure, summarise
+from deploy.study.bench.statistics import COSTS, Summary, chosen_round, difference, measure, summarise
 from deploy.study.bench.suite import jobs, read_suite
 from deploy.study.bench.trial import Figures, perform, prepare
 
@@ -61,7 +61,8 @@ def test_a_benchmark_leaves_a_table_for_each_setting(smoke: Path) -> None:
     assert "accuracy" not in rows["image"]["measures"] and "accuracy:image" in rows["image"]["measures"]
     ablation, method = rows["fedcmi-no-infiltration"], rows["fedcmi"]
     assert ablation["train.lr"] == method["train.lr"]
-    assert "bytes" in table or "seeds" in table
+    assert method["measures"]["update_bytes"]["mean"] > 1000
+    assert "| method | MB per update | training, s | processor, s |" in table
 
 
 @pytest.mark.slow
@@ -92,9 +93,13 @@ def test_a_benchmark_takes_up_where_it_stopped(smoke: Path) -> None:
     runner.run(list(suite.settings), suite.seeds)
     assert said[0] == "shards ready"
     assert len(said) == 2 and "half-unimodal  fedcmi  seed 2" in said[1]
-    again = json.loads(lost.read_text())
-    varying = {"seconds": 0, "commit": ""}
-    assert again | varying == before | varying
+    assert steady(json.loads(lost.read_text())) == steady(before)
+
+
+def steady(figures: Figures) -> Figures:
+    """The figures of a run without its times."""
+    rounds = [{name: value for name, value in line.items() if name != "train_seconds"} for line in figures["rounds"]]
+    return figures | {"seconds": 0, "cpu_seconds": 0, "commit": "", "rounds": rounds}
 
 
 @pytest.mark.slow
@@ -176,6 +181,16 @@ def test_paired_differences_by_hand() -> None:
     assert summary is not None and summary.deviation == pytest.approx(0.0158114, rel=1e-4)
     assert difference(ours[:1], theirs, "accuracy") is None
     assert summarise(ours, "probe:x") is None
+
+
+def test_costs_are_those_of_an_update_and_of_all_rounds() -> None:
+    run = ran(1, 0.5)
+    assert measure(run, "update_bytes") is None  # an older run
+    for number, line in enumerate(run["rounds"]):
+        line |= {"updates": 2 * (number > 0), "bytes_up": 2000 * number, "train_seconds": 1.5 * number}
+    run["cpu_seconds"] = 4.5
+    assert [measure(run, name) for name in COSTS] == [2000, 9.0, 4.5]
+    assert summarise([run], "cpu_seconds") == Summary(4.5, 0.0, {1: 4.5})
 
 
 def test_the_round_is_chosen_on_validation_and_never_on_test() -> None:

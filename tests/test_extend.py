@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import ROOT
 from pages import commands, files, sections
+from PIL import Image
 from plugin_packages import forget
 from safetensors import safe_open
+from safetensors.torch import save_file
 from test_cli import call
+from torchvision.models import squeezenet1_1
 
 from common.config.component import build, names
 from common.config.plugins import homes
@@ -52,7 +56,7 @@ def add(section: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str
 
 def plug_in(section: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Install the section's files as a plugin with the section's entry points; the new members."""
-    package = f"plugin_of_{section.split()[-1]}"
+    package = "plugin_of_" + section.replace(" ", "_").replace("-", "_").lower()
     (folder / package).mkdir(parents=True)
     (folder / package / "__init__.py").touch()
     for path, text in sources(section).items():
@@ -93,7 +97,9 @@ def run(section: str, folder: Path, monkeypatch: pytest.MonkeyPatch, changes: tu
 
 
 @BOTH_WAYS
-@pytest.mark.parametrize("section", ["A method", "A strategy", "An encoder", "A data set", "A model"])
+@pytest.mark.parametrize(
+    "section", ["A method", "A strategy", "An encoder", "A pre-trained encoder", "A data set", "A model"]
+)
 def test_the_example_runs(section: str, way: Add, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     *_, member = way(section, tmp_path / "added", monkeypatch)
     summary = run(section, tmp_path, monkeypatch, SMALL)
@@ -157,3 +163,25 @@ class TestRow(EncoderContract):
     @pytest.fixture
     def taken(self) -> set[str]:
         return {"a text"}
+
+
+@pytest.mark.parametrize("way", ["all", "last-2-blocks", "lora"])
+class TestSqueezeNet(EncoderContract):
+    @pytest.fixture
+    def options(self, way: str, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+        add("A pre-trained encoder", tmp_path / "added", monkeypatch)
+        (models / "squeezenet").mkdir(exist_ok=True)
+        save_file(squeezenet1_1(weights=None).state_dict(), models / "squeezenet" / "model.safetensors")
+        return build("encoder", {"name": "squeezenet", "pretrained": "squeezenet", "size": 32, "train": way})
+
+    @pytest.fixture
+    def value(self) -> Image.Image:
+        return Image.linear_gradient("L").convert("RGB")
+
+    def test_the_weights_are_those_of_the_folder_and_adapters_merge(self, options: Any, value: Any, way: str) -> None:
+        encoder, frozen = options.build().eval(), options.model_copy(update={"train": "frozen"}).build()
+        assert encoder.base == frozen.base
+        found = encoder(encoder.prepare(value)[None])
+        assert torch.allclose(found, frozen(frozen.prepare(value)[None]), atol=5e-3)
+        if way == "lora":
+            assert torch.allclose(encoder.merge().eval()(encoder.prepare(value)[None]), found, atol=1e-5)

@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from test_frozen_encoders import ENCODERS, OTHER, PICTURE, TEXT
 from torch import Tensor, nn
 
@@ -368,3 +369,17 @@ class TestSounds:
         recording = RAWS["a recording"]
         one, other = (encoder(encoder.prepare(recording)[None]) for encoder in (short, long))
         assert torch.allclose(one, other, atol=1e-4 if model == "wav2vec2" else 1e-2)
+
+    def test_weights_may_lack_a_tensor_that_is_never_read(
+        self, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        recording, options = RAWS["a recording"], {"model": "wav2vec2", "seconds": 0.5}
+        whole = made("transformers-sound", options)
+        wanted = whole(whole.prepare(recording)[None])
+        shutil.copytree(models / "wav2vec2", tmp_path / "wav2vec2")
+        weights = load_file(models / "wav2vec2" / "model.safetensors")
+        del weights["masked_spec_embed"]
+        save_file(weights, tmp_path / "wav2vec2" / "model.safetensors", {"format": "pt"})
+        monkeypatch.setenv("FEDMOSAIC_MODELS", str(tmp_path))
+        lacking = made("transformers-sound", options)
+        assert torch.equal(lacking(lacking.prepare(recording)[None]), wanted)

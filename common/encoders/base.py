@@ -231,7 +231,8 @@ class EncoderOptions(Component):
         return False
 
     def content(self) -> str:
-        """A text that identifies the files on which prepared values depend; "" if they depend on options alone."""
+        """A text that identifies the files on which prepared values depend, in addition to the options; "" if there
+        are none."""
         return ""
 
     def bases(self) -> frozenset[str]:

@@ -51,7 +51,7 @@ class TimmSpectrogram(TowerOptions):
     """Samples per second to which recordings are resampled."""
     seconds: float = Field(3.0, gt=0, le=3600)
     """Length of a clip."""
-    n_fft: int = Field(512, ge=16, le=65_536)
+    n_fft: int = Field(1024, ge=16, le=65_536)
     """Samples per window of the short-time Fourier transform."""
     hop: int = Field(160, ge=1, le=65_536)
     """Samples from one window to the next."""

@@ -30,6 +30,9 @@ TIMM_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")
 INDEX, PIPELINE = ".index.json", "model_index.json"
 POOLER = "pooler"
 TEXT, SOUND = "a text encoder of transformers", "a sound encoder of transformers"
+UNREAD = "masked_spec_embed"
+"""A tensor that sound encoders use only in their own augmentation, which is switched off. Some checkpoints, e.g.
+facebook/wav2vec2-base-960h, lack it."""
 PARTS = {"diffusers", "transformers"}
 """The libraries that may provide the classes of a pipeline's parts."""
 
@@ -66,8 +69,8 @@ def sound_model(folder: Path) -> tuple[Any, Any]:
     Raises ModelError.
     """
     extractor = extractor_of(folder)
-    model, lacking = _encoder(folder, SOUND)
-    if lacking:
+    model, missing = _encoder(folder, SOUND)
+    if lacking := [name for name in missing if name.rpartition(".")[2] != UNREAD]:
         raise _incomplete(folder, lacking)
     return getattr(model, "audio_model", model).eval().requires_grad_(False), extractor
 

@@ -14,8 +14,8 @@ CONTAINERS = (nn.ModuleList, nn.Sequential)
 def block_names(network: nn.Module) -> list[str]:
     """The names of the blocks, in the order in which the network registers them.
 
-    A block is a module with parts of its own that is in a list of modules (`nn.ModuleList`, `nn.Sequential`), and
-    in no other block: a layer of a transformer, a residual block of a ResNet, a stage of a hierarchical network. In a
+    A block is a module with parts of its own that is in a list of modules (`nn.ModuleList`, `nn.Sequential`), and in
+    no other block: a layer of a transformer, a residual block of a ResNet, a stage of a hierarchical network. In a
     network without such lists, a module whose parts are all of the same kind is a list.
     """
     return list(_blocks(network, "", _is_list)) or list(_blocks(network, "", _is_alike))

@@ -45,11 +45,11 @@ def _dots(results: Results, axes: Axes, name: str, label: str) -> None:
             text = f"← {means[method]:.1f}" if left else f"{means[method]:.1f} →"
             axes.text(low if left else high, row, text, va="center", ha="left" if left else "right", fontsize=8)
             continue
-        colour = "C3" if method == results.suite.reference else "C0"
+        colour = "C3" if method in results.references[:1] else "C0"
         axes.plot(values[method], np.full(len(values[method]), row), "o", color=colour, alpha=0.45, markersize=5)
         axes.plot([means[method]], [row], "|", color="black", markersize=15, markeredgewidth=2)
-    if results.suite.reference in means:
-        axes.axvline(means[results.suite.reference], color="C3", linewidth=0.8, linestyle="--")
+    for reference in means.keys() & set(results.references[:1]):
+        axes.axvline(means[reference], color="C3", linewidth=0.8, linestyle="--")
     axes.set_xlim(low, high)
     axes.set_yticks(range(len(results.runs)), [rows[method].title for method in results.runs], fontsize=8)
     axes.set_ylim(len(results.runs) - 0.5, -0.5)

@@ -26,6 +26,11 @@ class Results:
         return sorted({run["commit"] for runs in (*self.runs.values(), *self.tuning.values()) for run in runs})
 
     @property
+    def references(self) -> list[str]:
+        """The rows of this setting to which differences are computed, with the main reference first."""
+        return [name for name in self.suite.references if name in self.runs]
+
+    @property
     def measures(self) -> list[str]:
         """The names of `statistics.measure` in the tables, with the fused accuracy first."""
         parts = [subset_name(chosen) for chosen in subsets(self.modalities)][:-1]

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from deploy.study.bench.trial import Figures
 
 CONFIDENCE = 0.95
+COSTS = ("update_bytes", "train_seconds", "cpu_seconds")
+"""Measures that are no shares."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,12 @@ def measure(figures: "Figures", name: str) -> float | None:
     """A measure of a run, or None if the run does not have it.
 
     name: "accuracy", "macro_f1" or "spread" with all modalities of the row in the last round; "chosen" for the accuracy
-    in the round chosen on validation; "accuracy:audio" for a subset; "probe:audio" for an encoder.
+    in the round chosen on validation; "accuracy:audio" for a subset; "probe:audio" for an encoder; one of COSTS.
     """
     if figures["status"] != "completed":
         return None
+    if name in COSTS:
+        return cost(figures, name)
     kind, _, part = name.partition(":")
     if kind == "probe":
         found = figures["probe"].get(part)
@@ -48,6 +52,20 @@ def measure(figures: "Figures", name: str) -> float | None:
         subset = line["test"].get(part or figures["complete"], {})
         found = subset.get("accuracy" if kind == "chosen" else kind)
     return None if found is None else float(found)
+
+
+def cost(figures: "Figures", name: str) -> float | None:
+    """A cost of a run, or None if the run was made before costs were recorded.
+
+    name: "update_bytes" for the mean size of an update; "train_seconds" for the training of all clients in all rounds;
+    "cpu_seconds" for the processor's time of the whole run with its evaluations.
+    """
+    if "cpu_seconds" not in figures:
+        return None
+    if name == "cpu_seconds":
+        return float(figures[name])
+    total = {key: sum(line[key] for line in figures["rounds"]) for key in ("bytes_up", "updates", "train_seconds")}
+    return float(total["train_seconds"] if name == "train_seconds" else total["bytes_up"] / total["updates"])
 
 
 def chosen_round(figures: "Figures") -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from deploy.study.bench.origin import command
 from deploy.study.bench.plots import draw
 from deploy.study.bench.results import Results
 from deploy.study.bench.runner import validation_score
-from deploy.study.bench.statistics import Difference, Summary
+from deploy.study.bench.statistics import COSTS, Difference, Summary
 
 
 def write(results: Results, out: Path) -> list[Path]:
@@ -30,10 +31,11 @@ def _content(results: Results) -> dict[str, Any]:
     rows = {}
     for method, runs in results.runs.items():
         measures = {}
-        for name in results.measures:
+        for name in [*results.measures, *COSTS]:
             if (summary := results.summary(method, name)) is None:
                 continue
-            found = {other: results.difference(method, name, other) for other in results.suite.references}
+            others = [] if name in COSTS else results.references
+            found = {other: results.difference(method, name, other) for other in others}
             known = {other: dataclasses.asdict(value) for other, value in found.items() if value is not None}
             measures[name] = {**dataclasses.asdict(summary), "differences": known}
         rows[method] = {
@@ -62,9 +64,8 @@ def _content(results: Results) -> dict[str, Any]:
 
 def markdown(results: Results) -> str:
     """The Markdown tables of a setting, with an explanation and the origin of the figures."""
-    suite, setting = results.suite, results.suite.settings[results.setting]
+    setting = results.suite.settings[results.setting]
     seeds = sorted({run["seed"] for runs in results.runs.values() for run in runs})
-    shown = [name for name in suite.references if name in results.runs]
     rest = [name for name in results.measures if name not in results.main]
     probe = " Probe: accuracy of a linear classifier on the frozen encoder of that modality." if setting.weak else ""
     lines = [
@@ -74,12 +75,18 @@ def markdown(results: Results) -> str:
         f"({', '.join(map(str, seeds))}). Δ: paired difference in points, with its 95 % confidence interval. Only: "
         f"prediction from those modalities alone by the method's own model.{probe}",
         "",
-        *_table(results, results.main, shown),
+        *_table(results, results.main, results.references),
         "",
         "Spread: standard deviation of the recall over classes, in points. Chosen round: the one with the best "
         "validation accuracy.",
         "",
         *_table(results, rest, []),
+        "",
+        "Cost, median over the seeds. MB per update: what one client sends in one round. Training: seconds of training "
+        "of all clients in all rounds. Processor: its seconds for the whole run, evaluations included. Seconds depend "
+        "on the machine and on its other work.",
+        "",
+        *_costs(results),
     ]
     return "\n".join([*lines, "", *_provenance(results)]) + "\n"
 
@@ -103,6 +110,17 @@ def _table(results: Results, names: Sequence[str], references: Sequence[str]) ->
             cells.append(_cell(results.summary(method, name)))
             cells += [_delta(results.difference(method, name, other)) for other in _compared(name, references)]
         lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _costs(results: Results) -> list[str]:
+    """The lines of the table of costs."""
+    lines = ["| method | MB per update | training, s | processor, s |", "|---|---|---|---|"]
+    for method in results.runs:
+        found = [results.summary(method, name) for name in COSTS]
+        size, *seconds = [None if cost is None else statistics.median(cost.values.values()) for cost in found]
+        cells = ["–" if size is None else f"{size / 1e6:.3g}", *("–" if s is None else f"{s:.3g}" for s in seconds)]
+        lines.append("| " + " | ".join([results.suite.methods[method].title, *cells]) + " |")
     return lines
 
 

@@ -72,7 +72,7 @@ def perform(job: Job, work: Path, device: str = CPU) -> Figures:
     "failed" with the reason.
     """
     compute_deterministically()
-    started = time.perf_counter()
+    started, computed = time.perf_counter(), time.process_time()
     shards = shards_of(job.data, work)
     sites = _sites(shards, job.data.data.clients, device)
     figures: Figures = {"setting": job.setting, "method": job.method, "seed": job.seed, "value": job.value}
@@ -90,7 +90,8 @@ def perform(job: Job, work: Path, device: str = CPU) -> Figures:
     except FedmosaicError as error:
         diverged = isinstance(error, TrainingError) or TrainingError.__name__ in str(error)
         figures |= {"status": "diverged" if diverged else "failed", "reason": str(error)}
-    return figures | {"seconds": time.perf_counter() - started}
+    cpu = time.process_time() - computed
+    return figures | {"seconds": time.perf_counter() - started, "cpu_seconds": cpu}
 
 
 def _federation(experiment: Experiment, sites: list[Site], shards: Path, probed: bool, device: str) -> Figures:
@@ -138,7 +139,8 @@ def _probes(
 
 
 def _round_figures(line: Figures) -> Figures:
-    """Test figures by subset, and the clients' validation accuracy of the model that they received in the round."""
+    """Test figures by subset, the clients' validation accuracy of the model that they received in the round, and what
+    the round cost: the updates, their bytes, and the seconds of training at all clients together."""
     return {
         "test": {
             name: {
@@ -149,6 +151,9 @@ def _round_figures(line: Figures) -> Figures:
             for name, figures in line["test"].items()
         },
         "received": {name: figures["accuracy"] for name, figures in line["validation"].items()},
+        "updates": len(line["clients"]),
+        "bytes_up": line["bytes_up"],
+        "train_seconds": sum(told["seconds"]["train"] for told in line["clients"].values()),
     }
 
 
