@@ -53,6 +53,8 @@ class TransformersSoundTower(Tower):
         for setting, value in (("apply_spec_augment", False), ("layerdrop", 0.0)):
             if hasattr(model.config, setting):  # they draw from generators that no seed of a run reaches
                 setattr(model.config, setting, value)
+        # Not in `blank`, because some extractors cannot run where it is asked for (torch's device "meta").
+        self._shape = self._extracted(np.zeros(self.samples, np.float32)).shape
 
     @property
     def is_masked(self) -> bool:
@@ -74,8 +76,7 @@ class TransformersSoundTower(Tower):
 
     def blank(self) -> Tensor:
         """Zeros in the shape of a prepared value."""
-        shape = self._extracted(np.zeros(self.samples, np.float32)).shape
-        return torch.zeros(shape)
+        return torch.zeros(self._shape)
 
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pooled features [B, D], tokens [B, parts, D] and their mask. A token is the mean over one of equal parts of
