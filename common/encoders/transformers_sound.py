@@ -53,8 +53,8 @@ class TransformersSoundTower(Tower):
         for setting, value in (("apply_spec_augment", False), ("layerdrop", 0.0)):
             if hasattr(model.config, setting):  # they draw from generators that no seed of a run reaches
                 setattr(model.config, setting, value)
-        # Not in `blank`, because some extractors cannot run where it is asked for (torch's device "meta").
-        self._shape = self._extracted(np.zeros(self.samples, np.float32)).shape
+        # Not in `blank`, which must also work on torch's device "meta", where some extractors do not.
+        self._shape = self._shape_of_blank()
 
     @property
     def is_masked(self) -> bool:
@@ -88,6 +88,12 @@ class TransformersSoundTower(Tower):
             frames, pooled = self._of_fixed_length(inputs)
             real = frames.new_ones(frames.shape[:2])
         return pooled, *_parts(frames, real, self.parts)
+
+    def _shape_of_blank(self) -> torch.Size:
+        try:
+            return self._extracted(np.zeros(self.samples, np.float32)).shape
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise ModelError(f"the model cannot read {self.samples} samples: {error}") from None
 
     def _extracted(self, wave: Any) -> Tensor:
         options: dict[str, Any] = {"sampling_rate": self.rate, "return_tensors": "pt"}

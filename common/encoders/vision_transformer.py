@@ -111,8 +111,8 @@ def _shape(folder: Path, name: str) -> list[int]:
 
 def _load(folder: Path, heads: int, grid: int) -> VisionTransformerTower:
     weights = load_file(folder / WEIGHTS)
-    width, _, patch, _ = weights["conv_proj.weight"].shape
     try:
+        width, _, patch, _ = weights["conv_proj.weight"].shape
         size = patch * math.isqrt(weights["encoder.pos_embedding"].shape[1] - 1)
         network = Network(
             image_size=size,
@@ -124,7 +124,8 @@ def _load(folder: Path, heads: int, grid: int) -> VisionTransformerTower:
             num_classes=weights["heads.head.weight"].shape[0],
         )
         network.load_state_dict(weights)
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise ModelError(f"{folder / WEIGHTS} contains no vision transformer of torchvision: {error}") from None
+    except (KeyError, RuntimeError, ValueError, AssertionError) as error:  # the last one for a wrong number of heads
+        where = f"{folder / WEIGHTS} contains no vision transformer of torchvision with {heads} heads"
+        raise ModelError(f"{where}: {error}") from None
     network.heads = nn.Identity()
     return VisionTransformerTower(network, size, grid)
