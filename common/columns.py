@@ -6,11 +6,11 @@ deviation of each number.
 
 import unicodedata
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from common.config.component import Options
+from common.config.component import MOST, Options
 from common.media.table_row import Cell
 from common.words.printable import PLAIN
 
@@ -48,10 +48,12 @@ class Number(Options):
     def read(self, cell: Cell) -> float:
         """The number in a cell.
 
-        Raises ValueError.
+        Raises ValueError for a text, and for a number whose mean no description and no experiment could contain.
         """
         if isinstance(cell, str):
             raise ValueError(f"{cell!r} is a text, but the column has numbers")
+        if abs(cell) > MOST:
+            raise ValueError(f"{cell:g} is larger than {MOST:g}: use a larger unit")
         return float(cell)
 
     def plausible(self, number: float) -> bool:
@@ -82,11 +84,14 @@ class Category(Options):
     values: list[Word] = Field(min_length=1, max_length=MOST_CATEGORIES)
     """The categories. Any other category counts as unknown and is reported."""
 
-    @model_validator(mode="after")
-    def _different(self) -> Self:
-        if len({name_of(value) for value in self.values}) != len(self.values):
+    @field_validator("values")
+    @classmethod
+    def _plain(cls, values: list[str]) -> list[str]:
+        # A category in a cell is compared in the same form.
+        names = [name_of(value) for value in values]
+        if "" in names or len(set(names)) != len(names):
             raise ValueError("the values must be different names")
-        return self
+        return names
 
     def read(self, cell: Cell) -> str:
         """The category in a cell.
@@ -118,8 +123,8 @@ class Described(BaseModel):
 
     column: Column
     count: int = Field(0, ge=0, le=10**12)
-    mean: float | None = Field(None, ge=-(10**12), le=10**12)
-    variance: float | None = Field(None, ge=0, le=10**24)
+    mean: float | None = Field(None, ge=-MOST, le=MOST)
+    variance: float | None = Field(None, ge=0, le=MOST**2)
 
 
 DescribedTables = dict[str, dict[Word, Described]]

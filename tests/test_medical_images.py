@@ -506,6 +506,11 @@ class TestDicom:
             assert reason in said, said
         assert json.loads((tmp_path / "out" / "shard.json").read_text())["made"]["unreadable"] == {"image": 8}
 
+    def test_bits_that_do_not_end_at_0_are_refused(self, tmp_path: Path) -> None:
+        values = np.array([[0, 1, 2048, 4095]], np.uint16)
+        with pytest.raises(ValueError, match="12 bits, the highest is bit 15, but it must be bit 11"):
+            read_dicom(dicom(tmp_path / "a.dcm", values << 4, bits=12, HighBit=15), None, None)
+
     def test_files_without_an_ending(self, tmp_path: Path, capsys: Said) -> None:
         folder = tmp_path / "in"
         folder.mkdir()
@@ -628,6 +633,15 @@ class TestNifti:
         holes = np.where(values < 500, np.nan, values).astype(np.float32)
         seen = read_nifti(volume(tmp_path / "c.nii", holes), None, None).pixels[0]
         assert (seen[values[:, :, 0].T[::-1, ::-1] < 500] == 0).all() and seen.max() == 255
+
+    @pytest.mark.filterwarnings("error")
+    def test_a_range_wider_than_any_number_is_refused(self, tmp_path: Path) -> None:
+        values = np.repeat([-1.7e308, 0.0, 1.7e308], 8)
+        nibabel.save(nibabel.Nifti1Image(values.reshape(2, 3, 4), np.eye(4)), tmp_path / "a.nii")
+        with pytest.raises(ValueError, match=r"values reach from -1\.7e\+308 to 1\.7e\+308: name their range"):
+            read_nifti(tmp_path / "a.nii", None, Choice(4))
+        (seen,) = read_nifti(tmp_path / "a.nii", Window(-1.0, 1.0), Choice()).pixels
+        assert set(np.unique(seen)) <= {0, 128, 255}
 
     def test_frames_and_pictures_in_a_shard(self, tmp_path: Path, capsys: Said) -> None:
         folder = tmp_path / "in"

@@ -1,6 +1,7 @@
 """Pre-trained encoders that are trained further: wholly, in their last blocks, or by adapters."""
 
 import copy
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from common.encoders.shared.adapters import Lora, add_adapters
 from common.encoders.shared.network_blocks import block_names, block_numbers, used_by
 from common.encoders.shared.trained_tower import TrainedTower
 from common.errors import ConfigError, ModelError
+from common.media.sounds import Sound
 from common.media.values import Raw
 from common.seeding import seeded
 from fedmosaic.testing import EncoderContract
@@ -252,6 +254,27 @@ class TestOptions:
         with pytest.raises(ValueError, match=said):
             build("encoder", {"name": "timm", "pretrained": "timm", **options})
 
+    @pytest.mark.parametrize("way", ["frozen", *WAYS])
+    @pytest.mark.parametrize(
+        ("name", "options", "said"),
+        [
+            ("transformers-text", {"model": "bert", "length": 65}, "cannot read values of the shape 2 x 65"),
+            ("transformers-sound", {"model": "wav2vec2", "seconds": 0.0005}, "cannot read values of the shape 2 x 8"),
+            ("transformers-sound", {"model": "ast", "seconds": 0.0005}, "the model cannot read 8 samples"),
+            ("vision-transformer", {"model": "vision_transformer", "heads": 3}, "with 3 heads"),
+        ],
+    )
+    def test_sizes_that_do_not_fit_the_network_are_an_error_before_a_value_is_read(
+        self, name: str, options: dict[str, Any], said: str, way: str, models: Path
+    ) -> None:
+        with pytest.raises(ModelError, match=said):
+            encoder = made(name, options, train=way)
+            encoder.prepare(OTHER[str if "text" in name else Image.Image if "vision" in name else Sound])
+
+    def test_a_clip_that_is_shorter_than_a_window_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="a clip has 16 samples, fewer than n_fft = 512"):
+            build("encoder", {"name": "timm-spectrogram", "pretrained": "timm", "seconds": 0.001})
+
     def test_more_blocks_than_there_are_is_an_error_with_their_number(self, models: Path) -> None:
         with pytest.raises(ConfigError, match="train is last-18-blocks, but the network has 17 blocks"):
             made("timm", {"pretrained": "timm"}, train="last-18-blocks")
@@ -312,13 +335,28 @@ class TestTimm:
         "arguments", [{"pretrained_cfg": "x"}, {"checkpoint_path": "a"}, {"act_layer": "a/b"}, {"norm": {"a": 1}}, [1]]
     )
     def test_arguments_that_could_name_files_are_refused(self, arguments: Any, models: Path, tmp_path: Path) -> None:
-        import json
-
         shutil.copytree(models / "timm", tmp_path / "other")
         config = json.loads((tmp_path / "other" / "config.json").read_text())
         (tmp_path / "other" / "config.json").write_text(json.dumps({**config, "model_args": arguments}))
         with pytest.MonkeyPatch.context() as patch, pytest.raises(ModelError, match="model_args may only be"):
             patch.setenv("FEDMOSAIC_MODELS", str(tmp_path))
+            made("timm", {"pretrained": "other"})
+
+    @pytest.mark.parametrize(
+        "preprocessing",
+        [{"crop_pct": -1}, {"crop_pct": 1e-9}, {"crop_pct": float("nan")}, {"interpolation": "magic"},
+         {"mean": [float("nan")] * 3}, {"std": [float("inf")] * 3}],
+        ids=str,
+    )  # fmt: skip
+    def test_a_preprocessing_that_is_not_one_is_refused(
+        self, preprocessing: Any, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shutil.copytree(models / "timm", tmp_path / "other")
+        config = json.loads((tmp_path / "other" / "config.json").read_text())
+        config["pretrained_cfg"] |= preprocessing
+        (tmp_path / "other" / "config.json").write_text(json.dumps(config))
+        monkeypatch.setenv("FEDMOSAIC_MODELS", str(tmp_path))
+        with pytest.raises(ModelError, match="the preprocessing of the weights cannot be used"):
             made("timm", {"pretrained": "other"})
 
     def test_pictures_that_are_too_small_are_an_error_that_says_so(self) -> None:

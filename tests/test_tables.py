@@ -21,13 +21,14 @@ from common.config.tables import with_columns, with_columns_of, without_columns
 from common.data.loader import load
 from common.data.shard import Example, Media, Shard, ShardInfo, ShardWriter
 from common.encoders.table import Table
-from common.errors import ConfigError, DataError, RunError, ShardError
+from common.errors import ConfigError, DataError, RunError, ShardError, WireError
 from common.media.table_row import TableRow, row_of_json, table_row
 from common.trained.predictor import load_model
 from common.types import Origin
 from deploy.engines.in_process import InProcessGrid
 from deploy.shards.inspection.tables import unlike_columns
 from server.aggregation.columns import agree, clashes
+from server.clients.replies import read_introduction
 from server.record.run_folder import RunFolder
 from server.rounds.agreement import with_agreed_columns
 from server.rounds.federation import Federation
@@ -270,6 +271,50 @@ class TestAgreement:
         ):
             federation.run()
 
+    def test_categories_in_another_unicode_form_are_the_same(self, tmp_path: Path) -> None:
+        decomposed, composed = "Me\u0301decine", "M\u00e9decine"
+        columns = [{"ward": Category(type="category", values=[name, "b"])} for name in (decomposed, composed)]
+        told = {str(number): {"ward": Described(column=own["ward"])} for number, own in enumerate(columns)}
+        agreed = agree(told)[0]
+        assert agreed["ward"].values == [composed, "b"]
+        encoder = Table(columns={"ward": {"type": "category", "values": [decomposed, "b"]}}).build()
+        assert not encoder.notes(table_row({"ward": decomposed})) and not encoder.notes(table_row({"ward": composed}))
+
+    def test_too_many_categories_of_all_sites_end_the_run_with_a_reason(self, tmp_path: Path) -> None:
+        shards = [
+            write_shard(
+                tmp_path / site,
+                [row(n) for n in range(20)],
+                {"age": AGE, "sex": Category(type="category", values=["f", "m", *(f"{site}{n}" for n in range(600))])},
+            )
+            for site in ("a", "b")
+        ]
+        experiment = parse(RAW, "test")
+        with pytest.raises(RunError, match="vitals: column sex has 1202 categories at a, b together, at most 1000"):
+            with_agreed_columns(experiment, grid_of(shards), RunFolder(tmp_path / "run", experiment))
+
+    def test_a_number_without_a_possible_mean_is_a_mistake_where_it_is_read(self, tmp_path: Path) -> None:
+        rows = [{"age": 1.7e12 + number, "sex": "f"} for number in range(9)]  # milliseconds since 1970
+        with pytest.raises(ShardError, match=r"line 1: vitals: age: 1\.7e\+12 is larger than 1e\+12"):
+            write_shard(tmp_path / "one", rows)
+
+    @pytest.mark.parametrize(
+        ("tables", "said"),
+        [
+            ({"Label": Described(column=SEX)}, "'Label' cannot be a column"),
+            ({"age": Described(column=AGE, count=10, mean=0.0, variance=1.0)}, "more numbers than the site has"),
+        ],
+    )
+    def test_an_invented_description_is_refused_and_the_others_go_on(self, tables: Any, said: str) -> None:
+        content = {"site": "a", "modalities": ["vitals"], "classes": ["x"], "num_examples": 9}
+        own = {name: one.model_dump() for name, one in tables.items()}
+        with pytest.raises(WireError, match=said):
+            read_introduction({**content, "tables": {"vitals": own}})
+
+    def test_invented_statistics_give_a_possible_deviation(self) -> None:
+        told = {str(sign): {"x": Described(column=AGE, count=5, mean=sign * 1e12, variance=1e24)} for sign in (-1, 1)}
+        assert agree(told)[0]["x"].std == 1e12
+
     def test_few_cells_keep_their_statistics(self, tmp_path: Path) -> None:
         shard = write_shard(tmp_path / "one", [{"age": 1, "sex": "f"}] * 4 + [{"sex": "m"}] * 9)
         experiment = parse(RAW | {"data": {"clients": 1, "validation": 0.0}}, "test")
@@ -453,6 +498,24 @@ class TestImport:
         said = capsys.readouterr().out
         assert "column name is left out: it has 30 different texts in 30 cells" in said
         assert "column outcome determines the label" in said
+
+    def test_a_column_with_several_codes_per_label_is_noted(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        lines = ["patient,code,ward,age,diagnosis"]
+        lines += [f"{n},{'CDEF'[n % 4]},{n % 3},{n},{'ab'[n % 2]}" for n in range(24)]
+        self._import(tmp_path, "\n".join(lines), "--categories", "ward")
+        said = capsys.readouterr().out
+        assert "column code determines the label" in said
+        assert not any(f"column {name} determines" in said for name in ("ward", "age"))
+
+    def test_numbers_that_are_too_large_are_a_mistake(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        lines = ["patient,since,diagnosis", *(f"{n},17000000000{n:02},a" for n in range(9))]  # milliseconds since 1970
+        with pytest.raises(AssertionError):
+            self._import(tmp_path, "\n".join(lines))
+        said = capsys.readouterr().err
+        assert "column since: 9 of 9 numbers, e.g. '1700000000000' (line 2)" in said
+        assert list(self._import(tmp_path, "\n".join(lines), "--categories", "since").columns["vitals"]) == ["since"]
 
     def test_a_table_needs_labels(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(AssertionError):

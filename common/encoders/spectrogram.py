@@ -156,8 +156,7 @@ class Spectrogram(EncoderOptions):
 
     @model_validator(mode="after")
     def _window_fits(self) -> Self:
-        if self.rate * self.seconds < self.n_fft:
-            raise ValueError(f"a clip has {self.rate * self.seconds:g} samples, fewer than n_fft = {self.n_fft}")
+        check_clip(self.rate * self.seconds, self.n_fft)
         check_sides(self.backbone, *self.shape)
         return self
 
@@ -223,3 +222,9 @@ def _mel_filters(options: Spectrogram) -> Tensor | None:
         options.n_fft // 2 + 1, 0.0, options.rate / 2, options.n_mels, options.rate
     )
     return filters
+
+
+def check_clip(samples: float, n_fft: int) -> None:
+    """Raises ValueError when a clip is shorter than one window."""
+    if samples < n_fft:
+        raise ValueError(f"a clip has {samples:g} samples, fewer than n_fft = {n_fft}")

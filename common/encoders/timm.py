@@ -3,7 +3,6 @@
 Sources: see `common.frozen.timm_models`.
 """
 
-from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
@@ -21,15 +20,6 @@ from common.frozen import timm_models
 from common.frozen.pretrained import fingerprint, locate
 from common.frozen.timm_models import Recipe, padded
 from common.media.values import Raw
-
-FILTERS: Mapping[str, Picture.Resampling] = {
-    "nearest": Picture.Resampling.NEAREST,
-    "bilinear": Picture.Resampling.BILINEAR,
-    "bicubic": Picture.Resampling.BICUBIC,
-    "lanczos": Picture.Resampling.LANCZOS,
-    "box": Picture.Resampling.BOX,
-    "hamming": Picture.Resampling.HAMMING,
-}
 
 
 class TimmTower(Tower):
@@ -55,7 +45,7 @@ class TimmTower(Tower):
         if self.crop:
             picture = timm_models.cut(self.recipe)(picture)
         else:
-            picture = picture.resize((width, height), FILTERS[self.recipe.interpolation])
+            picture = picture.resize((width, height), timm_models.FILTERS[self.recipe.interpolation])
         return torch.from_numpy(np.array(picture)).reshape(height, width, channels).permute(2, 0, 1).contiguous()
 
     def blank(self) -> Tensor:

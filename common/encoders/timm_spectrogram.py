@@ -6,13 +6,13 @@ adapts a first layer for three colours to one channel by adding its weights over
 """
 
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from common.encoders.shared.tower_options import TowerOptions
-from common.encoders.spectrogram import SoundAugmentation, Spectrogram, SpectrogramEncoder
+from common.encoders.spectrogram import SoundAugmentation, Spectrogram, SpectrogramEncoder, check_clip
 from common.encoders.timm import TimmTower
 from common.frozen import timm_models
 from common.frozen.pretrained import fingerprint, locate
@@ -61,6 +61,11 @@ class TimmSpectrogram(TowerOptions):
     """Cells per side of the spectrogram. Each token is the mean over one of grid x grid cells."""
     augment: SoundAugmentation | None = None
     """Random variants of the recordings in training. `null`: none."""
+
+    @model_validator(mode="after")
+    def _window_fits(self) -> Self:
+        check_clip(self.rate * self.seconds, self.n_fft)
+        return self
 
     @property
     def starts_pretrained(self) -> bool:

@@ -53,6 +53,8 @@ class TransformersSoundTower(Tower):
         for setting, value in (("apply_spec_augment", False), ("layerdrop", 0.0)):
             if model is not None and hasattr(model.config, setting):  # they draw from generators without our seeds
                 setattr(model.config, setting, value)
+        # Not in `blank`, which must also work on torch's device "meta", where some extractors do not.
+        self._shape = self._shape_of_blank()
 
     @property
     def is_masked(self) -> bool:
@@ -74,8 +76,7 @@ class TransformersSoundTower(Tower):
 
     def blank(self) -> Tensor:
         """Zeros in the shape of a prepared value."""
-        shape = self._extracted(np.zeros(self.samples, np.float32)).shape
-        return torch.zeros(shape)
+        return torch.zeros(self._shape)
 
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pooled features [B, D], tokens [B, parts, D] and their mask. A token is the mean over one of equal parts of
@@ -87,6 +88,12 @@ class TransformersSoundTower(Tower):
             frames, pooled = self._of_fixed_length(inputs)
             real = frames.new_ones(frames.shape[:2])
         return pooled, *_parts(frames, real, self.parts)
+
+    def _shape_of_blank(self) -> torch.Size:
+        try:
+            return self._extracted(np.zeros(self.samples, np.float32)).shape
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise ModelError(f"the model cannot read {self.samples} samples: {error}") from None
 
     def _extracted(self, wave: Any) -> Tensor:
         options: dict[str, Any] = {"sampling_rate": self.rate, "return_tensors": "pt"}

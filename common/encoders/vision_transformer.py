@@ -114,8 +114,8 @@ def _shape(folder: Path, name: str) -> list[int]:
 
 def _load(folder: Path, heads: int) -> nn.Module:
     weights = load_file(folder / WEIGHTS)
-    width, _, patch, _ = weights["conv_proj.weight"].shape
     try:
+        width, _, patch, _ = weights["conv_proj.weight"].shape
         size = patch * math.isqrt(weights["encoder.pos_embedding"].shape[1] - 1)
         network = Network(
             image_size=size,
@@ -127,7 +127,8 @@ def _load(folder: Path, heads: int) -> nn.Module:
             num_classes=weights["heads.head.weight"].shape[0],
         )
         network.load_state_dict(weights)
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise ModelError(f"{folder / WEIGHTS} contains no vision transformer of torchvision: {error}") from None
+    except (KeyError, RuntimeError, ValueError, AssertionError) as error:  # the last one for a wrong number of heads
+        where = f"{folder / WEIGHTS} contains no vision transformer of torchvision with {heads} heads"
+        raise ModelError(f"{where}: {error}") from None
     network.heads = nn.Identity()
     return cast(nn.Module, network)

@@ -7,7 +7,8 @@ preprocessing with which the weights were trained.
 
 import difflib
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +27,18 @@ LIBRARY = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint
            "exportable", "no_jit", "features_only", "num_classes", "in_chans"}  # fmt: skip
 """Arguments of timm that a model's folder may not set, because they name files or change the kind of the result."""
 LARGEST_SIDE = 1024
+SMALLEST_CROP, LARGEST_CROP = 0.1, 2.0
+"""The smallest and the largest share of a picture's side that may be left. A picture is resized to the size divided by
+this share, and then its borders are cut off, or added with a share of more than 1."""
+FILTERS: Mapping[str, Image.Resampling] = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+}
+"""Pillow's filters by timm's names."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,8 @@ def recipe(architecture: str | None, folder: Path | None) -> Recipe:
     if architecture and named and _plain(architecture) != _plain(named):
         raise ModelError(f"{folder}: these are weights of {named}, not of {architecture}")
     name = architecture or named
+    if name is None and folder is None:
+        raise ModelError("timm: the option `model` or `pretrained` is needed")
     if name is None:
         raise ModelError(f"{folder}: {CONFIG} names no architecture of timm: give its name in the option `model`")
     return _recipe(_known(name, folder), _arguments(folder, given), folder, given.get("pretrained_cfg") or {})
@@ -164,11 +179,14 @@ def _recipe(name: str, arguments: dict[str, Any], folder: Path | None, given: di
         found = resolve_data_config(pretrained_cfg=known)  # type: ignore[no-untyped-call]
         channels, height, width = map(int, found["input_size"])
         mean, deviation = (tuple(map(float, found[key])) for key in ("mean", "std"))
-        if channels not in (1, 3) or {len(mean), len(deviation)} != {channels} or min(deviation) <= 0:
+        normal = all(map(math.isfinite, (*mean, *deviation))) and min(deviation) > 0
+        if channels not in (1, 3) or {len(mean), len(deviation)} != {channels} or not normal:
             raise ValueError(f"{channels} channels, mean {mean}, std {deviation}")
         if not 1 <= min(height, width) <= max(height, width) <= LARGEST_SIDE:
             raise ValueError(f"pictures of {height} x {width} pixels")
         crop, interpolation = float(found["crop_pct"]), str(found["interpolation"])
+        if not SMALLEST_CROP <= crop <= LARGEST_CROP or interpolation not in FILTERS:
+            raise ValueError(f"crop_pct {crop:g}, interpolation {interpolation}")
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{folder or name}: the preprocessing of the weights cannot be used: {error}") from None
     return Recipe(name, json.dumps(arguments | {"num_classes": 0}, sort_keys=True), folder, (height, width), channels,

@@ -67,6 +67,11 @@ class EncoderContract(OnEveryDevice):
         assert pooled.device == tokens.device == real.device == device
         assert all(parameter.grad is not None for parameter in encoder.parameters())
 
+    def test_the_shape_of_a_value_is_known_without_memory(self, encoder: Encoder) -> None:
+        with torch.device("meta"):
+            blank = encoder.blank()
+        assert (blank.shape, blank.dtype) == (encoder.blank().shape, encoder.blank().dtype)
+
     def test_prepare_is_a_function_of_the_value(self, encoder: Encoder, value: Any) -> None:
         assert torch.equal(encoder.prepare(value), encoder.prepare(value))
 

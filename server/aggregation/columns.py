@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from common.columns import Agreed, Category, Described, Number, ScaledNumber
+from common.columns import MOST_CATEGORIES, Agreed, Category, Described, Number, ScaledNumber
+from common.config.component import MOST
 
 Told = Mapping[str, Described]
 """By site, the description of one column."""
@@ -26,7 +27,7 @@ def agree(sites: Mapping[str, Mapping[str, Described]]) -> tuple[dict[str, Agree
 
 
 def clashes(sites: Mapping[str, Mapping[str, Described]]) -> Iterable[str]:
-    """Columns whose type or unit differs between sites, with the sites."""
+    """Columns whose type or unit differs between sites, with the sites, and those with too many categories."""
     for name in sorted({name for columns in sites.values() for name in columns}):
         forms: dict[str, list[str]] = {}
         for site, columns in sorted(sites.items()):
@@ -34,6 +35,11 @@ def clashes(sites: Mapping[str, Mapping[str, Described]]) -> Iterable[str]:
                 forms.setdefault(_form(columns[name].column), []).append(site)
         if len(forms) > 1:
             yield f"column {name} is " + ", but ".join(f"{form} at {', '.join(at)}" for form, at in forms.items())
+        elif (count := len(_values(columns[name].column for columns in sites.values() if name in columns))) > (
+            MOST_CATEGORIES
+        ):
+            (at,) = forms.values()
+            yield f"column {name} has {count} categories at {', '.join(at)} together, at most {MOST_CATEGORIES}"
 
 
 def _form(column: Number | Category) -> str:
@@ -42,11 +48,15 @@ def _form(column: Number | Category) -> str:
     return f"a number with the unit {column.unit}" if column.unit else "a number without a unit"
 
 
+def _values(columns: Iterable[Number | Category]) -> set[str]:
+    """The categories of all columns."""
+    return {value for column in columns if isinstance(column, Category) for value in column.values}
+
+
 def _agreed(told: Told) -> Agreed | None:
     columns = [one.column for one in told.values()]
     if isinstance(columns[0], Category):
-        values = {value for column in columns if isinstance(column, Category) for value in column.values}
-        return Category(type="category", values=sorted(values))
+        return Category(type="category", values=sorted(_values(columns)))
     if (scale := _pooled(told)) is None:
         return None
     ranges = [column.range for column in columns if isinstance(column, Number)]
@@ -66,7 +76,7 @@ def _pooled(told: Told) -> tuple[float, float] | None:
         return None
     mean = math.fsum(count * own for count, own, _ in parts) / total
     variance = math.fsum(count * (spread + (own - mean) ** 2) for count, own, spread in parts) / total
-    return mean, math.sqrt(variance) or 1.0
+    return mean, min(math.sqrt(variance), float(MOST)) or 1.0  # only invented statistics have a larger deviation
 
 
 def _hull(ranges: Sequence[list[float] | None]) -> list[float] | None:

@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic import ValidationError as Invalid
 
-from common.columns import MOST_COLUMNS, DescribedTables
+from common.columns import DescribedTables, name_mistakes
 from common.errors import FedmosaicError, WireError
 from common.findings import Findings
 from common.metrics import Tally
@@ -99,8 +99,12 @@ def read_introduction(content: Mapping[str, Any]) -> Site | Refusal:
         raise WireError(f"malformed reply: findings of {min(other)}, a modality that the site does not have")
     if other := said.tables.keys() - modalities:
         raise WireError(f"malformed reply: columns of {min(other)}, a modality that the site does not have")
-    if any(len(columns) > MOST_COLUMNS for columns in said.tables.values()):
-        raise WireError(f"malformed reply: a table has more than {MOST_COLUMNS} columns")
+    for modality, columns in said.tables.items():
+        mistakes = name_mistakes(columns)
+        mistakes += [f"column {name} has more numbers than the site has examples"
+                     for name, one in columns.items() if one.count > said.num_examples]  # fmt: skip
+        if mistakes:
+            raise WireError(f"malformed reply: {modality}: {of_others(mistakes[0], 300)}")
     return Site(
         said.site, modalities, classes, said.num_examples, said.findings, said.local_dp, said.bases, said.tables
     )

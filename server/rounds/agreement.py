@@ -74,6 +74,8 @@ def _columns(modality: Modality, sites: Mapping[str, Mapping[str, Described]]) -
     log.info("%s: %d columns are agreed by %s: %s", modality, len(agreed), ", ".join(sorted(sites)), ", ".join(agreed))
     for name in unknown:
         log.warning("%s: column %s is left out, because no site has statistics of enough cells", modality, name)
+    for same in alike(list(agreed)):
+        log.warning("%s: the columns %s differ only in case or blanks: are they the same column?", modality, same)
     for name, column in agreed.items():
         for same in alike(column.values) if isinstance(column, Category) else ():
             log.warning("%s: the categories %s of column %s differ only in case or blanks", modality, same, name)

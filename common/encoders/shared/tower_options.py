@@ -5,12 +5,14 @@ from abc import abstractmethod
 from functools import lru_cache
 from typing import ClassVar, Self
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from common.config.component import Options
 from common.encoders.base import Encoder, EncoderOptions, FrozenEncoder, Tower
 from common.encoders.shared.adapters import Lora
+from common.errors import ModelError
 
 FROZEN, ALL, LORA = "frozen", "all", "lora"
 LAST = re.compile(r"last-([1-9][0-9]{0,3})-blocks?")
@@ -148,4 +150,23 @@ class FrozenTower(FrozenEncoder):
 def _kept(options: TowerOptions, content: str) -> Tower:
     tower = options.load()
     tower.network.eval().requires_grad_(False)
+    with torch.no_grad():
+        features_of_blank(tower)
     return tower
+
+
+def features_of_blank(tower: Tower) -> tuple[Tensor, Tensor, Tensor]:
+    """The features of one blank value.
+
+    Raises ModelError when the network cannot read values in the shape that the options give, e.g. a text that is longer
+    than its positions. Without this, the first value of a site would fail.
+    """
+    blank = tower.blank().unsqueeze(0)
+    try:
+        return tower.features(blank)
+    except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+        shape = " x ".join(map(str, blank.shape[1:]))
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"the network cannot read values of the shape {shape}, which the options give: {said}"
+        ) from None

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from common.encoders.base import Encoder, standardised
 from common.encoders.shared.adapters import MARK, Lora, add_adapters, merge_adapters
 from common.encoders.shared.network_blocks import block_numbers, hold_fixed, rest_fixed, used_by
-from common.encoders.shared.tower_options import ALL, LORA, TowerOptions
+from common.encoders.shared.tower_options import ALL, LORA, TowerOptions, features_of_blank
 from common.errors import ConfigError
 from common.media.values import Raw
 
@@ -71,7 +71,7 @@ class TrainedTower(PreparingTower):
         options = self.options
         if not options.starts_pretrained:
             return
-        used = used_by(self.network, lambda: self._tower.features(self.blank().unsqueeze(0))[:2])
+        used = used_by(self.network, lambda: features_of_blank(self._tower)[:2])
         if options.train == LORA:
             add_adapters(self.network, options.lora or Lora(), used.modules)
             hold_fixed(self.network, {name for name, _ in self.network.named_parameters() if MARK in name})

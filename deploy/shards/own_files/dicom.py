@@ -95,11 +95,13 @@ def _slices(dataset: "FileDataset", window: Window | None, choice: Choice | None
 
 
 def _check_syntax(dataset: "FileDataset") -> None:
-    """Raises ValueError when the compression of the pixels needs a package that is not installed."""
+    """Raises ValueError when the compression of the pixels needs a package that is not installed, and when pixels
+    without compression have an order of bits that pydicom does not read."""
     from pydicom.pixels.decoders.base import get_decoder
 
     syntax = dataset.file_meta.TransferSyntaxUID
     if not syntax.is_encapsulated:
+        _check_bits(dataset)
         return
     try:
         is_available = get_decoder(syntax).is_available
@@ -107,6 +109,13 @@ def _check_syntax(dataset: "FileDataset") -> None:
         raise ValueError(f"its compression, {syntax.name}, is not supported") from None
     if not is_available:
         raise ValueError(f"its compression, {syntax.name}, needs a package: pip install 'pylibjpeg[all]'")
+
+
+def _check_bits(dataset: "FileDataset") -> None:
+    """Raises ValueError when a value does not end at bit 0 of its bytes. pydicom would read other values."""
+    highest, bits = dataset.get("HighBit"), int(dataset.BitsStored)
+    if highest is not None and int(highest) != bits - 1:
+        raise ValueError(f"its values have {bits} bits, the highest is bit {highest}, but it must be bit {bits - 1}")
 
 
 def _frame(dataset: "FileDataset", index: int, window: Window | None, remarks: list[str]) -> NDArray[np.uint8]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.columns import LONGEST, MOST_CATEGORIES, Category, Column, Columns, Number, name_mistakes
+from common.config.component import MOST
 from common.media.table_row import Cell
 from common.modality import Modality
 from deploy.shards.own_files.names import nfc
@@ -24,6 +25,7 @@ HEADER_UNIT = re.compile(r"(.+?)\s*(?:\[([^][]+)\]|\(([^()]+)\))")
 """A header with a unit: "age [years]", "age (years)"."""
 FEW = 20
 """A column with more different texts, and more of them than half of its cells, has names or remarks, not categories."""
+TOO_LARGE = f"are larger than {MOST:g}: use a larger unit, or name the column in --categories or --leave-out"
 SHOWN = 3
 """The maximum number of cells in a message."""
 
@@ -189,6 +191,8 @@ def _column(header: str, cells: Sequence[tuple[int, str]], hints: Hints) -> tupl
     if not as_category and (as_number or not others):
         if others:
             raise ValueError(_not_numbers(others, len(cells)))
+        if large := [(line, text) for line, text in cells if abs(float(text)) > MOST]:
+            raise ValueError(f"{len(large)} of {len(cells)} numbers, e.g. {_listed(large)}, {TOO_LARGE}")
         return name, Number(type="number", unit=unit)
     if as_category:
         return header, _category(texts)
@@ -214,10 +218,14 @@ def _texts(
 
 
 def _not_numbers(others: Sequence[tuple[int, str]], count: int) -> str:
-    shown = ", ".join(f"{text!r} (line {line})" for line, text in others[:SHOWN])
     comma = all(DECIMAL_COMMA.fullmatch(text) for _, text in others)
     remedy = "decimal commas: export the table with decimal points" if comma else "correct them or empty these cells"
-    return f"{len(others)} of {count} cells are not numbers, e.g. {shown}: {remedy}"
+    return f"{len(others)} of {count} cells are not numbers, e.g. {_listed(others)}: {remedy}"
+
+
+def _listed(cells: Sequence[tuple[int, str]]) -> str:
+    """A few cells with their lines."""
+    return ", ".join(f"{text!r} (line {line})" for line, text in cells[:SHOWN])
 
 
 def _category(texts: Iterable[str]) -> Category:
@@ -231,13 +239,13 @@ def _category(texts: Iterable[str]) -> Category:
 
 
 def suspects(records: Records, labels: Mapping[str, str]) -> Iterator[str]:
-    """Columns that may be the label under another name, because each of several cells occurs with one label only."""
+    """Columns that may be the label under another name, because each of several cells that repeat occurs with one label
+    only."""
     for name in records.columns:
-        pairs = {
-            (str(cells[name]), labels[id_]) for id_, cells in records.rows.items() if name in cells and id_ in labels
-        }
-        told, meant = {cell for cell, _ in pairs}, {label for _, label in pairs if label}
-        if len(pairs) == len(told) == len(meant) > 1:
+        known = [(str(cells[name]), labels[id_]) for id_, cells in records.rows.items()
+                 if name in cells and labels.get(id_)]  # fmt: skip
+        pairs, told, meant = set(known), {cell for cell, _ in known}, {label for _, label in known}
+        if len(pairs) == len(told) <= len(known) / 2 and len(meant) > 1:
             yield f"column {name} determines the label: if it was not known before the label, add --leave-out {name}"
 
 

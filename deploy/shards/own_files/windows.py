@@ -22,10 +22,16 @@ class Window:
     high: float
 
     def grey(self, values: NDArray[Any]) -> NDArray[np.uint8]:
-        """Values of any shape as pixels: linear from `low` to `high`, and constant outside."""
+        """Values of any shape as pixels: linear from `low` to `high`, and constant outside.
+
+        Raises ValueError when the range is wider than any floating-point number.
+        """
         if self.low == self.high:
             return ((values > self.low) * 255).astype(np.uint8)
-        share = (np.asarray(values, dtype=np.float64) - self.low) / (self.high - self.low)
+        if not math.isfinite(self.high - self.low):
+            raise ValueError(f"its values reach from {self.low:g} to {self.high:g}: name their range with --window")
+        with np.errstate(over="ignore"):  # far outside the range, the distance may be infinite
+            share = (np.asarray(values, dtype=np.float64) - self.low) / (self.high - self.low)
         return np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)
 
 
