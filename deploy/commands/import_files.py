@@ -34,7 +34,8 @@ def add_parser(commands: Any) -> None:
         "sources",
         nargs="*",
         metavar="MODALITY=DIR",
-        help="a modality and the folder with its files, or the table (.csv) with its rows",
+        help="a modality and the folder with its files, or a table, such as a .csv file, with its rows; all of them "
+        "next to each other",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder for the shard")
     parser.add_argument("--site", metavar="NAME", help="the site's name (default: the name of the --out folder)")
@@ -130,7 +131,9 @@ def _columns(columns: "Columns") -> str:
 
 
 def _kind(column: "Column") -> str:
-    return "number without unit" if column.type == "number" else f"{len(column.values)} categories"
+    if column.type == "number":
+        return "number without unit"
+    return "1 category" if len(column.values) == 1 else f"{len(column.values)} categories"
 
 
 def _named(names: Sequence[str]) -> str:
