@@ -96,3 +96,20 @@ def test_each_example_of_the_help_has_a_line(capsys: pytest.CaptureFixture[str])
         parser().parse_args(["init", "--help"])
     told = capsys.readouterr().out
     assert "examples:\n  fedmosaic init my-experiment\n  fedmosaic init --plugin focal-loss" in told
+
+
+def test_decimal_commas(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table, command = tmp_path / "v.csv", ["import", f"vitals={tmp_path / 'v.csv'}", "--labels", str(tmp_path / "v.csv")]
+    table.write_text("id;age [years];dose;code;label\na;67,3;1;1,5;x\nb;50;0,5;2,5;y\nc;;-3,25;1,5;y\n")
+    for out, status, options in (("a", 2, []), ("b", 0, ["--decimal-comma", "--categories", "code"])):
+        with pytest.raises(SystemExit) as ended:
+            main([*command, *options, "--out", str(tmp_path / out)])
+        assert ended.value.code == status
+    assert "decimal commas: add --decimal-comma" in capsys.readouterr().err
+    cells = [record.rows["vitals"].cells for record in Shard.open(tmp_path / "b").records]
+    assert cells[0] == {"age": 67.3, "dose": 1, "code": "1,5"}
+    assert cells[2] == {"dose": -3.25, "code": "1,5"}
+    table.write_text("id;age;label\na;67,3;x\nb;1.234;y\n")
+    with pytest.raises(SystemExit):
+        main([*command, "--decimal-comma", "--out", str(tmp_path / "c")])
+    assert "'1.234' (line 3) has a point, but --decimal-comma" in capsys.readouterr().err

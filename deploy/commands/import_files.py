@@ -83,6 +83,9 @@ def add_parser(commands: Any) -> None:
     rows.add_argument("--numbers", metavar="COLUMN,...", help="columns that must have numbers")
     rows.add_argument("--categories", metavar="COLUMN,...", help="columns of categories, e.g. codes that are numbers")
     rows.add_argument("--units", metavar="COLUMN=UNIT,...", help="units (default: those in headers: age [years])")
+    rows.add_argument(
+        "--decimal-comma", action="store_true", help="numbers have decimal commas, such as 67,3, in all tables"
+    )
     rows.add_argument("--leave-out", metavar="COLUMN,...", help="columns that are not used")
     parser.set_defaults(command=_command)
 
