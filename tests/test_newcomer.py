@@ -76,7 +76,7 @@ def test_messages_name_the_choices(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ValueError, match=r"frozen, all, lora or last-N-blocks, e\.g\. last-2-blocks, is needed, not 'last"
     ):
         Timm.model_validate({"name": "timm", "pretrained": "x", "train": "last-block"})
-    with pytest.raises(ValueError, match="is needed, not a picture, which the encoders image and timm read"):
+    with pytest.raises(ValueError, match=r"is needed, not Image \(the encoders image and timm read pictures"):
         real_array(Image.fromarray(np.zeros((4, 4), np.uint8)))
     (tmp_path / "mobilenetv2").mkdir()
     (tmp_path / "mobilenetv2" / "config.json").write_text("{}")

@@ -41,9 +41,12 @@ def read_array(path: Path) -> NDArray[Any]:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
-KINDS = {"Image": "a picture, which the encoders image and timm read", "Sound": "a recording, which the encoder "
-         "spectrogram reads", "TableRow": "a row of a table, which the encoder table reads"}  # fmt: skip
-"""By class, the kind of a value that is not an array."""
+REMEDIES = {
+    "Image": " (the encoders image and timm read pictures)",
+    "Sound": " (the encoder spectrogram reads recordings)",
+    "TableRow": " (the encoder table reads rows of a table)",
+}
+"""By class, the encoders for a value that is not an array."""
 
 
 def real_array(array: object) -> NDArray[Any]:
@@ -52,9 +55,8 @@ def real_array(array: object) -> NDArray[Any]:
     Raises ValueError unless it is an array of finite real numbers.
     """
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
-        kind = f"of {array.dtype}" if isinstance(array, np.ndarray) else KINDS.get(type(array).__name__)
-        kind = kind or type(array).__name__
-        raise ValueError(f"an array of real numbers is needed, not {kind}")
+        kind = f"of {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise ValueError(f"an array of real numbers is needed, not {kind}{REMEDIES.get(kind, '')}")
     with np.errstate(over="ignore"):  # numbers too large for float32 become infinite and are refused below
         values = array.astype(np.float32) if array.dtype.kind == "f" else array
     if values.size == 0 or not np.isfinite(values).all():
