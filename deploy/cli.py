@@ -3,6 +3,7 @@
 import argparse
 import io
 import os
+import re
 import signal
 import sys
 from typing import NoReturn
@@ -45,6 +46,16 @@ COMMANDS = (
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_PIPE = 1, 2, 130, 128 + signal.SIGPIPE
 
 
+class Help(argparse.HelpFormatter):
+    """Keeps one line per example: several blanks separate the examples in the text below the options."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if not text.startswith("example: "):
+            return super()._fill_text(text, width, indent)
+        lines = re.split(r"\s{3,}(?=fedmosaic )", text.removeprefix("example: "))
+        return "\n".join([f"{indent}example{'s' * (len(lines) > 1)}:", *(f"{indent}  {line}" for line in lines)])
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command and exit: 0 success, 1 failed run, 2 wrong input, 130 interrupted, 141 when the reader of the
     output has closed it."""
@@ -55,7 +66,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         signal.signal(number, _interrupt)
     keep_private()
     os.environ.setdefault("TQDM_DISABLE", "1")  # hide the progress bars of flwr-datasets
-    options = parser().parse_args(arguments)
+    options = _parsed(parser(), arguments)
     try:
         options.command(options)
         sys.stdout.flush()
@@ -69,9 +80,20 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except RuntimeError as error:
         _fail(_of_device(error), EXIT_FAILED)
     except KeyboardInterrupt:
-        print("interrupted: all processes of this command have been stopped", file=sys.stderr)
+        hint = "; add --resume to continue the run" if hasattr(options, "resume") else ""
+        print(f"interrupted: all processes of this command have been stopped{hint}", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
     sys.exit(0)
+
+
+def _parsed(made: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
+    """The options. argparse accepts the positional arguments of a command only in one place."""
+    options, left = made.parse_known_args(arguments)
+    if not left:
+        return options
+    told = next((one for one in left if not one.startswith("-")), None)
+    hint = f". Put {told} next to the other arguments without a dash" if told and told == left[0] else ""
+    made.error(f"unrecognized arguments: {' '.join(left)}{hint}")
 
 
 def _of_device(error: RuntimeError) -> FedmosaicError:
@@ -99,6 +121,8 @@ def parser() -> argparse.ArgumentParser:
     commands = made.add_subparsers(required=True, metavar="COMMAND")
     for module in COMMANDS:
         module.add_parser(commands)
+    for command in commands.choices.values():
+        command.formatter_class = Help
     made.set_defaults(parser=made)  # for `fedmosaic completion`
     return made
 

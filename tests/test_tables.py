@@ -480,7 +480,7 @@ class TestImport:
         for part in (
             "line 11: id '8' appears twice",
             "column temp: 9 of 9 cells are not numbers, e.g. '36,0' (line 2), '36,1' (line 3)",
-            "decimal commas: export the table with decimal points",
+            "decimal commas: add --decimal-comma",
             "column dose: 1 of 9 cells are not numbers, e.g. '<5' (line 5)",
             "column weight: 9 of 9 cells are not numbers, e.g. 'x' (line 2)",
             "--units: no table has a column 'pulse'",

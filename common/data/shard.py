@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 FILE_KEY = "_file_name"
 COLUMNS = "columns.json"
+UNDESCRIBED = f"{COLUMNS} does not describe its columns"
 UNLABELLED = -1
 """The class index of an example without a label."""
 LONGEST_NAME = 100
@@ -325,7 +326,7 @@ class _Lines:
     def __init__(self, root: Path, info: ShardInfo, labelled: bool, columns: Mapping[Modality, Columns]) -> None:
         self.unread, self.blank = Counter[str](), Counter[Modality]()
         self._root, self._info, self._labelled, self._columns = root, info, labelled, columns
-        self._classes, self._seen = set(info.classes), set[str]()
+        self._classes, self._seen, self._told = set(info.classes), set[str](), set[str]()
         self._known = {"id", "label"} | {key for m in info.modalities for key in (m, m + FILE_KEY)}
 
     def read(self, text: str, faults: list[str]) -> Iterator[Record]:
@@ -337,7 +338,9 @@ class _Lines:
                 yield self._record(json.loads(line))
             except (ValueError, RecursionError) as error:
                 reason = "not JSON" if isinstance(error, json.JSONDecodeError | RecursionError) else str(error)
-                faults.append(f"line {number}: {reason}")
+                if UNDESCRIBED not in reason or reason not in self._told:  # one mistake, not one per line
+                    faults.append(f"line {number}: {reason}")
+                self._told.add(reason)
 
     def _record(self, line: Any) -> Record:
         if not isinstance(line, dict) or not isinstance(line.get("id"), str):
@@ -395,7 +398,10 @@ class _Lines:
 
 def _not_a_text(modality: Modality, given: object) -> str:
     if isinstance(given, dict):
-        return f"{modality!r} is a row of a table, but {COLUMNS} does not describe its columns"
+        return (
+            f"{modality!r} is a row of a table, but {UNDESCRIBED}. Write {COLUMNS}, or make the shard with `fedmosaic "
+            "import`"
+        )
     return f"{modality!r} must be text, not {given!r}; leave the key out if there is no text"
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from difflib import get_close_matches
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,10 +58,19 @@ def locate(name: str) -> Path:
             return place / name
     folder = models_folder() / name
     hint = "" if os.environ.get(VARIABLE) else f", and set {VARIABLE}={models_folder()}"
+    near = get_close_matches(name, sorted(_present()), n=1)
+    meant = f". Did you mean {near[0]!r}?" if near else ""
     raise ModelError(
         f"model {name!r} is not on this machine: run `fedmosaic models fetch {name}` to fetch it from the Hugging Face "
-        f"hub, or copy its {', '.join(WANTED)} files into the folder {folder}{hint}"
+        f"hub, or copy its {', '.join(WANTED)} files into the folder {folder}{hint}{meant}"
     )
+
+
+def _present() -> Iterator[str]:
+    """The names of the models on this machine."""
+    for place in _places():
+        for config in (*place.glob("*/*.json"), *place.glob("*/*/*.json")):
+            yield config.parent.relative_to(place).as_posix()
 
 
 def check_name(name: str) -> None:

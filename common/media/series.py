@@ -41,6 +41,14 @@ def read_array(path: Path) -> NDArray[Any]:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
+REMEDIES = {
+    "Image": " (the encoders image and timm read pictures)",
+    "Sound": " (the encoder spectrogram reads recordings)",
+    "TableRow": " (the encoder table reads rows of a table)",
+}
+"""By class, the encoders for a value that is not an array."""
+
+
 def real_array(array: object) -> NDArray[Any]:
     """The array, with floating-point numbers converted to float32.
 
@@ -48,7 +56,7 @@ def real_array(array: object) -> NDArray[Any]:
     """
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
         kind = f"of {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
-        raise ValueError(f"an array of real numbers is needed, not {kind}")
+        raise ValueError(f"an array of real numbers is needed, not {kind}{REMEDIES.get(kind, '')}")
     with np.errstate(over="ignore"):  # numbers too large for float32 become infinite and are refused below
         values = array.astype(np.float32) if array.dtype.kind == "f" else array
     if values.size == 0 or not np.isfinite(values).all():

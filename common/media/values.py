@@ -120,7 +120,9 @@ def _decoded(path: Path, kind: str) -> Raw:
 def _reason(path: Path, said: str) -> str:
     """The real format of a file that cannot be decoded, or else the decoder's message."""
     family = next((family for family, endings in FAMILIES.items() if path.suffix.lower() in endings), None)
-    what = actual(path, family) if family else None
+    what = actual(path, family or "")
+    if family is None:
+        return f"{said}; it is {what}" if what else said
     return f"it is {what}" if what else said
 
 

@@ -32,7 +32,7 @@ def add_parser(commands: Any) -> None:
         "--merge",
         action="store_true",
         help="add low-rank adapters (LoRA) to the weights of their layers; the folder then contains all weights of "
-        "these encoders",
+        "these encoders, but predictions still need the folder of the pre-trained network, which has its settings",
     )
     parser.set_defaults(command=_command)
 

@@ -34,7 +34,8 @@ def add_parser(commands: Any) -> None:
         "sources",
         nargs="*",
         metavar="MODALITY=DIR",
-        help="a modality and the folder with its files, or the table (.csv) with its rows",
+        help="a modality and the folder with its files, or a table, such as a .csv file, with its rows; all of them "
+        "next to each other",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder for the shard")
     parser.add_argument("--site", metavar="NAME", help="the site's name (default: the name of the --out folder)")
@@ -82,6 +83,9 @@ def add_parser(commands: Any) -> None:
     rows.add_argument("--numbers", metavar="COLUMN,...", help="columns that must have numbers")
     rows.add_argument("--categories", metavar="COLUMN,...", help="columns of categories, e.g. codes that are numbers")
     rows.add_argument("--units", metavar="COLUMN=UNIT,...", help="units (default: those in headers: age [years])")
+    rows.add_argument(
+        "--decimal-comma", action="store_true", help="numbers have decimal commas, such as 67,3, in all tables"
+    )
     rows.add_argument("--leave-out", metavar="COLUMN,...", help="columns that are not used")
     parser.set_defaults(command=_command)
 
@@ -130,7 +134,9 @@ def _columns(columns: "Columns") -> str:
 
 
 def _kind(column: "Column") -> str:
-    return "number without unit" if column.type == "number" else f"{len(column.values)} categories"
+    if column.type == "number":
+        return "number without unit"
+    return "1 category" if len(column.values) == 1 else f"{len(column.values)} categories"
 
 
 def _named(names: Sequence[str]) -> str:

@@ -90,7 +90,8 @@ def _mistakes(options: argparse.Namespace) -> list[str]:
         if not equals or not name:
             mistakes.append(f"--folder: {given!r} is not MODALITY=DIR")
         elif not Path(folder).is_dir():
-            mistakes.append(f"--folder: there is no folder {folder}")
+            table = f". For a table: fedmosaic import {given} --unlabelled --out NEW" if Path(folder).is_file() else ""
+            mistakes.append(f"--folder: there is no folder {folder}{table}")
     return mistakes
 
 
@@ -179,7 +180,9 @@ def _predict_many(predictor: "Predictor", options: argparse.Namespace) -> None:
         done = sum(row.prediction is not None for row in rows)
         print(f"{options.out}: {done} predictions of {len(rows)} examples; {_right(rows, predictor.classes)}")
     else:
-        _show(("example", "label", "prediction", "probability", "from"), map(_cells, rows))
+        labelled = any(row.label for row in rows)
+        head, cells = ("example", "label", "prediction", "probability", "from"), map(_cells, rows)
+        _show(*((head, cells) if labelled else (_without_label(head), map(_without_label, cells))))
         print(_right(rows, predictor.classes))
 
 
@@ -195,7 +198,11 @@ def _rows(predictor: "Predictor", options: argparse.Namespace) -> tuple[list["Ro
         shard = Shard.open(options.shard, labelled=False)
         rows, notes = predict_shard(predictor, shard.only(options.modalities) if options.modalities else shard), []
     problems = Counter(modality for row in rows for modality in row.problems)
-    notes += [f"{count} unreadable {modality} values were treated as missing" for modality, count in problems.items()]
+    examples = {modality: reason for row in reversed(rows) for modality, reason in row.problems.items()}
+    notes += [
+        f"{count} unreadable {modality} values were treated as missing, e.g. {examples[modality]}"
+        for modality, count in problems.items()
+    ]
     unused = Counter(
         f"{m}: {note}" for row in rows if row.prediction for m, own in row.prediction.notes.items() for note in own
     )
@@ -225,6 +232,10 @@ def _cells(row: "Row") -> tuple[str, ...]:
     if said is None:
         return row.id, row.label, "", "", row.in_words
     return row.id, row.label, said.label, f"{said.probabilities[said.label]:.1%}", "+".join(said.modalities)
+
+
+def _without_label(cells: tuple[str, ...]) -> tuple[str, ...]:
+    return cells[:1] + cells[2:]
 
 
 def _right(rows: Sequence["Row"], classes: Sequence[str]) -> str:

@@ -21,6 +21,7 @@ from common.words.units import human
 from deploy.terminal import description, terminal
 from server.record.run_folder import read_rounds, read_status
 from server.sites.attention import concerns, findings_of
+from server.sites.measured import measured_on_little
 from server.sites.standing import TAKES_PART, Standing, changes, standings
 
 POLL_SECONDS = 0.2
@@ -167,8 +168,10 @@ def show(folder: Path | None) -> None:
     table = Table(title=f"{summary['name']}: {summary['method']} on {summary['dataset']}", title_justify="left")
     table.add_column("modalities available")
     table.add_column(f"accuracy ({summary['accuracy_on']})", justify="right")
+    table.add_column("examples", justify="right")
+    last = _last_figures(folder, summary["accuracy_on"])
     for name, value in summary["accuracy"].items():
-        table.add_row(name, f"{value:.1%}")
+        table.add_row(name, f"{value:.1%}", f"{last.get(name, {}).get('examples', '')}")
     console.print(table)
     if summary["macro_f1"] is not None:
         console.print(f"macro-F1 {summary['macro_f1']:.3f} with all modalities", highlight=False)
@@ -177,9 +180,16 @@ def show(folder: Path | None) -> None:
         f"{summary['rounds']} round{'s' * (summary['rounds'] != 1)} in {summary['seconds']:.0f} s; {moved}",
         highlight=False,
     )
+    complete = last.get(subset_name(summary.get("modalities", ())), {})
+    _say(console, list(measured_on_little(complete, summary["classes"], summary["accuracy_on"])))
     show_concerns(console, summary["sites"], summary["classes"])
     show_standings(console, standings(read_rounds(folder), summary["sites"], summary["refused"], summary["missing"]))
     console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _last_figures(folder: Path, on: str) -> dict[str, Any]:
+    """The last figures by subset of modalities. on: "test" or "validation"."""
+    return next((line[on] for line in reversed(read_rounds(folder)) if line.get(on)), {})
 
 
 def show_standings(console: Console, found: dict[str, Standing]) -> None:

@@ -101,10 +101,13 @@ class Seen:
         return made
 
     def _recordings(self) -> tuple[str, str]:
-        rate = min(FASTEST, _usual(self.rates))
+        counts = Counter(self.rates)
+        lowest = min(rate for rate, count in counts.items() if 100 * count >= (100 - MOST_OF) * len(self.rates))
+        rate = min(FASTEST, lowest)
         seconds = max(0.1, round(_most(self.seconds) + 0.049, 1))
         window = 2 ** round(np.log2(rate * WINDOW_SECONDS))
-        why = f"mostly {_usual(self.rates)} Hz, {MOST_OF} % last up to {_most(self.seconds):.2g} s"
+        known = f"{lowest} Hz" if len(counts) == 1 else f"{lowest} Hz is the lowest rate of many values"
+        why = f"{known}, {MOST_OF} % last up to {_most(self.seconds):.2g} s"
         sizes = f"n_fft: {window}, hop: {window // 2}, n_mels: 40"
         return f"{{name: spectrogram, rate: {rate}, seconds: {seconds}, {sizes}}}", why
 

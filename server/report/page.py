@@ -15,6 +15,7 @@ from server.report.drawing import Key, Plot
 from server.report.plots import plots
 from server.report.run import Run, amount, mapping, number, read_run, round_of
 from server.sites.attention import concerns, findings_of
+from server.sites.measured import measured_on_little
 from server.sites.standing import TAKES_PART, Standing, spans, standings
 
 NONE = "–"
@@ -97,7 +98,7 @@ def header(run: Run, name: Any) -> str:
     kind = status if status in ("completed", "failed", "running") else "unfinished"
     return (
         f'<h1>{text(name)} <span class="status {kind}">{text(status)}</span></h1>'
-        f'<p class="lead">{lead(run)}</p>{why}{"".join(map(alarm, alarms(run)))}{attention(run)}'
+        f'<p class="lead">{lead(run)}</p>{why}{"".join(map(alarm, alarms(run)))}{measure(run)}{attention(run)}'
         f'<dl class="facts">{shown}</dl>'
     )
 
@@ -147,6 +148,13 @@ def lead(run: Run) -> str:
     singles = [name for name in run.singles if name in known and name != run.full]
     alone = [f"{percent(known[name])} with {text(name)} alone" for name in singles]
     return f"{trained}, the model gets {right}{', ' * bool(alone)}{said(alone)}."
+
+
+def measure(run: Run) -> str:
+    """The problems of the examples that the accuracy was measured on."""
+    classes = [str(name) for name in run.classes]
+    found = list(measured_on_little(mapping(run.final.get(run.full)), classes, run.measured_on))
+    return f'<p class="reason">{text(". ".join(one[0].upper() + one[1:] for one in found))}.</p>' if found else ""
 
 
 def counted(count: int, what: str) -> str:
@@ -253,12 +261,13 @@ def subset_table(run: Run) -> str:
     for name in run.subsets:
         figures = mapping(run.final.get(name))
         shares = [percent(figures.get(figure)) for figure in ("macro_f1", "confidence")]
+        shares += [text(figures.get("examples", NONE))]
         shares += [percent(mapping(sites.get(name)).get("accuracy"))] if on_test else []
         rows.append([modality_chip(run, name), bar(known.get(name), run.colours[name]), *shares])
-    head = ["Modalities", "Accuracy", "Macro-F1", "Confidence", *(["At the sites*"] if on_test else [])]
+    head = ["Modalities", "Accuracy", "Macro-F1", "Confidence", "Examples", *(["At the sites*"] if on_test else [])]
     which = "* Accuracy" if on_test else "Measured"
     note = f"{which} on the sites' validation examples, with the model that the sites received in the last round."
-    return table(head, rows, range(1, 5)) + f'<p class="footnote">{note}</p>'
+    return table(head, rows, range(1, 6)) + f'<p class="footnote">{note}</p>'
 
 
 def last_validation(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -52,7 +52,8 @@ def _agreement(
     if mistakes:
         lines = "".join(f"\n  - {mistake}" for mistake in mistakes)
         columns = ", ".join(f"model.encoders.{m}.columns" for m in lacking)
-        remedy = f"correct columns.json at the named sites, or give the columns in the experiment, {columns}"
+        remedy = "correct columns.json at the named sites, or " if any(tables.values()) else ""
+        remedy += f"give the columns in the experiment, {columns}"
         lines += listed(roster.refused | roster.lost)
         raise RunError(f"the sites do not agree on the columns of their tables{lines}\n  what to do: {remedy}")
     return {m: _columns(m, sites) for m, sites in tables.items()}

@@ -113,18 +113,19 @@ def _main_form(findings: Findings) -> str:
 
 
 def _usual_forms(found: Mapping[str, Mapping[str, Findings]]) -> dict[str, str]:
-    """By modality, the form that is the most frequent one at most sites."""
+    """By modality, the form that is the most frequent one at more than half of the sites."""
     forms: dict[str, Counter[str]] = {}
     for modalities in found.values():
         for modality, findings in modalities.items():
             if form := _main_form(findings):
                 forms.setdefault(modality, Counter())[form] += 1
-    return {modality: counted.most_common(1)[0][0] for modality, counted in forms.items()}
+    leading = {modality: counted.most_common(1)[0] for modality, counted in forms.items()}
+    return {modality: form for modality, (form, count) in leading.items() if 2 * count > forms[modality].total()}
 
 
 def _unusual(modality: str, findings: Findings, usual: Mapping[str, str]) -> Iterable[str]:
     form = _main_form(findings)
-    if form and form != usual[modality]:
+    if form and form != usual.get(modality, form):
         yield f"its {modality} is mostly '{form}', but most sites have '{usual[modality]}'"
     elif form and len([name for name in findings.forms if name.startswith(COMPARED)]) > 1:
         yield f"its {modality} has several forms: " + ", ".join(

@@ -54,5 +54,6 @@ def _one_rate(rate: float, rates: Mapping[str, Counter[float]]) -> str:
 def _consequence(lowest: float) -> str:
     return (
         "An encoder with a rate resamples them. Values of the lower rate have no frequencies above "
-        f"{lowest / 2:g} Hz, and a model can learn this difference between sites"
+        f"{lowest / 2:g} Hz, and a model can learn this difference between sites, unless the encoder's rate is "
+        f"{lowest:g} or less"
     )

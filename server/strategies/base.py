@@ -297,7 +297,9 @@ class MultimodalStrategy(Strategy):
             said.append(f"a new run with --set federation.min_replies={here} continues with this number of sites")
         if shortage := self.shortage():
             said.append(f"lower federation.min_holders in a new run: too few sites have {', '.join(shortage)}")
-        if self.roster.lost or here < self.needed:
+        if self.roster.refused and here < self.needed:
+            said.append("correct the reasons at the refused sites or in the experiment, and start the run again")
+        if self.roster.lost or here + len(self.roster.refused) < self.needed:
             said.append(
                 f"raise federation.wait_seconds, now {settings.wait_seconds:g}, to give sites more time to connect; a "
                 "node that was killed can reconnect after a minute"

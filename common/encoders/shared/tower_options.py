@@ -3,10 +3,10 @@
 import re
 from abc import abstractmethod
 from functools import lru_cache
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from common.config.component import Options
@@ -38,6 +38,13 @@ class TowerOptions(EncoderOptions):
     layer_decay: float = Field(1.0, gt=0, le=1)
     """Factor on the learning rate from each block to the block before it. With 0.75, the last block has 0.75, the one
     before it 0.5625, and so on. 1: all blocks have the same rate."""
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _choice(cls, given: Any) -> Any:
+        if isinstance(given, str) and given not in (FROZEN, ALL, LORA) and not LAST.fullmatch(given):
+            raise ValueError(f"{FROZEN}, {ALL}, {LORA} or last-N-blocks, e.g. last-2-blocks, is needed, not {given!r}")
+        return given
 
     @property
     def changes(self) -> Options | None:

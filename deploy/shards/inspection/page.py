@@ -2,8 +2,9 @@
 
 import base64
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from string import Template
+from typing import Any
 
 from PIL.Image import Image
 
@@ -37,7 +38,7 @@ def page(survey: Survey, shown: list[Shown]) -> str:
         broken=_broken(survey),
         examples="".join(_example(survey, one) for one in shown),
         licence=text(info.licence) or "not given",
-        made=text(json.dumps(info.made, ensure_ascii=False)) if info.made else "not given",
+        made="; ".join(map(text, _entries(info.made))) if info.made else "not given",
     )
     return document(f"{text(info.site)} – fedmosaic shard", main, OWN_STYLE, HEAD)
 
@@ -47,6 +48,21 @@ def _lead(survey: Survey) -> str:
     return (
         f"{len(survey.shard.records):,} examples of {len(info.classes)} classes: {text(', '.join(survey.modalities))}."
     )
+
+
+def _entries(made: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """The entries of `made` as readable texts, e.g. "by fedmosaic import" or "dicom, image, Modality: DX 40"."""
+    for name, value in made.items():
+        if isinstance(value, Mapping) and any(isinstance(inner, Mapping) for inner in value.values()):
+            yield from _entries(value, f"{above}{name}, ")
+        elif isinstance(value, Mapping):
+            yield f"{above}{name}: {', '.join(f'{inner} {_plain(count)}' for inner, count in value.items())}"
+        else:
+            yield f"{above}{name} {_plain(value)}"
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _concerns(survey: Survey) -> str:

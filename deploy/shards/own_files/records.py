@@ -19,7 +19,7 @@ MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "?"})
 """Spellings of a missing cell, in capital or small letters."""
 NUMBER = re.compile(r"[+-]?(?!0\d)(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
 """A number with a decimal point. A code such as 007 is not a number."""
-DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+DECIMAL_COMMA = re.compile(r"[+-]?(?!0\d)\d+,\d+")
 DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ]\d.*)?|\d{1,2}:\d{2}(:\d{2})?")
 HEADER_UNIT = re.compile(r"(.+?)\s*(?:\[([^][]+)\]|\(([^()]+)\))")
 """A header with a unit: "age [years]", "age (years)"."""
@@ -32,12 +32,14 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Hints:
-    """The user's decisions about columns, by name in small letters. used: the names that a table has."""
+    """The user's decisions about columns, by name in small letters. comma: whether numbers have decimal commas. used:
+    the names that a table has."""
 
     numbers: Set[str] = frozenset()
     categories: Set[str] = frozenset()
     left_out: Set[str] = frozenset()
     units: Mapping[str, str] = field(default_factory=dict)
+    comma: bool = False
     used: set[str] = field(default_factory=set)
 
     @property
@@ -77,7 +79,8 @@ def hints_of(options: argparse.Namespace, mistakes: list[str]) -> Hints:
             units[folded(name)] = unit.strip()
         else:
             mistakes.append(f"--units: {part!r} is not COLUMN=UNIT")
-    return Hints(_set(options.numbers), _set(options.categories), _set(options.leave_out), units)
+    return Hints(_set(options.numbers), _set(options.categories), _set(options.leave_out), units,
+                 options.decimal_comma)  # fmt: skip
 
 
 def _set(given: str | None) -> Set[str]:
@@ -160,6 +163,8 @@ def _add_column(
              if place < len(row) and row[place].casefold() not in MISSING}  # fmt: skip
     where = f"{table.path}, column {header}"
     try:
+        if hints.comma and not {folded(header), folded(name_and_unit(header)[0])} & hints.categories:
+            cells = {n: (line, _with_point(line, text)) for n, (line, text) in cells.items()}
         found = _column(header, list(cells.values()), hints)
     except ValueError as error:
         mistakes.append(f"{where}: {error}")
@@ -174,6 +179,16 @@ def _add_column(
     records.columns[name] = column
     for example, (_, cell) in cells.items():
         records.rows.setdefault(example, {})[name] = _number(cell) if isinstance(column, Number) else nfc(cell)
+
+
+def _with_point(line: int, text: str) -> str:
+    """A number with a decimal comma as one with a decimal point; another text as it is.
+
+    Raises ValueError for a number with a point, which may separate thousands.
+    """
+    if is_number(text) and "." in text:
+        raise ValueError(f"{text!r} (line {line}) has a point, but --decimal-comma requires numbers such as 1234,5")
+    return text.replace(",", ".") if DECIMAL_COMMA.fullmatch(text) else text
 
 
 def _column(header: str, cells: Sequence[tuple[int, str]], hints: Hints) -> tuple[str, Column] | str:
@@ -219,7 +234,7 @@ def _texts(
 
 def _not_numbers(others: Sequence[tuple[int, str]], count: int) -> str:
     comma = all(DECIMAL_COMMA.fullmatch(text) for _, text in others)
-    remedy = "decimal commas: export the table with decimal points" if comma else "correct them or empty these cells"
+    remedy = "decimal commas: add --decimal-comma" if comma else "correct them or empty these cells"
     return f"{len(others)} of {count} cells are not numbers, e.g. {_listed(others)}: {remedy}"
 
 

@@ -120,8 +120,8 @@ def _separator(path: Path, text: str, wanted: Sequence[str], given: str | None, 
     needed = ", ".join(wanted)
     shown = first if len(first) <= 200 else f"{first[:200]} ..."
     mistakes.append(
-        f"{path}: the first line must contain the columns {needed}, but it is {shown!r}. Set the columns' names with "
-        "--id-column and --label-column, and the separator with --separator"
+        f"{path}: the first line must contain the column{'s' * (len(wanted) != 1)} {needed}, but it is {shown!r}. Set "
+        "the columns' names with --id-column and --label-column, and the separator with --separator"
     )
     return None
 
