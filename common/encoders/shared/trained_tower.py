@@ -25,6 +25,7 @@ class TrainedTower(Encoder):
         super().__init__()
         self.options, self.augmentation, self.rate = options, options.changes, options.resampled_to
         self.width, self.length = options.shape()
+        self._base = options.described() if options.starts_pretrained else ""
         with _own_randomness(options.starts_pretrained):
             self._tower = options.load()
         self.network: nn.Module = self._tower.network
@@ -53,8 +54,9 @@ class TrainedTower(Encoder):
 
     @property
     def base(self) -> str:
-        """The description of the pre-trained network; "" if the network has none."""
-        return self.options.described() if self.options.starts_pretrained else ""
+        """The description of the pre-trained network as it was loaded, because its files may change later; "" if the
+        network has none."""
+        return self._base
 
     @property
     def has_adapters(self) -> bool:
