@@ -50,7 +50,10 @@ class TrainedTower(Encoder):
             if wanted > blocks:
                 raise ValueError(f"train is {options.train}, but the network has {blocks} blocks")
             first = blocks - wanted
-        hold_fixed(self.network, {name for name in used.parameters if self._numbers[name] >= first})
+        trained = {name for name in used.parameters if self._numbers[name] >= first}
+        if not trained:
+            raise ValueError(f"train is {options.train}, but the features depend on no weight of these blocks")
+        hold_fixed(self.network, trained)
 
     @property
     def base(self) -> str:
