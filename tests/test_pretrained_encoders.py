@@ -19,7 +19,7 @@ from common.config.component import build
 from common.data.prepared.made import Made
 from common.encoders.base import Encoder
 from common.encoders.shared.adapters import Lora, add_adapters
-from common.encoders.shared.network_blocks import block_names, block_numbers, used_by
+from common.encoders.shared.network_blocks import Used, block_names, block_numbers, used_by
 from common.encoders.shared.trained_tower import TrainedTower
 from common.errors import ConfigError, ModelError
 from common.media.sounds import Sound
@@ -274,6 +274,12 @@ class TestOptions:
     def test_a_clip_that_is_shorter_than_a_window_is_refused(self) -> None:
         with pytest.raises(ValueError, match="a clip has 16 samples, fewer than n_fft = 512"):
             build("encoder", {"name": "timm-spectrogram", "pretrained": "timm", "seconds": 0.001})
+
+    def test_blocks_without_influence_are_an_error(self, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        first = Used(frozenset({"conv_stem"}), frozenset({"conv_stem.weight"}))
+        monkeypatch.setattr("common.encoders.shared.trained_tower.used_by", lambda *_: first)
+        with pytest.raises(ConfigError, match="train is last-1-block, but the features depend on no weight of these"):
+            made("timm", {"pretrained": "timm"}, train="last-1-block")
 
     def test_more_blocks_than_there_are_is_an_error_with_their_number(self, models: Path) -> None:
         with pytest.raises(ConfigError, match="train is last-18-blocks, but the network has 17 blocks"):

@@ -111,6 +111,17 @@ class TestOtherWeights:
         config.write_text(config.read_text().replace("bilinear", "bicubic"))
         assert bases(adapted().model) != before
 
+    def test_an_encoder_has_the_weights_that_it_says_also_after_its_files_changed(
+        self, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shutil.copytree(models / "timm", tmp_path / "timm")
+        monkeypatch.setenv("FEDMOSAIC_MODELS", str(tmp_path))
+        before = build_model(adapted(), 10).encoder("image")
+        said = before.base
+        config = tmp_path / "timm" / "config.json"
+        config.write_text(config.read_text().replace("bilinear", "bicubic"))
+        assert before.base == said != build_model(adapted(), 10).encoder("image").base
+
     def test_a_saved_model_is_refused_with_other_weights(
         self, lora_run: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -138,6 +149,14 @@ class TestExport:
         for one, other in zip(wanted, found, strict=True):
             assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
         assert "does not contain all pre-trained weights" in (tmp_path / "model" / "README.md").read_text()
+
+    def test_nothing_to_merge_is_an_error(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        chosen = experiment()
+        model = build_model(chosen, 10)
+        RunFolder(tmp_path / "run", chosen).model(get_params(model), chosen, tuple("0123456789"))
+        assert call("export", tmp_path / "run", "--out", tmp_path / "other", "--merge") == 2
+        assert "the model has no adapters to merge" in capsys.readouterr().err
+        assert not (tmp_path / "other").exists()
 
     @pytest.mark.usefixtures("models")
     @pytest.mark.parametrize("way", ["frozen", "all", "last-1-block", "lora"])

@@ -517,6 +517,24 @@ class TestImport:
         assert "column since: 9 of 9 numbers, e.g. '1700000000000' (line 2)" in said
         assert list(self._import(tmp_path, "\n".join(lines), "--categories", "since").columns["vitals"]) == ["since"]
 
+    def test_ids_that_differ_only_in_their_unicode_form_are_the_same_id(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(AssertionError):
+            self._import(tmp_path, "patient,age,diagnosis\n\u00e9,1,a\ne\u0301,2,b\n")
+        said = capsys.readouterr().err
+        assert said.count("line 3: id 'e\u0301' appears twice") == 2  # as a row and as a label
+
+    @pytest.mark.parametrize("cell", ["{n}%", "\u2212{n}", "1e40{n}", "{n},5 %"])
+    def test_numbers_in_another_spelling_are_no_categories(
+        self, cell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        lines = ["patient,dose,diagnosis", *(f'{n},"{cell.format(n=n)}",a' for n in range(1, 9))]
+        with pytest.raises(AssertionError):
+            self._import(tmp_path, "\n".join(lines))
+        assert "column dose: 8 of 8 cells are not numbers" in capsys.readouterr().err
+        assert list(self._import(tmp_path, "\n".join(lines), "--categories", "dose").columns["vitals"]) == ["dose"]
+
     def test_a_table_needs_labels(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(AssertionError):
             self._import(tmp_path, MESSY, labels=False)

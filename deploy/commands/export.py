@@ -47,7 +47,8 @@ def _command(options: argparse.Namespace) -> None:
 def export(run_folder: Path, out: Path, merged: bool = False) -> None:
     """Write the model of a run into a new folder. merged: whether adapters are added to the weights of their layers.
 
-    Raises ModelError when the run has no model, ConfigError when the run cannot be read or the folder not be written.
+    Raises ModelError when the run has no model, or no adapters to merge. Raises ConfigError when the run cannot be read
+    or the folder not be written.
     """
     from common.config.reading import read
     from common.files import write_whole

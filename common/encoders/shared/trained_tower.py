@@ -57,7 +57,9 @@ class TrainedTower(PreparingTower):
     weights = True
 
     def __init__(self, options: TowerOptions) -> None:
+        base = options.described() if options.starts_pretrained else ""  # before the files are read
         super().__init__(options)
+        self._base = base
         self.width, self.length = options.shape()
         self.network: nn.Module = self._tower.network
         self._numbers = block_numbers(self.network)
@@ -81,12 +83,16 @@ class TrainedTower(PreparingTower):
             if wanted > blocks:
                 raise ValueError(f"train is {options.train}, but the network has {blocks} blocks")
             first = blocks - wanted
-        hold_fixed(self.network, {name for name in used.parameters if self._numbers[name] >= first})
+        trained = {name for name in used.parameters if self._numbers[name] >= first}
+        if not trained:
+            raise ValueError(f"train is {options.train}, but the features depend on no weight of these blocks")
+        hold_fixed(self.network, trained)
 
     @property
     def base(self) -> str:
-        """The description of the pre-trained network; "" if the network has none."""
-        return self.options.described() if self.options.starts_pretrained else ""
+        """The description of the pre-trained network as it was loaded, because its files may change later; "" if the
+        network has none."""
+        return self._base
 
     @property
     def has_adapters(self) -> bool:

@@ -20,6 +20,8 @@ MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "?"})
 NUMBER = re.compile(r"[+-]?(?!0\d)(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
 """A number with a decimal point. A code such as 007 is not a number."""
 DECIMAL_COMMA = re.compile(r"[+-]?(?!0\d)\d+,\d+")
+NUMBER_LIKE = re.compile(r"[+\-\u2212]?(?!0\d)\d+([.,]\d+)?([eE][+-]?\d+)?\s*%?")
+"""A number that is not one in a computer's spelling: a percentage, a typographic minus, more digits than fit."""
 DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ]\d.*)?|\d{1,2}:\d{2}(:\d{2})?")
 HEADER_UNIT = re.compile(r"(.+?)\s*(?:\[([^][]+)\]|\(([^()]+)\))")
 """A header with a unit: "age [years]", "age (years)"."""
@@ -147,11 +149,11 @@ def _ids(table: Table, id_column: str, mistakes: list[str]) -> list[str]:
     names, seen = list[str](), set[str]()
     for number, (line, row) in enumerate(table.rows, start=1):
         name = table.cell(row, id_column) if id_column in table.columns else str(number)
-        if not name or name in seen:
+        if not name or nfc(name) in seen:
             why = f"id {name!r} appears twice" if name else "needs an id"
             mistakes.append(f"{table.path}, line {line}: {why}")
         names.append(name)
-        seen.add(name)
+        seen.add(nfc(name))
     return names
 
 
@@ -220,10 +222,10 @@ def _texts(
     """The same for a column with other cells than numbers, whose type the user has not named."""
     if all(DECIMAL_COMMA.fullmatch(text) for _, text in others):
         raise ValueError(_not_numbers(others, len(texts)))
+    if 2 * len(others) < len(texts) or all(NUMBER_LIKE.fullmatch(text) for _, text in others):
+        raise ValueError(f"{_not_numbers(others, len(texts))}. Or name the column in --categories or --leave-out")
     if all(DATE.fullmatch(text) for text in texts):
         return "it has dates or times. A number such as the days since admission can be used instead"
-    if 2 * len(others) < len(texts):
-        raise ValueError(f"{_not_numbers(others, len(texts))}. Or name the column in --categories or --leave-out")
     if spellings & hints.units.keys():
         raise ValueError("--units: it has categories, not numbers")
     different = len(set(texts))

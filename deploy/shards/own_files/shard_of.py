@@ -178,19 +178,20 @@ def _labelled(
     table: Table, options: argparse.Namespace, labels: dict[str, str], classes: Sequence[str], mistakes: list[str]
 ) -> dict[str, Sequence[str]]:
     """The rows by id, or by number if the table has no column of ids. The labels are added to `labels`."""
-    rows: dict[str, Sequence[str]] = {}
+    rows, seen = dict[str, Sequence[str]](), set[str]()
     for number, (line, row) in enumerate(table.rows, start=1):
         name = table.cell(row, options.id_column) if options.id_column in table.columns else str(number)
         label = "" if options.unlabelled else table.cell(row, options.label_column)
         where = f"{table.path}, line {line}"
         if not name or not (label or options.unlabelled):
             mistakes.append(f"{where}: needs an id and a label")
-        elif name in rows:
+        elif nfc(name) in seen:
             mistakes.append(f"{where}: id {name!r} appears twice")
         elif classes and label not in classes:
             mistakes.append(f"{where}: label {label!r} is not in --classes")
         else:
             rows[name], labels[name] = row, label
+            seen.add(nfc(name))
     if not table.rows:
         mistakes.append(f"{table.path} has no rows below the header")
     return rows
