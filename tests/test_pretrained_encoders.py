@@ -272,7 +272,7 @@ class TestOptions:
             encoder.prepare(OTHER[str if "text" in name else Image.Image if "vision" in name else Sound])
 
     def test_a_clip_that_is_shorter_than_a_window_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="a clip has 16 samples, fewer than n_fft = 512"):
+        with pytest.raises(ValueError, match="a clip has 16 samples, fewer than n_fft = "):
             build("encoder", {"name": "timm-spectrogram", "pretrained": "timm", "seconds": 0.001})
 
     def test_blocks_without_influence_are_an_error(self, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
