@@ -416,6 +416,17 @@ class TestDicom:
         falling = dicom(tmp_path / "c.dcm", twelve, bits=12, RescaleSlope=-1, RescaleIntercept=4095)
         assert pixels_of(falling).tolist() == [[255, 127, 0]]
 
+    @pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+    def test_padding_is_black(self, kind: str, tmp_path: Path) -> None:
+        """C.7.5.1.1.2: one value, or a range of values, only fills up the rectangle."""
+        stored = np.array([[0, 1, 2, 100, 255]], np.uint8)
+        grey = stored[0] if kind == "MONOCHROME2" else 255 - stored[0]
+        one = dicom(tmp_path / "a.dcm", stored, PhotometricInterpretation=kind, PixelPaddingValue=0)
+        assert pixels_of(one).tolist() == [[0, *grey[1:].tolist()]]
+        some = dicom(tmp_path / "b.dcm", stored, PhotometricInterpretation=kind, PixelPaddingValue=1,
+                     PixelPaddingRangeLimit=0)  # fmt: skip
+        assert pixels_of(some).tolist() == [[0, 0, *grey[2:].tolist()]]
+
     def test_tables(self, tmp_path: Path) -> None:
         """C.11.1.1.1 and C.11.2.1.1: values below the first one get the first entry, values above the last one the
         last entry."""

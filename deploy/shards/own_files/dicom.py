@@ -26,6 +26,7 @@ PIXEL_TAGS = [
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
     *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *(f"{colour}PaletteColorLookupTable{part}"
       for colour in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")),
@@ -139,7 +140,19 @@ def _frame(dataset: "FileDataset", index: int, window: Window | None, remarks: l
         seen = unused.grey(values)
         if float(values.max() - values.min()) < NARROW * (unused.high - unused.low):
             remarks.append("it has no window and uses little of its range, so it has little contrast (see --window)")
-    return 255 - seen if kind == "MONOCHROME1" else seen
+    shown = 255 - seen if kind == "MONOCHROME1" else seen
+    shown[_padding(dataset, stored)] = 0
+    return shown
+
+
+def _padding(dataset: "FileDataset", stored: NDArray[Any]) -> NDArray[np.bool_]:
+    """A mask [H, W] of the pixels that only fill up the rectangle (C.7.5.1.1.2). They become black, because with
+    MONOCHROME1 their value would be white."""
+    value = dataset.get("PixelPaddingValue")
+    if value is None:
+        return np.zeros(stored.shape, bool)
+    low, high = sorted((int(value), int(dataset.get("PixelPaddingRangeLimit", value))))
+    return (stored >= low) & (stored <= high)
 
 
 def _modality_values(dataset: "FileDataset", index: int, stored: NDArray[Any]) -> tuple[NDArray[Any], Window]:
