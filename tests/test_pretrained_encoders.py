@@ -384,6 +384,22 @@ def _unit(features: Tensor) -> Tensor:
     return nn.functional.normalize(features[0].detach(), dim=-1)
 
 
+@pytest.mark.usefixtures("models")
+@pytest.mark.parametrize(
+    ("name", "options", "long"),
+    [
+        ("transformers-text", {"model": "bert"}, {"length": 64}),
+        ("transformers-sound", {"model": "wav2vec2"}, {"seconds": 60.0}),
+    ],
+)
+def test_a_long_value_does_not_change_what_is_trained(name: str, options: Any, long: dict[str, Any]) -> None:
+    short = made(name, options, train="all", **({"length": 8} if "length" in long else {"seconds": 0.5}))
+    encoder = made(name, options, train="all", **long)
+    assert {name for name, _ in encoder.named_parameters()} == {name for name, _ in short.named_parameters()}
+    tower = encoder._tower
+    assert tower.sample().numel() <= tower.blank().numel() / 4  # a gradient for the whole could need many gigabytes
+
+
 class TestText:
     def test_the_folder_decides_how_tokens_are_pooled(self, models: Path, tmp_path: Path) -> None:
         (tmp_path / "sentences" / "1_Pooling").mkdir(parents=True)

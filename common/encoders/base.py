@@ -128,6 +128,11 @@ class Tower(ABC):
     def blank(self) -> Tensor:
         """The replacement for a missing value: zeros in the shape and type that `inputs` returns."""
 
+    def sample(self) -> Tensor:
+        """A blank value on which the network computes as on every other one. By default `blank`; a network that reads
+        values of any length takes a short one, because a gradient needs memory for every place."""
+        return self.blank()
+
     @abstractmethod
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """For inputs [B, ...]: pooled features [B, D], token features [B, T, D] and the mask of the real tokens [B, T]

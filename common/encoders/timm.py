@@ -19,6 +19,7 @@ from common.encoders.shared.tower_options import TowerOptions
 from common.frozen import timm_models
 from common.frozen.pretrained import fingerprint, locate
 from common.frozen.timm_models import Recipe, padded
+from common.media.sounds import Sound
 from common.media.values import Raw
 
 
@@ -39,7 +40,8 @@ class TimmTower(Tower):
     def inputs(self, raw: Raw) -> Tensor:
         """The pixels [C, H, W] uint8."""
         if not isinstance(raw, Picture.Image):
-            raise ValueError(f"an image is needed, not {type(raw).__name__}")
+            hint = "; timm-spectrogram reads recordings" if isinstance(raw, Sound) else ""
+            raise ValueError(f"an image is needed, not {type(raw).__name__}{hint}")
         (height, width), channels = self.recipe.size, self.recipe.channels
         picture = raw.convert("L" if channels == 1 else "RGB")
         if self.crop:

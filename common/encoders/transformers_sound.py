@@ -78,6 +78,10 @@ class TransformersSoundTower(Tower):
         """Zeros in the shape of a prepared value."""
         return torch.zeros(self._shape)
 
+    def sample(self) -> Tensor:
+        """At most one second of samples, or the whole spectrogram."""
+        return self.blank()[:, : self.rate] if self.kind == "samples" else self.blank()
+
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pooled features [B, D], tokens [B, parts, D] and their mask. A token is the mean over one of equal parts of
         the time."""

@@ -22,6 +22,8 @@ from common.media.values import Raw
 
 WIDTHS = ("hidden_size", "d_model", "dim", "n_embd")
 """The names that models give their hidden size."""
+SAMPLE = 16
+"""The maximum number of tokens of a text that only shows which weights are used."""
 POOLING = "1_Pooling/config.json"
 MODES = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
 
@@ -49,6 +51,10 @@ class TransformersTextTower(Tower):
     def blank(self) -> Tensor:
         """[2, length] of zeros, int64."""
         return torch.zeros(2, self.length, dtype=torch.int64)
+
+    def sample(self) -> Tensor:
+        """[2, 4 or more] of zeros, int64."""
+        return self.blank()[:, :SAMPLE]
 
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pooled features [B, D], tokens [B, length, D] and their mask."""

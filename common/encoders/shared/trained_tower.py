@@ -73,7 +73,9 @@ class TrainedTower(PreparingTower):
         options = self.options
         if not options.starts_pretrained:
             return
-        used = used_by(self.network, lambda: features_of_blank(self._tower)[:2])
+        with torch.no_grad():
+            features_of_blank(self._tower)
+        used = used_by(self.network, lambda: self._tower.features(self._tower.sample().unsqueeze(0))[:2])
         if options.train == LORA:
             add_adapters(self.network, options.lora or Lora(), used.modules)
             hold_fixed(self.network, {name for name, _ in self.network.named_parameters() if MARK in name})
