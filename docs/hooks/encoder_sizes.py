@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from common.encoders.base import Tower
 from common.encoders.shared.tower_options import TowerOptions
 from common.encoders.shared.trained_tower import TrainedTower
 from common.encoders.timm import Timm
@@ -68,7 +67,7 @@ class UnreadText(Unread, TransformersText):
         small = {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536}
         return BertConfig(**small if "MiniLM" in self.model else {})
 
-    def load(self) -> Tower:
+    def load(self, weights: bool = True) -> TransformersTextTower:
         """A new tower."""
         from transformers import BertModel
 
@@ -79,11 +78,16 @@ class UnreadText(Unread, TransformersText):
 class UnreadSound(Unread, TransformersSound):
     """wav2vec 2.0 with its usual sizes."""
 
+    @property
+    def resampled_to(self) -> float:
+        """Samples per second."""
+        return 16_000
+
     def shape(self) -> tuple[int, int]:
         """The hidden size, and `parts` tokens."""
         return 768, self.parts
 
-    def load(self) -> Tower:
+    def load(self, weights: bool = True) -> TransformersSoundTower:
         """A new tower."""
         from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
@@ -118,12 +122,10 @@ def table() -> list[str]:
 
 
 def _line(name: str, encoder: str, options: Callable[..., TowerOptions]) -> str:
-    with torch.device("meta"):
+    looks_at_masks = encoder.startswith("transformers")  # so it cannot run without memory
+    with torch.device("cpu" if looks_at_masks else "meta"):
         made = {way: TrainedTower(options(train=way)) for way in WAYS}
     sent = [4 * _count(made[way]) for way in WAYS]
-    if encoder.startswith("transformers"):  # these networks look at the values of a mask
-        for one in made.values():
-            _with_zeros(one)
     memory = [_kept(made[way]) for way in WAYS]
     cells = [f"`{name}`", f"`{encoder}`", _licence(name), f"{sent[-1] / 4e6:.1f} million", _size(sent[-1])]
     return "| " + " | ".join([*cells, *map(_size, (*sent, *memory))]) + " |"
@@ -139,12 +141,6 @@ def _licence(name: str) -> str:
 def _size(bytes_: float) -> str:
     """Megabytes, with one digit behind the point for small numbers."""
     return f"{bytes_ / 1e6:.{0 if bytes_ >= 1e7 else 1}f} MB"
-
-
-def _with_zeros(encoder: TrainedTower) -> None:
-    encoder.to_empty(device="cpu")
-    for value in (*encoder.parameters(), *encoder.buffers()):
-        value.detach().zero_()
 
 
 def _count(encoder: nn.Module) -> int:

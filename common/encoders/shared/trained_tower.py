@@ -73,8 +73,8 @@ class TrainedTower(PreparingTower):
         options = self.options
         if not options.starts_pretrained:
             return
-        with torch.no_grad():
-            features_of_blank(self._tower)
+        self.network.requires_grad_(False)
+        features_of_blank(self._tower)
         used = used_by(self.network, lambda: self._tower.features(self._tower.sample().unsqueeze(0))[:2])
         if options.train == LORA:
             add_adapters(self.network, options.lora or Lora(), used.modules)
