@@ -19,6 +19,7 @@ from common.encoders.timm import Timm
 from common.encoders.torchvision_video import TorchvisionVideo
 from common.encoders.transformers_sound import TransformersSound, TransformersSoundTower
 from common.encoders.transformers_text import TransformersText, TransformersTextTower
+from common.hardware.computing import compute_deterministically
 
 WAYS = ("last-1-block", "lora", "all")
 HEAD = (
@@ -117,7 +118,8 @@ NETWORKS: Mapping[str, tuple[str, Callable[..., TowerOptions]]] = {
 
 
 def table() -> list[str]:
-    """The lines of the table."""
+    """The lines of the table, for deterministic training, which keeps a little less."""
+    compute_deterministically()
     return [*HEAD, *(_line(name, encoder, options) for name, (encoder, options) in NETWORKS.items())]
 
 
