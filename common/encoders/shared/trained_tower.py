@@ -73,7 +73,7 @@ class TrainedTower(PreparingTower):
         options = self.options
         if not options.starts_pretrained:
             return
-        self.network.requires_grad_(False)
+        self.network.eval().requires_grad_(False)  # a pass in training would change running statistics
         features_of_blank(self._tower)
         used = used_by(self.network, lambda: self._tower.features(self._tower.sample().unsqueeze(0))[:2])
         if options.train == LORA:
