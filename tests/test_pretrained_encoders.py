@@ -33,14 +33,15 @@ TOWERS: list[Case] = [(name, options, raw) for name, options, raw, _ in ENCODERS
 WAYS = ["all", "last-1-block", "lora"]
 UNUSED = {"wav2vec2": {"masked_spec_embed"}, "bert-mean": {"pooler.dense.weight", "pooler.dense.bias"}}
 """By model, the weights on which the features do not depend."""
+QUICK = {"torchvision-video": ["lora"], "timm": WAYS}
+"""The ways that are not slow tests: the smallest video network of torchvision is large."""
 PAIRS = [
     pytest.param(
         case, way, id=f"{case[0]}-{'-'.join(map(str, case[1].values()))}-{way}",
-        marks=[pytest.mark.slow] if case[0] == "torchvision-video" and way != "lora" else [],
+        marks=[pytest.mark.slow] if way not in QUICK.get(case[0], ["all", "lora"]) else [],
     )
     for case in TOWERS for way in WAYS
 ]  # fmt: skip
-"""The smallest video network of torchvision is large."""
 KINDS = {str: "a text", Image.Image: "a picture", type(RAWS["a recording"]): "a recording", np.ndarray: "frames"}
 
 
