@@ -9,9 +9,8 @@ from torch.nn import functional as F
 
 from common.encoders.base import Tower
 from common.encoders.shared.backbones import cells
-from common.encoders.shared.picture_augmentation import PictureAugmentation, picture_transform
 from common.encoders.shared.pixels import normalised
-from common.encoders.shared.tower_options import TowerOptions
+from common.encoders.shared.tower_options import PictureTowerOptions
 from common.errors import ModelError
 from common.frozen.model_door import open_clip_config
 from common.frozen.open_clip_models import OpenClip, load_open_clip, new_open_clip
@@ -55,15 +54,13 @@ class OpenClipImageTower(Tower):
         return pooled, tokens, tokens.new_ones(tokens.shape[:2]).bool()
 
 
-class OpenClipImage(TowerOptions):
+class OpenClipImage(PictureTowerOptions):
     """Pictures pass through the image tower of a pre-trained CLIP or CoCa model of open_clip."""
 
     model: str = "birds-coca"
     """Name of a pre-trained model, see `common.frozen.pretrained`."""
     grid: int = Field(4, ge=1, le=64)
     """Cells per side of the picture. Each token is the mean over one of grid x grid cells."""
-    augment: PictureAugmentation | None = None
-    """Random variants of the pictures in training. `null`: none."""
 
     def shape(self) -> tuple[int, int]:
         """The larger of the widths of the shared space and of the tower, and grid * grid tokens."""
@@ -85,9 +82,3 @@ class OpenClipImage(TowerOptions):
     def described(self) -> str:
         """A text with the grid and a hash of the model's folder, which contains weights and preprocessing."""
         return f"open-clip-image grid {self.grid} {fingerprint(locate(self.model))}"
-
-    def variant(self, prepared: Tensor) -> Tensor:
-        """[3, H, W] uint8."""
-        if self.augment is None:
-            return prepared
-        return picture_transform(self.augment, tuple(prepared.shape[-2:]))(prepared)

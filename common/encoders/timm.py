@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from common.encoders.base import Tower
 from common.encoders.shared.backbones import cells
-from common.encoders.shared.picture_augmentation import PictureAugmentation, picture_transform
 from common.encoders.shared.pixels import normalised
-from common.encoders.shared.tower_options import TowerOptions
+from common.encoders.shared.tower_options import PictureTowerOptions
 from common.frozen import timm_models
 from common.frozen.pretrained import fingerprint, locate
 from common.frozen.timm_models import Recipe, padded
@@ -66,7 +65,7 @@ class TimmTower(Tower):
         return padded(pooled, self.width), padded(tokens, self.width), tokens.new_ones(tokens.shape[:2]).bool()
 
 
-class Timm(TowerOptions):
+class Timm(PictureTowerOptions):
     """Pictures pass through a network of timm."""
 
     model: str | None = None
@@ -82,8 +81,6 @@ class Timm(TowerOptions):
     resized, so that nothing at its border is lost."""
     grid: int = Field(4, ge=1, le=64)
     """Cells per side of the picture. Each token is the mean over one of grid x grid cells."""
-    augment: PictureAugmentation | None = None
-    """Random variants of the pictures in training. `null`: none."""
 
     @property
     def starts_pretrained(self) -> bool:
@@ -113,9 +110,3 @@ class Timm(TowerOptions):
         """A text with the options and a hash of the model's folder, which contains weights and preprocessing."""
         content = "random" if self.pretrained is None else f"{self.pretrained} {fingerprint(locate(self.pretrained))}"
         return f"timm {self.model} size {self.size} crop {self.crop} grid {self.grid} {content}"
-
-    def variant(self, prepared: Tensor) -> Tensor:
-        """[C, H, W] uint8."""
-        if self.augment is None:
-            return prepared
-        return picture_transform(self.augment, tuple(prepared.shape[-2:]))(prepared)

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from common.encoders.base import Tower
 from common.encoders.frames import Frames, FramesEncoder
-from common.encoders.shared.picture_augmentation import PictureAugmentation, picture_transform
 from common.encoders.shared.pixels import normalised
-from common.encoders.shared.tower_options import TowerOptions
+from common.encoders.shared.tower_options import PictureTowerOptions
 from common.errors import ModelError
 from common.frozen.pretrained import fingerprint, locate
 from common.media.values import Raw
@@ -63,7 +62,7 @@ class TorchvisionVideoTower(Tower):
         return pooled, tokens, tokens.new_ones(tokens.shape[:2]).bool()
 
 
-class TorchvisionVideo(TowerOptions):
+class TorchvisionVideo(PictureTowerOptions):
     """Frames of a video pass through a video network of torchvision."""
 
     model: Network = "r3d_18"
@@ -80,8 +79,6 @@ class TorchvisionVideo(TowerOptions):
     longer: Literal["first", "spread"] = "spread"
     """Frames that are taken from a video with more than T frames when `fps` is `null`: the first T frames (`first`), or
     T frames evenly spread from the first to the last (`spread`)."""
-    augment: PictureAugmentation | None = None
-    """Random variants of the frames in training. All frames of a video change in the same way. `null`: none."""
 
     @property
     def starts_pretrained(self) -> bool:
@@ -115,10 +112,6 @@ class TorchvisionVideo(TowerOptions):
         content = "random" if self.pretrained is None else f"{self.pretrained} {fingerprint(locate(self.pretrained))}"
         frames = f"{self.frames} frames of {self.size} pixels, fps {self.fps}, longer {self.longer}"
         return f"torchvision-video {self.model} {frames} {content}"
-
-    def variant(self, prepared: Tensor) -> Tensor:
-        """[T, 3, size, size] uint8."""
-        return prepared if self.augment is None else picture_transform(self.augment, self.size)(prepared)
 
 
 class MeanOfAll(nn.Module):

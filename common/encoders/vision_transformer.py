@@ -19,9 +19,8 @@ from torchvision.models import VisionTransformer as Network
 from common.encoders.base import Tower
 from common.encoders.image import pixels_of
 from common.encoders.shared.backbones import cells
-from common.encoders.shared.picture_augmentation import PictureAugmentation, picture_transform
 from common.encoders.shared.pixels import normalised
-from common.encoders.shared.tower_options import TowerOptions
+from common.encoders.shared.tower_options import PictureTowerOptions
 from common.errors import ModelError
 from common.frozen.pretrained import fingerprint, locate
 from common.media.values import Raw
@@ -69,7 +68,7 @@ class VisionTransformerTower(Tower):
         return found[:, 0], tokens, tokens.new_ones(tokens.shape[:2]).bool()
 
 
-class VisionTransformer(TowerOptions):
+class VisionTransformer(PictureTowerOptions):
     """Pictures pass through a pre-trained vision transformer (ViT) of torchvision."""
 
     model: str
@@ -78,8 +77,6 @@ class VisionTransformer(TowerOptions):
     """Number of attention heads of the model; 12 for ViT-B."""
     grid: int = Field(4, ge=1, le=64)
     """Cells per side of the picture. Each token is the mean over one of grid x grid cells."""
-    augment: PictureAugmentation | None = None
-    """Random variants of the pictures in training. `null`: none."""
 
     def shape(self) -> tuple[int, int]:
         """The width of the network, and grid * grid tokens."""
@@ -95,12 +92,6 @@ class VisionTransformer(TowerOptions):
     def described(self) -> str:
         """A text with the options and a hash of the model's folder, which contains the weights."""
         return f"vision-transformer heads {self.heads} grid {self.grid} {fingerprint(locate(self.model))}"
-
-    def variant(self, prepared: Tensor) -> Tensor:
-        """[3, size, size] uint8."""
-        if self.augment is None:
-            return prepared
-        return picture_transform(self.augment, prepared.shape[-1])(prepared)
 
 
 def _shape(folder: Path, name: str) -> list[int]:

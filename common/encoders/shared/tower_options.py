@@ -12,6 +12,7 @@ from torch import Tensor
 from common.config.component import Options
 from common.encoders.base import Encoder, EncoderOptions, FrozenEncoder, Tower
 from common.encoders.shared.adapters import Lora
+from common.encoders.shared.picture_augmentation import PictureAugmentation, picture_transform
 from common.errors import ModelError
 
 FROZEN, ALL, LORA = "frozen", "all", "lora"
@@ -134,6 +135,19 @@ class TowerOptions(EncoderOptions):
         from common.encoders.shared.trained_tower import PreparingTower
 
         return FrozenTower(self) if self.train == FROZEN else PreparingTower(self)
+
+
+class PictureTowerOptions(TowerOptions):
+    """Options of pre-trained encoders whose prepared values are pixels [..., C, H, W] uint8."""
+
+    augment: PictureAugmentation | None = None
+    """Random variants of the pictures in training. All frames of a video change in the same way. `null`: none."""
+
+    def variant(self, prepared: Tensor) -> Tensor:
+        """[..., C, H, W] uint8."""
+        if self.augment is None:
+            return prepared
+        return picture_transform(self.augment, tuple(prepared.shape[-2:]))(prepared)
 
 
 class FrozenTower(FrozenEncoder):
