@@ -26,7 +26,8 @@ def intervals(scored: Scored, task: Task, metrics: Sequence[Named], seed: int) -
     """
     if len(scored.targets) < FEWEST_EXAMPLES:
         return {}
-    observed, found = task.observe(scored.scores, scored.targets, exact=True), {one.key: [] for one in metrics}
+    observed = task.observe(scored.scores, scored.targets, exact=True)
+    found: dict[str, list[float]] = {one.key: [] for one in metrics}
     for weights in _draws(len(scored.targets), seed):
         drawn = tally(observed, weights)
         for one in metrics:

@@ -17,7 +17,7 @@ class SensitivityAt(Metric):
     tasks: ClassVar[frozenset[str]] = frozenset({SINGLE, MULTI})
     part: ClassVar[str] = "scores"
 
-    threshold: float = Field(0.5, ge=0, le=1, multiple_of=0.01)
+    threshold: float = Field(0.5, gt=0, lt=1, multiple_of=0.01)
     """The threshold, a multiple of 0.01, because sites send histograms with bins of this width."""
 
     def of(self, part: Part) -> Any:

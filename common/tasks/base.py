@@ -10,6 +10,7 @@ from torch import Tensor
 from common.config.task import TaskName
 from common.tasks.labels import Label
 from common.tasks.observed import Numbers, Observed, Part, Shape
+from common.words.figures import MAIN
 
 CALIBRATION_BINS = 15
 """Number of equal bins of confidences (C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017,
@@ -20,14 +21,18 @@ TOLERANCE = 1e-6
 class Task(ABC):
     """What the model's K outputs mean. classes: the classes, the labels, or the targets, in the order of the outputs.
 
-    name: the name in experiments and shards. main: the metric that stands for a model where only one figure fits.
+    name: the name in experiments and shards.
     """
 
     name: ClassVar[TaskName]
-    main: ClassVar[str]
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
+
+    @property
+    def main(self) -> str:
+        """The metric that stands for a model where only one figure fits."""
+        return MAIN[self.name]
 
     @abstractmethod
     def scores(self, logits: Tensor) -> Tensor:

@@ -86,8 +86,9 @@ def precision_errors(part: Part) -> Numbers:
 
     with np.errstate(invalid="ignore", divide="ignore"):
         best, worst = (summed(before) / positive.sum(1) for before in (misses, misses + negative))
-    found = precisions(part)
-    return np.maximum(best - found, found - worst)
+    known = precisions(part)
+    found: Numbers = np.maximum(best - known, known - worst)
+    return found
 
 
 def above(part: Part, threshold: float) -> Numbers:

@@ -17,7 +17,6 @@ class MultiLabelTask(Task):
     """The probability of a label is the sigmoid of its logit. A label is predicted at or above its threshold."""
 
     name: ClassVar[TaskName] = "multi-label"
-    main: ClassVar[str] = "auroc"
 
     def __init__(self, classes: Sequence[str], options: MultiLabel) -> None:
         super().__init__(classes)
@@ -62,7 +61,7 @@ class MultiLabelTask(Task):
 
     def bounds(self, name: str, part: Part) -> tuple[Numbers, Numbers]:
         """A Brier score is at most 1, and so is a probability."""
-        axes = {"answers": 0, "confusion": (1, 2), "calibration": 0}
+        axes: dict[str, tuple[int, ...]] = {"answers": (0,), "confusion": (1, 2), "calibration": (0,)}
         most = part.counts.sum(axes[name]) if name != "scores" else np.zeros(0)
         return np.zeros_like(part.sums), np.atleast_1d(most).astype(np.float64)
 

@@ -20,7 +20,6 @@ class RegressionTask(Task):
     """The logits are the predicted values in standard units: value = mean + std * logit."""
 
     name: ClassVar[TaskName] = "regression"
-    main: ClassVar[str] = "r2"
 
     def __init__(self, classes: Sequence[str], options: Regression) -> None:
         super().__init__(classes)

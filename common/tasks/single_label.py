@@ -17,7 +17,6 @@ class SingleLabelTask(Task):
     """The probability of a class is the softmax of the logits, and the most probable class is predicted."""
 
     name: ClassVar[TaskName] = "single-label"
-    main: ClassVar[str] = "accuracy"
 
     def scores(self, logits: Tensor) -> Tensor:
         """softmax(u)."""

@@ -170,7 +170,7 @@ def figures_of(rows: Sequence[Row], predictor: Predictor) -> dict[str, float]:
         wanted = targets(name, [label for label, _ in known], predictor.classes).double().numpy()
     except (KeyError, ValueError, TypeError) as error:
         raise ConfigError("predict", [f"the labels are not those of the model: {error}"]) from None
-    scores = np.array([list(said.probabilities.values()) or list(said.label) for _, said in known], np.float64)
+    scores = np.array([list(said.probabilities.values()) or said.label for _, said in known], np.float64)
     counted = tally(predictor.task.observe(scores, wanted, exact=True))
     found = {one.key: one.of(counted) for one in standard_metrics(name)}
     return {key: value for key, value in found.items() if value is not None}

@@ -28,9 +28,9 @@ from server.clients.exchange import exchange
 from server.clients.roster import listed
 from server.own_data.evaluate import TestSet
 from server.record.checkpoint import Checkpoint, save_checkpoint
-from server.record.run_folder import RunFolder
+from server.record.run_folder import FORMAT, RunFolder
 from server.rounds.collapse import LastGood, Skill
-from server.rounds.progress import FORMAT, Clock, Kept, Progress, round_line, site_lines
+from server.rounds.progress import Clock, Kept, Progress, round_line, site_lines
 from server.rounds.waiting import Waiting
 from server.sites.attention import unlike
 from server.strategies.base import MultimodalStrategy

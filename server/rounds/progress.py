@@ -11,10 +11,8 @@ from common.evaluation.figures import Named, details, figures
 from common.tasks.base import Task
 from common.types import Site
 from server.clients.roster import Roster
+from server.record.run_folder import FORMAT
 from server.strategies.shared.round_report import RoundReport
-
-FORMAT = 2
-"""The version of the format of metrics.jsonl and summary.json."""
 
 
 class Clock:

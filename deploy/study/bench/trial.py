@@ -20,6 +20,7 @@ from common.hardware.device import CPU, find_device
 from common.modality import Modality, subset_name
 from common.seeding import derive
 from common.split.make import PROBE, client_name, make_shards, recipe
+from common.words.figures import MAIN
 from deploy.engines.in_process import InProcessGrid, own_site
 from deploy.shards.complete import PROBE_PER_CLASS, complete_shards, make_probe, needs_probe
 from deploy.study.bench.arrangements import federations
@@ -81,7 +82,7 @@ def perform(job: Job, work: Path, device: str = CPU) -> Figures:
         groups = federations(job.arrangement, job.experiment, sites)
         runs = [_federation(job.experiment, group, shards, job.probed, device) for group in groups]
         figures |= _mean_figures(runs)
-        worse = figures["loss"] > math.log(figures["classes"])
+        worse = job.experiment.task.name == "single-label" and figures["loss"] > math.log(figures["classes"])
         figures |= (
             {"status": "diverged", "reason": "the loss is above the loss of guessing"}
             if worse
@@ -118,7 +119,7 @@ def _federation(experiment: Experiment, sites: list[Site], shards: Path, probed:
         rounds = read_rounds(Path(folder))
     probes = _probes(experiment, federation, params, sites) if probed else {}
     return {
-        "rounds": [_round_figures(line) for line in rounds],
+        "rounds": [_round_figures(line, MAIN[experiment.task.name]) for line in rounds],
         "probe": probes,
         "complete": subset_name(experiment.modalities),
         "classes": len(federation.classes),
@@ -138,23 +139,27 @@ def _probes(
     return {m: value for m, value in found.items() if value is not None}
 
 
-def _round_figures(line: Figures) -> Figures:
+def _round_figures(line: Figures, main: str) -> Figures:
     """Test figures by subset, the clients' validation accuracy of the model that they received in the round, and what
     the round cost: the updates, their bytes, and the seconds of training at all clients together."""
     return {
         "test": {
             name: {
-                "accuracy": figures["accuracy"],
-                "macro_f1": figures["macro_f1"],
-                "spread": statistics.pstdev(recall for recall in figures["per_class"] if recall is not None),
+                **{key: value for key, value in figures.items() if isinstance(value, int | float)},
+                **_spread(figures["by_class"].get("sensitivity", ())),
             }
             for name, figures in line["test"].items()
         },
-        "received": {name: figures["accuracy"] for name, figures in line["validation"].items()},
+        "received": {name: figures[main] for name, figures in line["validation"].items()},
         "updates": len(line["clients"]),
         "bytes_up": line["bytes_up"],
         "train_seconds": sum(told["seconds"]["train"] for told in line["clients"].values()),
     }
+
+
+def _spread(recalls: Sequence[float | None]) -> Figures:
+    known = [recall for recall in recalls if recall is not None]
+    return {"spread": statistics.pstdev(known)} if known else {}
 
 
 def _mean_figures(runs: list[Figures]) -> Figures:
