@@ -43,7 +43,7 @@ OPTIONS: dict[TaskName, dict[str, Any]] = {
         "task": {"name": "regression", "mean": {"digit": 4.5}, "std": {"digit": 2.9}},
         "data__set": {"name": "digit-facts", "labels": "value"},
         "method": {"name": "fedavg-heads"},
-        "train__lr": 0.03,
+        "train__lr": 0.003,
     },
 }
 TASKS = pytest.mark.parametrize("task", OPTIONS)
@@ -148,7 +148,7 @@ def test_runs_of_different_tasks_are_not_compared(
     runs: dict[TaskName, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call("compare", *runs.values()) == 2
-    assert "different tasks: multi-label, regression" in capsys.readouterr().err
+    assert "different tasks, multi-label and regression" in capsys.readouterr().err
 
 
 @TASKS

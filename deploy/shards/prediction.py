@@ -136,7 +136,7 @@ def write_csv(rows: Sequence[Row], classes: Sequence[str], file: TextIO) -> None
     writer.writerow([*head, *(f"p({name})" for name in classes if likely)])
     for row in rows:
         said = row.prediction
-        sure = [f"{confidence(said):.4f}" if said else ""] * single
+        sure = [f"{confidence(said):.4f}" if said else ""] if single else []
         label = [_cell(row.label)] * labelled
         cells = [_cell(said.label) if said else "", *sure, "+".join(said.modalities) if said else ""]
         writer.writerow([row.id, *label, *cells, row.in_words, *(_probabilities(said, classes) if likely else ())])
