@@ -123,13 +123,16 @@ class Train(Options):
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """The optimizer of each client."""
     schedule: Literal["constant", "cosine", "linear"] = "constant"
-    """Learning rate after the warm-up. `cosine` and `linear` lower it epoch by epoch, over the remaining epochs of all
-    rounds, from `lr` to nearly 0."""
+    """Learning rate after the warm-up. `cosine` and `linear` lower it from `lr` to nearly 0, over the rest of all
+    rounds: epoch by epoch, or step by step with `steps`."""
     warmup: float = Field(0.0, ge=0)
-    """Epochs, counted over all rounds, in which the learning rate rises step by step from nearly 0 to `lr`. 0: no
-    warm-up."""
-    epochs: int = Field(1, ge=1, le=100_000)
-    """Passes over a client's examples per round."""
+    """Epochs, or steps with `steps`, in which the learning rate rises step by step from nearly 0 to `lr`. They are
+    counted over all rounds. 0: no warm-up."""
+    epochs: int | None = Field(None, ge=1, le=100_000)
+    """Passes over a client's examples per round. None: 1, or as many as `steps` needs."""
+    steps: int | None = Field(None, ge=1, le=10_000_000)
+    """Steps of the optimizer per round, the same number at every client, in place of `epochs`. A client passes over its
+    examples as often as needed, in a new random order each time, and may stop within a pass. None: `epochs` counts."""
     batch_size: int = Field(32, ge=2, le=1_000_000)
     """Examples per step."""
     lr: float = Field(gt=0)
@@ -165,6 +168,25 @@ class Train(Options):
     """`true`: one thread and deterministic kernels, so that results have the same bits with every engine. `false`: all
     cores or the fastest kernels of the device, so that results differ by rounding errors. None: `true` if the run is on
     one machine, `false` at sites that `fedmosaic node` connects."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_epoch_by_default(cls, given: Any) -> Any:
+        counted = isinstance(given, dict) and any(given.get(unit) is not None for unit in ("epochs", "steps"))
+        return given if counted or not isinstance(given, dict) else {**given, "epochs": 1}
+
+    @model_validator(mode="after")
+    def _epochs_or_steps(self) -> Self:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError(
+                f"epochs is {self.epochs} and steps is {self.steps}: a round has one of them; set the other to null"
+            )
+        return self
+
+    @property
+    def per_round(self) -> int:
+        """The length of a round in the unit of `warmup`: epochs, or steps with `steps`."""
+        return self.steps or self.epochs or 1
 
     @field_validator("class_weights", mode="before")
     @classmethod
@@ -351,9 +373,9 @@ class Experiment(Options):
 
     def _untrainable(self) -> Iterator[str]:
         settings, rounds = self.train, self.federation.rounds
-        epochs = rounds * settings.epochs
-        if settings.warmup > epochs:
-            yield f"train.warmup is {settings.warmup:g} epochs, but the run has {epochs}"
+        unit, length = "steps" if settings.steps else "epochs", rounds * settings.per_round
+        if settings.warmup > length:
+            yield f"train.warmup is {settings.warmup:g} {unit}, but the run has {length}"
         for modality, count in settings.freeze.items():
             if modality not in self.model.encoders:
                 yield f"train.freeze.{modality}: {unknown('modality', modality, self.modalities)}"
