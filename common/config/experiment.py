@@ -7,6 +7,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from common.config.component import Options, Reference, build, unknown
+from common.config.selection import Selection, selection_mistakes, selection_of
 from common.errors import ConfigError
 from common.modality import Modality
 
@@ -239,11 +240,27 @@ class FedYogi(_Adaptive):
 ServerOptimizer = FedAvgM | FedAdam | FedYogi
 
 
+class Keep(Options):
+    """The models that a run folder contains at the end."""
+
+    best: str | None = None
+    """The rule that selects the best model, METRIC[@SUBSET] on validation|test, e.g. `macro_f1@audio+image on
+    validation`. SUBSET is the modalities of the input, by default all. The clients validate the model that they
+    receive, so `validation` compares the models of all rounds but the last. None: no best model is kept."""
+    last: bool = True
+    """Whether the last model is kept in addition to the best one. `false` needs `best`."""
+
+
 class Federation(Options):
     """Rounds, and the sites that take part."""
 
     rounds: int = Field(ge=1, le=1_000_000)
     """Number of rounds."""
+    keep: Keep = Keep()
+    """The models that are kept."""
+    patience: int | None = Field(None, ge=1)
+    """Number of measured rounds without a better model by `keep.best` after which the run ends early. None: the run has
+    all rounds."""
     sites: list[str] | None = Field(None, min_length=1)
     """Names of the sites that take part. The server refuses other sites, and names the missing ones while it waits.
     None: the first `data.clients` sites, with any names."""
@@ -322,6 +339,12 @@ class Experiment(Options):
         """The modalities of the experiment, in alphabetical order."""
         return sorted(self.model.encoders)
 
+    @property
+    def selection(self) -> Selection | None:
+        """The rule that selects the best model; None if no best model is kept."""
+        best = self.federation.keep.best
+        return None if best is None else selection_of(best, self.modalities)
+
     def check_classes(self, classes: Sequence[str]) -> None:
         """Raises ConfigError when `train.class_weights` names a class that is not among `classes`."""
         if mistakes := list(self._unknown_classes(classes)):
@@ -368,6 +391,7 @@ class Experiment(Options):
             if count > trained:
                 yield f"federation.min_holders.{modality} is {count}, but a round trains {trained} clients"
         yield from self._untrainable()
+        yield from self._unselectable()
         if self.data.classes is not None:
             yield from self._unknown_classes(self.data.classes)
 
@@ -381,6 +405,19 @@ class Experiment(Options):
                 yield f"train.freeze.{modality}: {unknown('modality', modality, self.modalities)}"
             if count > rounds:
                 yield f"train.freeze.{modality} is {count}, but federation.rounds is {rounds}"
+
+    def _unselectable(self) -> Iterator[str]:
+        keep, patience = self.federation.keep, self.federation.patience
+        if keep.best is None:
+            if not keep.last:
+                yield "federation.keep.last is false, which needs federation.keep.best"
+            if patience is not None:
+                yield f"federation.patience is {patience}, which needs federation.keep.best"
+            return
+        mistakes = list(selection_mistakes(keep.best, self.modalities))
+        yield from (f"federation.keep.best: {mistake}" for mistake in mistakes)
+        if not mistakes and selection_of(keep.best, self.modalities).on == "validation" and not self.data.validation:
+            yield f"federation.keep.best is {keep.best!r}, but data.validation is 0"
 
     def _unknown_classes(self, classes: Sequence[str]) -> Iterator[str]:
         weights = self.train.class_weights

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from common.errors import DataError, ModelError
 from common.media.values import Raw, checked, read
 from common.modality import Modality
 from common.models.base import MultimodalModel
-from common.trained.saved_model import read_model
+from common.trained.saved_model import Best, read_model
 from common.types import CPU, Batch, Origin
 
 CHUNK = 256
@@ -49,10 +49,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained model in eval mode with the names of its classes, in the order of its logits."""
+    """A trained model in eval mode with the names of its classes, in the order of its logits.
+
+    best: the description of the best model of a run; None for the last model.
+    """
 
     model: MultimodalModel
     classes: tuple[str, ...]
+    best: Best | None = None
 
     @property
     def modalities(self) -> list[Modality]:
@@ -155,10 +159,13 @@ class _Prepared:
     notes: Sequence[str]
 
 
-def load_model(folder: Path | str, device: torch.device | str = CPU) -> Predictor:
-    """The model in a run's folder, or in a folder that `fedmosaic export` wrote, on a device.
+def load_model(
+    folder: Path | str, device: torch.device | str = CPU, which: Literal["best", "last"] | None = None
+) -> Predictor:
+    """The model in a run's folder, or in a folder that `fedmosaic export` wrote, on a device. which: the best or the
+    last model of a run; None: the best one if the run keeps it (`federation.keep.best`), else the last one.
 
     Raises ModelError.
     """
-    model, description = read_model(Path(folder))
-    return Predictor(model.to(device), tuple(description.classes))
+    model, description = read_model(Path(folder), which)
+    return Predictor(model.to(device), tuple(description.classes), description.best)

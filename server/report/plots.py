@@ -43,11 +43,14 @@ def accuracy(run: Run) -> Plot:
     slug, title = "accuracy", "Accuracy by modality subset"
     if not any(run.series(name, "accuracy")[0] for name in run.subsets):
         return Plot(slug, title, "No model of this run was evaluated, so there is no accuracy to show.")
+    best = number(mapping(run.summary.get("best")).get("round"))
     chance = 1 / len(run.classes) if len(run.classes) > 1 else None
 
     def draw(axes: Axes) -> None:
         if chance:
             axes.axhline(chance, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
+        if best is not None:
+            axes.axvline(best, color=INK, linewidth=1, linestyle=(0, (1, 2)))
         for name in run.subsets:
             line(axes, *run.series(name, "accuracy"), run.colours[name], bold=name == run.full)
         percent(axes)
@@ -55,6 +58,7 @@ def accuracy(run: Run) -> Plot:
 
     keys = [Key(name, run.colours[name]) for name in run.subsets]
     keys += [Key("guessing", MUTED, "dashed")] if chance else []
+    keys += [Key("best model", INK, "dashed")] if best is not None else []
     told = "the server's test set" if run.measured_on == "test" else "the sites' own validation examples"
     caption = (
         f"Share of {told} that the global model classifies correctly from only these modalities. Higher is better."
