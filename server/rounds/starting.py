@@ -17,7 +17,7 @@ from server.record.run_folder import RunFolder
 
 RESUMED = "a run that continues has the model that it began with: leave --init out"
 PICKLED = (b"PK\x03\x04", b"\x80")
-"""The first bytes of files of `torch.save` and `pickle`."""
+"""The first bytes of pickled files, among them those of `torch.save`."""
 NAMED = 2
 """The number of tensors per block that a sentence names."""
 
