@@ -18,6 +18,7 @@ from common.hardware.faults import device_error
 from server.record.run_folder import RunFolder, free_folder, unfinished_folder
 from server.rounds.agreement import with_agreed_columns
 from server.rounds.federation import Federation
+from server.rounds.starting import RESUMED, given_model
 
 log = logging.getLogger(__name__)
 app = ServerApp()
@@ -33,6 +34,9 @@ def main(grid: Grid, context: Context) -> None:
     keep_private()
     settings = {key: str(value) for key, value in context.run_config.items()}
     experiment = read_experiment(settings["experiment"])
+    init = Path(settings["init"]) if settings["init"] else None
+    if init and settings["resume"]:
+        raise ConfigError("--init", [RESUMED])
     hardware = Hardware(
         settings["server-device"], int(settings["threads"]), deterministic=settings["engine"] != "superlink"
     )
@@ -43,8 +47,9 @@ def main(grid: Grid, context: Context) -> None:
     status, reason, federation = "failed", "the ServerApp stopped on an unexpected error; see its log", None
     try:
         device = hardware.use(experiment.train.deterministic, experiment.train.tf32)
+        given = given_model(init, run)
         experiment = with_agreed_columns(experiment, grid, run)
-        federation = Federation(experiment, grid, test_shard, run, probe_shard, device)
+        federation = Federation(experiment, grid, test_shard, run, probe_shard, device, given)
         federation.run()
         status, reason = "completed", ""
     except FedmosaicError as error:

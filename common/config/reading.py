@@ -15,6 +15,8 @@ from pydantic import ValidationError
 from common.config import plugins
 from common.config.component import Component, find, names, unknown
 from common.config.experiment import Experiment
+from common.config.metrics import metrics_by_key
+from common.config.selection import metric_of
 from common.config.task import SingleLabel, TaskName
 from common.config.yaml_file import read_yaml
 from common.errors import ConfigError
@@ -159,7 +161,21 @@ def _resolve(raw: dict[str, Any], mistakes: list[str]) -> dict[str, Any]:
     task = raw.get("task", SingleLabel().name)
     name = task.get("name") if isinstance(task, dict) else task
     mistakes += _undefined(name, {"method": method, "data.set": source, **metrics})
+    mistakes += _unmeasured(name, resolved, all(metrics.values()))
     return resolved
+
+
+def _unmeasured(task: Any, resolved: dict[str, Any], all_known: bool) -> list[str]:
+    """Mistakes: the best model is chosen by a metric that the run does not have. all_known: whether the experiment's
+    further metrics are without mistakes."""
+    federation = resolved.get("federation")
+    keep = federation.get("keep") if isinstance(federation, dict) else None
+    best = keep.get("best") if isinstance(keep, dict) else None
+    key = metric_of(best) if isinstance(best, str) else None
+    if key is None or not all_known or task not in get_args(TaskName):
+        return []
+    known = metrics_by_key(task, resolved.get("metrics") or [])
+    return [] if key in known else [f"federation.keep.best: {unknown('metric', key, sorted(known))}"]
 
 
 def _metrics(resolved: dict[str, Any], mistakes: list[str]) -> dict[str, Component | None]:

@@ -52,6 +52,13 @@ def add_parser(commands: Any) -> None:
         help="the server's probe set, for strategy cka (default: SHARDS/probe if it exists)",
     )
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="a new folder for the results (default: runs/NAME)")
+    parser.add_argument(
+        "--init",
+        type=Path,
+        metavar="RUN",
+        help="start from the model in a run's folder, in an exported folder or in a .safetensors file of one of them "
+        "(default: random weights)",
+    )
     parser.add_argument("--resume", action="store_true", help="continue a run that did not finish")
     said = parser.add_mutually_exclusive_group()
     said.add_argument("--quiet", action="store_true", help="print only the run folder, at the end")
@@ -142,6 +149,7 @@ def _plan(options: argparse.Namespace, experiment: "Experiment", local: bool) ->
         _prepare_shards(experiment, shards)
         test_shard = test_shard or (shards / "test" if (shards / "test").exists() else None)
         probe_shard = probe_shard or (shards / "probe" if (shards / "probe").exists() else None)
+    init = _init(options, local)
     if local:
         folder = (_resumed_folder if options.resume else _new_folder)(folder, experiment).resolve()
         test_shard = test_shard.resolve() if test_shard else None
@@ -158,7 +166,27 @@ def _plan(options: argparse.Namespace, experiment: "Experiment", local: bool) ->
         device,
         share,
         options.server_device,
+        init,
     )
+
+
+def _init(options: argparse.Namespace, local: bool) -> Path | None:
+    """The model to start from.
+
+    Raises ConfigError when it does not exist, or when the run continues.
+    """
+    from server.rounds.starting import RESUMED
+
+    path: Path | None = options.init
+    if path is None:
+        return None
+    if options.resume:
+        raise ConfigError("--init", [RESUMED])
+    if not local:
+        return path
+    if not path.exists():
+        raise ConfigError("--init", [f"there is no {path}"])
+    return path.resolve()
 
 
 def _hardware(options: argparse.Namespace) -> tuple[str, float]:

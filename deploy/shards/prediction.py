@@ -12,7 +12,7 @@ import numpy as np
 from common.data.loader import load
 from common.data.shard import Record, Shard, ShardInfo
 from common.errors import ConfigError
-from common.evaluation.figures import standard_metrics
+from common.evaluation.figures import standard
 from common.media.values import Value
 from common.modality import Modality
 from common.tasks.labels import NO_LABEL, Label, as_written, targets
@@ -172,5 +172,5 @@ def figures_of(rows: Sequence[Row], predictor: Predictor) -> dict[str, float]:
         raise ConfigError("predict", [f"the labels are not those of the model: {error}"]) from None
     scores = np.array([list(said.probabilities.values()) or said.label for _, said in known], np.float64)
     counted = tally(predictor.task.observe(scores, wanted, exact=True))
-    found = {one.key: one.of(counted) for one in standard_metrics(name)}
+    found = {one.key: one.of(counted) for one in standard(name)}
     return {key: value for key, value in found.items() if value is not None}
