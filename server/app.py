@@ -18,6 +18,7 @@ from common.hardware.faults import device_error
 from server.record.run_folder import RunFolder, free_folder, unfinished_folder
 from server.rounds.agreement import with_agreed_columns
 from server.rounds.federation import Federation
+from server.trackers.shared.chosen import Trackers
 
 log = logging.getLogger(__name__)
 app = ServerApp()
@@ -36,6 +37,7 @@ def main(grid: Grid, context: Context) -> None:
     hardware = Hardware(
         settings["server-device"], int(settings["threads"]), deterministic=settings["engine"] != "superlink"
     )
+    trackers = Trackers(settings["trackers"])
     run = RunFolder(_folder(settings, experiment), experiment, resume=bool(settings["resume"]))
     test_shard = Path(settings["test-shard"]) if settings["test-shard"] else None
     probe_shard = Path(settings["probe-shard"]) if settings["probe-shard"] else None
@@ -44,6 +46,8 @@ def main(grid: Grid, context: Context) -> None:
     try:
         device = hardware.use(experiment.train.deterministic, experiment.train.tf32)
         experiment = with_agreed_columns(experiment, grid, run)
+        trackers.begin(experiment, run.folder, resumed=bool(settings["resume"]))
+        run.listeners.append(trackers.round)
         federation = Federation(experiment, grid, test_shard, run, probe_shard, device)
         federation.run()
         status, reason = "completed", ""
@@ -60,7 +64,9 @@ def main(grid: Grid, context: Context) -> None:
     finally:
         about = {"name": run.folder.name, "status": status, "reason": reason, "engine": settings["engine"]}
         figures = federation.summary() if federation else {}
-        _conclude(run, about | _described(experiment) | figures | {"seconds": time.perf_counter() - started})
+        summary = about | _described(experiment) | figures | {"seconds": time.perf_counter() - started}
+        _conclude(run, summary)
+        trackers.end(summary)
 
 
 def _folder(settings: dict[str, str], experiment: Experiment) -> Path:

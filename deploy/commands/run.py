@@ -18,6 +18,7 @@ from deploy.commands.shared.given import readable, shards_there
 from deploy.hosts.start import add_operator_token, operator_token, operator_token_mistakes
 
 if TYPE_CHECKING:
+    from common.config.component import Reference
     from common.config.experiment import Experiment
     from deploy.engines.launch import Plan
 
@@ -53,6 +54,14 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="a new folder for the results (default: runs/NAME)")
     parser.add_argument("--resume", action="store_true", help="continue a run that did not finish")
+    parser.add_argument(
+        "--track",
+        action="append",
+        default=[],
+        metavar="TRACKER",
+        help="show the figures of the run in a tracker while it runs: a name, or a name with options, e.g. "
+        "'{name: prometheus, port: 9500}' (repeatable)",
+    )
     said = parser.add_mutually_exclusive_group()
     said.add_argument("--quiet", action="store_true", help="print only the run folder, at the end")
     said.add_argument("--json", action="store_true", help="print the summary as JSON, and progress to standard error")
@@ -134,6 +143,7 @@ def _plan(options: argparse.Namespace, experiment: "Experiment", local: bool) ->
     """
     from deploy.engines.launch import Plan
 
+    trackers = _trackers(options)
     shards: Path = options.shards or Path("shards") / experiment.name
     test_shard: Path | None = options.test_shard
     probe_shard: Path | None = options.probe_shard
@@ -158,7 +168,30 @@ def _plan(options: argparse.Namespace, experiment: "Experiment", local: bool) ->
         device,
         share,
         options.server_device,
+        trackers,
     )
+
+
+def _trackers(options: argparse.Namespace) -> "tuple[Reference, ...]":
+    """The trackers of --track.
+
+    Raises ConfigError with every mistake. With the engine superlink, options are mistakes, because Flower sends the
+    settings of a run to every node.
+    """
+    from server.trackers.shared.chosen import SOURCE, references
+
+    chosen = references(options.track)
+    if options.engine == "superlink":
+        plain = references([one["name"] for one in chosen])
+        mistakes = [
+            f"{given['name']}: with --engine superlink, name the tracker alone, because Flower sends the settings of a "
+            "run to every node; the server reads addresses from its own environment variables"
+            for given, bare in zip(chosen, plain, strict=True)
+            if given != bare
+        ]
+        if mistakes:
+            raise ConfigError(SOURCE, mistakes)
+    return tuple(chosen)
 
 
 def _hardware(options: argparse.Namespace) -> tuple[str, float]:
