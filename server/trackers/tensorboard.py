@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydantic import field_validator
 
@@ -26,7 +26,8 @@ class TensorBoardTracker(Tracker):
     """One event per number and round. A resumed run adds a file that replaces the rounds from its first one on."""
 
     def __init__(self, options: "TensorBoard") -> None:
-        self._options, self._file, self._resumed = options, None, False
+        self._options, self._resumed = options, False
+        self._file: BinaryIO | None = None
 
     def begin(self, experiment: Experiment, folder: Path, resumed: bool) -> None:
         """Start a file in a folder, which it makes."""

@@ -4,6 +4,7 @@ The files are in `wandb` in the run folder. `wandb sync runs/NAME/wandb/offline-
 """
 
 import json
+import logging
 import os
 import uuid
 from collections.abc import Mapping
@@ -37,6 +38,7 @@ class WandbTracker(Tracker):
         Raises RunError without an API key, because the library would ask for one on the terminal.
         """
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        logging.getLogger(NAME).propagate = False  # the library has a log of its own in the run folder
         wandb = needed(NAME, NAME)
         mode = self._options.mode or os.environ.get("WANDB_MODE") or "online"
         if mode == "online" and not wandb.login(prompt=False):

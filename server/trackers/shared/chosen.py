@@ -54,7 +54,7 @@ class Trackers:
     def begin(self, experiment: Experiment, folder: Path, resumed: bool) -> None:
         """Start the threads. folder: the run folder. resumed: whether the run continues the run in that folder."""
         folder = folder.resolve()
-        self._followers = [Follower(one["name"], build("tracker", one).build()) for one in self._references]
+        self._followers = [Follower(one["name"], build("tracker", one).build(), folder) for one in self._references]
         self._tell(lambda tracker: tracker.begin(experiment, folder, resumed))
 
     def round(self, line: Mapping[str, Any]) -> None:

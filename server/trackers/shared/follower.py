@@ -5,8 +5,10 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from server.trackers.base import Tracker
+from server.trackers.shared.failures import note
 
 log = logging.getLogger(__name__)
 MOST_WAITING = 256
@@ -15,10 +17,13 @@ Event = Callable[[Tracker], None]
 
 
 class Follower:
-    """Passes events to a tracker. The first failure is one warning. After it, the tracker receives no further event."""
+    """Passes events to a tracker. The first failure is one warning. After it, the tracker receives no further event.
 
-    def __init__(self, name: str, tracker: Tracker) -> None:
-        self.name, self._tracker = name, tracker
+    folder: the run folder, where the failure is noted.
+    """
+
+    def __init__(self, name: str, tracker: Tracker, folder: Path) -> None:
+        self._name, self._tracker, self._folder = name, tracker, folder
         self._events: queue.Queue[Event | None] = queue.Queue(MOST_WAITING)
         self._lock = threading.Lock()
         self._lost = False
@@ -59,7 +64,9 @@ class Follower:
         with self._lock:
             before, self._lost = self._lost, True
         if not before:
-            log.warning("tracker %s: %s; the run continues without it", self.name, reason)
+            failure = f"tracker {self._name}: {reason}; the run continues without it"
+            log.warning("%s", failure)
+            note(self._folder, failure)
 
 
 def _reason(error: BaseException) -> str:
