@@ -392,7 +392,7 @@ def test_a_full_disk_costs_one_warning(
     def begin_on_a_full_disk(self: TensorBoardTracker, *given: Any) -> None:
         begin(self, *given)
         self.close()
-        self._file = open("/dev/full", "wb", buffering=0)  # every write raises ENOSPC
+        self._file = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115  (writes raise ENOSPC)
         self._records = RecordWriter(self._file)
 
     monkeypatch.setattr(TensorBoardTracker, "begin", begin_on_a_full_disk)

@@ -63,6 +63,7 @@ class WandbTracker(Tracker):
                 init_timeout=BEGIN_SECONDS,
                 finish_timeout=FINISH_SECONDS,
                 x_disable_stats=True,
+                x_save_requirements=False,
                 x_disable_meta=True,
                 x_disable_machine_info=True,
             ),
