@@ -322,6 +322,7 @@ def raises(error: BaseException) -> Callable[[], object]:
 FAULTS = [
     Fault("begin", raises(ConnectionRefusedError(111, "Connection refused")), "ConnectionRefusedError: "),
     Fault("round", raises(RuntimeError("gone\nand away")), "RuntimeError: gone and away"),
+    Fault("round", raises(OSError("https://ann:pw@host/a: no answer")), "OSError: https://host/a: no answer"),
     Fault("round", raises(SystemExit(3)), "SystemExit: 3"),
     Fault("end", raises(ValueError()), "ValueError;"),
     Fault("close", raises(OSError(28, "No space left on device")), "OSError: [Errno 28] No space left"),

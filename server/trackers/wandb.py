@@ -39,7 +39,7 @@ class WandbTracker(Tracker):
         """
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         logging.getLogger(NAME).propagate = False  # the library has a log of its own in the run folder
-        wandb = needed(NAME, NAME)
+        wandb = self._wandb = needed(NAME, NAME)
         mode = self._options.mode or os.environ.get("WANDB_MODE") or "online"
         if mode == "online" and not wandb.login(prompt=False):
             raise RunError("there is no API key: set WANDB_API_KEY, or WANDB_MODE=offline")
@@ -76,13 +76,18 @@ class WandbTracker(Tracker):
     def end(self, summary: Mapping[str, Any]) -> None:
         """Send the summary, and the status."""
         self._run.summary.update({"status": summary["status"], **dict(scalars({"summary": summary}))})
-        self._run.finish(exit_code=0 if summary["status"] == "completed" else 1)
-        self._run = None
+        self._finish(0 if summary["status"] == "completed" else 1)
 
     def close(self) -> None:
         """End the run as failed if `end` did not end it."""
         if self._run is not None:
-            self._run.finish(exit_code=1)
+            self._finish(1)
+
+    def _finish(self, status: int) -> None:
+        run, self._run = self._run, None
+        run.finish(exit_code=status)
+        if self._wandb.run is None:  # no other run of this process; the end of the service completes the files
+            self._wandb.teardown(status)
 
 
 class Wandb(TrackerOptions):

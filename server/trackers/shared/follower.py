@@ -2,6 +2,7 @@
 
 import logging
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -70,5 +71,6 @@ class Follower:
 
 
 def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    """One line without the user and the password of an address."""
+    text = re.sub(r"//[^/\s@]*@", "//", " ".join(str(error).split()))
     return f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__
