@@ -19,6 +19,7 @@ from server.record.run_folder import RunFolder, free_folder, unfinished_folder
 from server.rounds.agreement import with_agreed_columns
 from server.rounds.federation import Federation
 from server.rounds.starting import RESUMED, given_model
+from server.trackers.shared.chosen import Trackers
 
 log = logging.getLogger(__name__)
 app = ServerApp()
@@ -40,6 +41,7 @@ def main(grid: Grid, context: Context) -> None:
     hardware = Hardware(
         settings["server-device"], int(settings["threads"]), deterministic=settings["engine"] != "superlink"
     )
+    trackers = Trackers(settings["trackers"])
     run = RunFolder(_folder(settings, experiment), experiment, resume=bool(settings["resume"]))
     test_shard = Path(settings["test-shard"]) if settings["test-shard"] else None
     probe_shard = Path(settings["probe-shard"]) if settings["probe-shard"] else None
@@ -49,6 +51,8 @@ def main(grid: Grid, context: Context) -> None:
         device = hardware.use(experiment.train.deterministic, experiment.train.tf32)
         given = given_model(init, run)
         experiment = with_agreed_columns(experiment, grid, run)
+        trackers.begin(experiment, run.folder, resumed=bool(settings["resume"]))
+        run.listeners.append(trackers.round)
         federation = Federation(experiment, grid, test_shard, run, probe_shard, device, given)
         federation.run()
         status, reason = "completed", ""
@@ -65,7 +69,9 @@ def main(grid: Grid, context: Context) -> None:
     finally:
         about = {"name": run.folder.name, "status": status, "reason": reason, "engine": settings["engine"]}
         figures = federation.summary() if federation else {}
-        _conclude(run, about | _described(experiment) | figures | {"seconds": time.perf_counter() - started})
+        summary = about | _described(experiment) | figures | {"seconds": time.perf_counter() - started}
+        _conclude(run, summary)
+        trackers.end(summary)
 
 
 def _folder(settings: dict[str, str], experiment: Experiment) -> Path:

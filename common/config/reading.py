@@ -5,6 +5,8 @@ resolved experiment contains every option.
 """
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any, get_args, get_origin
 from pydantic import ValidationError
 
 from common.config import plugins
-from common.config.component import Component, find, names, unknown
+from common.config.component import Component, Reference, find, names, unknown
 from common.config.experiment import Experiment
 from common.config.metrics import metrics_by_key
 from common.config.selection import metric_of
@@ -127,6 +129,25 @@ def _from_json(text: str, allowed: frozenset[plugins.Plugin] | None) -> Experime
     if mistakes:
         raise ConfigError(source, mistakes)
     return experiment
+
+
+def resolved(family: str, given: Sequence[Any], source: str) -> list[Reference]:
+    """The references of components of one family, with every default. given: names, or names with options.
+
+    Raises ConfigError with every mistake.
+    """
+    mistakes: list[str] = []
+    found = []
+    for one in given:
+        name = str(one.get("name", family) if isinstance(one, dict) else one or family)
+        section = {name: one if one is not None else {}}
+        _component(section, name, family, mistakes)
+        found.append((name, section[name]))
+    counts = Counter(name for name, _ in found)
+    mistakes += [f"{name}: is named {count} times; name it once" for name, count in counts.items() if count > 1]
+    if mistakes:
+        raise ConfigError(source, mistakes)
+    return [reference for _, reference in found]
 
 
 def _resolve(raw: dict[str, Any], mistakes: list[str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from deploy.commands.shared.given import readable, shards_there
 from deploy.hosts.start import add_operator_token, operator_token, operator_token_mistakes
 
 if TYPE_CHECKING:
+    from common.config.component import Reference
     from common.config.experiment import Experiment
     from deploy.engines.launch import Plan
 
@@ -60,6 +61,14 @@ def add_parser(commands: Any) -> None:
         "(default: random weights)",
     )
     parser.add_argument("--resume", action="store_true", help="continue a run that did not finish")
+    parser.add_argument(
+        "--track",
+        action="append",
+        default=[],
+        metavar="TRACKER",
+        help="show the figures of the run in a tracker while it runs: a name, or a name with options, e.g. "
+        "'{name: prometheus, port: 9500}' (repeatable)",
+    )
     said = parser.add_mutually_exclusive_group()
     said.add_argument("--quiet", action="store_true", help="print only the run folder, at the end")
     said.add_argument("--json", action="store_true", help="print the summary as JSON, and progress to standard error")
@@ -141,6 +150,7 @@ def _plan(options: argparse.Namespace, experiment: "Experiment", local: bool) ->
     """
     from deploy.engines.launch import Plan
 
+    trackers = _trackers(options)
     shards: Path = options.shards or Path("shards") / experiment.name
     test_shard: Path | None = options.test_shard
     probe_shard: Path | None = options.probe_shard
@@ -167,6 +177,7 @@ def _plan(options: argparse.Namespace, experiment: "Experiment", local: bool) ->
         share,
         options.server_device,
         init,
+        trackers,
     )
 
 
@@ -187,6 +198,28 @@ def _init(options: argparse.Namespace, local: bool) -> Path | None:
     if not path.exists():
         raise ConfigError("--init", [f"there is no {path}"])
     return path.resolve()
+
+
+def _trackers(options: argparse.Namespace) -> "tuple[Reference, ...]":
+    """The trackers of --track.
+
+    Raises ConfigError with every mistake. With the engine superlink, options are mistakes, because Flower sends the
+    settings of a run to every node.
+    """
+    from server.trackers.shared.chosen import SOURCE, references
+
+    chosen = references(options.track)
+    if options.engine == "superlink":
+        plain = references([one["name"] for one in chosen])
+        mistakes = [
+            f"{given['name']}: with --engine superlink, name the tracker alone, because Flower sends the settings of a "
+            "run to every node; the server reads addresses from its own environment variables"
+            for given, bare in zip(chosen, plain, strict=True)
+            if given != bare
+        ]
+        if mistakes:
+            raise ConfigError(SOURCE, mistakes)
+    return tuple(chosen)
 
 
 def _hardware(options: argparse.Namespace) -> tuple[str, float]:

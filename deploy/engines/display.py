@@ -25,6 +25,7 @@ from server.record.run_folder import read_rounds, read_status
 from server.sites.attention import concerns, findings_of
 from server.sites.measured import measured_on_little
 from server.sites.standing import TAKES_PART, Standing, changes, standings
+from server.trackers.shared.failures import failures
 
 POLL_SECONDS = 0.2
 LONG_SECONDS = 8.0
@@ -199,6 +200,7 @@ def show(folder: Path | None) -> None:
     _say(console, list(measured_on_little(complete, summary["classes"], summary["measured_on"])))
     show_concerns(console, summary["sites"], summary["classes"])
     show_standings(console, standings(read_rounds(folder), summary["sites"], summary["refused"], summary["missing"]))
+    _say(console, failures(folder))
     console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
 
 

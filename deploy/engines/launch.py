@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import torch
 
+from common.config.component import Reference
 from common.config.experiment import Experiment
 from common.config.plugins import VARIABLE as PLUGINS
 from common.config.reading import plugins_at_sites
@@ -188,7 +189,7 @@ class Plan:
     shards: folder of the clients' shards; the nodes of engine superlink have their own. run_folder: None: runs/<name>
     on that host. resume: whether to continue the run in that folder. device: the device of the clients on this machine.
     gpus_per_client: the share of a GPU that a client of a simulation uses. server_device: the device of the ServerApp.
-    init: the model to start from.
+    init: the model to start from. trackers: the trackers of the ServerApp.
     """
 
     engine: Engine
@@ -202,6 +203,7 @@ class Plan:
     gpus_per_client: float = 0.0
     server_device: str = "cpu"
     init: Path | None = None
+    trackers: tuple[Reference, ...] = ()
 
     @property
     def threads(self) -> int:
@@ -223,6 +225,7 @@ class Plan:
             "server-device": self.server_device,
             "threads": str(self.threads),
             "engine": self.engine,
+            "trackers": json.dumps(self.trackers) if self.trackers else "",
         }
 
 

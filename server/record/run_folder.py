@@ -7,7 +7,7 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ class RunFolder:
     Files appear complete, except metrics.jsonl, which grows by one line per round. A little disk space is reserved, so
     that the summary can still be written when the disk is full.
 
+    listeners: get the figures of each round after they are saved.
+
     resume: whether to continue the run in the folder, from `checkpoint` (None: from its beginning). This removes later
     lines of metrics.jsonl. It waits for another process that still writes to the folder, e.g. a ServerApp that has not
     noticed yet that its SuperLink is dead.
@@ -50,6 +52,7 @@ class RunFolder:
             raise ConfigError("run folder", [f"{folder} already contains a run; name a new folder"])
         self.folder = folder
         self.checkpoint: Checkpoint | None = None
+        self.listeners: list[Callable[[Mapping[str, Any]], None]] = []
         self._said: tuple[str, float | None] | None = None
         self._reserve = folder / ".reserve"
         write_whole(self._reserve, bytes(RESERVED_BYTES))
@@ -63,8 +66,10 @@ class RunFolder:
         write_whole(self.folder / "experiment.yaml", experiment.to_yaml().encode())
 
     def round(self, line: Mapping[str, Any]) -> None:
-        """Append the figures of a round."""
+        """Append the figures of a round, and pass them to the listeners."""
         append_line(self.folder / METRICS, json.dumps(line, allow_nan=False))
+        for listener in self.listeners:
+            listener(line)
 
     def status(self, text: str, until: float | None = None) -> None:
         """Write the current status for programs that follow the run. An unchanged status is not written again.
