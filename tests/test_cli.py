@@ -163,8 +163,9 @@ def test_stop_ends_grandchildren_in_sessions_of_their_own(processes: Processes, 
 
 def test_the_table_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "summary.json").write_text(json.dumps({
-        "name": "x", "method": "fedavg", "dataset": "d", "accuracy": {"audio": 0.5}, "accuracy_on": "test",
-        "macro_f1": None, "bytes_up": 10, "bytes_down": 2_000_000, "rounds": 1, "seconds": 3.0,
+        "name": "x", "method": "fedavg", "dataset": "d", "task": "single-label", "measured_on": "test",
+        "figures": {"audio": {"accuracy": 0.5, "examples": 8}}, "intervals": {"audio": {"accuracy": [0.25, 0.75]}},
+        "bytes_up": 10, "bytes_down": 2_000_000, "rounds": 1, "seconds": 3.0,
         "refused": {"s": "[why]"}, "missing": {"v": "gone"}, "classes": ["a"],
         "sites": {"t": {"findings": {"audio": {"values": 4, "unreadable": 3, "reasons": {"why": 3}}}}, "u": {}},
     }))  # fmt: skip
@@ -172,6 +173,7 @@ def test_the_table_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     text = capsys.readouterr().out
     for expected in (
         "50.0%",
+        "25.0% to 75.0%",
         "10 B up, 2.0 MB down",
         "missing from the start",
         "1 round in",

@@ -10,16 +10,15 @@ from flwr.app import Message, RecordDict
 
 from client.site import Site
 from common.exchange import wire
-from common.metrics import Tally
 from deploy.engines.in_process import InProcessGrid
 from server.record.run_folder import RunFolder
-from server.rounds.collapse import LastGood
+from server.rounds.collapse import LastGood, Skill
 from server.rounds.federation import Federation
 
 
-def tally(correct: int, examples: int = 200, classes: int = 4) -> Tally:
-    hits = [correct, *[0] * (classes - 1)]
-    return Tally(hits, [examples, *[0] * (classes - 1)], hits, [0.0] * classes)
+def skill(correct: int, examples: int = 200, classes: int = 4) -> Skill:
+    """The accuracy of a number of examples."""
+    return Skill(correct / examples, 1 / classes, examples)
 
 
 FIRST, SECOND, THIRD = ({"w": torch.full((1,), float(i))} for i in range(3))
@@ -27,39 +26,39 @@ FIRST, SECOND, THIRD = ({"w": torch.full((1,), float(i))} for i in range(3))
 
 def test_a_model_whose_accuracy_falls_far_is_not_taken() -> None:
     good = LastGood(0.5)
-    assert good.judge(FIRST, {"test": tally(160)}) == ""
-    assert "from 80.0% to 35.0%" in good.judge(SECOND, {"test": tally(70)})
+    assert good.judge(FIRST, {"test": skill(160)}) == ""
+    assert "from 80.0% to 35.0%" in good.judge(SECOND, {"test": skill(70)})
     assert good.params is FIRST and good.instead(SECOND) is FIRST
-    assert good.judge(SECOND, {"test": tally(90)}) == "" and good.params is SECOND
+    assert good.judge(SECOND, {"test": skill(90)}) == "" and good.params is SECOND
     assert good.instead(SECOND) is FIRST
 
 
 def test_accuracy_is_held_against_the_best_so_far() -> None:
     good = LastGood(0.5)
-    said = [bool(good.judge({"w": torch.ones(1)}, {"test": tally(c)})) for c in (160, 120, 85, 70, 55)]
+    said = [bool(good.judge({"w": torch.ones(1)}, {"test": skill(c)})) for c in (160, 120, 85, 70, 55)]
     assert said == [False, False, False, True, True]  # no step is a fall to less than half of the one before
 
 
 def test_one_site_undoes_no_round_and_hides_no_collapse() -> None:
     good = LastGood(0.5)
-    liar = tally(10**12, 10**12)
-    good.judge(FIRST, {"a": tally(150), "b": tally(150), "liar": liar})
-    assert good.judge(SECOND, {"a": tally(160), "b": tally(155), "liar": tally(0, 10**12)}) == ""
-    assert good.judge(THIRD, {"a": tally(5), "b": tally(5), "liar": liar}) != ""
-    assert good.judge(THIRD, {"a": tally(5), "b": tally(5)}) != ""  # the liar says nothing this time
+    liar = skill(10**12, 10**12)
+    good.judge(FIRST, {"a": skill(150), "b": skill(150), "liar": liar})
+    assert good.judge(SECOND, {"a": skill(160), "b": skill(155), "liar": skill(0, 10**12)}) == ""
+    assert good.judge(THIRD, {"a": skill(5), "b": skill(5), "liar": liar}) != ""
+    assert good.judge(THIRD, {"a": skill(5), "b": skill(5)}) != ""  # the liar says nothing this time
     assert good.params is SECOND
 
 
 @pytest.mark.parametrize(
     ("before", "after", "share"),
     [
-        pytest.param(tally(90), tally(10), 0.5, id="before it had learned anything"),  # 45 % of four classes
-        pytest.param(tally(4, examples=4), tally(1, examples=4), 0.5, id="few examples"),
-        pytest.param(tally(160), tally(0), None, id="not wanted"),
-        pytest.param(tally(160), None, 0.5, id="not measured"),
+        pytest.param(skill(90), skill(10), 0.5, id="before it had learned anything"),  # 45 % of four classes
+        pytest.param(skill(4, examples=4), skill(1, examples=4), 0.5, id="few examples"),
+        pytest.param(skill(160), skill(0), None, id="not wanted"),
+        pytest.param(skill(160), None, 0.5, id="not measured"),
     ],
 )
-def test_what_is_no_collapse(before: Tally, after: Tally | None, share: float | None) -> None:
+def test_what_is_no_collapse(before: Skill, after: Skill | None, share: float | None) -> None:
     good = LastGood(share)
     good.judge(FIRST, {"test": before})
     assert good.judge(SECOND, {"test": after} if after else {}) == ""
@@ -67,8 +66,8 @@ def test_what_is_no_collapse(before: Tally, after: Tally | None, share: float | 
 
 def test_measurements_at_different_sites_are_not_compared() -> None:
     good = LastGood(0.5)
-    good.judge(FIRST, {"a": tally(180), "b": tally(180)})
-    assert good.judge(SECOND, {"c": tally(20)}) == ""
+    good.judge(FIRST, {"a": skill(180), "b": skill(180)})
+    assert good.judge(SECOND, {"c": skill(20)}) == ""
 
 
 class Poisoning(InProcessGrid):
@@ -134,7 +133,7 @@ def test_a_poisoned_round_is_undone_and_the_run_ends_well(tested: bool, tiny_sha
         run = Federation(chosen, grid(sites), tiny_shards / "test" if tested else None, RunFolder(folder, chosen))
         run.run()
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        models[name] = lines, run.summary()["accuracy"]["audio+image"]
+        models[name] = lines, run.summary()["scores"]["audio+image"]
     undone = [line["round"] for line in models["poisoned"][0] if line["collapsed"]]
     assert undone == [3 if tested else 4] and not any(line["collapsed"] for line in models["honest"][0])
     if tested:  # the model that is kept is the one that was measured

@@ -35,6 +35,7 @@ def write_run(
             for name, value in found.items()
         }
         line = {
+            "format": 2,
             "round": number,
             "test": {},
             "validation": {},
@@ -46,7 +47,7 @@ def write_run(
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     summary = {
         "name": folder.name, "status": status, "seed": seed, "rounds": 3, "modalities": ["audio", "image"],
-        "classes": ["0", "1"], "accuracy": found, "accuracy_on": measured, "macro_f1": accuracy / 2, "bytes_up": 30,
+        "classes": ["0", "1"], "format": 2, "scores": found, "measured_on": measured, "bytes_up": 30,
         "bytes_down": 60, "seconds": 4.5,
         "sites": {f"client-{i}": {"modalities": ["audio"], "num_examples": n} for i, n in enumerate(sites)},
     }  # fmt: skip

@@ -202,4 +202,4 @@ def test_server_and_sites_survive_what_happens(federation: tuple[Project, dict[s
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["status"], summary["rounds"]) == ("completed", ROUNDS)
     assert summary["resumed"] and set(summary["sites"]) == set(SITES)
-    assert summary["accuracy"]["audio+image"] > 0.5
+    assert summary["scores"]["audio+image"] > 0.5

@@ -103,7 +103,7 @@ def run(section: str, folder: Path, monkeypatch: pytest.MonkeyPatch, changes: tu
 def test_the_example_runs(section: str, way: Add, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     *_, member = way(section, tmp_path / "added", monkeypatch)
     summary = run(section, tmp_path, monkeypatch, SMALL)
-    assert (summary["status"], summary["rounds"], summary["accuracy_on"]) == ("completed", 1, "test")
+    assert (summary["status"], summary["rounds"], summary["measured_on"]) == ("completed", 1, "test")
     assert f"name: {member}\n" in (tmp_path / "run" / "experiment.yaml").read_text()
 
 
@@ -146,8 +146,8 @@ def test_a_fourth_modality_is_one_file(way: Add, tmp_path: Path, monkeypatch: py
     four_modalities(tmp_path / "shards" / "wards" / "client-1", "ward-4", ["text", "vitals"])
     summary = run("A modality", tmp_path, monkeypatch, ("federation.rounds=2", "data.validation=0.3"))
     assert summary["status"] == "completed"
-    assert "vitals" in summary["accuracy"]
-    assert "+".join(FOUR) in summary["accuracy"]
+    assert "vitals" in summary["scores"]
+    assert "+".join(FOUR) in summary["scores"]
     with safe_open(tmp_path / "run" / "model.safetensors", "pt") as model:
         assert {name.split(".")[1] for name in model.keys() if name.startswith("branches")} == set(FOUR)  # noqa: SIM118
 

@@ -70,11 +70,11 @@ def test_the_records_of_a_run(tiny_shards: Path, tmp_path: Path) -> None:
     assert sorted(map(sorted, held.values())) == [["audio"], ["audio", "image"]]
     summary = federation.summary()
     assert summary["rounds"] == 2
-    assert summary["accuracy"].keys() == {"audio", "image", "audio+image"}
+    assert summary["scores"].keys() == {"audio", "image", "audio+image"}
     assert summary["bytes_up"] == lines[1]["bytes_up"] + lines[2]["bytes_up"]
     for name, figures in lines[2]["test"].items():
-        recalls = [value for value in figures["per_class"] if value is not None]
-        assert figures["accuracy"] == summary["accuracy"][name]
+        recalls = [value for value in figures["by_class"]["sensitivity"] if value is not None]
+        assert figures["accuracy"] == summary["scores"][name]
         assert min(recalls) <= figures["accuracy"] <= max(recalls)
 
 
@@ -141,8 +141,8 @@ def test_a_run_works_without_a_test_shard(tiny_shards: Path, tmp_path: Path) -> 
     grid = InProcessGrid(sites(tiny_shards / "client-0", tiny_shards / "client-1"))
     federation = Federation(chosen, grid, None, RunFolder(tmp_path, chosen))
     federation.run()
-    assert federation.summary()["accuracy_on"] == "validation"
-    assert federation.summary()["accuracy"]
+    assert federation.summary()["measured_on"] == "validation"
+    assert federation.summary()["scores"]
 
 
 def test_a_server_optimizer_changes_the_model_and_its_momentum_goes_on(tiny_shards: Path, tmp_path: Path) -> None:

@@ -37,15 +37,18 @@ from client.request import read_body, read_request
 from client.site_state import SiteState
 from client.tables import description
 from common.config.reading import from_json, override, parse
+from common.config.task import SingleLabel
 from common.config.yaml_file import parse_yaml
 from common.data.completed import LINES, find_completed, folder_of
 from common.data.shard import Shard
 from common.errors import FedmosaicError, PolicyError
+from common.evaluation.evaluate import merge
+from common.evaluation.figures import figures, standard
 from common.exchange import wire
 from common.frozen.model_door import check, check_open_clip, check_pipeline, open_clip_config
 from common.frozen.model_lock import read_lock
 from common.media.values import encode_array, read
-from common.metrics import figures, merge
+from common.tasks.find import task_of
 from common.types import Site
 from deploy.engines.in_process import claim_identity
 from deploy.hosts.clientapp import check_fab
@@ -345,8 +348,13 @@ def test_packed_parameters(seed: int) -> None:
         assert {name: value.shape for name, value in params.items()} == {n: v.shape for n, v in PARAMS.items()}
 
 
-TALLY = {"correct": [1, 2], "total": [2, 2], "predicted": [1, 3], "confidence": [1.5, 0.5]}
+TALLY = {
+    "answers": {"at": [0, 1], "counts": [1, 3], "sums": [0.5]},
+    "confusion": {"at": [0, 1, 3], "counts": [1, 1, 2], "sums": [1.5, 0.5]},
+    "scores": {"at": [3, 200, 350], "counts": [4, 2, 2], "sums": []},
+}
 SITE = Site("s", frozenset({"audio"}), ("a", "b"), 5, {})
+TASK = task_of(SingleLabel(), SITE.classes)
 REPLY = {
     "site": "s", "round": 1, "num_examples": 5, "losses": {"fused": 1.0}, "validation": {"audio": TALLY},
     "unreadable": {"image": 2}, "seconds": {"load": 0.1}, "modalities": ["audio"],
@@ -368,10 +376,10 @@ def body_of(content: Any, random: Random) -> dict[str, Any]:
 def test_replies_to_training(seed: int) -> None:
     random = Random(seed)
     with suppress(FedmosaicError):
-        reply = read_training_reply(body_of(REPLY, random), 1, SITE)
+        reply, tallies = read_training_reply(body_of(REPLY, random), 1, SITE, TASK)
         weighted = sum(float(loss) * reply.num_examples for loss in reply.losses.values())
-        both = merge(dict(reply.validation), reply.validation)
-        json.dumps([weighted, figures(both), reply.unreadable, reply.seconds], allow_nan=False)
+        told = figures(merge(tallies, tallies), standard(TASK.name))
+        json.dumps([weighted, told, reply.unreadable, reply.seconds], allow_nan=False)
 
 
 @inputs(900)

@@ -77,8 +77,8 @@ def test_the_experiment_runs_on_the_example_shards(
         "south": ["audio", "image", "text"],
         "east": ["image", "text"],
     }
-    assert summary["accuracy_on"] == "test"
-    assert len(summary["accuracy"]) == 7
+    assert summary["measured_on"] == "test"
+    assert len(summary["scores"]) == 7
 
 
 def test_the_example_shards_have_three_modalities_and_miss_some(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -16,9 +17,12 @@ from test_cli import call
 
 from client.site import Site
 from common import files
-from common.config.selection import METRICS, Selection, selection_of
+from common.config.selection import Selection, selection_of
+from common.config.task import SingleLabel
 from common.errors import ConfigError, ModelError, RunError
-from common.metrics import Tally
+from common.evaluation.figures import standard
+from common.tasks.find import task_of
+from common.tasks.observed import Tally, tally
 from common.trained.predictor import load_model
 from common.types import Site as Known
 from deploy.engines.in_process import InProcessGrid
@@ -37,7 +41,6 @@ def test_a_rule_names_metric_subset_and_examples_in_any_order_of_modalities() ->
     assert selection_of(" macro_f1@image+audio  on validation", BOTH) == Selection(
         "macro_f1", "audio+image", "validation"
     )
-    assert METRICS.keys() <= Tally([1], [1], [1], [1.0]).figures().keys()
 
 
 UNKNOWN = "federation.keep.best: unknown"
@@ -71,13 +74,18 @@ def model(value: float) -> dict[str, torch.Tensor]:
 
 
 def tallies(correct: int) -> dict[str, Tally]:
-    return {"audio": Tally([correct], [10], [10], [0.0])}
+    """Those of ten examples of class a, of which the first are recognised."""
+    scores = np.array([[1.0, 0.0]] * correct + [[0.0, 1.0]] * (10 - correct))
+    return {"audio": tally(task_of(SingleLabel(), ["a", "b"]).observe(scores, np.zeros(10)))}
+
+
+ACCURACY = next(one for one in standard("single-label") if one.key == "accuracy")
 
 
 def walk(on: str, *rounds: tuple[int | None, str], patience: int | None = None) -> tuple[BestModel, list[int]]:
     """The best model after rounds of a number of hits and a reason why the round is undone, and the best round after
     each of them. Model i is made in round i; an undone round has the model before."""
-    best, received, found = BestModel(Selection("accuracy", "audio", on), patience), model(0), []  # type: ignore[arg-type]
+    best, received, found = BestModel(Selection("accuracy", "audio", on), patience, metric=ACCURACY), model(0), []  # type: ignore[arg-type]
     for number, (hits, why) in enumerate(rounds):
         measured = {} if hits is None else tallies(hits)
         made = received if why else model(number)
@@ -114,7 +122,7 @@ def test_patience_counts_measured_rounds() -> None:
 
 def test_sites_that_can_never_measure_end_the_run() -> None:
     def check(replied: list[str], subset: str = "audio+image") -> None:
-        best = BestModel(Selection("accuracy", subset, "validation"))
+        best = BestModel(Selection("accuracy", subset, "validation"), metric=ACCURACY)
         sites = [Known("a", frozenset(BOTH), ("x",), 9, {}), Known("b", frozenset(["audio"]), ("x",), 9, {})]
         best.check(1, sites, replied)
 
@@ -245,7 +253,7 @@ def test_terminal_page_predictions_and_card_describe_the_best_model(
     where = ["--engine", "inprocess", "--shards", tiny_shards, "--run-dir", run]
     assert call("run", tmp_path / "tiny.yaml", *where) == 0
     best = json.loads((run / "summary.json").read_text())["best"]
-    words = f"the best model, of round {best['round']}: confidence of audio+image on test is {best['value']:.3f}"
+    words = f"the best model, of round {best['round']}: confidence of audio+image on test is {best['value']:.1%}"
     shown = capsys.readouterr().out
     assert f"kept {words}" in shown and "test figures of this model are optimistic" in shown
     page = (run / "report.html").read_text()

@@ -15,8 +15,9 @@ from common.config.component import build
 from common.config.experiment import Experiment
 from common.encoders.mixed import MixedEncoder
 from common.errors import ConfigError
-from common.metrics import evaluate
+from common.evaluation.evaluate import evaluate
 from common.split.make import make_shards
+from common.tasks.find import task_of
 from deploy.engines.in_process import InProcessGrid
 from server.own_data.evaluate import TestSet
 from server.record.run_folder import RunFolder, read_rounds
@@ -94,12 +95,13 @@ def test_a_site_that_is_kept_prepares_its_examples_once_for_seeds_that_choose_th
 def test_the_server_looks_at_its_examples_through_every_member(shards: Path, tmp_path: Path) -> None:
     test = TestSet(chosen(), shards / "test")
     model = build_model(chosen(), len(test.classes))
-    both = test.evaluate(get_params(model))["image"]
+    task = task_of(chosen().task, test.classes)
+    both = test.evaluate(get_params(model), task)["image"].parts["answers"].counts
     alone = [TestSet(chosen(model__encoders__image=member), shards / "test").examples for member in (COCA, VIT)]
     assert len(test.examples) == 2 * len(alone[0])
     halves = [test.examples.rows(torch.arange(start, start + 8)) for start in (0, 8)]
-    correct = sum(sum(evaluate(model, half, 8)["image"].correct) for half in halves)
-    assert sum(both.correct) == correct and sum(both.total) == 16
+    right = sum(evaluate(model, half, 8, task)["image"].parts["answers"].counts[1] for half in halves)
+    assert both.tolist() == [16 - right, right]
     width = alone[0].inputs["image"].shape[2]
     assert torch.equal(halves[0].inputs["image"][:, :, :width], alone[0].inputs["image"])
 

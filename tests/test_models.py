@@ -9,7 +9,6 @@ from conftest import experiment, make_batch
 from flwr.app import Array, ArrayRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from common.blocks import block_of, get_params, select, set_params
 from common.build import build_model
@@ -18,7 +17,6 @@ from common.encoders.shared.tower_options import TowerOptions
 from common.errors import WireError
 from common.exchange import wire
 from common.media.sounds import Sound
-from common.metrics import Tally
 from common.types import Batch
 from fedmosaic.testing import EncoderContract, ModelContract
 from fedmosaic.testing.encoders import RAWS
@@ -116,22 +114,6 @@ def test_counters_of_batch_normalisation_do_not_travel_but_its_statistics_do() -
     travelling = get_params(build_model(chosen, 10))
     assert any("running_mean" in name for name in travelling)
     assert not any("num_batches_tracked" in name for name in travelling)
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40), st.integers(1, 39))
-def test_figures_equal_scikit_learns_however_the_examples_are_divided(pairs: list[tuple[int, int]], cut: int) -> None:
-    true, said = map(list, zip(*pairs, strict=True))
-    logits = torch.nn.functional.one_hot(torch.tensor(said), 4).float()
-    halves = [slice(0, cut), slice(cut, None)]
-    tallies = [Tally.of(logits[half], torch.tensor(true[half], dtype=torch.long)) for half in halves]
-    figures = (tallies[0] + tallies[1]).figures()
-    assert figures["accuracy"] == pytest.approx(accuracy_score(true, said))
-    assert figures["macro_f1"] == pytest.approx(f1_score(true, said, average="macro", zero_division=0.0))
-    recalls = recall_score(true, said, average=None, labels=sorted(set(true)), zero_division=0.0)
-    assert [v for v in figures["per_class"] if v is not None] == pytest.approx(list(recalls))
-    right, wrong = np.e / (np.e + 3), 1 / (np.e + 3)
-    assert figures["confidence"] == pytest.approx(np.mean([right if t == s else wrong for t, s in pairs]), rel=1e-5)
 
 
 @settings(max_examples=50, deadline=None)

@@ -90,7 +90,7 @@ def check_results(folder: Path) -> None:
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["status"], summary["rounds"]) == ("completed", 2)
     assert set(summary["sites"]) == set(SITES)
-    assert summary["accuracy"].keys() == {"audio", "image", "audio+image"}
+    assert summary["scores"].keys() == {"audio", "image", "audio+image"}
 
 
 @pytest.fixture

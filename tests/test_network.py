@@ -177,7 +177,7 @@ def test_real_digits_train_end_to_end(engine: str, tmp_path: Path, monkeypatch: 
     summary = json.loads((tmp_path / "runs" / "tiny" / "summary.json").read_text())
     assert summary["dataset"] == "av-digits"
     assert sum(site["num_examples"] for site in summary["sites"].values()) == 200
-    assert summary["accuracy"].keys() == {"audio", "image", "audio+image"}
+    assert summary["scores"].keys() == {"audio", "image", "audio+image"}
 
 
 def start_federation(processes: Processes, folder: Path, shards: Path) -> int:
@@ -216,7 +216,7 @@ def test_a_running_superlink_serves_fedmosaic_run_and_flwr_run(tiny_shards: Path
         while not (status := flower.status(run_id)[0]).startswith("finished") and time.monotonic() < deadline:
             time.sleep(1)
         assert status == "finished:completed", processes.log("superlink").read_text()[-3000:]
-        assert json.loads((tmp_path / "by-flwr" / "summary.json").read_text())["accuracy_on"] == "validation"
+        assert json.loads((tmp_path / "by-flwr" / "summary.json").read_text())["measured_on"] == "validation"
     finally:
         processes.stop()
 

@@ -21,13 +21,15 @@ from server.sites.measured import FEWEST, measured_on_little
 
 
 def test_an_accuracy_without_examples_of_a_class_is_named() -> None:
-    said = list(measured_on_little({"examples": 9, "per_class": [None, 1.0]}, ["ill", "well"], "validation"))
+    said = list(
+        measured_on_little({"examples": 9, "by_class": {"sensitivity": [None, 1.0]}}, ["ill", "well"], "validation")
+    )
     assert said == [
-        "the accuracy contains nothing about the class 'ill': none of the 9 validation examples belongs there; a "
+        "the figures contain nothing about the class 'ill': none of the 9 validation examples belongs there; a "
         "larger data.validation, or a test shard with all classes (--test-shard), measures every class",
-        "the accuracy was measured on 9 validation examples only: one example is 11.1% of them",
+        "the figures were measured on 9 validation examples only: one example is 11.1% of them",
     ]
-    enough = {"examples": FEWEST, "per_class": [0.5, 1.0]}
+    enough = {"examples": FEWEST, "by_class": {"sensitivity": [0.5, 1.0]}}
     assert not list(measured_on_little(enough, ["ill", "well"], "test"))
     assert not list(measured_on_little({}, ["ill", "well"], "test"))
 

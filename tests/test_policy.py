@@ -201,7 +201,7 @@ class TestFigures:
         federation.run()
         lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
         assert [(line["losses"], line["validation"]) for line in lines] == [({}, {})] * 3
-        assert federation.summary()["accuracy"] == {}
+        assert federation.summary()["scores"] == {}
         about = {"name": "x", "status": "completed", "reason": "", "engine": "x", "method": "fedcmi", "seconds": 1.0}
         federation.run_folder.summary(about | federation.summary())
         write_report(tmp_path / "run")

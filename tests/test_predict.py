@@ -86,7 +86,7 @@ def files(shard: Shard, index: int = 0) -> dict[str, Path]:
 
 def test_predictions_on_the_test_shard_have_the_accuracy_of_the_summary(run: Path, test_shard: Shard) -> None:
     model = load_model(run)
-    accuracy = json.loads((run / "summary.json").read_text())["accuracy"]
+    accuracy = json.loads((run / "summary.json").read_text())["scores"]
     assert set(accuracy) == {"audio", "image", "audio+image"}
     for subset in subsets(model.modalities):
         predictions = model.predict([{m: record.files[m] for m in subset} for record in test_shard.records])
@@ -187,7 +187,7 @@ def test_the_config_says_what_the_model_is_and_not_where_the_data_were(exported:
 
 def test_the_model_card_says_what_a_reader_must_know(run: Path, exported: Path) -> None:
     card = (exported / "README.md").read_text()
-    accuracy = json.loads((run / "summary.json").read_text())["accuracy"]
+    accuracy = json.loads((run / "summary.json").read_text())["scores"]
     for name, value in accuracy.items():
         assert f"| {name} | {value:.1%} |" in card
     for expected in (
@@ -369,7 +369,7 @@ def test_a_file_that_two_encoders_take_needs_a_name(tmp_path: Path) -> None:
 def test_predict_goes_through_a_shard(
     run: Path, tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    accuracy = json.loads((run / "summary.json").read_text())["accuracy"]
+    accuracy = json.loads((run / "summary.json").read_text())["scores"]
     shard = tiny_shards / "test"
     for name in accuracy:
         assert call("predict", run, "--shard", shard, "--modalities", *name.split("+"), "--json") == 0

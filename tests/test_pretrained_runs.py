@@ -200,5 +200,5 @@ def test_real_weights_tell_real_photographs_apart(tmp_path: Path, monkeypatch: p
             train={"epochs": 5, "lr": 0.01, "batch_size": 16}, federation={"rounds": 2},
         )  # fmt: skip
         make_shards(chosen, tmp_path / name)
-        accuracy[name] = run(chosen, tmp_path / name, tmp_path / f"{name}-run").summary()["accuracy"]["image"]
+        accuracy[name] = run(chosen, tmp_path / name, tmp_path / f"{name}-run").summary()["scores"]["image"]
     assert accuracy["pretrained"] > accuracy["pixels"] + 0.02

@@ -282,7 +282,7 @@ def deep(message: Message) -> None:
     message.content["body"] = ConfigRecord({"json": "[" * 200_000})
 
 
-TALLY = ("correct", "total", "predicted", "confidence")
+ANSWERS = {"answers": {"at": [0, 1], "counts": [900, 100], "sums": [10.0]}}
 SPOILS: dict[str, tuple[Callable[[Message], None], str]] = {
     "nan": (repacked(first(lambda x: x * float("nan"))), "values that are not finite"),
     "infinite": (repacked(first(lambda x: x + float("inf"))), "values that are not finite"),
@@ -295,7 +295,7 @@ SPOILS: dict[str, tuple[Callable[[Message], None], str]] = {
     "norm": (repacked(first(lambda x: x + 1e4)), "federation.max_update_norm is 1000"),
     "huge": (repacked(first(lambda x: x + 3e38)), "federation.max_update_norm is 1000"),
     "examples": (said(num_examples=10**9), "examples, but the site's introduction has"),
-    "validation": (said(validation={"audio": dict.fromkeys(TALLY, [100] * 10)}),
+    "validation": (said(validation={"audio": ANSWERS}),
                    "validation of audio: 1000 examples, but the site's introduction has"),
     "archive": (raw(archive()), "must be an array of bytes"),
     "claimed size": (raw(claims((2**60,))), "must be an array of bytes"),

@@ -71,7 +71,7 @@ def test_an_alarm_ends_when_the_modality_learns_again() -> None:
 
 @pytest.mark.parametrize(("classes", "examples"), [(0, 400), (1, 400), (10, 0)])
 def test_without_classes_or_examples_nothing_is_said(classes: int, examples: int) -> None:
-    figures = {"accuracy": GUESS, "per_class": [GUESS] * classes, "examples": examples}
+    figures = {"accuracy": GUESS, "by_class": {"sensitivity": [GUESS] * classes}, "examples": examples}
     lines = [{"round": i, "test": {"image": figures}} for i in range(20)]
     assert alarms(Run({"classes": [str(i) for i in range(classes)]}, lines, "")) == []
 

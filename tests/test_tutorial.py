@@ -100,7 +100,7 @@ def test_a_reader_of_several_hosts_trains_two_sites_over_encrypted_connections(t
     assert summary["status"] == "completed"
     held = {site: set(facts["modalities"]) for site, facts in summary["sites"].items()}
     assert held == {"north": {"audio", "image"}, "south": {"audio"}}
-    assert summary["accuracy_on"] == "test"
+    assert summary["measured_on"] == "test"
 
 
 def bare(source: str) -> str:

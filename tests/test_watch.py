@@ -284,7 +284,7 @@ def test_a_browser_follows_a_run_to_its_end(width: int, run: RunFolder, tab: chr
         assert tab.value("[scrollY, document.querySelector('details').open]") == [before, True]
         assert before > 0
         assert tab.value("document.documentElement.scrollWidth") <= width
-        run.summary({"status": "completed", "name": "run", "accuracy": {"audio": 0.75}})
+        run.summary({"status": "completed", "name": "run", "scores": {"audio": 0.75}})
         tab.wait_for("document.querySelector('#live.ended')?.innerText.startsWith('ended at')")
         assert "completed" in tab.value("document.querySelector('h1').innerText")
     assert tab.complaints == []
