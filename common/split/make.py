@@ -9,13 +9,13 @@ from typing import Any
 
 from common.config.experiment import Experiment
 from common.data.shard import Example, ShardInfo, ShardWriter, Written
+from common.data.sites import TEST
 from common.datasets.base import DataSet
 from common.errors import DataError, ShardError
 from common.files import is_free, whole_folder
 from common.seeding import rng
 from common.split.missing import drop, unimodal_clients
 
-TEST, PROBE = "test", "probe"
 MADE = "made.json"
 
 

@@ -19,7 +19,8 @@ from common.hardware.computing import compute_deterministically
 from common.hardware.device import CPU, find_device
 from common.modality import Modality, subset_name
 from common.seeding import derive
-from common.split.make import PROBE, client_name, make_shards, recipe
+from common.data.sites import PROBE
+from common.split.make import client_name, make_shards, recipe
 from deploy.engines.in_process import InProcessGrid, own_site
 from deploy.shards.complete import PROBE_PER_CLASS, complete_shards, make_probe, needs_probe
 from deploy.study.bench.arrangements import federations
