@@ -90,7 +90,8 @@ def hardware(context: Context) -> dict[str, str]:
 
 
 def shard_folder(context: Context) -> Path:
-    """The shard of the node: its setting `shard` or, in a simulation, the shard number <partition-id> in the run's `shards`.
+    """The shard of the node: its setting `shard` or, in a simulation, the shard with the number `partition-id` in the
+    folder of the run's setting `shards`.
 
     Raises PolicyError when a node with a policy names no shard, because the run's setting comes from the server.
     Raises WireError when there is neither setting.

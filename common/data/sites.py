@@ -10,8 +10,8 @@ TEST, PROBE = "test", "probe"
 
 
 def site_folders(shards: Path) -> list[Path]:
-    """The subfolders that contain a shard of a site, in the order of their names. Numbers in names are compared by their
-    value, so client-10 comes after client-9."""
+    """The subfolders that contain a shard of a site, in the order of their names. Numbers in names are compared by
+    their value, so client-10 comes after client-9."""
     found = [info.parent for info in shards.glob("*/shard.json")]
     sites = [folder for folder in found if folder.name not in (TEST, PROBE) and not folder.name.startswith(".")]
     return sorted(sites, key=lambda folder: _in_order(folder.name))
@@ -27,10 +27,10 @@ def client_folders(shards: Path, clients: int) -> list[Path]:
         return folders
     names = ", ".join(folder.name for folder in folders) or "none"
     raise ShardError(
-        f"{shards} has {len(folders)} shards of sites ({names}), and data.clients is {clients}: set data.clients to the "
-        "number of sites, or choose another folder"
+        f"{shards} has {len(folders)} shards of sites ({names}), and data.clients is {clients}: set data.clients to "
+        "the number of sites, or choose another folder"
     )
 
 
 def _in_order(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from deploy.study.bench.trial import Figures
 
 CONFIDENCE = 0.95
+MAIN_METRIC = "accuracy"
+"""The main metric of the task, which chooses values and rounds unless a suite names another one."""
 COSTS = ("update_bytes", "train_seconds", "cpu_seconds")
 """Measures that are no shares."""
 
@@ -34,11 +36,12 @@ class Difference:
     pairs: int
 
 
-def measure(figures: "Figures", name: str) -> float | None:
+def measure(figures: "Figures", name: str, metric: str = MAIN_METRIC) -> float | None:
     """A measure of a run, or None if the run does not have it.
 
-    name: "accuracy", "macro_f1" or "spread" with all modalities of the row in the last round; "chosen" for the accuracy
-    in the round chosen on validation; "accuracy:audio" for a subset; "probe:audio" for an encoder; one of COSTS.
+    name: a metric, e.g. "accuracy", "macro_f1" or "spread", with all modalities of the row in the last round; "chosen"
+    for the main metric in the round chosen on validation; "accuracy:audio" for a subset; "probe:audio" for an encoder;
+    one of COSTS. metric: the main metric.
     """
     if figures["status"] != "completed":
         return None
@@ -48,9 +51,9 @@ def measure(figures: "Figures", name: str) -> float | None:
     if kind == "probe":
         found = figures["probe"].get(part)
     else:
-        line = figures["rounds"][chosen_round(figures) if kind == "chosen" else -1]
+        line = figures["rounds"][chosen_round(figures, metric) if kind == "chosen" else -1]
         subset = line["test"].get(part or figures["complete"], {})
-        found = subset.get("accuracy" if kind == "chosen" else kind)
+        found = subset.get(metric if kind == "chosen" else kind)
     return None if found is None else float(found)
 
 
@@ -68,18 +71,28 @@ def cost(figures: "Figures", name: str) -> float | None:
     return float(total["train_seconds"] if name == "train_seconds" else total["bytes_up"] / total["updates"])
 
 
-def chosen_round(figures: "Figures") -> int:
+def validated(figures: "Figures", metric: str = MAIN_METRIC) -> list[float]:
+    """By round, the metric of the received model on the clients' validation examples with all modalities; 0 if the
+    round does not have it. Older runs have the accuracy alone, as a number."""
+    found = [line["received"].get(figures["complete"], {}) for line in figures["rounds"]]
+    return [
+        float(one.get(metric, 0.0)) if isinstance(one, dict) else float(one) if metric == MAIN_METRIC else 0.0
+        for one in found
+    ]
+
+
+def chosen_round(figures: "Figures", metric: str = MAIN_METRIC) -> int:
     """The round whose model is best on the clients' validation examples; in a tie, the earliest.
 
     Clients validate a model when they receive it, one round later, so the last round is not a candidate.
     """
-    received = [line["received"].get(figures["complete"], 0.0) for line in figures["rounds"][1:]]
+    received = validated(figures, metric)[1:]
     return int(np.argmax(received)) if received else 0
 
 
-def summarise(runs: Sequence["Figures"], name: str) -> Summary | None:
+def summarise(runs: Sequence["Figures"], name: str, metric: str = MAIN_METRIC) -> Summary | None:
     """The summary over the runs that have the measure, or None if no run has it."""
-    return over_seeds({run["seed"]: value for run in runs if (value := measure(run, name)) is not None})
+    return over_seeds({run["seed"]: value for run in runs if (value := measure(run, name, metric)) is not None})
 
 
 def over_seeds(values: Mapping[int, float]) -> Summary | None:
@@ -90,9 +103,11 @@ def over_seeds(values: Mapping[int, float]) -> Summary | None:
     return Summary(float(numbers.mean()), float(numbers.std(ddof=1)) if len(numbers) > 1 else 0.0, values)
 
 
-def difference(runs: Sequence["Figures"], reference: Sequence["Figures"], name: str) -> Difference | None:
+def difference(
+    runs: Sequence["Figures"], reference: Sequence["Figures"], name: str, metric: str = MAIN_METRIC
+) -> Difference | None:
     """The difference of two groups of runs, paired by seed, or None with fewer than two pairs."""
-    return paired(summarise(runs, name), summarise(reference, name))
+    return paired(summarise(runs, name, metric), summarise(reference, name, metric))
 
 
 def paired(own: Summary | None, other: Summary | None) -> Difference | None:

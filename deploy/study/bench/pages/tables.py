@@ -1,33 +1,38 @@
-"""The results of one setting as JSON, Markdown and a picture."""
+"""The results of one setting as JSON, Markdown, LaTeX and a picture."""
 
 import dataclasses
 import json
 import statistics
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from deploy.study.bench.origin import command
-from deploy.study.bench.plots import draw
+from deploy.study.bench.pages.latex import latex
+from deploy.study.bench.pages.plots import draw
+from deploy.study.bench.pages.words import OWN_SHARDS, compared, head, title_of
 from deploy.study.bench.results import Results
 from deploy.study.bench.runner import validation_score
 from deploy.study.bench.statistics import COSTS, Difference, Summary
 
 
 def write(results: Results, out: Path) -> list[Path]:
-    """Write <suite>-<setting>.json, .md and .png. Returns their paths."""
+    """Write <suite>-<setting>.json, .md, .tex and .png. Returns their paths."""
     out.mkdir(parents=True, exist_ok=True)
     stem = f"{results.suite.name}-{results.setting}"
-    files = [out / f"{stem}{suffix}" for suffix in (".json", ".md", ".png")]
+    files = [out / f"{stem}{suffix}" for suffix in (".json", ".md", ".tex", ".png")]
     files[0].write_text(json.dumps(_content(results), indent=1, allow_nan=False) + "\n")
     files[1].write_text(markdown(results))
-    draw(results, files[2])
+    files[2].write_text(latex(results))
+    draw(results, files[3])
     return files
 
 
 def _content(results: Results) -> dict[str, Any]:
+    score = partial(validation_score, metric=results.metric)
     rows = {}
     for method, runs in results.runs.items():
         measures = {}
@@ -45,7 +50,7 @@ def _content(results: Results) -> dict[str, Any]:
             "measures": measures,
             "seconds": sum(run["seconds"] for run in runs),
             "tuning": [
-                {"value": run["value"], "seed": run["seed"], "status": run["status"], "score": validation_score(run)}
+                {"value": run["value"], "seed": run["seed"], "status": run["status"], "score": score(run)}
                 for run in results.tuning[method]
             ],
         }
@@ -54,6 +59,8 @@ def _content(results: Results) -> dict[str, Any]:
         "setting": results.setting,
         "title": setting.title,
         "changes": setting.set,
+        "metric": results.metric,
+        "shards": results.suite.shards,
         "experiment": results.suite.experiment,
         "command": command(),
         "commits": results.commits,
@@ -71,14 +78,15 @@ def markdown(results: Results) -> str:
     lines = [
         f"# {setting.title}",
         "",
-        f"Accuracy in % on the test part after the last round: mean ± standard deviation over {len(seeds)} seeds "
-        f"({', '.join(map(str, seeds))}). Δ: paired difference in points, with its 95 % confidence interval. Only: "
-        f"prediction from those modalities alone by the method's own model.{probe}",
+        f"{title_of(results.metric)} in % on the test part after the last round: mean ± standard deviation over "
+        f"{len(seeds)} seeds ({', '.join(map(str, seeds))}). Δ: paired difference in points, with its 95 % "
+        f"confidence interval. Only: prediction from those modalities alone by the method's own model.{probe}",
+        *([f"\n{OWN_SHARDS}"] if results.suite.shards else []),
         "",
         *_table(results, results.main, results.references),
         "",
-        "Spread: standard deviation of the recall over classes, in points. Chosen round: the one with the best "
-        "validation accuracy.",
+        "Spread: standard deviation of the recall over classes, in points. Chosen round: the one that is best on "
+        "validation.",
         "",
         *_table(results, rest, []),
         "",
@@ -91,16 +99,13 @@ def markdown(results: Results) -> str:
     return "\n".join([*lines, "", *_provenance(results)]) + "\n"
 
 
-HEADS = {"accuracy": "fused", "chosen": "fused, chosen round", "macro_f1": "macro-F1"}
-
-
 def _table(results: Results, names: Sequence[str], references: Sequence[str]) -> list[str]:
     """The lines of a table with one row per method. Each measure is followed by its differences to the references."""
     suite = results.suite
     heads = ["method", suite.tuning.option]
     for name in names:
-        heads.append(HEADS.get(name, name.replace("accuracy:", "only ").replace("probe:", "probe ")))
-        heads += [f"Δ {suite.methods[reference].title}" for reference in _compared(name, references)]
+        heads.append(head(name, results.metric))
+        heads += [f"Δ {suite.methods[reference].title}" for reference in compared(name, references)]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for method, runs in results.runs.items():
         cells = [suite.methods[method].title, f"{runs[0]['value']:g}"]
@@ -108,7 +113,7 @@ def _table(results: Results, names: Sequence[str], references: Sequence[str]) ->
             cells[0] += f" ({diverged} of {len(runs)} seeds diverged and are left out)"
         for name in names:
             cells.append(_cell(results.summary(method, name)))
-            cells += [_delta(results.difference(method, name, other)) for other in _compared(name, references)]
+            cells += [_delta(results.difference(method, name, other)) for other in compared(name, references)]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
@@ -122,12 +127,6 @@ def _costs(results: Results) -> list[str]:
         cells = ["–" if size is None else f"{size / 1e6:.3g}", *("–" if s is None else f"{s:.3g}" for s in seconds)]
         lines.append("| " + " | ".join([results.suite.methods[method].title, *cells]) + " |")
     return lines
-
-
-def _compared(name: str, references: Sequence[str]) -> Sequence[str]:
-    """The references of a measure. Measures of single modalities have no references, because methods aim at the other
-    measures."""
-    return [] if name.startswith("accuracy:") else references
 
 
 def _cell(summary: Summary | None) -> str:
@@ -145,9 +144,10 @@ def _provenance(results: Results) -> list[str]:
     tuning = suite.tuning
     seconds = sum(run["seconds"] for runs in (*results.runs.values(), *results.tuning.values()) for run in runs)
     place = setting.tuned_in or results.setting
+    values = ", ".join(f"{value:g}" for value in tuning.values)
     where = "here" if place == results.setting else f"in the setting {place}"
     return [
-        f"{tuning.option} was chosen {where} by validation accuracy among {', '.join(f'{v:g}' for v in tuning.values)} "
+        f"{tuning.option} was chosen {where} by {results.metric} on validation among {values} "
         f"with seed{'s' * (len(tuning.seeds) > 1)} {', '.join(map(str, tuning.seeds))}, the same for every method; "
         "ablations have the value of the method they change.",
         "",

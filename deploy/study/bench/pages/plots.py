@@ -13,17 +13,27 @@ from deploy.study.bench.statistics import measure
 
 
 def draw(results: Results, path: Path) -> None:
-    """Draw three panels: fused accuracy, the table's second measure, and fused accuracy by round."""
+    """Draw three panels: the main metric with all modalities, the table's second measure, and the first by round."""
     figure = Figure(figsize=(13, 1.6 + 0.32 * len(results.runs)), layout="constrained", dpi=110)
     panels = figure.subplots(1, 3, width_ratios=[1, 1, 1.1])
-    _dots(results, panels[0], "accuracy", "fused accuracy, %")
-    second = results.main[1]
-    kind, _, modality = second.partition(":")
-    _dots(results, panels[1], second, f"linear probe of {modality}, %" if kind == "probe" else f"{modality} alone, %")
+    _dots(results, panels[0], results.metric, _fused(results))
+    second = (*results.main, "chosen")[1]
+    _dots(results, panels[1], second, _label(second))
     panels[1].set_yticklabels([])
     _curves(results, panels[2])
     figure.suptitle(results.suite.settings[results.setting].title, fontsize=11)
     figure.savefig(path)
+
+
+def _fused(results: Results) -> str:
+    return f"fused {results.metric.replace('_', ' ')}, %"
+
+
+def _label(name: str) -> str:
+    kind, _, modality = name.partition(":")
+    if not modality:
+        return "chosen round, %"
+    return f"linear probe of {modality}, %" if kind == "probe" else f"{modality} alone, %"
 
 
 def _dots(results: Results, axes: Axes, name: str, label: str) -> None:
@@ -34,8 +44,13 @@ def _dots(results: Results, axes: Axes, name: str, label: str) -> None:
     """
     rows = results.suite.methods
     means = {m: 100 * found.mean for m in results.runs if (found := results.summary(m, name)) is not None}
-    values = {m: [100 * v for run in results.runs[m] if (v := measure(run, name)) is not None] for m in means}
+    values = {
+        m: [100 * v for run in results.runs[m] if (v := measure(run, name, results.metric)) is not None] for m in means
+    }
     inside = [value for m in means if rows[m].arrangement == "federated" for value in values[m]]
+    axes.set_xlabel(label, fontsize=9)
+    if not inside:  # all federated runs diverged
+        return
     low, high = min(inside) - 3, max(inside) + 3
     for row, method in enumerate(results.runs):
         if method not in means:
@@ -53,25 +68,24 @@ def _dots(results: Results, axes: Axes, name: str, label: str) -> None:
     axes.set_xlim(low, high)
     axes.set_yticks(range(len(results.runs)), [rows[method].title for method in results.runs], fontsize=8)
     axes.set_ylim(len(results.runs) - 0.5, -0.5)
-    axes.set_xlabel(label, fontsize=9)
     axes.grid(axis="x", alpha=0.3)
 
 
 def _curves(results: Results, axes: Axes) -> None:
-    """Draw the methods' mean fused test accuracy by round, without ablations, which would be too many lines."""
+    """Draw the methods' mean of the main metric by round, without ablations, which would be too many lines."""
     rows = results.suite.methods
     methods = [m for m in results.runs if rows[m].arrangement == "federated" and rows[m].tuned_as is None]
-    shown = [m for m in methods if results.summary(m, "accuracy") is not None]
+    shown = [m for m in methods if results.summary(m, results.metric) is not None]
     colours = matplotlib.colormaps["tab10"]
     for index, method in enumerate(shown):
         runs = [run for run in results.runs[method] if run["status"] == "completed"]
-        curves = [[line["test"][run["complete"]]["accuracy"] for line in run["rounds"]] for run in runs]
+        curves = [[line["test"][run["complete"]][results.metric] for line in run["rounds"]] for run in runs]
         mean = 100 * np.mean(curves, axis=0)
         axes.plot(
             range(len(mean)), mean, color=colours(index), label=results.suite.methods[method].title, linewidth=1.4
         )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("round", fontsize=9)
-    axes.set_ylabel("fused accuracy, %", fontsize=9)
+    axes.set_ylabel(_fused(results), fontsize=9)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
