@@ -23,6 +23,7 @@ from common.frozen.open_clip_models import OpenClip, load_open_clip
 from common.media.values import Raw, Value
 from common.modality import Modality
 from common.seeding import derive
+from common.tasks.labels import in_words
 
 
 @dataclass
@@ -111,8 +112,8 @@ class _Completion:
         Raises ValueError when the source cannot be read or the model cannot use this kind of source.
         """
         source = Value(record.value(self.options.source)).read()
-        label = record.label if self.options.class_name else ""
-        prompt = self.options.prompt(label, self.shard.info.kinds.get(record.label, ""), source)
+        label = in_words(record.label) if self.options.class_name else ""
+        prompt = self.options.prompt(label, self.shard.info.kinds.get(label, ""), source)
         return Request(source, prompt, seeds(self.options, self.modality, record.id))
 
     def _line(self, record: Record, request: Request, made: Sequence[Raw], ranker: OpenClip | None) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from common.data.shard import Shard
 from common.errors import ConfigError, DeviceError, FedmosaicError, PolicyError, ShardError, WireError
 from common.hardware.computing import Hardware
 from common.hardware.device import AUTO, CPU
+from common.tasks.observed import Tally
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,10 @@ class Policy(Options):
     min_examples: int = Field(1, ge=1)
     """Smallest number of training examples of an update that may leave the site, and of cells whose count, mean and
     variance may leave. For cells, at least 5."""
+    min_cell: int = Field(1, ge=1)
+    """Smallest count of validation examples that may leave, except 0. The counts of a modality subset are in parts:
+    right and wrong predictions, the confusion matrix, histograms of scores, calibration. A part with a smaller count
+    stays at the site as a whole, and the server computes its figures from the other sites. 1: all parts leave."""
     max_updates: int | None = Field(None, ge=0)
     """Largest number of training messages that the site answers, over all runs. None: no limit."""
     max_introductions: int | None = Field(200, ge=0)
@@ -123,6 +128,8 @@ class Policy(Options):
             said.append("statistics of tables may not leave")
         if self.min_examples > 1:
             said.append(f"updates of fewer than {self.min_examples} training examples may not leave")
+        if self.min_cell > 1 and self.validates:
+            said.append(f"parts of validation counts with a count of 1 to {self.min_cell - 1} examples may not leave")
         if self.max_updates is not None:
             said.append(f"at most {self.max_updates} updates may leave, over all runs")
         if self.models is not None:
@@ -224,6 +231,11 @@ class Policy(Options):
         """Whether validation figures may leave. If not, the site does not validate, because a failing validation would
         reveal something about an example."""
         return self.metrics and self.label_counts
+
+    def counts(self, tallies: Mapping[str, Tally]) -> dict[str, Tally]:
+        """The parts of validation counts that may leave, by subset of modalities."""
+        kept = {subset: tally.without_small_cells(self.min_cell) for subset, tally in tallies.items()}
+        return {subset: tally for subset, tally in kept.items() if tally.parts}
 
     def hold(self, since: float) -> None:
         """Wait until a reply may leave. since: time.monotonic() when the message came."""

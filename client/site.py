@@ -22,7 +22,7 @@ The server checks replies in `server/clients/replies.py`.
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +43,17 @@ from common.data.prepared.made import Made
 from common.data.shard import Shard
 from common.encoders.base import Encoder, FrozenEncoder
 from common.errors import DeviceError, FedmosaicError, ShardError, TrainingError
+from common.evaluation.evaluate import evaluate
 from common.exchange import wire
 from common.findings import too_many_unreadable
 from common.frozen.pretrained import only
 from common.hardware.computing import Hardware
 from common.hardware.device import AUTO, CPU, described, held_bytes, release
 from common.hardware.faults import device_error
-from common.metrics import evaluate
 from common.modality import Modality
 from common.models.base import MultimodalModel
 from common.seeding import derive
+from common.tasks.find import task_of
 from common.types import Batch
 
 log = logging.getLogger(__name__)
@@ -212,6 +213,7 @@ class Site:
         self._policy.count_introduction()
         self._touched = True
         shard, fewest = self._metadata(), self._policy.fewest_cells
+        shard.check_task(request.experiment.task.name)
         told = {m: description(shard.columns[m], shard.records, m, fewest) for m in tables if m in shard.columns}
         return {
             "site": self._name or shard.info.site,
@@ -243,7 +245,8 @@ class Site:
         prepared = time.perf_counter()
         size, tallies = experiment.train.batch_size, {}
         if self._policy.validates:
-            tallies = evaluate(model, validation.observed(), size)
+            task = task_of(experiment.task, here.shard.info.classes)
+            tallies = evaluate(model, validation.observed(), size, task)
         evaluated = time.perf_counter()
         site = self._name or here.shard.info.site
         log.info("round %d: %s, %s", request.round, described(model.device), experiment.train.precision)
@@ -254,7 +257,7 @@ class Site:
             "modalities": held,
             "num_examples": len(training),
             "losses": losses,
-            "validation": {name: asdict(tally) for name, tally in tallies.items()},
+            "validation": {name: tally.written() for name, tally in self._policy.counts(tallies).items()},
             "unreadable": here.loaded.unreadable,
             "device": f"{described(model.device)}, {experiment.train.precision}",
             "seconds": {
@@ -325,6 +328,7 @@ class Site:
         allowed = self._policy.modalities
         self._touched = True
         shard = self._metadata()
+        shard.check_task(experiment.task.name)
         model = reused_model(experiment, len(shard.info.classes), device)
         encoders = {
             m: self._own(model.encoder(m), experiment.seed, m, shard)

@@ -33,7 +33,8 @@ class Batch:
     inputs: per modality [B, ...], with zeros in rows without the modality. If it is a `Rows`, choosing examples copies
         no values; `gathered` copies them.
     origin: per modality [B] of `Origin` values.
-    labels: [B] class indices.
+    labels: the targets: class indices [B] int64 or, for multi-label and regression, [B, K] float32, see
+        `common.tasks.labels`.
     keys: [B] int64, a number that identifies each example at its site, e.g. for the randomness of its augmentation. By
         default, the number of the row.
 
@@ -68,7 +69,7 @@ class Batch:
     def has(self, modality: Modality) -> Tensor:
         """A mask [B] bool of the rows that have the modality, observed or generated."""
         if modality not in self.origin:
-            return torch.zeros_like(self.labels, dtype=torch.bool)
+            return torch.zeros(len(self), dtype=torch.bool, device=self.device)
         return self.origin[modality] != Origin.MISSING
 
     @property

@@ -20,15 +20,15 @@ from test_completion import COMPLETION, tiny
 
 from common.data.shard import Example, Media, Shard, ShardInfo, ShardWriter
 from common.data.sites import client_folders, site_folders
-from common.errors import ConfigError, RunError, ShardError
+from common.errors import ConfigError, ShardError
 from common.split.make import make_shards
 from deploy.shards.held_out import hold_out
 from deploy.study.bench import command
 from deploy.study.bench.pages.latex import escaped
 from deploy.study.bench.pages.words import OWN_SHARDS
-from deploy.study.bench.runner import Runner, check_metric, left, validation_score
+from deploy.study.bench.runner import Runner, best_value, left, validation_score
 from deploy.study.bench.starting_suite import METHODS
-from deploy.study.bench.statistics import chosen_round, measure
+from deploy.study.bench.statistics import Aim, chosen_round, measure
 from deploy.study.bench.suite import Job, Suite, jobs, read_suite
 from deploy.study.bench.trial import perform, prepare
 
@@ -254,12 +254,53 @@ def test_another_metric_chooses_and_leads(shards: Path, tmp_path: Path) -> None:
     for line, f1 in zip(run["rounds"], (0.1, 0.2, 0.9, 0.3), strict=True):
         line["received"] = {"a+v": {"accuracy": 0.5, "macro_f1": f1}}
         line["test"]["a+v"]["macro_f1"] = 1 - f1
-    assert (chosen_round(run), chosen_round(run, "macro_f1")) == (0, 1)
-    assert measure(run, "chosen", "macro_f1") == pytest.approx(0.8)
-    assert validation_score(run, "macro_f1") == 0.3
-    with pytest.raises(RunError, match=r"metric: unknown metric 'macro_f2'.*did you mean 'macro_f1'"):
-        check_metric(run, "macro_f2")
-    assert read_suite(written(tmp_path, shards, metric="macro_f1"), {}).main_metric == "macro_f1"
+    f1, error = Aim("macro_f1"), Aim("macro_f1", higher_is_better=False)
+    assert (chosen_round(run), chosen_round(run, f1), chosen_round(run, error)) == (0, 1, 0)
+    assert measure(run, "chosen", f1) == pytest.approx(0.8)
+    assert validation_score(run, f1) == 0.3
+    other = copy.deepcopy(run) | {"value": 0.2}
+    other["rounds"][-1]["received"]["a+v"]["macro_f1"] = 0.4
+    diverged = run | {"value": 0.01, "status": "diverged"}
+    assert [best_value([diverged, run, other], aim) for aim in (f1, error)] == [0.2, 0.1]
+    suite = read_suite(written(tmp_path, shards, metric="macro_f1"), {})
+    assert Runner(suite, tmp_path, 1, lambda *_: None).aim == f1
+    assert read_suite(written(tmp_path, shards, metric="brier"), {}).aim == Aim("brier", higher_is_better=False)
+    wrong = read_suite(written(tmp_path, shards, metric="macro_f2"), {})
+    with pytest.raises(ConfigError, match=r"metric: unknown metric 'macro_f2'.*did you mean 'macro_f1'"):
+        Runner(wrong, tmp_path, 1, lambda *_: None)
+
+
+def number_shards(folder: Path) -> Path:
+    """Two sites and a test shard for a regression: a word and its number."""
+    for name, count in (("east", 12), ("west", 12), ("test", 8)):
+        info = ShardInfo(site=name, task="regression", classes=["size"], modalities=["text"])
+        words = ("small", "large")
+        ShardWriter(folder / name, info).write(
+            Example(str(i), (float(i % 2),), {"text": Media.text(words[i % 2])}) for i in range(count)
+        )
+    return folder
+
+
+def test_a_regression_has_its_metric_and_the_smallest_error_in_bold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Runner, "_workers", in_a_thread)
+    shards = number_shards(tmp_path / "shards")
+    model = {"encoders": {"text": {"name": "text", "buckets": 64, "length": 8, "width": 8}}}
+    still = {"title": "Still", "set": {"method": "fedavg", "train.lr": 1e-9}, "tuned_as": "fedavg"}
+    methods = {"fedavg": {"title": "FedAvg", "set": {"method": "fedavg"}}, "still": still}
+    file = written(tmp_path, shards, {"task": "regression", "model": model}, metric="rmse", methods=methods,
+                   tuning={"option": "train.weight_decay", "values": [0.0], "seeds": [11]},
+                   settings={"own": {"title": "Sizes", "set": {"train.lr": 0.02, "train.epochs": 10}}})  # fmt: skip
+    assert call("bench", file, "--work", tmp_path / "work") == 0
+    content = json.loads((tmp_path / "work" / "own-own.json").read_text())
+    means = {name: row["measures"]["rmse"]["mean"] for name, row in content["rows"].items()}
+    assert means["fedavg"] < means["still"]
+    table = (tmp_path / "work" / "own-own.md").read_text()
+    assert table.startswith("# Sizes\n\nRMSE on the test part") and f"| 0 | {means['fedavg']:.3f} ± " in table
+    assert rf"FedAvg & \textbf{{{means['fedavg']:.3f}}}" in (tmp_path / "work" / "own-own.tex").read_text()
+    with pytest.raises(ConfigError, match="task: the experiment is single-label, the shards are regression"):
+        read_suite(written(tmp_path, shards, {"model": model}), {})
 
 
 def test_the_remaining_time_is_an_estimate_to_a_minute() -> None:

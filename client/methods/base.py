@@ -25,6 +25,7 @@ from torch import Tensor
 
 from client.methods.shared.criterion import Criterion
 from common.config.component import Component
+from common.config.task import TaskName
 from common.modality import Modality
 from common.models.base import MultimodalModel
 from common.types import Batch
@@ -52,13 +53,14 @@ class Method(Component, Generic[M, C]):
     """A local objective. Its fields are its options in the config.
 
     model: the architecture that the method needs. strategy: the default strategy for the method; a config may choose
-    another one. counts_labels: whether the update reveals how many examples of each class the client has.
-    uses_criterion: whether the cross entropies of the labels are computed by `Round.criterion`. If not, an experiment
-    with label smoothing or class weights is a mistake.
+    another one. tasks: the tasks for which the method is defined. counts_labels: whether the update reveals how many
+    examples of each class the client has. uses_criterion: whether the cross entropies of the labels are computed by
+    `Round.criterion`. If not, an experiment with label smoothing or class weights is a mistake.
     """
 
     model: ClassVar[str]
     strategy: ClassVar[str] = "fedavg"
+    tasks: ClassVar[frozenset[TaskName]] = frozenset({"single-label"})
     counts_labels: ClassVar[bool] = False
     uses_criterion: ClassVar[bool] = False
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from client.methods.base import Method, Round
 from client.methods.shared.criterion import Criterion
+from common.config.task import TaskName
 from common.models.base import MultimodalModel
 from common.types import Batch
 
@@ -20,6 +21,7 @@ class FedAvg(Method[MultimodalModel, Criterion]):
 
     model: ClassVar[str] = "late-fusion"
     uses_criterion: ClassVar[bool] = True
+    tasks: ClassVar[frozenset[TaskName]] = frozenset({"single-label", "multi-label", "regression"})
 
     def begin_round(self, model: MultimodalModel, examples: Batch, now: Round) -> Criterion:
         """The round's criterion."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from client.methods.base import Method, Round
 from client.methods.shared.criterion import Criterion
 from client.methods.shared.losses import unimodal_loss
+from common.config.task import TaskName
 from common.models.unimodal_heads import UnimodalHeadsModel
 from common.types import Batch
 
@@ -22,6 +23,7 @@ class FedAvgHeads(Method[UnimodalHeadsModel, Criterion]):
 
     model: ClassVar[str] = "unimodal-heads"
     uses_criterion: ClassVar[bool] = True
+    tasks: ClassVar[frozenset[TaskName]] = frozenset({"single-label", "multi-label", "regression"})
 
     unimodal_weight: float = Field(2.0, ge=0)
     """Weight c1 of the sum of the heads' losses."""

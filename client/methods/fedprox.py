@@ -13,6 +13,7 @@ from torch import Tensor
 from client.methods.base import Method, Round
 from client.methods.shared.criterion import Criterion
 from client.methods.shared.proximal import Anchor, anchor, proximal
+from common.config.task import TaskName
 from common.models.base import MultimodalModel
 from common.types import Batch
 
@@ -30,6 +31,7 @@ class FedProx(Method[MultimodalModel, Context]):
 
     model: ClassVar[str] = "late-fusion"
     uses_criterion: ClassVar[bool] = True
+    tasks: ClassVar[frozenset[TaskName]] = frozenset({"single-label", "multi-label", "regression"})
 
     mu: float = Field(0.01, ge=0)
     """Weight mu of the proximal term."""

@@ -7,6 +7,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from common.config.component import Options, Reference, build, unknown
+from common.config.task import MultiLabel, Regression, SingleLabel, Task
 from common.errors import ConfigError
 from common.modality import Modality
 
@@ -278,6 +279,10 @@ class Experiment(Options):
     """Name of the run's folder and of its report."""
     seed: int = Field(1, ge=0)
     """Seed of all randomness except the noise of differential privacy."""
+    task: Task = SingleLabel()
+    """What the model predicts for an example: one class, any number of labels, or numbers."""
+    metrics: list[Reference] = Field(default_factory=list)
+    """Further metrics, e.g. sensitivity at a threshold. Every run has the metrics of its task that need no options."""
     data: Data
     """The data that clients train on."""
     model: Model
@@ -301,7 +306,7 @@ class Experiment(Options):
         return sorted(self.model.encoders)
 
     def check_classes(self, classes: Sequence[str]) -> None:
-        """Raises ConfigError when `train.class_weights` names a class that is not among `classes`."""
+        """Raises ConfigError when an option names a class, label or target that is not among `classes`."""
         if mistakes := list(self._unknown_classes(classes)):
             raise ConfigError(f"experiment {self.name}", mistakes)
 
@@ -346,6 +351,10 @@ class Experiment(Options):
             if count > trained:
                 yield f"federation.min_holders.{modality} is {count}, but a round trains {trained} clients"
         yield from self._untrainable()
+        if isinstance(self.task, Regression):
+            for option in ("class_weights", "label_smoothing"):
+                if getattr(self.train, option):
+                    yield f"train.{option}: a regression has no classes; remove the option"
         if self.data.classes is not None:
             yield from self._unknown_classes(self.data.classes)
 
@@ -361,7 +370,13 @@ class Experiment(Options):
                 yield f"train.freeze.{modality} is {count}, but federation.rounds is {rounds}"
 
     def _unknown_classes(self, classes: Sequence[str]) -> Iterator[str]:
-        weights = self.train.class_weights
-        for name in weights if isinstance(weights, dict) else ():
-            if name not in classes:
-                yield f"train.class_weights.{name}: {unknown('class', name, list(classes))}"
+        weights, task = self.train.class_weights, self.task
+        named = {"train.class_weights": weights} if isinstance(weights, dict) else {}
+        if isinstance(task, MultiLabel):
+            named["task.thresholds"] = task.thresholds
+        if isinstance(task, Regression):
+            named |= {"task.mean": task.mean, "task.std": task.std}
+        for option, values in named.items():
+            for name in values:
+                if name not in classes:
+                    yield f"{option}.{name}: {unknown('class', name, list(classes))}"

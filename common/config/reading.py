@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from common.config import plugins
 from common.config.component import Component, find, names, unknown
 from common.config.experiment import Experiment
+from common.config.task import SingleLabel, TaskName
 from common.config.yaml_file import read_yaml
 from common.errors import ConfigError
 from common.modality import Modality
@@ -110,6 +111,7 @@ def _from_json(text: str, allowed: frozenset[plugins.Plugin] | None) -> Experime
     method = _component(parts, "method", "method", mistakes)
     _component(parts, "architecture", "model", mistakes, "model.")
     mistakes += _unused(method, dict(experiment.train))
+    mistakes += _undefined(experiment.task.name, {"method": method})
     if method is not None and parts["architecture"].get("name") != getattr(method, "model", None):
         mistakes.append(f"model.architecture: the method needs {getattr(method, 'model', None)!r}")
     used = (
@@ -134,6 +136,7 @@ def _resolve(raw: dict[str, Any], mistakes: list[str]) -> dict[str, Any]:
         resolved["strategy"] = {"name": getattr(method, "strategy", "fedavg")}
     _component(resolved, "strategy", "strategy", mistakes)
     mistakes += _unused(method, raw.get("train"))
+    metrics = _metrics(resolved, mistakes)
     source = None
     if isinstance(data := raw.get("data"), dict):
         resolved["data"] = dict(data)
@@ -153,7 +156,30 @@ def _resolve(raw: dict[str, Any], mistakes: list[str]) -> dict[str, Any]:
                 _component(resolved["model"]["encoders"], modality, "encoder", mistakes, where)
             mistakes += _unheld(list(encoders), source, data)
             _complete(resolved, list(encoders), mistakes)
+    task = raw.get("task", SingleLabel().name)
+    name = task.get("name") if isinstance(task, dict) else task
+    mistakes += _undefined(name, {"method": method, "data.set": source, **metrics})
     return resolved
+
+
+def _metrics(resolved: dict[str, Any], mistakes: list[str]) -> dict[str, Component | None]:
+    """Resolve the further metrics in place. Returns them by place."""
+    if not isinstance(given := resolved.get("metrics"), list):
+        return {}
+    places = {f"metrics.{number}": reference for number, reference in enumerate(given)}
+    found = {place: _component(places, place, "metric", mistakes) for place in list(places)}
+    resolved["metrics"] = list(places.values())
+    return found
+
+
+def _undefined(task: Any, components: dict[str, Component | None]) -> list[str]:
+    """Mistakes: components that are not defined for the task. components: by their place in the experiment."""
+    known = {where: getattr(component, "tasks", {task}) for where, component in components.items() if component}
+    return [
+        f"{where}: it is not defined for task {task!r}, only for {', '.join(sorted(tasks))}"
+        for where, tasks in known.items()
+        if task in get_args(TaskName) and task not in tasks
+    ]
 
 
 def _complete(resolved: dict[str, Any], encoders: list[Modality], mistakes: list[str]) -> None:

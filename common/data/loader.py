@@ -99,7 +99,7 @@ def load(
     inputs = Rows({m: columns[m].values for m in held}, {m: columns[m].index[usable] for m in held})
     origin = {m: _origin(values[m], columns[m])[usable] for m in held}
     records = [shard.records[row] for row in usable.tolist()]
-    labels = torch.tensor([shard.label_index(record) for record in records])
+    labels = shard.targets(records)
     ids = [record.id for record in records]
     keys = torch.tensor([derive(0, "example", name) for name in ids])
     return Loaded(Batch(inputs, origin, labels, keys), ids, findings, len(shard.records) - len(ids))

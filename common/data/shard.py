@@ -2,42 +2,43 @@
 
     shard/
       metadata.jsonl   one line per example: {"id": "7", "label": "cat", "image_file_name": "image/7.png", "text": ".."}
-      shard.json       {"site": ..., "classes": [...], "modalities": [...], "licence": ..., "made": {...}}
+      shard.json       {"site": ..., "task": ..., "classes": [...], "modalities": [...], "licence": ..., "made": {...}}
       columns.json     the columns of tables, if there are any: {"vitals": {"age": {"type": "number", "unit": "years"}}}
       image/ audio/    the files
 
 The value of modality m is under the key "m_file_name" (a file of the shard) or, for a text or a row of a table, under
 the key "m". A missing key, null, NaN or a blank text means that the modality is missing, and so does a row whose cells
 are all missing. A row with some missing cells is a value. A shard for prediction has no labels and may have no
-classes. The names follow the folder-with-metadata convention of Hugging Face `datasets`.
+classes. The labels of each task: `common/tasks/labels.py`. The names follow the folder-with-metadata convention of
+Hugging Face `datasets`.
 """
 
 import json
 import logging
-import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
 from pydantic import Field, TypeAdapter, ValidationError
+from torch import Tensor
 
 from common.columns import Columns, cell_mistakes, name_mistakes
 from common.config.component import Options
+from common.config.task import TaskName
 from common.errors import ShardError
 from common.media.table_row import TableRow, is_absent, is_missing, table_row
 from common.modality import Modality
+from common.tasks.labels import NO_LABEL, Label, as_written, read_label, targets
 
 log = logging.getLogger(__name__)
 
 FILE_KEY = "_file_name"
 COLUMNS = "columns.json"
 UNDESCRIBED = f"{COLUMNS} does not describe its columns"
-UNLABELLED = -1
-"""The class index of an example without a label."""
 LONGEST_NAME = 100
 """The maximum number of characters of a file name that is made from an id."""
 MAX_LISTED = 10
@@ -49,8 +50,11 @@ class ShardInfo(Options):
 
     site: str
     """The site's name."""
+    task: TaskName = "single-label"
+    """What the labels are: one class, any number of labels, or numbers."""
     classes: list[str]
-    """The class names in the order of their indices, the same at every site."""
+    """The names of the classes in the order of their indices, of the labels, or of the targets of a regression. They
+    are the same at every site."""
     modalities: list[Modality]
     """The modalities that at least some examples of the site have."""
     licence: str = ""
@@ -99,17 +103,17 @@ class Example:
     """
 
     id: str
-    label: str
+    label: Label
     media: Mapping[Modality, Media]
     group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One line of metadata.jsonl: the text, file or row of each modality. label: "" in a shard without labels."""
+    """One line of metadata.jsonl: the text, file or row of each modality. label: NO_LABEL in a shard without labels."""
 
     id: str
-    label: str
+    label: Label
     texts: Mapping[Modality, str] = field(default_factory=dict)
     files: Mapping[Modality, Path] = field(default_factory=dict)
     rows: Mapping[Modality, TableRow] = field(default_factory=dict)
@@ -175,7 +179,7 @@ class ShardWriter:
             for example in examples:
                 if values := self._values(example, written):
                     written.examples += 1
-                    label = {"label": example.label} if example.label else {}
+                    label = {"label": as_written(example.label)} if example.label != NO_LABEL else {}
                     line = {"id": example.id, **label, **values}
                     lines.write(json.dumps(line, ensure_ascii=False) + "\n")
         info = self.info
@@ -261,9 +265,16 @@ class Shard:
         columns = {m: own for m, own in self.columns.items() if m in modalities}
         return replace(self, info=info, records=[record.only(modalities) for record in self.records], columns=columns)
 
-    def label_index(self, record: Record) -> int:
-        """The class index of a record; UNLABELLED if it has no label."""
-        return self.info.classes.index(record.label) if record.label else UNLABELLED
+    def targets(self, records: Sequence[Record]) -> Tensor:
+        """The targets of records [N] or [N, K], see `common.tasks.labels.targets`."""
+        return targets(self.info.task, [record.label for record in records], self.info.classes)
+
+    def check_task(self, task: TaskName) -> None:
+        """Raises ShardError when the labels are for another task."""
+        if self.info.task != task:
+            raise ShardError(
+                f"shard {self.folder}: its labels are for task {self.info.task}, the experiment's task is {task}"
+            )
 
 
 def _read_info(folder: Path, labelled: bool) -> ShardInfo:
@@ -385,15 +396,11 @@ class _Lines:
             raise ValueError(f"{modality}: {error}") from None
         return row
 
-    def _label(self, line: dict[str, Any]) -> str:
+    def _label(self, line: dict[str, Any]) -> Label:
         label = line.get("label")
         if is_absent(label) and not self._labelled:
-            return ""
-        if not isinstance(label, str):
-            raise ValueError('the line needs "id" and "label", both as text')
-        if label not in self._classes and (self._labelled or self._classes):
-            raise ValueError(f"label {label!r} is not among the classes of shard.json")
-        return sys.intern(label) if self._classes else ""  # one text per class, not per example
+            return NO_LABEL
+        return read_label(self._info.task, label, self._classes, self._labelled)
 
 
 def _not_a_text(modality: Modality, given: object) -> str:

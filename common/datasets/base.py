@@ -9,6 +9,7 @@ from typing import ClassVar, TypeVar
 
 from common.columns import Columns
 from common.config.component import Component
+from common.config.task import TaskName
 from common.data.shard import Example
 from common.errors import DataError
 from common.modality import Modality
@@ -31,7 +32,17 @@ class DataSet(Component):
     @property
     @abstractmethod
     def classes(self) -> list[str]:
-        """Class names in the order of their indices."""
+        """Names of the classes in the order of their indices, of the labels, or of the targets."""
+
+    @property
+    def task(self) -> TaskName:
+        """The task that the labels are for. By default, each example has one class."""
+        return "single-label"
+
+    @property
+    def tasks(self) -> frozenset[TaskName]:
+        """The tasks of experiments that can use the data set."""
+        return frozenset({self.task})
 
     @property
     def kinds(self) -> dict[str, str]:

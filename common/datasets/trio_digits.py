@@ -39,7 +39,7 @@ class TrioDigits(AvDigits):
 
     def _word(self, example: Example, seed: int) -> str:
         chance = rng(seed, "text", example.id)
-        word = WORDS[sorted(WORDS)[chance.integers(len(WORDS))]][int(example.label)]
+        word = WORDS[sorted(WORDS)[chance.integers(len(WORDS))]][int(str(example.label))]
         replaced = chance.random(len(word)) < self.text_noise
         letters = chance.integers(len(string.ascii_lowercase), size=len(word))
         return "".join(

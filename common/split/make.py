@@ -15,6 +15,7 @@ from common.errors import DataError, ShardError
 from common.files import is_free, whole_folder
 from common.seeding import rng
 from common.split.missing import drop, unimodal_clients
+from common.split.strata import strata
 
 MADE = "made.json"
 
@@ -84,7 +85,7 @@ def _write_all(experiment: Experiment, out: Path, progress: Callable[[str], None
     seed, data = experiment.seed, experiment.data
     train = _take(experiment, source.examples("train", seed), data.limit, "train")
     parts = partition(
-        [example.label for example in train],
+        strata([example.label for example in train]),
         [example.group for example in train],
         data.clients,
         data.partition,
@@ -123,7 +124,7 @@ def _only(example: Example, modalities: Sequence[str]) -> Example:
 
 def _incomplete(experiment: Experiment, examples: list[Example], name: str) -> list[Example]:
     present = [frozenset(example.media) for example in examples]
-    labels = [example.label for example in examples]
+    labels = strata([example.label for example in examples])
     kept = drop(present, labels, experiment.data.missing, experiment.seed, name)
     return [_only(example, sorted(keep)) for example, keep in zip(examples, kept, strict=True) if keep]
 
@@ -139,7 +140,13 @@ def _write(
         "missing": experiment.data.missing.model_dump(),
     }
     info = ShardInfo(
-        site=name, classes=source.classes, modalities=held, licence=source.licence, kinds=source.kinds, made=made
+        site=name,
+        task=source.task,
+        classes=source.classes,
+        modalities=held,
+        licence=source.licence,
+        kinds=source.kinds,
+        made=made,
     )
     columns = {m: own for m, own in source.columns.items() if m in held}
     return ShardWriter(folder, info, columns).write(examples)

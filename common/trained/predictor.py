@@ -15,6 +15,9 @@ from common.errors import DataError, ModelError
 from common.media.values import Raw, checked, read
 from common.modality import Modality
 from common.models.base import MultimodalModel
+from common.tasks.base import Task
+from common.tasks.find import task_of
+from common.tasks.labels import Label
 from common.trained.saved_model import read_model
 from common.types import CPU, Batch, Origin
 
@@ -31,28 +34,31 @@ texts, else the name of a file."""
 class Prediction:
     """The prediction for one example.
 
-    probabilities: by class, in the model's order. Their sum is 1.
+    label: the most probable class; for multi-label, the labels whose probability reaches their threshold; for
+        regression, the value of each target.
+    probabilities: by class or label, in the model's order. Those of single-label add up to 1. Empty for regression.
     modalities: the modalities that the prediction uses.
     notes: by modality, the parts of a value that the encoder does not use, e.g. a category that is not agreed. Only
     `Predictor.predict` finds them.
     """
 
+    label: Label
     probabilities: Mapping[str, float]
     modalities: tuple[Modality, ...]
     notes: Mapping[Modality, Sequence[str]] = field(default_factory=dict)
 
-    @property
-    def label(self) -> str:
-        """The most probable class."""
-        return max(self.probabilities, key=self.probabilities.__getitem__)
-
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained model in eval mode with the names of its classes, in the order of its logits."""
+    """A trained model in eval mode, with its task."""
 
     model: MultimodalModel
-    classes: tuple[str, ...]
+    task: Task
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes, the labels, or the targets, in the order of the model's outputs."""
+        return self.task.classes
 
     @property
     def modalities(self) -> list[Modality]:
@@ -138,13 +144,13 @@ class Predictor:
         return Batch(inputs, origin, torch.zeros(len(prepared), dtype=torch.int64))
 
     def _predict(self, batch: Batch) -> Iterator[Prediction]:
-        probabilities = self.model.predict(batch).cpu().double().softmax(1)
-        if not probabilities.isfinite().all():
+        scores = self.task.scores(self.model.predict(batch).cpu())
+        if not scores.isfinite().all():
             raise ModelError("the model's predictions are not finite: its training has diverged")
         has = {m: batch.has(m).tolist() for m in batch.modalities}
-        for row, values in enumerate(probabilities.tolist()):
+        for row, values in enumerate(scores.numpy()):
             used = tuple(m for m in batch.modalities if has[m][row])
-            yield Prediction(dict(zip(self.classes, values, strict=True)), used)
+            yield Prediction(self.task.decide(values), self.task.probabilities(values), used)
 
 
 @dataclass(frozen=True)
@@ -161,4 +167,4 @@ def load_model(folder: Path | str, device: torch.device | str = CPU) -> Predicto
     Raises ModelError.
     """
     model, description = read_model(Path(folder))
-    return Predictor(model.to(device), tuple(description.classes))
+    return Predictor(model.to(device), task_of(description.task, description.classes))

@@ -17,6 +17,7 @@ from common.blocks import Params, learned, set_params
 from common.build import assemble
 from common.config.component import Options
 from common.config.experiment import Model
+from common.config.task import SingleLabel, Task
 from common.errors import ConfigError, ModelError
 from common.files import write_whole
 from common.modality import Modality
@@ -34,6 +35,7 @@ class Description(Options):
     """
 
     model: Model
+    task: Task = SingleLabel()
     classes: list[str]
     frozen: dict[Modality, str] = Field(default_factory=dict)
 
@@ -89,8 +91,10 @@ def _described(folder: Path, metadata: dict[str, str]) -> Description:
     try:
         if (folder / CONFIG).exists():
             return Description.model_validate_json((folder / CONFIG).read_bytes())
+        experiment = json.loads(metadata["experiment"])
         found: dict[str, Any] = {
-            "model": json.loads(metadata["experiment"])["model"],
+            "model": experiment["model"],
+            "task": experiment.get("task", "single-label"),
             "classes": json.loads(metadata["classes"]),
             "frozen": json.loads(metadata.get("frozen", "{}")),
         }

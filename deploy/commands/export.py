@@ -82,6 +82,9 @@ def model_card(run: "Run", experiment: "Experiment", description: "Description")
         note=note,
         modalities=", ".join(experiment.modalities),
         classes=", ".join(map(printable, description.classes)),
+        task=experiment.task.name,
+        tag="regression" if experiment.task.name == "regression" else "classification",
+        kinds={"single-label": "Classes", "multi-label": "Labels"}.get(experiment.task.name, "Targets"),
         method=_said(experiment.method),
         strategy=_said(experiment.strategy or {}),
         rounds=max((int(line["round"]) for line in run.rounds), default=0),
@@ -121,23 +124,28 @@ def _frozen(description: "Description") -> str:
 
 
 def _figures(run: "Run") -> Iterator[str]:
+    from common.words.figures import LEADING, title, value
+
+    metrics = LEADING[run.task]
+    yield f"| modalities | {' | '.join(map(title, metrics))} | examples |"
+    yield f"|---|{'---|' * (len(metrics) + 1)}"
     for name in run.subsets:
         figures = run.final[name]
-        yield f"| {name} | {figures['accuracy']:.1%} | {figures['macro_f1']:.3f} | {figures['examples']} |"
+        yield f"| {name} | {' | '.join(value(key, figures.get(key)) for key in metrics)} | {figures['examples']} |"
 
 
 CARD = Template("""---
 library_name: fedmosaic
 pipeline_tag: other
-tags: [federated-learning, multimodal, classification]
+tags: [federated-learning, multimodal, $tag]
 ---
 
 # $name
 
-This classifier predicts from any subset of these modalities: $modalities. It was trained with fedmosaic by federated
+This model ($task) predicts from any subset of these modalities: $modalities. It was trained with fedmosaic by federated
 learning: the data stayed at the sites, and the server averaged the parameters.
 $note
-Classes: $classes.
+$kinds: $classes.
 
 | | |
 |---|---|
@@ -149,12 +157,10 @@ Classes: $classes.
 | data set | $data |
 | licence of the data | $licence |
 
-## Accuracy
+## Figures
 
 Measured on $measured, with only these modalities as input:
 
-| modalities | accuracy | macro-F1 | examples |
-|---|---|---|---|
 $figures
 
 ## Use

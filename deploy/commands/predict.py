@@ -96,6 +96,7 @@ def _mistakes(options: argparse.Namespace) -> list[str]:
 
 
 def _predict_one(predictor: "Predictor", options: argparse.Namespace) -> None:
+    from common.tasks.labels import in_words
     from deploy.shards.prediction import as_json
 
     prediction = predictor.predict([read_input(predictor, options.input)])[0]
@@ -105,9 +106,10 @@ def _predict_one(predictor: "Predictor", options: argparse.Namespace) -> None:
     for modality, notes in prediction.notes.items():
         for note in notes:
             print(f"{modality}: {note}", file=sys.stderr)
-    print(f"{prediction.label}     (from {' and '.join(prediction.modalities)})")
+    print(f"{in_words(prediction.label)}     (from {' and '.join(prediction.modalities)})")
     ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[:MOST_PROBABLE]
-    _show(("class", "probability"), ((name, f"{value:.1%}") for name, value in ranked))
+    if ranked:
+        _show(("class", "probability"), ((name, f"{value:.1%}") for name, value in ranked))
 
 
 def read_input(predictor: "Predictor", parts: Sequence[str]) -> "dict[str, str | Path | TableRow]":
@@ -178,12 +180,12 @@ def _predict_many(predictor: "Predictor", options: argparse.Namespace) -> None:
     elif options.out:
         _write_csv(rows, predictor, options)
         done = sum(row.prediction is not None for row in rows)
-        print(f"{options.out}: {done} predictions of {len(rows)} examples; {_right(rows, predictor.classes)}")
+        print(f"{options.out}: {done} predictions of {len(rows)} examples; {_right(rows, predictor)}")
     else:
-        labelled = any(row.label for row in rows)
+        labelled = any(row.label != "" for row in rows)
         head, cells = ("example", "label", "prediction", "probability", "from"), map(_cells, rows)
         _show(*((head, cells) if labelled else (_without_label(head), map(_without_label, cells))))
-        print(_right(rows, predictor.classes))
+        print(_right(rows, predictor))
 
 
 def _rows(predictor: "Predictor", options: argparse.Namespace) -> tuple[list["Row"], list[str]]:
@@ -228,18 +230,32 @@ def _write_csv(rows: Sequence["Row"], predictor: "Predictor", options: argparse.
 
 
 def _cells(row: "Row") -> tuple[str, ...]:
+    from common.tasks.labels import in_words
+    from deploy.shards.prediction import confidence
+
     said = row.prediction
     if said is None:
-        return row.id, row.label, "", "", row.in_words
-    return row.id, row.label, said.label, f"{said.probabilities[said.label]:.1%}", "+".join(said.modalities)
+        return row.id, in_words(row.label), "", "", row.in_words
+    sure = f"{confidence(said):.1%}" if isinstance(said.label, str) else ""
+    return row.id, in_words(row.label), in_words(said.label), sure, "+".join(said.modalities)
 
 
 def _without_label(cells: tuple[str, ...]) -> tuple[str, ...]:
     return cells[:1] + cells[2:]
 
 
-def _right(rows: Sequence["Row"], classes: Sequence[str]) -> str:
+def _right(rows: Sequence["Row"], predictor: "Predictor") -> str:
+    """How well the predictions agree with the labels: for single-label, the share of right ones; for other tasks, the
+    figures of the task."""
+    from deploy.shards.prediction import figures_of
+
     predicted = [(row.label, row.prediction.label) for row in rows if row.prediction]
+    classes = predictor.classes
+    if any(not isinstance(said, str) for _, said in predicted):
+        found = figures_of(rows, predictor)
+        return (
+            ", ".join(f"{name} {value:.3g}" for name, value in found.items()) or "there are no labels to compare with"
+        )
     known = [(label, said) for label, said in predicted if label in classes]
     others = sum(label not in classes and label != "" for label, _ in predicted)
     note = f"; {others} more have labels that are not classes of the model" if others else ""

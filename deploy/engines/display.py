@@ -16,6 +16,7 @@ from rich.text import Text
 
 from common.config.experiment import Experiment
 from common.modality import subset_name
+from common.words.figures import LEADING, MAIN, title, value
 from common.words.printable import printable
 from common.words.units import human
 from deploy.terminal import description, terminal
@@ -114,17 +115,19 @@ def _rounds(launched: Followed) -> list[dict[str, Any]]:
 def _show_round(
     console: Console, progress: Progress, task: TaskID, experiment: Experiment, line: dict[str, Any]
 ) -> None:
-    accuracy = _accuracies(line["test"] or line["validation"])
+    scores = _scores(line["test"] or line["validation"], MAIN[experiment.task.name])
     number, rounds = line["round"], experiment.federation.rounds
     moved = f"↑ {human(line['bytes_up'])} ↓ {human(line['bytes_down'])}" if number else "initial model"
-    text = f"round {number:>3}/{rounds}  {accuracy}  {moved}  {line['seconds']['total']:.1f} s"
+    text = f"round {number:>3}/{rounds}  {scores}  {moved}  {line['seconds']['total']:.1f} s"
     if not number:
         show_sites(console, line)
     console.print(text, highlight=False, soft_wrap=True)
     _say(console, [f"  {site}: {reason}" for site, reason in line["failed"].items()])
     _say(console, [f"  {line['collapsed']}"] if line.get("collapsed") else [])
     complete = (line["test"] or line["validation"]).get(subset_name(experiment.modalities))
-    doing = f"{complete['accuracy']:.1%} correct, {moved}" if complete else moved
+    key = MAIN[experiment.task.name]
+    shown = f"{value(key, complete[key])} {'correct' if key == 'accuracy' else title(key)}" if complete else ""
+    doing = f"{shown}, {moved}" if shown else moved
     progress.update(task, completed=number, description=doing)
 
 
@@ -154,8 +157,9 @@ def _say(console: Console, sentences: Sequence[str]) -> None:
         console.print(Text(printable(sentence), style="yellow"), soft_wrap=True)
 
 
-def _accuracies(figures: dict[str, Any]) -> str:
-    return "  ".join(f"{name} {values['accuracy']:.1%}" for name, values in figures.items())
+def _scores(figures: dict[str, Any], key: str) -> str:
+    scores = "  ".join(f"{name} {value(key, values[key])}" for name, values in figures.items())
+    return scores if key == "accuracy" or not scores else f"{title(key)}  {scores}"
 
 
 def show(folder: Path | None) -> None:
@@ -167,29 +171,31 @@ def show(folder: Path | None) -> None:
     summary = json.loads((folder / "summary.json").read_text())
     table = Table(title=f"{summary['name']}: {summary['method']} on {summary['dataset']}", title_justify="left")
     table.add_column("modalities available")
-    table.add_column(f"accuracy ({summary['accuracy_on']})", justify="right")
+    main, *others = LEADING[summary["task"]]
+    table.add_column(f"{title(main)} ({summary['measured_on']})", justify="right")
+    if summary["intervals"]:
+        table.add_column("95 % interval", justify="right")
     table.add_column("examples", justify="right")
-    last = _last_figures(folder, summary["accuracy_on"])
-    for name, value in summary["accuracy"].items():
-        table.add_row(name, f"{value:.1%}", f"{last.get(name, {}).get('examples', '')}")
+    for name, figures in summary["figures"].items():
+        bounds = summary["intervals"].get(name, {}).get(main)
+        between = (
+            [" to ".join(value(main, bound) for bound in bounds) if bounds else ""] if summary["intervals"] else []
+        )
+        table.add_row(name, value(main, figures[main]), *between, f"{figures['examples']}")
     console.print(table)
-    if summary["macro_f1"] is not None:
-        console.print(f"macro-F1 {summary['macro_f1']:.3f} with all modalities", highlight=False)
+    complete = summary["figures"].get(subset_name(summary.get("modalities", ())), {})
+    if complete:
+        more = ", ".join(f"{title(key)} {value(key, complete.get(key))}" for key in others)
+        console.print(f"{more} with all modalities", highlight=False, soft_wrap=True)
     moved = f"{human(summary['bytes_up'])} up, {human(summary['bytes_down'])} down"
     console.print(
         f"{summary['rounds']} round{'s' * (summary['rounds'] != 1)} in {summary['seconds']:.0f} s; {moved}",
         highlight=False,
     )
-    complete = last.get(subset_name(summary.get("modalities", ())), {})
-    _say(console, list(measured_on_little(complete, summary["classes"], summary["accuracy_on"])))
+    _say(console, list(measured_on_little(complete, summary["classes"], summary["measured_on"])))
     show_concerns(console, summary["sites"], summary["classes"])
     show_standings(console, standings(read_rounds(folder), summary["sites"], summary["refused"], summary["missing"]))
     console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
-
-
-def _last_figures(folder: Path, on: str) -> dict[str, Any]:
-    """The last figures by subset of modalities. on: "test" or "validation"."""
-    return next((line[on] for line in reversed(read_rounds(folder)) if line.get(on)), {})
 
 
 def show_standings(console: Console, found: dict[str, Standing]) -> None:

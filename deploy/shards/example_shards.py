@@ -38,7 +38,7 @@ def _with_word(example: Example, part: str, number: int) -> Example:
     if number % WORDLESS == 0 and part != TEST:
         return example
     languages = sorted(WORDS)
-    word = WORDS[languages[rng(SEED, "word", part, number).integers(len(languages))]][int(example.label)]
+    word = WORDS[languages[rng(SEED, "word", part, number).integers(len(languages))]][int(str(example.label))]
     return replace(example, media={**example.media, "text": Media.text(word)})
 
 

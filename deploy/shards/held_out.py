@@ -13,6 +13,7 @@ from common.errors import ShardError
 from common.files import is_free, whole_folder
 from common.modality import Modality
 from common.seeding import rng
+from common.split.strata import strata
 from deploy.progress import tracked
 from server.aggregation.columns import clashes
 
@@ -32,7 +33,7 @@ def hold_out(shards: Sequence[Shard], share: float, seed: int, out: Path) -> lis
     """Write the shards without the held-out examples to `out`, under the names of their folders, and all held-out
     examples to `out`/test. The shards themselves stay as they are.
 
-    share: of the examples of each class at each site. At least one example of a class stays at its site.
+    share: of the examples of each class (see `strata`) at each site. At least one of them stays at its site.
 
     Raises ShardError when `out` exists and is not empty, when the shards do not fit together, and when no class has
     enough examples.
@@ -57,13 +58,13 @@ def hold_out(shards: Sequence[Shard], share: float, seed: int, out: Path) -> lis
 
 def _part(shard: Shard, share: float, seed: int) -> Part:
     """The examples of each class, divided at random."""
-    by_class = defaultdict[str, list[str]](list)
-    for record in shard.records:
-        by_class[record.label].append(record.id)
+    by_stratum = defaultdict[str, list[str]](list)
+    for record, stratum in zip(shard.records, strata([record.label for record in shard.records]), strict=True):
+        by_stratum[stratum].append(record.id)
     held = set[str]()
-    for label, ids in by_class.items():
+    for stratum, ids in by_stratum.items():
         count = min(round(share * len(ids)), len(ids) - 1)
-        held |= set(rng(seed, "hold out", shard.info.site, label).permutation(sorted(ids))[:count].tolist())
+        held |= set(rng(seed, "hold out", shard.info.site, stratum).permutation(sorted(ids))[:count].tolist())
     kept = [record for record in shard.records if record.id not in held]
     return Part(shard, kept, [record for record in shard.records if record.id in held])
 
@@ -91,7 +92,11 @@ def _test_info(shards: Sequence[Shard]) -> tuple[ShardInfo, dict[Modality, Colum
     """
     modalities = sorted({m for shard in shards for m in shard.info.modalities})
     rates = {m: {shard.info.rates[m] for shard in shards if m in shard.info.rates} for m in modalities}
-    mistakes = [f"{m} has the rates {sorted(found)} at different sites" for m, found in rates.items() if len(found) > 1]
+    mistakes = [f"{shard.folder.name} is {shard.info.task}, {shards[0].folder.name} is {shards[0].info.task}"
+                for shard in shards if shard.info.task != shards[0].info.task]  # fmt: skip
+    mistakes += [
+        f"{m} has the rates {sorted(found)} at different sites" for m, found in rates.items() if len(found) > 1
+    ]
     columns = dict[Modality, Columns]()
     for modality in modalities:
         told = {shard.folder.name: shard.columns[modality] for shard in shards if modality in shard.columns}
@@ -104,6 +109,7 @@ def _test_info(shards: Sequence[Shard]) -> tuple[ShardInfo, dict[Modality, Colum
         raise ShardError(f"the shards cannot share a test shard: import files for {TEST} on their own{listed}")
     info = ShardInfo(
         site=TEST,
+        task=shards[0].info.task,
         classes=shards[0].info.classes,
         modalities=modalities,
         licence="; ".join(sorted({shard.info.licence for shard in shards} - {""})),

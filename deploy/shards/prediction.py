@@ -7,11 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
+
 from common.data.loader import load
 from common.data.shard import Record, Shard, ShardInfo
 from common.errors import ConfigError
+from common.evaluation.figures import standard_metrics
 from common.media.values import Value
 from common.modality import Modality
+from common.tasks.labels import NO_LABEL, Label, as_written, targets
+from common.tasks.observed import tally
 from common.trained.predictor import Prediction, Predictor
 from deploy.shards.own_files.folders import Files, unlabelled
 
@@ -22,7 +27,7 @@ class Row:
     an existing value was not used."""
 
     id: str
-    label: str
+    label: Label
     prediction: Prediction | None
     problems: Mapping[Modality, str]
 
@@ -33,7 +38,8 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """JSON values of the row."""
-        return {"id": self.id, "label": self.label or None, **as_json(self.prediction), "problems": dict(self.problems)}
+        label = None if self.label == NO_LABEL else as_written(self.label)
+        return {"id": self.id, "label": label, **as_json(self.prediction), "problems": dict(self.problems)}
 
 
 def as_json(prediction: Prediction | None) -> dict[str, Any]:
@@ -41,7 +47,7 @@ def as_json(prediction: Prediction | None) -> dict[str, Any]:
     if prediction is None:
         return {"prediction": None, "probabilities": {}, "modalities": []}
     return {
-        "prediction": prediction.label,
+        "prediction": as_written(prediction.label),
         "probabilities": dict(prediction.probabilities),
         "modalities": list(prediction.modalities),
         **({"notes": {m: list(notes) for m, notes in prediction.notes.items()}} if prediction.notes else {}),
@@ -98,7 +104,7 @@ def predict_folders(predictor: Predictor, folders: Mapping[Modality, Path]) -> t
 def _shard_of(found: Sequence[Files], folder: Path) -> Shard:
     names = sorted({name for files in found for name in files.by_id})
     records = [
-        Record(name, "", {}, {files.modality: files.by_id[name] for files in found if name in files.by_id})
+        Record(name, NO_LABEL, {}, {files.modality: files.by_id[name] for files in found if name in files.by_id})
         for name in names
     ]
     return Shard(folder, ShardInfo(site="", classes=[], modalities=[files.modality for files in found]), records)
@@ -119,20 +125,52 @@ def _why(predictor: Predictor, modality: Modality, value: Value) -> str:
 
 
 def write_csv(rows: Sequence[Row], classes: Sequence[str], file: TextIO) -> None:
-    """Write one line per row: id, label (if there are labels), prediction, confidence, the used modalities, the unused
-    modalities with reasons, and the probability of each class."""
-    labelled = any(row.label for row in rows)
-    head = ["id", *(["label"] if labelled else []), "prediction", "confidence", "modalities", "problem"]
+    """Write one line per row: id, label (if there are labels), prediction, confidence (for single-label), the used
+    modalities, the unused modalities with reasons, and the probability of each class or label. The labels of
+    multi-label, and the values of several targets, are separated by semicolons."""
+    labelled = any(row.label != NO_LABEL for row in rows)
+    single = all(isinstance(row.prediction.label, str) for row in rows if row.prediction)
+    likely = any(row.prediction.probabilities for row in rows if row.prediction)
+    head = ["id", *["label"] * labelled, "prediction", *["confidence"] * single, "modalities", "problem"]
     writer = csv.writer(file)
-    writer.writerow([*head, *(f"p({name})" for name in classes)])
+    writer.writerow([*head, *(f"p({name})" for name in classes if likely)])
     for row in rows:
-        writer.writerow([row.id, *([row.label] if labelled else []), *_cells(row.prediction), row.in_words,
-                         *_probabilities(row.prediction, classes)])  # fmt: skip
+        said = row.prediction
+        sure = [f"{confidence(said):.4f}" if said else ""] * single
+        label = [_cell(row.label)] * labelled
+        cells = [_cell(said.label) if said else "", *sure, "+".join(said.modalities) if said else ""]
+        writer.writerow([row.id, *label, *cells, row.in_words, *(_probabilities(said, classes) if likely else ())])
 
 
-def _cells(said: Prediction | None) -> list[str]:
-    return [said.label, f"{said.probabilities[said.label]:.4f}", "+".join(said.modalities)] if said else ["", "", ""]
+def confidence(said: Prediction) -> float:
+    """The probability of the predicted class of single-label."""
+    return said.probabilities[str(said.label)]
+
+
+def _cell(label: Label) -> str:
+    if isinstance(label, str):
+        return label
+    return ";".join(f"{one:.6g}" if isinstance(one, float) else one for one in label)
 
 
 def _probabilities(said: Prediction | None, classes: Sequence[str]) -> Iterator[str]:
     return (f"{said.probabilities[name]:.6f}" if said else "" for name in classes)
+
+
+def figures_of(rows: Sequence[Row], predictor: Predictor) -> dict[str, float]:
+    """The standard metrics of the task, by key, over the rows with labels of the model; empty without such rows.
+
+    Raises ConfigError when a label is not one of the model's.
+    """
+    known = [(row.label, row.prediction) for row in rows if row.prediction and row.label != NO_LABEL]
+    if not known:
+        return {}
+    name = predictor.task.name
+    try:
+        wanted = targets(name, [label for label, _ in known], predictor.classes).double().numpy()
+    except (KeyError, ValueError, TypeError) as error:
+        raise ConfigError("predict", [f"the labels are not those of the model: {error}"]) from None
+    scores = np.array([list(said.probabilities.values()) or said.label for _, said in known], np.float64)
+    counted = tally(predictor.task.observe(scores, wanted, exact=True))
+    found = {one.key: one.of(counted) for one in standard_metrics(name)}
+    return {key: value for key, value in found.items() if value is not None}

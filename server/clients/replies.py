@@ -19,8 +19,9 @@ from pydantic import ValidationError as Invalid
 from common.columns import DescribedTables, name_mistakes
 from common.errors import FedmosaicError, WireError
 from common.findings import Findings
-from common.metrics import Tally
 from common.modality import subset_name, subsets
+from common.tasks.base import Task
+from common.tasks.observed import Tally, WrittenPart, check_whole, read_tally
 from common.types import Site
 from common.words.printable import PLAIN, of_others
 
@@ -80,7 +81,7 @@ class TrainingReply(_Reply):
     round: int
     num_examples: Examples
     losses: dict[Name, Loss] = Field(default_factory=dict, max_length=SOME)
-    validation: dict[Name, Tally] = Field(default_factory=dict, max_length=SOME)
+    validation: dict[Name, dict[Name, WrittenPart]] = Field(default_factory=dict, max_length=SOME)
     unreadable: dict[Name, Count] = Field(default_factory=dict, max_length=SOME)
     device: Annotated[str, Field(max_length=200, pattern=PLAIN)] = ""
     seconds: dict[Name, Seconds] = Field(default_factory=dict, max_length=SOME)
@@ -110,8 +111,10 @@ def read_introduction(content: Mapping[str, Any]) -> Site | Refusal:
     )
 
 
-def read_training_reply(content: Mapping[str, Any], server_round: int, site: Site) -> TrainingReply:
-    """The figures of a reply to the training message of a round.
+def read_training_reply(
+    content: Mapping[str, Any], server_round: int, site: Site, task: Task
+) -> tuple[TrainingReply, dict[str, Tally]]:
+    """The figures of a reply to the training message of a round, and its validation tallies by subset.
 
     Raises WireError when the site refuses, when the content is malformed, or when it contradicts the site's
     introduction. Raises SiteChangedError when the site must introduce itself again.
@@ -128,33 +131,30 @@ def read_training_reply(content: Mapping[str, Any], server_round: int, site: Sit
         )
     if other := reply.unreadable.keys() - site.modalities:
         raise WireError(f"malformed reply: unreadable values of {min(other)}, a modality that the site does not have")
-    for subset, tally in reply.validation.items():
-        if reason := _implausible(subset, tally, site):
-            raise WireError(f"validation of {subset}: {reason}")
-    return reply
+    tallies = {}
+    for subset, written in reply.validation.items():
+        try:
+            tallies[subset] = _tally(subset, written, site, task)
+        except ValueError as error:
+            raise WireError(f"validation of {subset}: {error}") from None
+    return reply, tallies
 
 
-def _implausible(subset: str, tally: Tally, site: Site) -> str | None:
-    """The reason why counts cannot come from predictions at this site, or None."""
+def _tally(subset: str, written: Mapping[str, WrittenPart], site: Site, task: Task) -> Tally:
+    """Raises ValueError with the reason why counts cannot come from predictions at this site."""
     if subset not in map(subset_name, subsets(site.modalities)):
-        return f"the site has only {', '.join(sorted(site.modalities))}"
-    if any(len(counts) != len(site.classes) for counts in tally):
-        return "the counts do not have one number per class"
+        raise ValueError(f"the site has only {', '.join(sorted(site.modalities))}")
+    tally = read_tally(written, task.shapes())
     if tally.examples > site.num_examples:
-        return f"{tally.examples} examples, but the site's introduction has {site.num_examples}"
-    if sum(tally.predicted) != tally.examples:
-        return f"{sum(tally.predicted)} predictions of {tally.examples} examples"
-    rows = zip(tally.correct, tally.total, tally.predicted, tally.confidence, strict=True)
-    if any(hits > min(n, said) or not 0 <= sure <= n * (1 + 1e-9) for hits, n, said, sure in rows):
-        return "a class has more hits or more confidence than examples"
-    return None
+        raise ValueError(f"{tally.examples} examples, but the site's introduction has {site.num_examples}")
+    check_whole(tally)
+    task.check(tally.parts)
+    return tally
 
 
 def _read(kind: type[R], content: Mapping[str, Any]) -> R:
     try:
-        return kind.model_validate_json(
-            json.dumps(content)
-        )  # values are not converted, but a Tally may come as a mapping
+        return kind.model_validate_json(json.dumps(content))  # values are not converted
     except RecursionError:
         raise WireError("malformed reply: nested too deeply") from None
     except Invalid as error:

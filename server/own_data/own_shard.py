@@ -25,6 +25,7 @@ class OwnShard:
 
     def __init__(self, experiment: Experiment, folder: Path, device: torch.device = CPU) -> None:
         shard = Shard.open(folder)
+        shard.check_task(experiment.task.name)
         self.folder, self.classes = folder, tuple(shard.info.classes)
         self.model = build_model(experiment, len(self.classes)).to(device)
         self.batch_size = max(256, experiment.train.batch_size)

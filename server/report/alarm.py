@@ -86,8 +86,10 @@ def stalled(courses: dict[str, Course], classes: int) -> Iterable[Stalled]:
 def alarms(run: Run) -> list[Stalled]:
     """The modalities of a run that have stopped learning, from the figures of the global model so far."""
     courses = {}
+    if run.metric not in ("accuracy", "auroc"):  # other metrics have no value for guessing
+        return []
     for name in run.singles:
-        values, examples = run.series(name, "accuracy")[1], amount(mapping(run.final.get(name)).get("examples"))
+        values, examples = run.series(name, run.metric)[1], amount(mapping(run.final.get(name)).get("examples"))
         if values and examples:
             courses[name] = Course(values, examples)
-    return list(stalled(courses, len(run.classes)))
+    return list(stalled(courses, 2 if run.metric == "auroc" else len(run.classes)))

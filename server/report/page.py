@@ -8,11 +8,12 @@ from typing import Any
 
 from common.files import write_whole
 from common.modality import subset_name
+from common.words.figures import LEADING, title, value
 from common.words.printable import of_others, printable
 from common.words.units import human
 from server.report.alarm import Stalled, alarms
 from server.report.drawing import Key, Plot
-from server.report.plots import plots
+from server.report.plots import padded, plots
 from server.report.run import Run, amount, mapping, number, read_run, round_of
 from server.sites.attention import concerns, findings_of
 from server.sites.measured import measured_on_little
@@ -21,6 +22,13 @@ from server.sites.standing import TAKES_PART, Standing, spans, standings
 NONE = "–"
 LONGEST = 4000
 """The maximum number of characters of a reason."""
+CLASS_METRICS = {
+    "single-label": ("sensitivity", "specificity", "macro_f1", "auroc", "average_precision"),
+    "multi-label": ("auroc", "average_precision", "sensitivity", "specificity", "macro_f1"),
+    "regression": ("r2", "mae", "rmse", "pearson"),
+}
+CLASS_TITLES = {"macro_f1": "F1"}
+WHAT_A_CLASS_IS = {"single-label": "Class", "multi-label": "Label", "regression": "Target"}
 
 
 def write_report(run_dir: Path) -> Path:
@@ -37,11 +45,12 @@ def page(run: Run, folder: str, head: str = "", top: str = "") -> str:
     name = run.summary.get("name") or folder
     main = MAIN.substitute(
         top=top,
-        accuracy="Accuracy so far" if run.live else "Final accuracy",
+        accuracy="Figures so far" if run.live else "Final figures",
         header=header(run, name),
         tiles="".join(tiles(run)),
         plots="".join(figure(plot) for plot in plots(run)),
         subsets=subset_table(run),
+        by_class=class_table(run),
         sites=site_table(run),
         troubles=trouble_table(run),
         config=escape(run.config) or "No experiment.yaml in the run folder.",
@@ -122,32 +131,42 @@ def alarm(found: Stalled) -> str:
     )
 
 
-def accuracies(run: Run) -> dict[str, float]:
-    """The final accuracy by subset, from the summary or else from the last evaluation."""
-    final = {name: mapping(run.final.get(name)).get("accuracy") for name in run.subsets}
-    known = {name: number(value) for name, value in (final | mapping(run.summary.get("accuracy"))).items()}
+def scores(run: Run) -> dict[str, float]:
+    """The final value of the main metric by subset, from the summary or else from the last evaluation."""
+    final = {name: mapping(run.final.get(name)).get(run.metric) for name in run.subsets}
+    known = {name: number(value) for name, value in (final | mapping(run.summary.get("scores"))).items()}
     return {name: value for name, value in known.items() if value is not None}
 
 
+def final_figure(run: Run, subset: str, metric: str) -> Any:
+    """The final value of a metric for a subset, from the summary or else from the last evaluation; None if unknown."""
+    told = mapping(mapping(run.summary.get("figures")).get(subset)) or mapping(run.final.get(subset))
+    return told.get(metric)
+
+
 def where(run: Run) -> str:
-    """The examples on which accuracy was measured."""
-    on_test = run.summary.get("accuracy_on", run.measured_on) == "test"
+    """The examples on which the model was measured."""
+    on_test = run.summary.get("measured_on", run.measured_on) == "test"
     return "test examples" if on_test else "validation examples of the sites"
 
 
 def lead(run: Run) -> str:
     """The outcome of the run in a sentence."""
-    known = accuracies(run)
+    known = scores(run)
     if run.full not in known and run.live:
         return "No model has been evaluated yet." if run.rounds else "Waiting for the sites."
     if run.full not in known:
         return "The run ended before any model was evaluated."
     rounds = counted(len(run.trained), "round")
     trained = f"After {rounds} of training" if run.trained else "Before any training"
-    right = f"<b>{percent(known[run.full])}</b> of the {where(run)} right with {text(said(run.modalities))}"
+    shown = value(run.metric, known[run.full])
+    right = f"<b>{shown}</b> of the {where(run)} right with {text(said(run.modalities))}"
+    if run.metric != "accuracy":
+        right = f"{title(run.metric)} <b>{shown}</b> on the {where(run)} with {text(said(run.modalities))}"
     singles = [name for name in run.singles if name in known and name != run.full]
-    alone = [f"{percent(known[name])} with {text(name)} alone" for name in singles]
-    return f"{trained}, the model gets {right}{', ' * bool(alone)}{said(alone)}."
+    alone = [f"{value(run.metric, known[name])} with {text(name)} alone" for name in singles]
+    verb = "gets" if run.metric == "accuracy" else "reaches"
+    return f"{trained}, the model {verb} {right}{', ' * bool(alone)}{said(alone)}."
 
 
 def measure(run: Run) -> str:
@@ -169,12 +188,12 @@ def said(parts: Sequence[str]) -> str:
 
 def tiles(run: Run) -> Iterable[str]:
     """The headline figures."""
-    known = accuracies(run)
-    final = mapping(run.final.get(run.full)).get("macro_f1")
-    f1 = number(run.summary.get("macro_f1"))
+    known, second = scores(run), LEADING[run.task][1]
     measured = f"{text(run.full)}, {where(run)}" if known else "not measured"
-    yield tile("Accuracy", percent(known.get(run.full)), measured)
-    yield tile("Macro-F1", percent(final if f1 is None else f1), "every class has the same weight")
+    bounds = interval(run, run.full, run.metric)
+    yield tile(capital(title(run.metric)), value(run.metric, known.get(run.full)), bounds or measured)
+    note = "every class has the same weight" if second == "macro_f1" else measured
+    yield tile(capital(title(second)), value(second, final_figure(run, run.full, second)), note)
     yield weakest_tile(run, known)
     refused = len(mapping(run.told("refused")))
     yield tile("Sites", str(len(site_names(run))), f"{refused} more refused" if refused else "none refused")
@@ -184,12 +203,26 @@ def tiles(run: Run) -> Iterable[str]:
 
 
 def weakest_tile(run: Run, known: Mapping[str, float]) -> str:
-    """The accuracy of the worst single modality."""
+    """The main metric of the worst single modality."""
     name = min((name for name in run.singles if name in known), key=known.__getitem__, default=None)
     if len(run.modalities) == 1:
         return tile("Weakest modality", NONE, "one modality only")
     note = f"{text(name)} alone" if name else "not measured"
-    return tile("Weakest modality", percent(known.get(name or "")), note)
+    return tile("Weakest modality", value(run.metric, known.get(name or "")), note)
+
+
+def interval(run: Run, subset: str, metric: str) -> str:
+    """The bootstrap interval of a figure in words; "" if there is none."""
+    bounds = mapping(mapping(run.summary.get("intervals")).get(subset)).get(metric)
+    if not isinstance(bounds, list) or len(bounds) != 2:
+        return ""
+    low, high = (value(metric, bound) for bound in bounds)
+    return f"{low} to {high}, 95 % of test sets"
+
+
+def capital(said: str) -> str:
+    """The text with a capital first letter."""
+    return said[:1].upper() + said[1:]
 
 
 def tile(what: str, value: str, note: str) -> str:
@@ -252,22 +285,47 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[
 
 def subset_table(run: Run) -> str:
     """The final figures of every subset."""
-    known = accuracies(run)
+    known = scores(run)
     if not known:
         return f'<p class="empty">No model of this run {"has been evaluated yet" if run.live else "was evaluated"}.</p>'
     on_test = run.measured_on == "test"
     sites = last_validation(run.rounds) if on_test else {}
     rows = []
+    main, *others = LEADING[run.task]
     for name in run.subsets:
-        figures = mapping(run.final.get(name))
-        shares = [percent(figures.get(figure)) for figure in ("macro_f1", "confidence")]
-        shares += [text(figures.get("examples", NONE))]
-        shares += [percent(mapping(sites.get(name)).get("accuracy"))] if on_test else []
-        rows.append([modality_chip(run, name), bar(known.get(name), run.colours[name]), *shares])
-    head = ["Modalities", "Accuracy", "Macro-F1", "Confidence", "Examples", *(["At the sites*"] if on_test else [])]
-    which = "* Accuracy" if on_test else "Measured"
+        shown = [value(key, final_figure(run, name, key)) for key in others]
+        shown += [text(mapping(run.final.get(name)).get("examples", NONE))]
+        shown += [value(main, mapping(sites.get(name)).get(main))] if on_test else []
+        bounds = mapping(mapping(run.summary.get("intervals")).get(name)).get(main)
+        rows.append(
+            [
+                modality_chip(run, name),
+                bar(known.get(name), run.colours[name], with_interval(main, known.get(name), bounds)),
+                *shown,
+            ]
+        )
+    head = ["Modalities", *(capital(title(key)) for key in (main, *others)), "Examples"]
+    head += ["At the sites*"] if on_test else []
+    which = f"* {capital(title(main))}" if on_test else "Measured"
     note = f"{which} on the sites' validation examples, with the model that the sites received in the last round."
-    return table(head, rows, range(1, 6)) + f'<p class="footnote">{note}</p>'
+    if run.summary.get("intervals"):
+        note += " In brackets: 95 % bootstrap intervals over the test examples."
+    return table(head, rows, range(1, len(head))) + f'<p class="footnote">{note}</p>'
+
+
+def class_table(run: Run) -> str:
+    """The final figures by class with all modalities."""
+    metrics = CLASS_METRICS[run.task]
+    columns = [run.by_class(run.full, metric) for metric in metrics]
+    rows = [
+        [text(name), *(value(metric, padded(column, len(run.classes))[k])
+                       for metric, column in zip(metrics, columns, strict=True))]
+        for k, name in enumerate(run.classes)
+    ]  # fmt: skip
+    if not any(columns):
+        return '<p class="empty">No model of this run was evaluated by class.</p>'
+    head = [WHAT_A_CLASS_IS[run.task], *(CLASS_TITLES.get(metric, capital(title(metric))) for metric in metrics)]
+    return table(head, rows, range(1, len(head)))
 
 
 def last_validation(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -275,10 +333,18 @@ def last_validation(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return next((mapping(line["validation"]) for line in reversed(lines) if line.get("validation")), {})
 
 
-def bar(value: float | None, colour: str) -> str:
-    """A share as a bar and a number."""
-    width = 100 * min(max(value or 0.0, 0.0), 1.0)
-    return f'<span class="bar"><i style="width:{width:.1f}%;background:{colour}"></i></span>{percent(value)}'
+def bar(share: float | None, colour: str, shown: str = "") -> str:
+    """A share as a bar and a text, by default its percentage."""
+    width = 100 * min(max(share or 0.0, 0.0), 1.0)
+    drawn = f'<span class="bar"><i style="width:{width:.1f}%;background:{colour}"></i></span>'
+    return drawn + (shown or percent(share))
+
+
+def with_interval(metric: str, known: float | None, bounds: Any) -> str:
+    """A figure, with its interval if there is one."""
+    if not isinstance(bounds, list) or len(bounds) != 2:
+        return value(metric, known)
+    return f"{value(metric, known)} <small>[{', '.join(value(metric, bound) for bound in bounds)}]</small>"
 
 
 def modality_chip(run: Run, name: str) -> str:
@@ -314,14 +380,14 @@ def site_row(run: Run, name: str, standing: Standing) -> list[str]:
     joined = [line for line in lines if line]
     about = {**(joined[-1] if joined else {}), **mapping(mapping(run.told("sites")).get(name))}
     own = sorted(str(modality) for modality in about.get("modalities") or [])
-    measured = mapping(last_validation(joined).get(subset_name(own))).get("accuracy")
+    measured = mapping(last_validation(joined).get(subset_name(own))).get(run.metric)
     return [
         text(name),
         status(standing, about),
         " ".join(modality_chip(run, modality) for modality in own) or NONE,
         f"{amount(about['num_examples']):,.0f}" if "num_examples" in about else NONE,
         unreadable(about) if about else NONE,
-        percent(measured),
+        value(run.metric, measured),
         str(len(joined)),
         human(sum(amount(line.get("bytes_up")) for line in joined)),
         human(sum(amount(line.get("bytes_down")) for line in joined)),

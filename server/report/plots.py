@@ -6,6 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
+from common.words import figures as words
 from common.words.units import human
 from server.report.drawing import (
     FULL,
@@ -28,38 +29,57 @@ from server.report.drawing import (
 from server.report.run import Run, amount, mapping, number, round_of
 from server.report.sites import graph, similarity, weights
 
+CONFUSION_AT_MOST = 60
+"""The maximum number of classes in the picture of a confusion matrix."""
+NUMBERED_AT_MOST = 12
+"""The maximum number of classes with numbers in its cells."""
+LEAST_SHOWN = -1.0
+"""The lower end of the axis of R², which has no smallest value."""
 TALL_FROM = 14
 """Number of classes from which the card is tall. On a wide page, a tall card is next to the three plots after it."""
 
 
 def plots(run: Run) -> list[Plot]:
     """All plots of the report, in their order on the page."""
-    always = [draw(run) for draw in (accuracy, imbalance, per_class, losses, traffic, time)]
+    every = (scores, imbalance, per_class, confusion, reliability, losses, traffic, time)
+    always = [draw(run) for draw in every if run.task in TASKS.get(draw, (run.task,))]
     return always + [draw(run) for draw in (graph, similarity, weights) if run.weighed]
 
 
-def accuracy(run: Run) -> Plot:
-    """Accuracy by subset of modalities over the rounds."""
-    slug, title = "accuracy", "Accuracy by modality subset"
-    if not any(run.series(name, "accuracy")[0] for name in run.subsets):
-        return Plot(slug, title, "No model of this run was evaluated, so there is no accuracy to show.")
-    chance = 1 / len(run.classes) if len(run.classes) > 1 else None
+def scores(run: Run) -> Plot:
+    """The main metric by subset of modalities over the rounds."""
+    named = words.title(run.metric)
+    slug, title = "accuracy", f"{named[:1].upper()}{named[1:]} by modality subset"
+    if not any(run.series(name, run.metric)[0] for name in run.subsets):
+        return Plot(slug, title, f"No model of this run was evaluated, so there is no {named} to show.")
+    chance = {"accuracy": 1 / len(run.classes) if len(run.classes) > 1 else None, "auroc": 0.5}.get(run.metric)
 
     def draw(axes: Axes) -> None:
         if chance:
             axes.axhline(chance, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
         for name in run.subsets:
-            line(axes, *run.series(name, "accuracy"), run.colours[name], bold=name == run.full)
-        percent(axes)
+            line(axes, *run.series(name, run.metric), run.colours[name], bold=name == run.full)
+        value_axis(axes, run)
         round_axis(axes)
 
     keys = [Key(name, run.colours[name]) for name in run.subsets]
     keys += [Key("guessing", MUTED, "dashed")] if chance else []
     told = "the server's test set" if run.measured_on == "test" else "the sites' own validation examples"
-    caption = (
-        f"Share of {told} that the global model classifies correctly from only these modalities. Higher is better."
-    )
+    measured = f"{named} of the global model on {told}, from"
+    if run.metric == "accuracy":
+        measured = f"Share of {told} that the global model classifies correctly from"
+    caption = f"{measured[:1].upper()}{measured[1:]} only these modalities. Higher is better."
     return Plot(slug, title, caption, render(slug, title, draw), tuple(keys))
+
+
+def value_axis(axes: Axes, run: Run) -> None:
+    """The vertical axis of the main metric."""
+    if run.metric == "accuracy":
+        percent(axes)
+    elif run.metric == "auroc":
+        axes.set_ylim(0, 1.03)
+    else:
+        axes.set_ylim(bottom=max(axes.get_ylim()[0], LEAST_SHOWN), top=1.03)
 
 
 def imbalance(run: Run) -> Plot:
@@ -67,7 +87,7 @@ def imbalance(run: Run) -> Plot:
     slug, title = "imbalance", "Imbalance between modalities"
     if len(run.singles) < 2:
         return Plot(slug, title, "This plot needs figures of at least two single modalities; the run has fewer.")
-    by_name = {name: dict(zip(*run.series(name, "accuracy"), strict=True)) for name in run.singles}
+    by_name = {name: dict(zip(*run.series(name, run.metric), strict=True)) for name in run.singles}
     rounds = sorted(set.intersection(*(set(known) for known in by_name.values())))
     values = [[known[made] for known in by_name.values()] for made in rounds]
     gap = [max(row) - min(row) for row in values]
@@ -80,19 +100,20 @@ def imbalance(run: Run) -> Plot:
         percent(axes)
         round_axis(axes)
 
-    keys = [Key("accuracy gap, best − weakest modality", MUTED, "area")]
-    keys += [Key(f"{name}: confidence in the true class", run.colours[name]) for name in run.singles]
+    named, truth = words.title(run.metric), "true class" if run.task == "single-label" else "truth"
+    keys = [Key(f"{named} gap, best − weakest modality", MUTED, "area")]
+    keys += [Key(f"{name}: confidence in the {truth}", run.colours[name]) for name in run.singles]
     caption = (
-        "The grey area is the accuracy gap between the best and the weakest modality. The lines are the model's"
-        " confidence in the true class from each modality alone. A balanced model has a thin area and lines that rise"
+        f"The grey area is the {named} gap between the best and the weakest modality. The lines are the model's"
+        f" confidence in the {truth} from each modality alone. A balanced model has a thin area and lines that rise"
         " together."
     )
     return Plot(slug, title, caption, render(slug, title, draw), tuple(keys))
 
 
 def per_class(run: Run) -> Plot:
-    """Accuracy of the last model by class and subset. If there are very many classes, only the hardest are drawn."""
-    slug, title = "per-class", "Accuracy by class"
+    """Sensitivity of the last model by class and subset. If there are very many classes, only the hardest are drawn."""
+    slug, title = "per-class", "Sensitivity by class"
     shown = [name for name in run.subsets if run.recalls(name)]
     if not shown:
         return Plot(slug, title, "No model of this run was evaluated by class.")
@@ -111,11 +132,76 @@ def per_class(run: Run) -> Plot:
     few = len(rows) < len(lowest)
     which = f", for the {len(rows)} hardest of the {len(lowest)} classes" if few else ""
     caption = (
-        f"Share of each class's examples that the last model classifies correctly{which}, by the modalities of its"
+        f"Share of each class's examples that the last model finds{which}, by the modalities of its"
         " input. A paler cell is a weaker class. A dash is a class without examples."
     )
     drawn = render(slug, title, draw, height=0.6 + max(0.3 * len(rows), 1))
     return Plot(slug, title, caption, drawn, tall=len(rows) > TALL_FROM)
+
+
+def confusion(run: Run) -> Plot:
+    """The confusion matrix of the last model with all modalities, by row as shares of the true class."""
+    slug, title = "confusion", "Confusion matrix"
+    rows = mapping(run.final.get(run.full)).get("confusion")
+    counts = [[amount(cell) for cell in row] for row in rows if isinstance(row, list)] if isinstance(rows, list) else []
+    if not counts or len(counts) > CONFUSION_AT_MOST:
+        why = f"more than {CONFUSION_AT_MOST} classes; metrics.jsonl has its counts" if counts else "no counts"
+        return Plot(slug, title, f"There is no picture of this matrix: {why}.")
+    shares = [[cell / total if (total := sum(row)) else None for cell in row] for row in counts]
+    size = len(counts)
+
+    def draw(axes: Axes) -> None:
+        heat_map(axes, shares, 0, 1, (lambda share: f"{share:.0%}") if size <= NUMBERED_AT_MOST else None)
+        names = [shortened(name, 14) for name in padded_names(run.classes, size)]
+        axes.set_xticks([x + 0.5 for x in range(size)], names, fontsize=8, rotation=40 if size > 3 else 0)
+        axes.set_yticks([y + 0.5 for y in range(size)], names, fontsize=8)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+
+    caption = (
+        f"Share of each true class (row) that the last model predicts as each class (column), from {run.full}. The"
+        " diagonal is the sensitivity. A dash is a class without examples."
+    )
+    drawn = render(slug, title, draw, height=1.4 + min(max(0.3 * size, 1.6), 6))
+    return Plot(slug, title, caption, drawn, tall=size > TALL_FROM)
+
+
+def padded_names(names: Sequence[str], length: int) -> list[str]:
+    """The names, with numbers for those that are missing."""
+    return [*names[:length], *map(str, range(len(names), length))]
+
+
+def reliability(run: Run) -> Plot:
+    """How often the last model is right, by how sure it is."""
+    slug, title = "reliability", "Calibration"
+    found = mapping(mapping(run.final.get(run.full)).get("reliability"))
+    rows = zip(*(found.get(key) or [] for key in ("confidence", "right", "examples")), strict=False)
+    points = [(number(sure), amount(right) / amount(count), amount(count)) for sure, right, count in rows
+              if amount(count)]  # fmt: skip
+    known = [(sure, share, count) for sure, share, count in points if sure is not None]
+    if not known:
+        return Plot(slug, title, "No model of this run was evaluated with probabilities.")
+    error = words.value("calibration_error", mapping(run.final.get(run.full)).get("calibration_error"))
+    most = max(count for _, _, count in known)
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
+        axes.plot([sure for sure, _, _ in known], [share for _, share, _ in known], color=run.colours[run.full])
+        sizes = [8 + 120 * count / most for _, _, count in known]
+        axes.scatter([sure for sure, _, _ in known], [share for _, share, _ in known], s=sizes,
+                     color=run.colours[run.full])  # fmt: skip
+        percent(axes)
+        axes.set_xlim(0, 1.03)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.0%}"))
+        axes.set_xlabel("probability")
+
+    what = "its predictions are right" if run.task == "single-label" else "labels with this probability apply"
+    caption = (
+        f"How often {what}, by the probability that the model gives, from {run.full}. Larger points are more examples."
+        f" Points below the line are too sure. Expected calibration error: {error}."
+    )
+    keys = (Key(run.full, run.colours[run.full]), Key("perfect calibration", MUTED, "dashed"))
+    return Plot(slug, title, caption, render(slug, title, draw), keys)
 
 
 def padded(values: Sequence[float | None], length: int) -> list[float | None]:
@@ -238,3 +324,12 @@ def round_phases(entry: Mapping[str, Any]) -> list[float]:
     slowest = max(work, key=sum, default=[0.0, 0.0, 0.0])
     waiting = max(amount(server.get("exchange")) - sum(slowest), 0.0)
     return [waiting, *slowest, amount(server.get("aggregate")), amount(server.get("evaluate"))]
+
+
+TASKS = {
+    imbalance: ("single-label", "multi-label"),
+    per_class: ("single-label", "multi-label"),
+    confusion: ("single-label",),
+    reliability: ("single-label", "multi-label"),
+}
+"""The tasks of plots that are not for every task."""

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from common.modality import subset_name
+from common.words.figures import MAIN
 from server.record.run_folder import METRICS, SUMMARY, is_written
 from server.report.drawing import FULL, MIXED, SINGLES
 
@@ -60,8 +61,21 @@ class Run:
             "seed": settings.get("seed"),
             "clients": data.get("clients"),
             "planned": mapping(settings.get("federation")).get("rounds"),
+            "task": settings.get("task"),
         }
         return planned | dict(self.summary)
+
+    @cached_property
+    def task(self) -> str:
+        """The name of the task."""
+        task = self.about["task"]
+        named = str(mapping(task).get("name") if isinstance(task, dict) else task)
+        return named if named in MAIN else "single-label"
+
+    @cached_property
+    def metric(self) -> str:
+        """The key of the metric that stands for a model."""
+        return MAIN[self.task]
 
     def told(self, what: str) -> Any:
         """An entry of the summary, or else of the latest line that has it."""
@@ -90,7 +104,7 @@ class Run:
     def subsets(self) -> list[str]:
         """Every subset of modalities with figures, from single modalities to the largest subset."""
         names = {name for _, figures in self.points for name in figures}
-        names |= set(mapping(self.summary.get("accuracy")))
+        names |= set(mapping(self.summary.get("scores")))
         return sorted(names, key=lambda name: (name.count("+"), name))
 
     @cached_property
@@ -142,8 +156,13 @@ class Run:
         return [(made, said) for made, said in found if {"weights", "similarity"} & said.keys()]
 
     def recalls(self, subset: str) -> list[float | None]:
-        """The final accuracy by class; None for a class without examples."""
-        return [number(value) for value in mapping(self.final.get(subset)).get("per_class") or []]
+        """The final sensitivity by class; None for a class without examples."""
+        return self.by_class(subset, "sensitivity")
+
+    def by_class(self, subset: str, metric: str) -> list[float | None]:
+        """The final values of a metric by class; empty if they are unknown."""
+        values = mapping(mapping(self.final.get(subset)).get("by_class")).get(metric)
+        return [number(value) for value in values] if isinstance(values, list) else []
 
     def series(self, subset: str, figure: str) -> tuple[list[int], list[float]]:
         """The rounds that have a figure of a subset, and its values."""

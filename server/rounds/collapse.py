@@ -11,12 +11,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from common.blocks import Params
-from common.metrics import Tally
+
+
+@dataclass(frozen=True)
+class Skill:
+    """How good a model is on a number of examples, and how good guessing is: see `Task.skill`. For single-label, this
+    is the accuracy."""
+
+    value: float
+    guessing: float
+    examples: int
+
 
 ERRORS = 4.0
 """Standard errors by which an accuracy must fall, so that chance almost never looks like a collapse."""
 ABOVE_GUESSING = 2.0
-"""Multiple of the accuracy of guessing that the best accuracy must reach before a collapse is possible."""
+"""Multiple of the skill of guessing that the best skill must reach before a collapse is possible."""
+LEAST_SKILL = 0.2
+"""The value that the best skill must reach where guessing has the skill 0."""
 
 
 @dataclass
@@ -24,45 +36,47 @@ class LastGood:
     """The last good model.
 
     share: a model has collapsed when its accuracy is below this share of the best accuracy; None: never. before: the
-    good model before the last. best: the best accuracy so far, by measurer (the test shard, or sites).
+    good model before the last. best: the best skill so far, by measurer (the test shard, or sites). name: what the
+    skill is called.
     """
 
     share: float | None
     params: Params = field(default_factory=dict)
     before: Params = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
+    name: str = "accuracy"
 
-    def judge(self, params: Params, measured: Mapping[str, Tally]) -> str:
+    def judge(self, params: Params, measured: Mapping[str, Skill]) -> str:
         """The reason why a model is rejected, or "" if it is accepted. An accepted model becomes the last good one.
 
-        measured: by measurer, the tally with all modalities.
+        measured: by measurer, the skill with all modalities.
         """
-        told = {who: tally for who, tally in measured.items() if tally.examples}
-        fallen = [who for who, tally in told.items() if self._collapsed(who, tally)]
+        told = {who: skill for who, skill in measured.items() if skill.examples}
+        fallen = [who for who, skill in told.items() if self._collapsed(who, skill)]
         known = [who for who in told if who in self.best]
         if self.params and 2 * len(fallen) > len(known):
-            was, now = (sum(found[who] for who in fallen) / len(fallen) for found in (self.best, _accuracies(told)))
-            return f"accuracy fell from {was:.1%} to {now:.1%}; the run continues from the model before"
+            was, now = (sum(found[who] for who in fallen) / len(fallen) for found in (self.best, _values(told)))
+            return f"{self.name} fell from {was:.1%} to {now:.1%}; the run continues from the model before"
         if params is not self.params:
             self.params, self.before = params, self.params
-        for who, accuracy in _accuracies(told).items():
-            self.best[who] = max(accuracy, self.best.get(who, 0.0))
+        for who, value in _values(told).items():
+            self.best[who] = max(value, self.best.get(who, 0.0))
         return ""
 
     def instead(self, params: Params) -> Params:
         """The good model that replaces one that cannot be trained; empty if there is none."""
         return self.before if params is self.params else self.params
 
-    def _collapsed(self, who: str, tally: Tally) -> bool:
-        best, accuracy = self.best.get(who, 0.0), tally.accuracy
-        if self.share is None or best < ABOVE_GUESSING / len(tally.correct):
+    def _collapsed(self, who: str, skill: Skill) -> bool:
+        best, now = self.best.get(who, 0.0), skill.value
+        if self.share is None or best < (ABOVE_GUESSING * skill.guessing or LEAST_SKILL):
             return False
-        error = math.hypot(*(_error(share, tally.examples) for share in (accuracy, best)))
-        return accuracy < self.share * best and accuracy < best - ERRORS * error
+        error = math.hypot(*(_error(min(max(share, 0.0), 1.0), skill.examples) for share in (now, best)))
+        return now < self.share * best and now < best - ERRORS * error
 
 
-def _accuracies(measured: Mapping[str, Tally]) -> dict[str, float]:
-    return {who: tally.accuracy for who, tally in measured.items()}
+def _values(measured: Mapping[str, Skill]) -> dict[str, float]:
+    return {who: skill.value for who, skill in measured.items()}
 
 
 def _error(share: float, examples: int) -> float:

@@ -3,7 +3,8 @@
 import json
 import logging
 import time
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,18 @@ from common.build import build_model
 from common.config.experiment import Experiment
 from common.config.reading import plugins_of
 from common.errors import RunError, ShardError
+from common.evaluation.figures import metrics_of
 from common.exchange import wire
-from common.metrics import Tally, figures
 from common.modality import subset_name
+from common.tasks.base import Task
+from common.tasks.observed import Tally, WrittenPart, read_tally
 from common.types import CPU
 from server.clients.exchange import exchange
 from server.clients.roster import listed
 from server.own_data.evaluate import TestSet
 from server.record.checkpoint import Checkpoint, save_checkpoint
-from server.record.run_folder import RunFolder
-from server.rounds.collapse import LastGood
+from server.record.run_folder import FORMAT, RunFolder
+from server.rounds.collapse import LastGood, Skill
 from server.rounds.progress import Clock, Kept, Progress, round_line, site_lines
 from server.rounds.waiting import Waiting
 from server.sites.attention import unlike
@@ -59,8 +62,10 @@ class Federation:
         self.roster.classes = self._given_classes()
         if self.roster.classes is not None:  # if not, each site checks its own classes
             experiment.check_classes(self.roster.classes)
+        self.metrics = metrics_of(experiment)
         self.progress = Progress()
-        self.good = LastGood(experiment.federation.collapse)
+        self.final: Params | None = None
+        self.good = LastGood(experiment.federation.collapse, name=self.task.main)
         if run.checkpoint:
             self._restore(run.checkpoint)
 
@@ -68,6 +73,11 @@ class Federation:
     def classes(self) -> tuple[str, ...]:
         """The classes of the federation; empty while they are unknown."""
         return self.roster.classes or ()
+
+    @property
+    def task(self) -> Task:
+        """The task, with the classes of the federation."""
+        return self.strategy.task
 
     def _given_classes(self) -> tuple[str, ...] | None:
         """The classes of the experiment or of the test shard; None if there are neither.
@@ -104,6 +114,7 @@ class Federation:
             # The checkpoint comes first, so that the model's privacy loss is counted before the model is published.
             save_checkpoint(self.run_folder.folder, self._checkpoint(number, params))
             self.run_folder.model(params, self.experiment, self.classes)
+        self.final = params
         return params
 
     def _checkpoint(self, number: int, params: Params) -> Checkpoint:
@@ -116,7 +127,7 @@ class Federation:
             "bytes_up": self.progress.bytes_up,
             "bytes_down": self.progress.bytes_down,
             "resumed": self.progress.resumed,
-            "validation": {name: asdict(tally) for name, tally in tallies.items()},
+            "validation": {name: tally.written() for name, tally in tallies.items()},
             "usual_norm": self.strategy.usual_norm,
             "best": self.good.best,
         }
@@ -132,13 +143,17 @@ class Federation:
         self.good.best = dict(about["best"])
         self.roster.restore(about["roster"])
         self.roster.classes = tuple(about["classes"])
-        validation = {name: Tally(**counts) for name, counts in about["validation"].items()}
+        shapes = self.task.shapes()
+        validation = {
+            subset: read_tally({name: WrittenPart(**part) for name, part in written.items()}, shapes)
+            for subset, written in about["validation"].items()
+        }
         self.progress = Progress(
             checkpoint.round,
             about["bytes_up"],
             about["bytes_down"],
             [*about["resumed"], checkpoint.round],
-            self.test.evaluate(checkpoint.params) if self.test else None,
+            self.test.evaluate(checkpoint.params, self.task) if self.test else None,
             validation or None,
         )
 
@@ -228,28 +243,46 @@ class Federation:
         """
         full = subset_name(self.experiment.modalities)
         if self.test:
-            test = self.test.evaluate(params)
-            if why := self.good.judge(params, {TEST: test[full]} if full in test else {}):
+            test = self.test.evaluate(params, self.task)
+            if why := self.good.judge(params, self._skills({TEST: test[full]} if full in test else {})):
                 return Kept(self.good.params, self.progress.test or {}, why)
             return Kept(params, test, "")
         told = self.strategy.report.clients
-        why = self.good.judge(received, {s: d["validation"][full] for s, d in told.items() if full in d["validation"]})
+        measured = {site: line["validation"][full] for site, line in told.items() if full in line["validation"]}
+        why = self.good.judge(received, self._skills(measured))
         return Kept(self.good.params if why else params, {}, why)
+
+    def _skills(self, measured: Mapping[str, Tally]) -> dict[str, Skill]:
+        """The skill of each measurer that has sent the counts it needs."""
+        found = {who: (self.task.skill(tally.parts), tally.examples) for who, tally in measured.items()}
+        return {who: Skill(*skill, examples) for who, (skill, examples) in found.items() if skill is not None}
 
     def _record(self, number: int, kept: Kept, clock: Clock) -> None:
         """Write the line of a round."""
         report = self.strategy.report
-        self.run_folder.round(round_line(number, kept, report, self.roster, clock))
+        line = round_line(number, kept, report, self.roster, clock, self.metrics)
+        self.run_folder.round(line)
         self.progress.add(number, kept, report)
         if kept.why:
             log.warning("round %d: %s", number, kept.why)
-        log.info("round %d: %s", number, {name: round(t["accuracy"], 4) for name, t in figures(kept.test).items()})
+        scores = {subset: found[self.task.main] for subset, found in line["test"].items()}
+        log.info("round %d: %s", number, {name: None if s is None else round(s, 4) for name, s in scores.items()})
+
+    def _intervals(self) -> dict[str, dict[str, list[float]]]:
+        """By subset and metric, the bootstrap interval of the last model; empty before the end, or without a test set.
+        It takes seconds, which a benchmark does not need."""
+        if self.test is None or self.final is None:
+            return {}
+        return self.test.intervals(self.final, self.task, self.metrics, self.experiment.seed)
 
     def summary(self) -> dict[str, Any]:
         """The figures of summary.json, whether the run succeeds or fails."""
         unfinished = self.strategy.round > self.progress.rounds  # it has no line in metrics.jsonl
         return {
-            **self.progress.summary(self.experiment),
+            "format": FORMAT,
+            "task": self.experiment.task.name,
+            **self.progress.summary(self.task, self.metrics),
+            "intervals": self._intervals(),
             "modalities": self.experiment.modalities,
             "classes": list(self.classes),
             "plugins": list(self.plugins),

@@ -1,15 +1,17 @@
 """The figures of a run: the state so far, the line of a round in metrics.jsonl, the figures of summary.json."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from common.blocks import Params
-from common.config.experiment import Experiment
-from common.metrics import Tallies, figures
-from common.modality import subset_name
+from common.evaluation.evaluate import Tallies
+from common.evaluation.figures import Named, details, figures
+from common.tasks.base import Task
 from common.types import Site
 from server.clients.roster import Roster
+from server.record.run_folder import FORMAT
 from server.strategies.shared.round_report import RoundReport
 
 
@@ -63,33 +65,35 @@ class Progress:
         self.bytes_down += report.bytes_down
         self.test, self.validation = kept.test or None, report.validation or None
 
-    def summary(self, experiment: Experiment) -> dict[str, Any]:
+    def summary(self, task: Task, metrics: Sequence[Named]) -> dict[str, Any]:
         """The figures of the last finished round, and the totals of the run."""
-        by_subset = figures(self.test or self.validation or {})
-        complete = by_subset.get(subset_name(experiment.modalities))
+        by_subset = figures(self.test or self.validation or {}, metrics)
         return {
             "rounds": self.rounds,
-            "accuracy": {name: values["accuracy"] for name, values in by_subset.items()},
-            "accuracy_on": "test" if self.test else "validation",
-            "macro_f1": complete["macro_f1"] if complete else None,
+            "metric": task.main,
+            "scores": {name: values[task.main] for name, values in by_subset.items()},
+            "measured_on": "test" if self.test else "validation",
+            "figures": by_subset,
             "bytes_up": self.bytes_up,
             "bytes_down": self.bytes_down,
             "resumed": self.resumed,
         }
 
 
-def round_line(number: int, kept: Kept, report: RoundReport, roster: Roster, clock: Clock) -> dict[str, Any]:
+def round_line(
+    number: int, kept: Kept, report: RoundReport, roster: Roster, clock: Clock, metrics: Sequence[Named]
+) -> dict[str, Any]:
     """The line of a round in metrics.jsonl. The line of round 0 also lists classes and sites, for programs that follow
     the run."""
-    about = {} if number else {"classes": roster.classes or (), "sites": site_lines(roster)}
+    about = {} if number else {"format": FORMAT, "classes": roster.classes or (), "sites": site_lines(roster)}
     return about | {
         "round": number,
-        "test": figures(kept.test),
-        "validation": figures(report.validation),
+        "test": _detailed(kept.test, metrics),
+        "validation": _detailed(report.validation, metrics),
         "losses": report.losses,
         "aggregation": report.aggregation,
         "collapsed": kept.why,
-        "clients": _client_lines(report) if number else {},
+        "clients": _client_lines(report, metrics) if number else {},
         "failed": report.failed,
         "refused": roster.refused,
         "missing": roster.lost,
@@ -101,8 +105,13 @@ def round_line(number: int, kept: Kept, report: RoundReport, roster: Roster, clo
     }
 
 
-def _client_lines(report: RoundReport) -> dict[str, Any]:
-    return {site: {**line, "validation": figures(line["validation"])} for site, line in sorted(report.clients.items())}
+def _detailed(tallies: Tallies, metrics: Sequence[Named]) -> dict[str, Any]:
+    return {subset: found | details(tallies[subset]) for subset, found in figures(tallies, metrics).items()}
+
+
+def _client_lines(report: RoundReport, metrics: Sequence[Named]) -> dict[str, Any]:
+    lines = sorted(report.clients.items())
+    return {site: {**line, "validation": figures(line["validation"], metrics)} for site, line in lines}
 
 
 def site_lines(roster: Roster) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The examples that an accuracy was measured on: too few of them, or classes without any."""
+"""The examples that figures were measured on: too few of them, or classes without any."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,11 +12,11 @@ LISTED = 5
 
 
 def measured_on_little(figures: Mapping[str, Any], classes: Sequence[str], on: str) -> Iterable[str]:
-    """Sentences about the examples that an accuracy was measured on.
+    """Sentences about the examples that figures were measured on.
 
     figures: those of all modalities together, in metrics.jsonl. on: "validation" or "test".
     """
-    count, by_class = figures.get("examples"), figures.get("per_class")
+    count, by_class = figures.get("examples"), _mapping(figures.get("by_class")).get("sensitivity")
     if not isinstance(count, int) or count < 1:
         return
     examples = f"{count} {on} example{'s' * (count != 1)}"
@@ -26,8 +26,12 @@ def measured_on_little(figures: Mapping[str, Any], classes: Sequence[str], on: s
         absent = [repr(name) for name, share in zip(classes, by_class, strict=True) if share is None]
         if absent:
             yield (
-                f"the accuracy contains nothing about the class{'es' * (len(absent) != 1)} {few(absent, LISTED)}: none "
+                f"the figures contain nothing about the class{'es' * (len(absent) != 1)} {few(absent, LISTED)}: none "
                 f"of the {examples} belongs there; {remedy} measures every class"
             )
     if count < FEWEST:
-        yield f"the accuracy was measured on {examples} only: one example is {1 / count:.1%} of them"
+        yield f"the figures were measured on {examples} only: one example is {1 / count:.1%} of them"
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -20,10 +20,12 @@ from common.config.component import Component
 from common.config.experiment import Experiment
 from common.config.reading import for_clients
 from common.errors import DIVERGED, RunError, WireError
+from common.evaluation.evaluate import merge
 from common.exchange import wire
-from common.metrics import merge
 from common.modality import Modality
 from common.seeding import rng
+from common.tasks.base import Task
+from common.tasks.find import task_of
 from common.types import Site, Update
 from server.aggregation.block_mean import BlockMean
 from server.aggregation.optimizer import ServerOptimizer
@@ -36,7 +38,7 @@ log = logging.getLogger(__name__)
 TTL_MARGIN = 10.0
 """Seconds from the end of a round until its messages expire. With this margin, the round ends before the message
 expires, even if a busy server polls seconds too late."""
-FIGURES = ("num_examples", "losses", "validation", "unreadable", "device", "seconds")
+FIGURES = ("num_examples", "losses", "unreadable", "device", "seconds")
 """The fields of a client's reply that go into the report of the round."""
 
 
@@ -90,6 +92,11 @@ class MultimodalStrategy(Strategy):
     def round(self) -> int:
         """The number of the latest round."""
         return self._round
+
+    @property
+    def task(self) -> Task:
+        """The task, with the classes of the federation."""
+        return task_of(self.experiment.task, self.roster.classes or ())
 
     @property
     def sites(self) -> dict[int, Site]:
@@ -241,7 +248,7 @@ class MultimodalStrategy(Strategy):
 
         Raises WireError with the reason to refuse it, SiteChangedError when the site must introduce itself again.
         """
-        said = read_training_reply(wire.read_body(message), self._round, site)
+        said, validation = read_training_reply(wire.read_body(message), self._round, site, self.task)
         sent, settings = self._blocks(site.modalities), self.experiment.wire
         params, start = wire.read_params(message, sent, settings.dtype), sent
         if settings.delta:  # the unrounded model, so that the rounding of the sent model does not change the new model
@@ -250,7 +257,7 @@ class MultimodalStrategy(Strategy):
         wire.check_variances(params)
         update = Update(site.name, site.modalities, params, min(said.num_examples, self._most_examples))
         self._norms.append(check_norm(update, start, self.experiment.federation, self.usual_norm))
-        figures = {name: getattr(said, name) for name in FIGURES}
+        figures = {name: getattr(said, name) for name in FIGURES} | {"validation": validation}
         return update, figures | {"modalities": sorted(site.modalities), "bytes_up": wire.size(message.content)}
 
     def aggregate_train(

@@ -22,6 +22,7 @@ from common.media.table_row import TableRow
 from common.media.values import Raw, Value
 from common.modality import Modality, subset_name, subsets
 from common.seeding import rng
+from common.tasks.labels import NO_LABEL, in_words, names_in
 from deploy.progress import tracked
 from deploy.shards.inspection.generated import Generated, read_generated
 from deploy.shards.inspection.tables import TableSeen, unlike_columns
@@ -140,13 +141,14 @@ class Survey:
             if record.has(modality):
                 rate = self.shard.info.rates.get(modality)
                 self._read(record, modality, Value(record.value(modality), rate=rate), raws, broken)
-        self.examples[record.label] += 1
+        named = names_in(self.shard.info.task, record.label)
+        self.examples.update(named)
         self.patterns[subset_name(raws) or NOTHING] += 1
         for modality, raw in raws.items():
             self.modalities[modality].add(raw)
-            self.values[record.label, modality] += 1
+            self.values.update((name, modality) for name in named)
             if isinstance(raw, TableRow) and modality in self.tables:
-                self.tables[modality].add(raw, record.label)
+                self.tables[modality].add(raw, in_words(record.label) if record.label != NO_LABEL else "")
         for found in self.generated:
             if (value := found.values.get(record.id)) is not None and found.modality not in raws | broken:
                 self._read(record, found.modality, Value(value, generated=True), raws, broken)

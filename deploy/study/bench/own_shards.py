@@ -50,6 +50,8 @@ def _differences(shards: list[Shard]) -> list[str]:
         for shard in others
         if shard.info.classes != first.info.classes
     ]
+    mistakes += [f"{shard.folder.name} is {shard.info.task}, but {first.folder.name} is {first.info.task}"
+                 for shard in others if shard.info.task != first.info.task]  # fmt: skip
     named = Counter(shard.info.site for shard in shards if shard.folder.name != TEST)
     return mistakes + [f"{count} shards have the site name {name}" for name, count in named.items() if count > 1]
 

@@ -4,12 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from common.modality import subset_name, subsets
-from deploy.study.bench.statistics import COSTS, Difference, Summary, difference, summarise
+from common.words.figures import LEADING
+from deploy.study.bench.statistics import COSTS, Aim, Difference, Summary, difference, summarise
 from deploy.study.bench.suite import Suite
 from deploy.study.bench.trial import Figures
-
-OTHER_METRICS = ("accuracy", "macro_f1", "spread")
-"""Metrics in the second table, except for the main one."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +22,14 @@ class Results:
     machine: str
 
     @property
+    def aim(self) -> Aim:
+        """The main metric, with its direction."""
+        return self.suite.aim
+
+    @property
     def metric(self) -> str:
         """The name of the main metric."""
-        return self.suite.main_metric
+        return self.aim.name
 
     @property
     def commits(self) -> list[str]:
@@ -40,12 +43,13 @@ class Results:
 
     @property
     def measures(self) -> list[str]:
-        """The names of `statistics.measure` in the tables, with the main metric first. Other metrics are included if
-        a run has them."""
+        """The names of `statistics.measure` in the tables, with the main metric first, and the leading metrics of the
+        task last, as far as a run has them."""
         parts = [subset_name(chosen) for chosen in subsets(self.modalities)][:-1]
         probed = self.suite.settings[self.setting].weak is not None
         probes = [f"probe:{m}" for m in self.modalities if probed]
-        more = [name for name in OTHER_METRICS if name != self.metric and self._any(name)]
+        second = [*LEADING[self.suite.task][:2], "spread"]
+        more = [name for name in second if name != self.metric and self._any(name)]
         return [self.metric, "chosen", *probes, *(f"{self.metric}:{part}" for part in parts), *more]
 
     @property
@@ -62,10 +66,10 @@ class Results:
         """The summary of a measure of a row. A unimodal row has no measures of several modalities."""
         if self.suite.methods[method].modality is not None and ":" not in name and name not in COSTS:
             return None
-        return summarise(self.runs[method], name, self.metric)
+        return summarise(self.runs[method], name, self.aim)
 
     def difference(self, method: str, name: str, reference: str) -> Difference | None:
         """The difference of a measure between two rows."""
         if reference not in self.runs or method == reference or self.summary(method, name) is None:
             return None
-        return difference(self.runs[method], self.runs[reference], name, self.metric)
+        return difference(self.runs[method], self.runs[reference], name, self.aim)

@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common.config.component import unknown
 from common.errors import RunError
 from common.files import write_whole
 from common.hardware.device import CPU
 from common.lifetime import end_with
 from common.split.make import recipe
+from common.words.figures import value
 from deploy.study.bench.own_shards import content_digest
-from deploy.study.bench.statistics import MAIN_METRIC, measure, validated
+from deploy.study.bench.statistics import ACCURACY, Aim, measure, validated
 from deploy.study.bench.suite import Job, Suite, jobs
 from deploy.study.bench.trial import Figures, perform, prepare, shards_of
 
@@ -37,14 +37,14 @@ class Runner:
 
     def __init__(self, suite: Suite, work: Path, workers: int, progress: Progress, device: str = CPU) -> None:
         self.suite, self.work, self.workers, self.progress, self.device = suite, work, workers, progress, device
+        self.aim = suite.aim
         self._own_digest = content_digest(Path(suite.shards)) if suite.shards else ""
 
     def run(self, settings: Sequence[str], seeds: Sequence[int]) -> dict[Cell, list[Figures]]:
         """Tune, then run every method of the settings with every seed. Returns the figures by cell, in the order of the
         seeds.
 
-        Raises RunError when a job fails for a reason other than divergence, and when the runs do not have the suite's
-        metric.
+        Raises RunError when a job fails for a reason other than divergence.
         """
         cells = [(setting, method) for setting in settings for method in self.suite.rows_of(setting)]
         places = sorted({self.suite.tuning_place(*cell) for cell in cells})
@@ -52,7 +52,7 @@ class Runner:
         with self._workers() as pool:
             wanted = jobs(self.suite, places, tuning.seeds, dict.fromkeys(places, tuning.values))
             tried = self._results(pool, wanted, later=len(cells) * len(seeds))
-            best = {place: best_value(tried[place], self.suite.main_metric) for place in places}
+            best = {place: best_value(tried[place], self.aim) for place in places}
             values = {cell: [best[self.suite.tuning_place(*cell)]] for cell in cells}
             return self._results(pool, jobs(self.suite, cells, list(seeds), values))
 
@@ -83,7 +83,6 @@ class Runner:
         results: dict[Cell, list[Figures]] = {}
         for job in todo:
             figures = json.loads(self._file(job).read_text())
-            check_metric(figures, self.suite.main_metric)
             results.setdefault((job.setting, job.method), []).append(figures)
         return results
 
@@ -103,11 +102,10 @@ class Runner:
             job, figures = running[future], future.result()
             if figures["status"] == "failed":
                 raise RunError(f"{job.setting}, {job.method}, seed {job.seed}: {figures['reason']}")
-            check_metric(figures, self.suite.main_metric)
             self._save(job, figures)
             done, finished = done + 1, finished + 1
             seconds = (time.monotonic() - started) / finished * (total - done + later)
-            self.progress(done, total, f"{said(figures, self.suite.main_metric)}{left(seconds)}")
+            self.progress(done, total, f"{said(figures, self.aim)}{left(seconds)}")
 
     def _file(self, job: Job) -> Path:
         """The file of a job's figures. Its name contains a digest of everything on which the figures depend."""
@@ -134,12 +132,12 @@ def _start_worker(parent: int) -> None:
     threading.Thread(target=end_with, args=(parent,), daemon=True).start()
 
 
-def said(figures: Figures, metric: str = MAIN_METRIC) -> str:
+def said(figures: Figures, aim: Aim = ACCURACY) -> str:
     """A line about a finished run."""
     head = f"{figures['setting']}  {figures['method']}  seed {figures['seed']}  {figures['value']:g}"
     if figures["status"] != "completed":
         return f"{head}  {figures['status']}"
-    return f"{head}  {measure(figures, metric):.1%}  {figures['seconds']:.0f} s"
+    return f"{head}  {value(aim.name, measure(figures, aim.name))}  {figures['seconds']:.0f} s"
 
 
 def left(seconds: float) -> str:
@@ -150,30 +148,21 @@ def left(seconds: float) -> str:
     return f"  (about {minutes} min left)" if minutes < 120 else f"  (about {minutes / 60:.0f} h left)"
 
 
-def check_metric(figures: Figures, metric: str) -> None:
-    """Raises RunError when a completed run does not have a metric."""
-    if figures["status"] == "completed" and measure(figures, metric) is None:
-        known = figures["rounds"][-1]["test"].get(figures["complete"], {})
-        raise RunError(f"metric: {unknown('metric', metric, sorted(known))}")
-
-
-def best_value(tried: Iterable[Figures], metric: str = MAIN_METRIC) -> float:
-    """The value with the highest validation score, averaged over the seeds; in a tie, the smallest.
-
-    A diverged run has the score 0.
-    """
-    scores: dict[float, list[float]] = {}
+def best_value(tried: Iterable[Figures], aim: Aim = ACCURACY) -> float:
+    """The value with the best validation score, averaged over the seeds; in a tie, the smallest. A value with a run
+    that diverged comes last."""
+    merits: dict[float, list[float]] = {}
     for figures in tried:
-        scores.setdefault(figures["value"], []).append(validation_score(figures, metric))
-    means = {value: sum(given) / len(given) for value, given in scores.items()}
+        merits.setdefault(figures["value"], []).append(aim.merit(validation_score(figures, aim)))
+    means = {value: sum(given) / len(given) for value, given in merits.items()}
     return max(sorted(means), key=means.__getitem__)
 
 
-def validation_score(figures: Figures, metric: str = MAIN_METRIC) -> float:
-    """The mean of the metric on validation with all modalities over the last quarter of the rounds; 0 for a run that
-    diverged."""
+def validation_score(figures: Figures, aim: Aim = ACCURACY) -> float | None:
+    """The mean of the metric on validation with all modalities over the last quarter of the rounds; None for a run that
+    diverged or does not have it."""
     if figures["status"] != "completed":
-        return 0.0
-    scores = validated(figures, metric)
-    last = scores[-max(1, len(scores) // 4) :]
-    return sum(last) / len(last)
+        return None
+    scores = validated(figures, aim)
+    last = [score for score in scores[-max(1, len(scores) // 4) :] if score is not None]
+    return sum(last) / len(last) if last else None

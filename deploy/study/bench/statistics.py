@@ -1,5 +1,6 @@
 """From the figures of single runs to means, deviations and paired differences."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,10 +12,25 @@ if TYPE_CHECKING:
     from deploy.study.bench.trial import Figures
 
 CONFIDENCE = 0.95
-MAIN_METRIC = "accuracy"
-"""The main metric of the task, which chooses values and rounds unless a suite names another one."""
 COSTS = ("update_bytes", "train_seconds", "cpu_seconds")
 """Measures that are no shares."""
+
+
+@dataclass(frozen=True)
+class Aim:
+    """The metric that chooses tuned values and rounds, and that leads the tables."""
+
+    name: str = "accuracy"
+    higher_is_better: bool = True
+
+    def merit(self, value: float | None) -> float:
+        """A number that is larger for better values; -inf for an unknown one."""
+        if value is None:
+            return -math.inf
+        return value if self.higher_is_better else -value
+
+
+ACCURACY = Aim()
 
 
 @dataclass(frozen=True)
@@ -36,12 +52,12 @@ class Difference:
     pairs: int
 
 
-def measure(figures: "Figures", name: str, metric: str = MAIN_METRIC) -> float | None:
+def measure(figures: "Figures", name: str, aim: Aim = ACCURACY) -> float | None:
     """A measure of a run, or None if the run does not have it.
 
     name: a metric, e.g. "accuracy", "macro_f1" or "spread", with all modalities of the row in the last round; "chosen"
-    for the main metric in the round chosen on validation; "accuracy:audio" for a subset; "probe:audio" for an encoder;
-    one of COSTS. metric: the main metric.
+    for that of the aim in the round chosen on validation; "accuracy:audio" for a subset; "probe:audio" for an encoder;
+    one of COSTS.
     """
     if figures["status"] != "completed":
         return None
@@ -51,9 +67,9 @@ def measure(figures: "Figures", name: str, metric: str = MAIN_METRIC) -> float |
     if kind == "probe":
         found = figures["probe"].get(part)
     else:
-        line = figures["rounds"][chosen_round(figures, metric) if kind == "chosen" else -1]
+        line = figures["rounds"][chosen_round(figures, aim) if kind == "chosen" else -1]
         subset = line["test"].get(part or figures["complete"], {})
-        found = subset.get(metric if kind == "chosen" else kind)
+        found = subset.get(aim.name if kind == "chosen" else kind)
     return None if found is None else float(found)
 
 
@@ -71,28 +87,25 @@ def cost(figures: "Figures", name: str) -> float | None:
     return float(total["train_seconds"] if name == "train_seconds" else total["bytes_up"] / total["updates"])
 
 
-def validated(figures: "Figures", metric: str = MAIN_METRIC) -> list[float]:
-    """By round, the metric of the received model on the clients' validation examples with all modalities; 0 if the
+def validated(figures: "Figures", aim: Aim = ACCURACY) -> list[float | None]:
+    """By round, the metric of the received model on the clients' validation examples with all modalities; None if the
     round does not have it. Older runs have the accuracy alone, as a number."""
-    found = [line["received"].get(figures["complete"], {}) for line in figures["rounds"]]
-    return [
-        float(one.get(metric, 0.0)) if isinstance(one, dict) else float(one) if metric == MAIN_METRIC else 0.0
-        for one in found
-    ]
+    found = [line["received"].get(figures["complete"]) for line in figures["rounds"]]
+    return [one.get(aim.name) if isinstance(one, dict) else one if aim == ACCURACY else None for one in found]
 
 
-def chosen_round(figures: "Figures", metric: str = MAIN_METRIC) -> int:
+def chosen_round(figures: "Figures", aim: Aim = ACCURACY) -> int:
     """The round whose model is best on the clients' validation examples; in a tie, the earliest.
 
     Clients validate a model when they receive it, one round later, so the last round is not a candidate.
     """
-    received = validated(figures, metric)[1:]
-    return int(np.argmax(received)) if received else 0
+    merits = [aim.merit(value) for value in validated(figures, aim)[1:]]
+    return int(np.argmax(merits)) if merits else 0
 
 
-def summarise(runs: Sequence["Figures"], name: str, metric: str = MAIN_METRIC) -> Summary | None:
+def summarise(runs: Sequence["Figures"], name: str, aim: Aim = ACCURACY) -> Summary | None:
     """The summary over the runs that have the measure, or None if no run has it."""
-    return over_seeds({run["seed"]: value for run in runs if (value := measure(run, name, metric)) is not None})
+    return over_seeds({run["seed"]: value for run in runs if (value := measure(run, name, aim)) is not None})
 
 
 def over_seeds(values: Mapping[int, float]) -> Summary | None:
@@ -104,10 +117,10 @@ def over_seeds(values: Mapping[int, float]) -> Summary | None:
 
 
 def difference(
-    runs: Sequence["Figures"], reference: Sequence["Figures"], name: str, metric: str = MAIN_METRIC
+    runs: Sequence["Figures"], reference: Sequence["Figures"], name: str, aim: Aim = ACCURACY
 ) -> Difference | None:
     """The difference of two groups of runs, paired by seed, or None with fewer than two pairs."""
-    return paired(summarise(runs, name, metric), summarise(reference, name, metric))
+    return paired(summarise(runs, name, aim), summarise(reference, name, aim))
 
 
 def paired(own: Summary | None, other: Summary | None) -> Difference | None:

@@ -4,20 +4,23 @@ import copy
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from common.config.component import Options, find, names
+from common.config.component import Options, find, names, unknown
 from common.config.experiment import Experiment
 from common.config.reading import messages, override, parse
 from common.data.shard import Shard
 from common.errors import ConfigError
+from common.evaluation.figures import metrics_of
 from common.modality import Modality
+from common.words.figures import MAIN
 from deploy.study.bench.own_shards import making_options, open_own_shards
-from deploy.study.bench.statistics import MAIN_METRIC
+from deploy.study.bench.statistics import Aim
 
 Arrangement = Literal["federated", "centralised", "local", "unimodal"]
 """federated: all clients together. centralised: one site with the data of all clients. local: every client alone.
@@ -89,7 +92,7 @@ class Suite(Options):
     data set. Relative to the current folder."""
     metric: str | None = None
     """The metric of the first column, which also chooses tuned values and rounds on validation. None: the main metric
-    of the task."""
+    of the task, accuracy, auroc or r2."""
     settings: dict[str, Setting] = Field(min_length=1)
     """The tables, by name."""
     methods: dict[str, Row] = Field(min_length=1)
@@ -116,9 +119,25 @@ class Suite(Options):
         return self
 
     @property
-    def main_metric(self) -> str:
-        """The metric of the first column."""
-        return self.metric or MAIN_METRIC
+    def task(self) -> str:
+        """The name of the task of all runs. The experiments' own checks report other tasks."""
+        given = self.experiment.get("task") or "single-label"
+        name = given.get("name", "single-label") if isinstance(given, dict) else given
+        return name if name in MAIN else "single-label"
+
+    @cached_property
+    def aim(self) -> Aim:
+        """The metric of the first column.
+
+        Raises ConfigError when the experiments do not have it.
+        """
+        first = next(iter(self.settings))
+        experiment = self.experiment_of(first, self.reference, self.seeds[0], self.tuning.values[0])
+        known = {named.key: named.metric for named in metrics_of(experiment)}
+        name = self.metric or MAIN[self.task]
+        if name not in known:
+            raise ConfigError(self.name, [f"metric: {unknown('metric', name, sorted(known))}"])
+        return Aim(name, known[name].higher_is_better)
 
     @property
     def reference(self) -> str:
@@ -239,6 +258,8 @@ def _check_runs(suite: Suite, sites: list[Shard], test: Shard, source: str) -> N
                 mistakes |= dict.fromkeys(f"{setting}, {method}: {mistake}" for mistake in error.mistakes)
             else:
                 mistakes |= dict.fromkeys(_unknown_modalities(experiment.modalities, held, test))
+                if experiment.task.name != test.info.task:
+                    mistakes[f"task: the experiment is {experiment.task.name}, the shards are {test.info.task}"] = None
     if mistakes:
         raise ConfigError(source, list(mistakes))
 

@@ -82,7 +82,7 @@ def perform(job: Job, work: Path, device: str = CPU) -> Figures:
         groups = federations(job.arrangement, job.experiment, sites)
         runs = [_federation(job.experiment, group, shards, job.probed, device) for group in groups]
         figures |= _mean_figures(runs)
-        worse = figures["loss"] > math.log(figures["classes"])
+        worse = job.experiment.task.name == "single-label" and figures["loss"] > math.log(figures["classes"])
         figures |= (
             {"status": "diverged", "reason": "the loss is above the loss of guessing"}
             if worse
@@ -154,7 +154,7 @@ def _round_figures(line: Figures) -> Figures:
 def _numbers(figures: Figures) -> dict[str, float]:
     """Every figure that is one number, and the standard deviation of the recall over classes, "spread"."""
     numbers = {name: value for name, value in figures.items() if isinstance(value, int | float)}
-    recalls = [recall for recall in figures.get("per_class", ()) if recall is not None]
+    recalls = [recall for recall in figures["by_class"].get("sensitivity", ()) if recall is not None]
     return numbers | ({"spread": statistics.pstdev(recalls)} if recalls else {})
 
 

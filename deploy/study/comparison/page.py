@@ -5,11 +5,13 @@ from string import Template
 
 from matplotlib.axes import Axes
 
+from common.words import figures as words
 from deploy.study.comparison.rows import Comparison
 from deploy.study.comparison.table import facts, heads, legend, shares
-from server.report.drawing import MANY, Key, Plot, line, percent, render, round_axis
+from server.report.drawing import MANY, Key, Plot, line, render, round_axis
 from server.report.page import document, figure, text
 from server.report.page import table as html_table
+from server.report.plots import value_axis
 
 
 def page(comparison: Comparison) -> str:
@@ -33,7 +35,7 @@ def _cell(share: tuple[str, str]) -> str:
 
 
 def _plots(comparison: Comparison) -> Iterator[Plot]:
-    """Accuracy by round: one plot per subset of modalities, one curve per run, one colour per row."""
+    """The main metric by round: one plot per subset of modalities, one curve per run, one colour per row."""
     colours = [MANY[index % len(MANY)] for index in range(len(comparison.rows))]
     keys = tuple(Key(row.label, colour) for row, colour in zip(comparison.rows, colours, strict=True))
     for number, subset in enumerate(comparison.subsets):
@@ -41,11 +43,11 @@ def _plots(comparison: Comparison) -> Iterator[Plot]:
         def draw(axes: Axes, subset: str = subset) -> None:
             for row, colour in zip(comparison.rows, colours, strict=True):
                 for run in row.runs:
-                    line(axes, *run.run.series(subset, "accuracy"), colour)
-            percent(axes)
+                    line(axes, *run.run.series(subset, comparison.metric), colour)
+            value_axis(axes, comparison.runs[0].run)
             round_axis(axes)
 
-        title = f"Accuracy: {text(subset)}"
+        title = f"{words.title(comparison.metric).capitalize()}: {text(subset)}"
         caption = "Each curve is a run. Each colour is a row of the table."
         yield Plot(f"curves-{number}", title, caption, render(f"curves-{number}", title, draw), keys)
 

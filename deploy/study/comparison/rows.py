@@ -11,9 +11,11 @@ from typing import Any
 from common.config.component import unknown
 from common.config.yaml_file import read_yaml
 from common.errors import ConfigError
+from common.words.figures import LEADING
 from deploy.study.bench.statistics import Difference, Summary, over_seeds, paired
 from server.record.checkpoint import FREE, flat
-from server.report.page import accuracies, seconds, total
+from server.record.run_folder import FORMAT
+from server.report.page import final_figure, scores, seconds, total
 from server.report.run import Run, amount, mapping, number, read_run
 
 EXPERIMENT = "experiment.yaml"
@@ -41,10 +43,12 @@ class Compared:
 
     @cached_property
     def measures(self) -> dict[str, float]:
-        """The known figures by name: accuracy:SUBSET, macro_f1 with all modalities, rounds, bytes and seconds."""
-        found = {f"accuracy:{name}": value for name, value in accuracies(self.run).items()}
-        if (f1 := number(self.run.summary.get("macro_f1"))) is not None:
-            found["macro_f1"] = f1
+        """The known figures by name: METRIC:SUBSET for the main metric, the second metric of the task with all
+        modalities, rounds, bytes and seconds."""
+        found = {f"{self.run.metric}:{name}": value for name, value in scores(self.run).items()}
+        second = LEADING[self.run.task][1]
+        if (value := number(final_figure(self.run, self.run.full, second))) is not None:
+            found[second] = value
         moved = total(self.run, "bytes_up") + total(self.run, "bytes_down")
         return found | {"rounds": len(self.run.trained), "bytes": moved, "seconds": seconds(self.run)}
 
@@ -110,8 +114,18 @@ class Comparison:
 
     @property
     def measures(self) -> list[str]:
-        """The names of `Compared.measures` that are shares. The table has differences only for these."""
-        return [*(f"accuracy:{name}" for name in self.subsets), "macro_f1"]
+        """The names of `Compared.measures` about the quality of models. The table has differences only for these."""
+        return [*(f"{self.metric}:{name}" for name in self.subsets), LEADING[self.task][1]]
+
+    @property
+    def task(self) -> str:
+        """The task of all runs."""
+        return self.runs[0].run.task
+
+    @property
+    def metric(self) -> str:
+        """The main metric of the task."""
+        return LEADING[self.task][0]
 
     def notes(self) -> list[str]:
         """Warnings about differences that can mislead."""
@@ -128,6 +142,10 @@ def compare(folders: Sequence[Path], by: Sequence[str] = ()) -> Comparison:
     Raises ConfigError for a folder without a run, or for an option that no run has.
     """
     runs = [_read(folder) for folder in folders]
+    if len(tasks := sorted({run.run.task for run in runs})) > 1:
+        raise ConfigError(
+            "compare", [f"the runs have different tasks, {' and '.join(tasks)}; compare those of one task"]
+        )
     options = sorted({key for run in runs for key in run.options} - NO_SETTINGS)
     for name in by:
         if not _within(options, [name]):
@@ -150,7 +168,15 @@ def _read(folder: Path) -> Compared:
     options = flat(read_yaml(folder / EXPERIMENT, "a run's options are a mapping"))
     if not isinstance(options.get("seed"), int):
         raise ConfigError(str(folder / EXPERIMENT), ["seed: a whole number is needed"])
-    return Compared(folder.resolve().name, options, read_run(folder))
+    run = read_run(folder)
+    version = run.told("format")
+    if (run.summary or run.rounds) and version != FORMAT:
+        raise ConfigError(
+            "compare",
+            [f"{folder}: its files have format {version or 1}, and this release compares format {FORMAT}; compare runs "
+             "of one release"],
+        )  # fmt: skip
+    return Compared(folder.resolve().name, options, run)
 
 
 def _within(options: Sequence[str], names: Sequence[str]) -> list[str]:

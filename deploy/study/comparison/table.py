@@ -7,9 +7,11 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from common.words.figures import LEADING, NOT_SHARES, title
 from common.words.units import human
 from deploy.study.bench.statistics import CONFIDENCE, Difference, Summary
 from deploy.study.comparison.rows import Comparison, Row
+from deploy.study.form import Form
 from server.report.page import duration
 
 NONE = "–"
@@ -19,7 +21,7 @@ def table(comparison: Comparison) -> Table:
     """A table with one row per group of runs, and one line per measure, so that many modalities fit a terminal."""
     shown = Table(show_lines=True)
     shown.add_column("runs", overflow="fold")
-    for head in ("measure", "%", "Δ to the first row"):
+    for head in ("measure", "" if comparison.metric in NOT_SHARES else "%", "Δ to the first row"):
         shown.add_column(head, no_wrap=True, justify="left" if head == "measure" else "right")
     for row in comparison.rows:
         means, deltas = zip(*shares(comparison, row), strict=True)
@@ -30,7 +32,12 @@ def table(comparison: Comparison) -> Table:
 
 def heads(comparison: Comparison) -> list[str]:
     """The headings of the measures."""
-    return ["macro-F1" if name == "macro_f1" else name.removeprefix("accuracy:") for name in comparison.measures]
+    return [_subset_or_title(name) for name in comparison.measures]
+
+
+def _subset_or_title(name: str) -> str:
+    metric, colon, subset = name.partition(":")
+    return subset if colon else title(metric)
 
 
 def facts(row: Row) -> Iterator[str]:
@@ -47,29 +54,35 @@ def facts(row: Row) -> Iterator[str]:
 def shares(comparison: Comparison, row: Row) -> Iterator[tuple[str, str]]:
     """Yield each measure's mean and its difference to the first row."""
     for name in comparison.measures:
-        yield _share(row.measure(name)), _delta(row.difference(name, comparison.reference))
+        form = Form.of(name)
+        yield _mean(form, row.measure(name)), _delta(form, row.difference(name, comparison.reference))
 
 
-def _share(found: Summary | None) -> str:
+def _mean(form: Form, found: Summary | None) -> str:
     if found is None:
         return NONE
-    spread = f" ± {100 * found.deviation:.1f}" if len(found.values) > 1 else ""
-    return f"{100 * found.mean:.1f}{spread}"
+    spread = f" ± {form.number(found.deviation)}" if len(found.values) > 1 else ""
+    return form.number(found.mean) + spread
 
 
-def _delta(found: Difference | None) -> str:
-    return f"{100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]" if found else ""
+def _delta(form: Form, found: Difference | None) -> str:
+    return (
+        f"{form.number(found.mean, '+')} [{form.number(found.low, '+')}, {form.number(found.high, '+')}]"
+        if found
+        else ""
+    )
 
 
 def legend(comparison: Comparison) -> str:
     """The explanation of the figures."""
-    text = "Accuracy by available modalities, and macro-F1 with all modalities, in % after the last round"
+    named = title(comparison.metric)
+    second = f"{title(LEADING[comparison.task][1])} with all modalities"
+    unit = "" if comparison.metric in NOT_SHARES else ", in %"
+    text = f"{named[:1].upper()}{named[1:]} by available modalities, and {second}{unit} after the last round"
     text += "; ±: standard deviation over seeds" if any(len(row.seeds) > 1 for row in comparison.rows) else ""
     if any(row.difference(name, comparison.reference) for row in comparison.rows for name in comparison.measures):
-        share = f"{CONFIDENCE:.0%}"
-        return (
-            f"{text}. Δ: difference to the first row in points, paired by seed, with its {share} confidence interval."
-        )
+        share, points = f"{CONFIDENCE:.0%}", " in points" if unit else ""
+        return f"{text}. Δ: difference to the first row{points}, paired by seed, with its {share} confidence interval."
     if len(comparison.rows) > 1:
         text += ". Differences need at least two seeds in common"
     return f"{text}."

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from common.metrics import Tallies
+from common.evaluation.evaluate import Tallies
 
 
 @dataclass

@@ -1,11 +1,11 @@
 """The first table of a setting in LaTeX, for the package booktabs."""
 
 import re
-from collections.abc import Mapping
 
-from deploy.study.bench.pages.words import OWN_SHARDS, compared, head, title_of
+from deploy.study.bench.pages.words import OWN_SHARDS, compared, form, head, opening, points
 from deploy.study.bench.results import Results
 from deploy.study.bench.statistics import Difference, Summary
+from deploy.study.form import Form
 
 SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -43,8 +43,9 @@ def latex(results: Results) -> str:
     for method in results.runs:
         cells = [escaped(results.suite.methods[method].title)]
         for name, others in columns:
-            cells.append(_cell(results.summary(method, name), method in best[name]))
-            cells += [_delta(results.difference(method, name, other)) for other in others]
+            written = form(name, results.metric)
+            cells.append(_cell(written, results.summary(method, name), method in best[name]))
+            cells += [_delta(written, results.difference(method, name, other)) for other in others]
         lines.append(f"    {' & '.join(cells)} \\\\")
     end = [r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]
     return "\n".join([r"% needs \usepackage{booktabs}", *lines, *end]) + "\n"
@@ -56,36 +57,39 @@ def _heads(results: Results, name: str, references: list[str]) -> list[str]:
 
 
 def _best(results: Results, name: str) -> set[str]:
-    """The federated methods with the largest mean, as it is printed."""
-    found: Mapping[str, Summary | None] = {
-        method: results.summary(method, name)
+    """The federated methods with the best mean, as it is printed."""
+    written = form(name, results.metric)
+    means = {
+        method: written.number(summary.mean)
         for method in results.runs
         if results.suite.methods[method].arrangement == "federated"
+        and (summary := results.summary(method, name)) is not None
     }
-    means = {method: f"{100 * summary.mean:.1f}" for method, summary in found.items() if summary is not None}
-    largest = max(means.values(), key=float, default="")
-    return {method for method, mean in means.items() if mean == largest}
+    merit = float if name.startswith("probe:") else lambda mean: results.aim.merit(float(mean))
+    best = max(means.values(), key=merit, default="")
+    return {method for method, mean in means.items() if mean == best}
 
 
 def _caption(results: Results) -> str:
     seeds = {run["seed"] for runs in results.runs.values() for run in runs}
     said = (
-        f"{results.suite.settings[results.setting].title}. {title_of(results.metric)} in % on the test examples: "
-        f"mean ± standard deviation over {len(seeds)} seeds. Δ: paired difference in points with its 95 % confidence "
-        "interval. Bold: the best federated method."
+        f"{results.suite.settings[results.setting].title}. {opening(results.metric)} on the test examples: "
+        f"mean ± standard deviation over {len(seeds)} seeds. Δ: paired difference{points(results.metric)} with its "
+        "95 % confidence interval. Bold: the best federated method."
     )
     return escaped(f"{said} {OWN_SHARDS}" if results.suite.shards else said)
 
 
-def _cell(summary: Summary | None, bold: bool) -> str:
+def _cell(written: Form, summary: Summary | None, bold: bool) -> str:
     if summary is None:
         return "--"
-    mean = f"{100 * summary.mean:.1f}"
+    mean = written.number(summary.mean)
     shown = rf"\textbf{{{mean}}}" if bold else mean
-    return rf"{shown} $\pm$ {100 * summary.deviation:.1f}"
+    return rf"{shown} $\pm$ {written.number(summary.deviation)}"
 
 
-def _delta(found: Difference | None) -> str:
+def _delta(written: Form, found: Difference | None) -> str:
     if found is None:
         return "--"
-    return f"${100 * found.mean:+.1f}$ [${100 * found.low:+.1f}$, ${100 * found.high:+.1f}$]"
+    mean, low, high = (written.number(value, "+") for value in (found.mean, found.low, found.high))
+    return f"${mean}$ [${low}$, ${high}$]"

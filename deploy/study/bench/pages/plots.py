@@ -8,8 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from common.words.figures import title
+from deploy.study.bench.pages.words import form
 from deploy.study.bench.results import Results
 from deploy.study.bench.statistics import measure
+from deploy.study.form import Form
 
 
 def draw(results: Results, path: Path) -> None:
@@ -18,7 +21,7 @@ def draw(results: Results, path: Path) -> None:
     panels = figure.subplots(1, 3, width_ratios=[1, 1, 1.1])
     _dots(results, panels[0], results.metric, _fused(results))
     second = (*results.main, "chosen")[1]
-    _dots(results, panels[1], second, _label(second))
+    _dots(results, panels[1], second, _label(results, second))
     panels[1].set_yticklabels([])
     _curves(results, panels[2])
     figure.suptitle(results.suite.settings[results.setting].title, fontsize=11)
@@ -26,14 +29,18 @@ def draw(results: Results, path: Path) -> None:
 
 
 def _fused(results: Results) -> str:
-    return f"fused {results.metric.replace('_', ' ')}, %"
+    return f"fused {title(results.metric)}{_unit(results, results.metric)}"
 
 
-def _label(name: str) -> str:
+def _unit(results: Results, name: str) -> str:
+    return ", %" if form(name, results.metric).percent else ""
+
+
+def _label(results: Results, name: str) -> str:
     kind, _, modality = name.partition(":")
     if not modality:
-        return "chosen round, %"
-    return f"linear probe of {modality}, %" if kind == "probe" else f"{modality} alone, %"
+        return f"chosen round{_unit(results, name)}"
+    return f"linear probe of {modality}, %" if kind == "probe" else f"{modality} alone{_unit(results, name)}"
 
 
 def _dots(results: Results, axes: Axes, name: str, label: str) -> None:
@@ -43,21 +50,23 @@ def _dots(results: Results, axes: Axes, name: str, label: str) -> None:
     number at the edge.
     """
     rows = results.suite.methods
-    means = {m: 100 * found.mean for m in results.runs if (found := results.summary(m, name)) is not None}
+    factor = form(name, results.metric).factor
+    means = {m: factor * found.mean for m in results.runs if (found := results.summary(m, name)) is not None}
     values = {
-        m: [100 * v for run in results.runs[m] if (v := measure(run, name, results.metric)) is not None] for m in means
+        m: [factor * v for run in results.runs[m] if (v := measure(run, name, results.aim)) is not None] for m in means
     }
     inside = [value for m in means if rows[m].arrangement == "federated" for value in values[m]]
     axes.set_xlabel(label, fontsize=9)
     if not inside:  # all federated runs diverged
         return
-    low, high = min(inside) - 3, max(inside) + 3
+    margin = 3 if factor != 1 else 0.1 * (max(inside) - min(inside)) or 0.1
+    low, high = min(inside) - margin, max(inside) + margin
     for row, method in enumerate(results.runs):
         if method not in means:
             continue
         if not low <= means[method] <= high:
             left = means[method] < low
-            text = f"← {means[method]:.1f}" if left else f"{means[method]:.1f} →"
+            text = f"← {means[method]:.3g}" if left else f"{means[method]:.3g} →"
             axes.text(low if left else high, row, text, va="center", ha="left" if left else "right", fontsize=8)
             continue
         colour = "C3" if method in results.references[:1] else "C0"
@@ -80,7 +89,7 @@ def _curves(results: Results, axes: Axes) -> None:
     for index, method in enumerate(shown):
         runs = [run for run in results.runs[method] if run["status"] == "completed"]
         curves = [[line["test"][run["complete"]][results.metric] for line in run["rounds"]] for run in runs]
-        mean = 100 * np.mean(curves, axis=0)
+        mean = Form.of(results.metric).factor * np.mean(curves, axis=0)
         axes.plot(
             range(len(mean)), mean, color=colours(index), label=results.suite.methods[method].title, linewidth=1.4
         )

@@ -25,7 +25,7 @@ def write_runs(settings: Sequence[Results], out: Path) -> list[Path]:
     for run in runs:
         rows.writerows([*(run[name] for name in COLUMNS[:-2]), name, value] for name, value in run["measures"].items())
     suite = settings[0].suite
-    content = {"suite": suite.name, "metric": suite.main_metric, "shards": suite.shards, "runs": runs}
+    content = {"suite": suite.name, "metric": settings[0].metric, "shards": suite.shards, "runs": runs}
     files = [out / "results.json", out / "results.csv"]
     write_whole(files[0], json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
     write_whole(files[1], text.getvalue().encode())
@@ -55,7 +55,7 @@ def _measures(results: Results, run: Figures) -> dict[str, float]:
         *(f"{metric}:{part}" for part, metrics in subsets.items() for metric in metrics),
         *COSTS,
     ]
-    found = {name: measure(run, name, results.metric) for name in dict.fromkeys(names)}
+    found = {name: measure(run, name, results.aim) for name in dict.fromkeys(names)}
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -63,4 +63,4 @@ def _validation(results: Results, run: Figures) -> dict[str, Any]:
     """The main metric on validation by round, and the round that it chooses."""
     if run["status"] != "completed":
         return {}
-    return {"by_round": validated(run, results.metric), "chosen_round": chosen_round(run, results.metric)}
+    return {"by_round": validated(run, results.aim), "chosen_round": chosen_round(run, results.aim)}

@@ -10,13 +10,15 @@ from typing import Any
 
 import yaml
 
+from common.words.figures import title
 from deploy.study.bench.origin import command
 from deploy.study.bench.pages.latex import latex
 from deploy.study.bench.pages.plots import draw
-from deploy.study.bench.pages.words import OWN_SHARDS, compared, head, title_of
+from deploy.study.bench.pages.words import OWN_SHARDS, compared, form, head, opening, points
 from deploy.study.bench.results import Results
 from deploy.study.bench.runner import validation_score
 from deploy.study.bench.statistics import COSTS, Difference, Summary
+from deploy.study.form import Form
 
 
 def write(results: Results, out: Path) -> list[Path]:
@@ -32,7 +34,7 @@ def write(results: Results, out: Path) -> list[Path]:
 
 
 def _content(results: Results) -> dict[str, Any]:
-    score = partial(validation_score, metric=results.metric)
+    score = partial(validation_score, aim=results.aim)
     rows = {}
     for method, runs in results.runs.items():
         measures = {}
@@ -78,9 +80,9 @@ def markdown(results: Results) -> str:
     lines = [
         f"# {setting.title}",
         "",
-        f"{title_of(results.metric)} in % on the test part after the last round: mean ± standard deviation over "
-        f"{len(seeds)} seeds ({', '.join(map(str, seeds))}). Δ: paired difference in points, with its 95 % "
-        f"confidence interval. Only: prediction from those modalities alone by the method's own model.{probe}",
+        f"{opening(results.metric)} on the test part after the last round: mean ± standard deviation over "
+        f"{len(seeds)} seeds ({', '.join(map(str, seeds))}). Δ: paired difference{points(results.metric)}, with its "
+        f"95 % confidence interval. Only: prediction from those modalities alone by the method's own model.{probe}",
         *([f"\n{OWN_SHARDS}"] if results.suite.shards else []),
         "",
         *_table(results, results.main, results.references),
@@ -112,8 +114,9 @@ def _table(results: Results, names: Sequence[str], references: Sequence[str]) ->
         if diverged := sum(run["status"] == "diverged" for run in runs):
             cells[0] += f" ({diverged} of {len(runs)} seeds diverged and are left out)"
         for name in names:
-            cells.append(_cell(results.summary(method, name)))
-            cells += [_delta(results.difference(method, name, other)) for other in compared(name, references)]
+            written = form(name, results.metric)
+            cells.append(_cell(written, results.summary(method, name)))
+            cells += [_delta(written, results.difference(method, name, other)) for other in compared(name, references)]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
@@ -129,14 +132,16 @@ def _costs(results: Results) -> list[str]:
     return lines
 
 
-def _cell(summary: Summary | None) -> str:
-    return "–" if summary is None else f"{100 * summary.mean:.1f} ± {100 * summary.deviation:.1f}"
+def _cell(written: Form, summary: Summary | None) -> str:
+    if summary is None:
+        return "–"
+    return f"{written.number(summary.mean)} ± {written.number(summary.deviation)}"
 
 
-def _delta(found: Difference | None) -> str:
+def _delta(written: Form, found: Difference | None) -> str:
     if found is None:
         return "–"
-    return f"{100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+    return f"{written.number(found.mean, '+')} [{written.number(found.low, '+')}, {written.number(found.high, '+')}]"
 
 
 def _provenance(results: Results) -> list[str]:
@@ -147,7 +152,7 @@ def _provenance(results: Results) -> list[str]:
     values = ", ".join(f"{value:g}" for value in tuning.values)
     where = "here" if place == results.setting else f"in the setting {place}"
     return [
-        f"{tuning.option} was chosen {where} by {results.metric} on validation among {values} "
+        f"{tuning.option} was chosen {where} by {title(results.metric)} on validation among {values} "
         f"with seed{'s' * (len(tuning.seeds) > 1)} {', '.join(map(str, tuning.seeds))}, the same for every method; "
         "ablations have the value of the method they change.",
         "",

@@ -2,19 +2,31 @@
 
 from collections.abc import Sequence
 
+from common.words.figures import title
+from deploy.study.form import Form
+
 OWN_SHARDS = (
     "All runs have the same shards and the same test examples. The seeds draw the initial weights, the order of the "
     "examples and the validation examples again. So the deviations and intervals cover the randomness of training. "
     "They do not cover the choice of the sites, of their examples, and of the test examples. A figure of several "
     "modalities is that of the test examples that have all of them."
 )
-TITLES = {"accuracy": "Accuracy", "macro_f1": "Macro-F1"}
-HEADS = {"chosen": "fused, chosen round", "macro_f1": "macro-F1"}
 
 
-def title_of(metric: str) -> str:
-    """The name of a metric at the beginning of a sentence."""
-    return TITLES.get(metric, metric.replace("_", " "))
+def opening(metric: str) -> str:
+    """The name of a metric at the beginning of a sentence, with "in %" for shares."""
+    name = title(metric)
+    return f"{name[:1].upper()}{name[1:]}{' in %' if Form.of(metric).percent else ''}"
+
+
+def points(metric: str) -> str:
+    """The unit of differences: " in points" for shares."""
+    return " in points" if Form.of(metric).percent else ""
+
+
+def form(name: str, metric: str) -> Form:
+    """The form of a measure's values. metric: the main metric."""
+    return Form.of(metric if name == "chosen" else name)
 
 
 def head(name: str, metric: str) -> str:
@@ -22,7 +34,9 @@ def head(name: str, metric: str) -> str:
     kind, _, part = name.partition(":")
     if part:
         return f"probe {part}" if kind == "probe" else f"only {part}"
-    return "fused" if name == metric else HEADS.get(name, name.replace("_", " "))
+    if name == metric:
+        return "fused"
+    return "fused, chosen round" if name == "chosen" else title(name)
 
 
 def compared(name: str, references: Sequence[str]) -> Sequence[str]:

@@ -1,0 +1,101 @@
+"""The figures of tallies: what metrics.jsonl, summary.json and the report contain."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from common.config.component import build, find, own_names
+from common.config.experiment import Experiment
+from common.config.task import TaskName
+from common.metrics.base import Metric
+from common.tasks.observed import Part, Tally
+
+
+@dataclass(frozen=True)
+class Named:
+    """A metric, and its key in figures, e.g. "macro_f1" or "sensitivity_at_0.3"."""
+
+    key: str
+    metric: Metric
+
+    def of(self, tally: Tally) -> float | None:
+        """The figure for all classes together; None if it is not defined, or if the tally lacks its part."""
+        part = self.part(tally)
+        if part is None:
+            return None
+        found = np.asarray(self.metric.of(part), np.float64)
+        return number(self.metric.mean(found, part) if found.ndim else float(found))
+
+    def by_class(self, tally: Tally) -> list[float | None] | None:
+        """The figures by class; None for a metric that has none."""
+        part = self.part(tally)
+        found = np.asarray(self.metric.of(part), np.float64) if part else np.zeros(())
+        return [number(value) for value in found.tolist()] if found.ndim else None
+
+    def part(self, tally: Tally) -> Part | None:
+        """The part that the metric reads, if it has examples."""
+        part = tally.parts.get(self.metric.part)
+        return part if part is not None and part.counts.any() else None
+
+
+def key_of(name: str, metric: Metric) -> str:
+    """The key of a metric in figures."""
+    options = metric.model_dump().values()
+    return "_".join([name.replace("-", "_"), *(f"{value:g}" if isinstance(value, float) else str(value)
+                                               for value in options)])  # fmt: skip
+
+
+def standard_metrics(task: TaskName) -> list[Named]:
+    """The metrics that every run of a task has: those of this project that have no options."""
+    kinds = {name: find("metric", name) for name in own_names("metric")}
+    plain = {name: kind() for name, kind in kinds.items() if not kind.model_fields}
+    return [Named(key_of(name, one), one) for name, one in plain.items()
+            if isinstance(one, Metric) and task in one.tasks]  # fmt: skip
+
+
+def metrics_of(experiment: Experiment) -> list[Named]:
+    """The metrics of an experiment: the standard ones of its task, and those that it names."""
+    further = [(str(one["name"]), build("metric", one)) for one in experiment.metrics]
+    return [*standard_metrics(experiment.task.name), *(Named(key_of(name, one), one) for name, one in further)]
+
+
+def figures(tallies: Mapping[str, Tally], metrics: Sequence[Named]) -> dict[str, dict[str, Any]]:
+    """The figures of every subset that has examples: each metric by its key, `examples`, `by_class` (lists by metric),
+    and `errors`, by metric the largest error because of binned scores, where it is not 0."""
+    return {subset: _figures(tally, metrics) for subset, tally in tallies.items() if tally.examples}
+
+
+def _figures(tally: Tally, metrics: Sequence[Named]) -> dict[str, Any]:
+    by_class = {one.key: values for one in metrics if (values := one.by_class(tally)) is not None}
+    told = [(one, part) for one in metrics if (part := one.part(tally)) is not None]
+    errors = {one.key: error for one, part in told if (error := one.metric.error(part))}
+    return {
+        **{one.key: one.of(tally) for one in metrics},
+        "examples": tally.examples,
+        "by_class": by_class,
+        **({"errors": errors} if errors else {}),
+    }
+
+
+def details(tally: Tally) -> dict[str, Any]:
+    """The counts for a confusion matrix and a reliability diagram, as far as the tally has them: `confusion`, and
+    `reliability` with the examples, the right ones and the mean confidence by bin."""
+    found = dict[str, Any]()
+    if "confusion" in tally.parts:
+        found["confusion"] = tally.parts["confusion"].counts.tolist()
+    if (part := tally.parts.get("calibration")) is not None:
+        examples = part.counts.sum(0)
+        found["reliability"] = {
+            "examples": examples.tolist(),
+            "right": part.counts[1].tolist(),
+            "confidence": [number(s / n) if n else None for s, n in zip(part.sums.tolist(), examples, strict=True)],
+        }
+    return found
+
+
+def number(value: float) -> float | None:
+    """A number for JSON, which has no NaN."""
+    return float(value) if math.isfinite(value) else None
