@@ -45,7 +45,7 @@ def main(grid: Grid, context: Context) -> None:
         device = hardware.use(experiment.train.deterministic, experiment.train.tf32)
         experiment = with_agreed_columns(experiment, grid, run)
         federation = Federation(experiment, grid, test_shard, run, probe_shard, device)
-        federation.run()
+        federation.add_intervals(federation.run())
         status, reason = "completed", ""
     except FedmosaicError as error:
         reason = str(error)

@@ -64,7 +64,7 @@ class Federation:
             experiment.check_classes(self.roster.classes)
         self.metrics = metrics_of(experiment)
         self.progress = Progress()
-        self.final: Params | None = None
+        self.intervals: dict[str, dict[str, list[float]]] = {}
         self.good = LastGood(experiment.federation.collapse, name=self.task.main)
         if run.checkpoint:
             self._restore(run.checkpoint)
@@ -114,7 +114,6 @@ class Federation:
             # The checkpoint comes first, so that the model's privacy loss is counted before the model is published.
             save_checkpoint(self.run_folder.folder, self._checkpoint(number, params))
             self.run_folder.model(params, self.experiment, self.classes)
-        self.final = params
         return params
 
     def _checkpoint(self, number: int, params: Params) -> Checkpoint:
@@ -268,12 +267,11 @@ class Federation:
         scores = {subset: found[self.task.main] for subset, found in line["test"].items()}
         log.info("round %d: %s", number, {name: None if s is None else round(s, 4) for name, s in scores.items()})
 
-    def _intervals(self) -> dict[str, dict[str, list[float]]]:
-        """By subset and metric, the bootstrap interval of the last model; empty before the end, or without a test set.
-        It takes seconds, which a benchmark does not need."""
-        if self.test is None or self.final is None:
-            return {}
-        return self.test.intervals(self.final, self.task, self.metrics, self.experiment.seed)
+    def add_intervals(self, params: Params) -> None:
+        """Add the bootstrap intervals of the last model on the test set to the summary. They take seconds, and a
+        benchmark does not use them."""
+        if self.test:
+            self.intervals = self.test.intervals(params, self.task, self.metrics, self.experiment.seed)
 
     def summary(self) -> dict[str, Any]:
         """The figures of summary.json, whether the run succeeds or fails."""
@@ -282,7 +280,7 @@ class Federation:
             "format": FORMAT,
             "task": self.experiment.task.name,
             **self.progress.summary(self.task, self.metrics),
-            "intervals": self._intervals(),
+            "intervals": self.intervals,
             "modalities": self.experiment.modalities,
             "classes": list(self.classes),
             "plugins": list(self.plugins),
