@@ -27,7 +27,7 @@ from deploy.study.bench import command
 from deploy.study.bench.pages.latex import escaped
 from deploy.study.bench.pages.words import OWN_SHARDS
 from deploy.study.bench.runner import Runner, best_value, left, validation_score
-from deploy.study.bench.starting_suite import METHODS
+from deploy.study.bench.starting_suite import METHODS, starting_suite
 from deploy.study.bench.statistics import Aim, chosen_round, measure
 from deploy.study.bench.suite import Job, Suite, jobs, read_suite
 from deploy.study.bench.trial import perform, prepare
@@ -299,6 +299,9 @@ def test_a_regression_has_its_metric_and_the_smallest_error_in_bold(
     table = (tmp_path / "work" / "own-own.md").read_text()
     assert table.startswith("# Sizes\n\nRMSE on the test part") and f"| 0 | {means['fedavg']:.3f} ± " in table
     assert rf"FedAvg & \textbf{{{means['fedavg']:.3f}}}" in (tmp_path / "work" / "own-own.tex").read_text()
+    weak = {"own": {"title": "x", "weak": "text"}}
+    with pytest.raises(ConfigError, match=r"settings\.own\.weak: a probe needs the task single-label"):
+        read_suite(written(tmp_path, shards, {"task": "regression", "model": model}, settings=weak), {})
     with pytest.raises(ConfigError, match="task: the experiment is single-label, the shards are regression"):
         read_suite(written(tmp_path, shards, {"model": model}), {})
 
@@ -369,6 +372,8 @@ def test_init_writes_a_suite_that_runs_as_it_is(
     assert suite.experiment["model"]["encoders"] == experiment["model"]["encoders"]
     assert suite.tuning.values == [0.0006, 0.002, 0.006] and len(suite.seeds) == 3
     assert {job.experiment.strategy["name"] for job in found if job.experiment.strategy} == {"fedcmi"}
+    numbers = yaml.safe_load(starting_suite(experiment | {"task": "regression"}, shards, Path("numbers.yaml")))
+    assert numbers["experiment"]["task"] == "regression" and numbers["experiment"]["data"] == {"validation": 0.2}
     assert call("init", "one", "--shards", shards / "north") == 0
     assert [path.name for path in Path("one").iterdir()] == ["experiment.yaml"]
 

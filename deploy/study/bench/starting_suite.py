@@ -14,6 +14,7 @@ METHODS = {
     "fedcmi-gated": "FedCMI gated",
 }
 """The methods that need no pre-trained models, with the titles of their rows."""
+VALIDATION = 0.2
 FACTORS = (0.3, 1, 3)
 """The candidate learning rates, as multiples of the experiment's rate."""
 TEMPLATE = """\
@@ -27,7 +28,7 @@ references: [fedavg]       # the tables have the differences to these rows
 seeds: [1, 2, 3]           # more seeds give narrower confidence intervals
 tuning: {{option: train.lr, values: {rates}, seeds: [11]}}
 experiment:
-  data: {{validation: 0.2}}  # share of each site's examples that tunes and does not train; drawn again for each seed
+{task}  data: {data}  # share of each site's examples that tunes and does not train; drawn again for each seed
   model:
     encoders:
 {encoders}
@@ -45,12 +46,15 @@ def starting_suite(experiment: Mapping[str, Any], shards: Path, file: Path) -> s
     """The suite as YAML with comments. experiment: an experiment for the shards, whose encoders and training it uses.
     file: the path of the suite, for its comment."""
     train, encoders = experiment["train"], experiment["model"]["encoders"]
+    data = {key: value for key, value in experiment["data"].items() if key != "clients"}
     rows = {name: {"title": title, "set": {"method": name}} for name, title in METHODS.items()}
     return TEMPLATE.format(
         shards=_flow(str(shards)),
         file=file,
         name=experiment["name"],
         rates=_flow([float(f"{factor * train['lr']:.1g}") for factor in FACTORS]),
+        task="".join(f"  {key}: {_flow(experiment[key])}\n" for key in ("task", "metrics") if key in experiment),
+        data=_flow({"validation": VALIDATION, **data}),
         encoders="\n".join(f"      {m}: {_flow(options)}" for m, options in encoders.items()),
         train=_flow({key: value for key, value in train.items() if key != "lr"}),
         federation=_flow(experiment["federation"]),

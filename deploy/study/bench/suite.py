@@ -210,6 +210,8 @@ def read_suite(path: Path, changes: dict[str, Any], data: Path | None = None, sh
         raise ConfigError(str(path), messages(error, Suite)) from None
     for dotted, value in changes.items():
         override(suite.experiment, dotted.split("."), value, str(path))
+    if suite.task != "single-label" and (probed := [n for n, setting in suite.settings.items() if setting.weak]):
+        raise ConfigError(str(path), [f"settings.{name}.weak: a probe needs the task single-label" for name in probed])
     given = {"data": data, "shards": shards}
     suite = suite.model_copy(update={name: str(folder) for name, folder in given.items() if folder is not None})
     return suite if suite.shards is None else _on_own_shards(suite, Path(suite.shards), str(path))

@@ -1,5 +1,6 @@
 """The picture of one setting: the figures of every seed by method, and the course of training."""
 
+import math
 from pathlib import Path
 
 import matplotlib
@@ -88,7 +89,9 @@ def _curves(results: Results, axes: Axes) -> None:
     colours = matplotlib.colormaps["tab10"]
     for index, method in enumerate(shown):
         runs = [run for run in results.runs[method] if run["status"] == "completed"]
-        curves = [[line["test"][run["complete"]][results.metric] for line in run["rounds"]] for run in runs]
+        curves = [
+            [line["test"][run["complete"]].get(results.metric, math.nan) for line in run["rounds"]] for run in runs
+        ]
         mean = Form.of(results.metric).factor * np.mean(curves, axis=0)
         axes.plot(
             range(len(mean)), mean, color=colours(index), label=results.suite.methods[method].title, linewidth=1.4
