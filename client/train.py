@@ -35,12 +35,13 @@ def train(
     classes: Sequence[str] = (),
 ) -> dict[str, float]:
     """Train the model in place, on its device: the shared block and the blocks of the examples' modalities, except the
-    encoders that `train.freeze` still freezes. Returns the mean of each loss term over the last epoch.
+    encoders that `train.freeze` still freezes. Returns the mean of each loss term over the last whole pass over the
+    examples, or over all steps if there are fewer than one pass.
 
     number: the round, from 1. classes: the names of the classes, which only class weights need.
 
     The order of the examples is a function of (seed, round, site), the augmentation of an example a function of (seed,
-    round, epoch, site, example).
+    round, pass, site, example).
 
     Raises TrainingError when a loss or a parameter is no longer finite. Raises DeviceError when the device's memory is
     full. Raises ConfigError when the experiment weights a class that does not exist.
@@ -57,16 +58,16 @@ def train(
     if settings.compile:
         compile_encoders(model, held.difference(frozen))
     step = Step(model, method, context, criterion, make_optimizer(model, settings), settings)
-    schedule, steps = Schedule(settings, experiment.federation.rounds), -(-len(examples) // settings.batch_size)
+    schedule, per_pass = Schedule(settings, experiment.federation.rounds), -(-len(examples) // settings.batch_size)
     losses: dict[str, float] = {}
     order = torch_rng(experiment.seed, "order", number, site)
     with seeded(experiment.seed, "train", number, site, device=model.device):
-        for epoch in range(settings.epochs):
-            change = Augmentation.of(model, examples, experiment.seed, number, epoch, site)
+        for index, rates in enumerate(schedule.passes(number, per_pass)):
+            change = Augmentation.of(model, examples, experiment.seed, number, index, site)
             train_mode(model, frozen)
-            rates = schedule.rates(number, epoch, steps)
-            losses = _epoch(model, step, examples, rates, settings.batch_size, order, change)
-            log.info("round %d, epoch %d: %s", number, epoch + 1, losses)
+            found = _pass(model, step, examples, rates, settings.batch_size, order, change)
+            losses = found if len(rates) == per_pass or not losses else losses
+            log.info("round %d, pass %d of %d steps: %s", number, index + 1, len(rates), found)
     method.end_round(model, examples, context)
     if not all_finite(learned(model).values()):
         raise TrainingError(f"{DIVERGED}: parameters are not finite; a lower train.lr may help")
@@ -81,7 +82,7 @@ def compile_encoders(model: MultimodalModel, held: frozenset[Modality]) -> None:
             encoder.compile()
 
 
-def _epoch(
+def _pass(
     model: MultimodalModel,
     step: Step,
     examples: Batch,
@@ -90,18 +91,21 @@ def _epoch(
     order: torch.Generator,
     change: Augmentation | None,
 ) -> dict[str, float]:
-    """Train for one epoch. Returns the mean of each loss term over the examples. rates: the learning rate of each step.
+    """Train for one step per rate, at most one pass. Returns the mean of each loss term over the examples. rates: the
+    learning rate of each step.
 
     The terms are added on the device and read once, because reading a number waits for the device.
 
     Raises TrainingError when a mean is not finite.
     """
     sums: dict[str, Tensor] = {}
-    for rate, batch in zip(rates, batches(examples, size, model.device, order, change), strict=True):
+    chosen = batches(examples, size, model.device, order, change, most=len(rates))
+    for rate, batch in zip(rates, chosen, strict=True):
         for name, term in step.take(batch, rate).items():
             part = _wide(term) * len(batch)
             sums[name] = sums[name] + part if name in sums else part
-    means = {name: float(value) / len(examples) for name, value in sums.items()}
+    count = min(len(examples), len(rates) * size)
+    means = {name: float(value) / count for name, value in sums.items()}
     if not all(map(math.isfinite, means.values())):
         listed = ", ".join(f"{name} {value:.3g}" for name, value in means.items())
         raise TrainingError(f"{DIVERGED}: {listed}; a lower train.lr may help")

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -24,12 +24,16 @@ def run(
     run_dir: str | Path | None = None,
     resume: bool = False,
     device: str = "cpu",
+    init: str | Path | None = None,
+    trackers: Sequence[str | Mapping[str, Any]] = (),
 ) -> Path:
     """Run an experiment to its end and return the folder of the run.
 
     changes: values by dotted option, e.g. {"train.lr": 0.1}. shards: the clients' shards; None: shards/NAME, which are
     made if they are absent. run_dir: the folder of the run; None: a new folder runs/NAME. resume: whether to continue
-    the unfinished run in that folder. device: the device of the clients: auto, cpu, cuda, cuda:N or mps.
+    the unfinished run in that folder. device: the device of the clients: auto, cpu, cuda, cuda:N or mps. init: a run's
+    folder, an exported folder or a .safetensors file of one of them with the model to start from; None: random weights.
+    trackers: show the figures of the run while it runs, each by its name or as a mapping with its name and options.
 
     With the engine "inprocess", the run takes over the root logger, the umask, and torch's threads and determinism of
     this process until it ends.
@@ -48,6 +52,8 @@ def run(
     options.shards = Path(shards) if shards is not None else None
     options.run_dir = Path(run_dir) if run_dir is not None else None
     options.resume = resume
+    options.init = Path(init) if init is not None else None
+    options.track = list(trackers)
     with _restored():
         folder = run_to_end(options, read(Path(config), dict(changes or {})), link=None)
     assert folder is not None

@@ -18,6 +18,8 @@ from common.hardware.faults import device_error
 from server.record.run_folder import RunFolder, free_folder, unfinished_folder
 from server.rounds.agreement import with_agreed_columns
 from server.rounds.federation import Federation
+from server.rounds.starting import RESUMED, given_model
+from server.trackers.shared.chosen import Trackers
 
 log = logging.getLogger(__name__)
 app = ServerApp()
@@ -33,9 +35,13 @@ def main(grid: Grid, context: Context) -> None:
     keep_private()
     settings = {key: str(value) for key, value in context.run_config.items()}
     experiment = read_experiment(settings["experiment"])
+    init = Path(settings["init"]) if settings["init"] else None
+    if init and settings["resume"]:
+        raise ConfigError("--init", [RESUMED])
     hardware = Hardware(
         settings["server-device"], int(settings["threads"]), deterministic=settings["engine"] != "superlink"
     )
+    trackers = Trackers(settings["trackers"])
     run = RunFolder(_folder(settings, experiment), experiment, resume=bool(settings["resume"]))
     test_shard = Path(settings["test-shard"]) if settings["test-shard"] else None
     probe_shard = Path(settings["probe-shard"]) if settings["probe-shard"] else None
@@ -43,8 +49,11 @@ def main(grid: Grid, context: Context) -> None:
     status, reason, federation = "failed", "the ServerApp stopped on an unexpected error; see its log", None
     try:
         device = hardware.use(experiment.train.deterministic, experiment.train.tf32)
+        given = given_model(init, run)
         experiment = with_agreed_columns(experiment, grid, run)
-        federation = Federation(experiment, grid, test_shard, run, probe_shard, device)
+        trackers.begin(experiment, run.folder, resumed=bool(settings["resume"]))
+        run.listeners.append(trackers.round)
+        federation = Federation(experiment, grid, test_shard, run, probe_shard, device, given)
         federation.add_intervals(federation.run())
         status, reason = "completed", ""
     except FedmosaicError as error:
@@ -60,7 +69,9 @@ def main(grid: Grid, context: Context) -> None:
     finally:
         about = {"name": run.folder.name, "status": status, "reason": reason, "engine": settings["engine"]}
         figures = federation.summary() if federation else {}
-        _conclude(run, about | _described(experiment) | figures | {"seconds": time.perf_counter() - started})
+        summary = about | _described(experiment) | figures | {"seconds": time.perf_counter() - started}
+        _conclude(run, summary)
+        trackers.end(summary)
 
 
 def _folder(settings: dict[str, str], experiment: Experiment) -> Path:

@@ -8,7 +8,8 @@ from typing import Any
 def figures(share: float, classes: int) -> dict[str, Any]:
     """The figures of a model that recognises this share of each class but the last, which has no examples."""
     recalls = [share] * (classes - 1) + [None]
-    return {"accuracy": share, "macro_f1": share, "confidence": share / 2, "per_class": recalls, "examples": 50}
+    return {"accuracy": share, "macro_f1": share, "confidence": share / 2, "by_class": {"sensitivity": recalls},
+            "examples": 50}  # fmt: skip
 
 
 def write_run(
@@ -27,7 +28,9 @@ def write_run(
               "bytes_up": 1000, "bytes_down": 2000,
               "seconds": {"load": 1.0, "evaluate": 0.2, "train": 3.0}}  # fmt: skip
     # Round 0 has no more than these three.
-    lines: list[dict[str, Any]] = [{"round": 0, "test": measured if test else {}, "seconds": {"total": 0.4}}]
+    lines: list[dict[str, Any]] = [
+        {"format": 2, "round": 0, "test": measured if test else {}, "seconds": {"total": 0.4}}
+    ]
     for number in range(1, rounds + 1):
         lines.append({"round": number, "test": measured if test else {}, "validation": measured,
                       "losses": {"fused": 1 / number, "proximal": 0.001}, "clients": dict.fromkeys(sites, client),
@@ -37,8 +40,9 @@ def write_run(
     about = {"name": "a-run", "status": "completed", "reason": "", "engine": "processes", "method": "fedcmi",
              "strategy": "fedcmi", "dataset": "digits-mini", "seed": 1, "rounds": rounds,
              "modalities": list(modalities), "classes": list(classes),
-             "accuracy": {name: value["accuracy"] for name, value in measured.items()},
-             "accuracy_on": "test" if test else "validation", "macro_f1": 0.7, "bytes_up": 1, "bytes_down": 1,
+             "format": 2, "task": "single-label", "metric": "accuracy", "figures": measured, "intervals": {},
+             "scores": {name: value["accuracy"] for name, value in measured.items()},
+             "measured_on": "test" if test else "validation", "bytes_up": 1, "bytes_down": 1,
              "seconds": 61.0, "refused": {}, "sites": {name: {"modalities": list(modalities), "num_examples": 320,
              "unreadable": 0} for name in sites}}  # fmt: skip
     (folder / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in lines))

@@ -217,6 +217,9 @@ def test_wrong_experiments_are_named_before_the_first_run(shards: Path, tmp_path
     assert "model.encoders.text: no site has this modality" in str(found.value)
     with pytest.raises(ConfigError, match=r"data.clients is 3, but .* has 2 sites"):
         read_suite(written(tmp_path, shards), {"data.clients": 3})
+    early = {"federation.patience": 2, "federation.keep": {"best": "accuracy on validation"}}
+    with pytest.raises(ConfigError, match=r"federation\.patience: all runs have the same rounds"):
+        read_suite(written(tmp_path, shards), early)
 
 
 def test_a_test_shard_without_complete_examples_is_refused(shards: Path, tmp_path: Path) -> None:

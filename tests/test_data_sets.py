@@ -9,6 +9,8 @@ from fedmosaic.testing import DataSetContract
 
 EMBEDDED: list[dict[str, Any]] = [
     {"name": "digits-mini"},
+    {"name": "digit-facts"},
+    {"name": "digit-facts", "labels": "value"},
     {"name": "breast-cancer", "missing_cells": 0.3},
     {"name": "birds-mini", "train_per_class": 2, "test_per_class": 1},
 ]

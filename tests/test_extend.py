@@ -108,6 +108,14 @@ def test_the_example_runs(section: str, way: Add, tmp_path: Path, monkeypatch: p
 
 
 @BOTH_WAYS
+def test_a_tracker_follows_the_run(way: Add, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert way("A tracker", tmp_path / "added", monkeypatch) == ["spreadsheet"]
+    summary = run("A tracker", tmp_path, monkeypatch, SMALL)
+    rows = (tmp_path / "run" / "figures.csv").read_text().splitlines()
+    assert f"1,test/audio+image/accuracy,{summary['accuracy']['audio+image']}" in rows
+
+
+@BOTH_WAYS
 def test_what_a_completer_wrote_is_trained_on(way: Add, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     way("A completer", tmp_path / "added", monkeypatch)
     assert run("A completer", tmp_path, monkeypatch, SMALL)["status"] == "completed"

@@ -164,9 +164,9 @@ def test_the_cosine_falls_over_the_whole_run_and_the_constant_does_not() -> None
     for r in range(1, 6):
         for e in range(3):
             expected = 0.2 * (0.5 * (1 + math.cos(math.pi * ((r - 1 + e / 3) / 5))))
-            assert cosine.rates(r, e, 4) == [expected] * 4
-            assert constant.rates(r, e, 4) == [0.2] * 4
-    assert cosine.rates(1, 0, 1) == [0.2]
+            assert list(cosine.passes(r, 4))[e] == [expected] * 4
+            assert list(constant.passes(r, 4))[e] == [0.2] * 4
+    assert next(cosine.passes(1, 1)) == [0.2]
 
 
 def test_a_schedule_changes_what_training_does(tiny_shards: Path) -> None:

@@ -55,7 +55,16 @@ def test_a_package_says_what_lives_there(path: Path) -> None:
     assert (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")[0].endswith(".")
 
 
-FAMILIES_AND_COMMANDS = {"methods", "completion", "datasets", "encoders", "models", "strategies", "commands"}
+FAMILIES_AND_COMMANDS = {
+    "methods",
+    "completion",
+    "datasets",
+    "encoders",
+    "models",
+    "strategies",
+    "trackers",
+    "commands",
+}
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ class TestSchedule:
     @pytest.mark.parametrize("warmup", [0.0, 0.3, 2.0, 2.5, 6.0])
     def test_rates_by_a_walk_through_the_run(self, schedule: Any, warmup: float) -> None:
         found = Schedule(Train(lr=0.4, epochs=2, schedule=schedule, warmup=warmup), rounds=3)
-        rates = [found.rates(r, e, 5) for r in (1, 2, 3) for e in (0, 1)]
+        rates = [of_epoch for r in (1, 2, 3) for of_epoch in found.passes(r, 5)]
         for epoch, of_epoch in enumerate(rates):
             passed = max(0.0, epoch - warmup) / max(6 - warmup, 1e-9)
             after = {"constant": 1, "cosine": math.cos(math.pi * passed / 2) ** 2, "linear": 1 - passed}[schedule]
@@ -296,3 +296,83 @@ def test_server_and_site_refuse_weights_of_classes_that_do_not_exist(tiny_shards
     for message in (query_message(chosen), train_message(chosen, ["audio", "image"])):
         reply = Site(tiny_shards / "client-1").answer(message)
         assert "train.class_weights.eleven: unknown class" in str(reply["body"]["json"])
+
+
+class TestSteps:
+    """`train.steps` in place of `train.epochs`."""
+
+    @pytest.mark.parametrize("schedule", ["constant", "cosine", "linear"])
+    @pytest.mark.parametrize("warmup", [0.0, 3.0, 10.0, 21.0])
+    def test_rates_by_a_walk_through_the_run(self, schedule: Any, warmup: float) -> None:
+        found = Schedule(Train(lr=0.4, steps=7, schedule=schedule, warmup=warmup), rounds=3)
+        passes = [of_pass for number in (1, 2, 3) for of_pass in found.passes(number, 3)]
+        assert [len(of_pass) for of_pass in passes] == [3, 3, 1] * 3
+        rates = [rate for of_pass in passes for rate in of_pass]
+        for step, rate in enumerate(rates):
+            passed = max(0.0, step - warmup) / max(21 - warmup, 1e-9)
+            after = {"constant": 1, "cosine": math.cos(math.pi * passed / 2) ** 2, "linear": 1 - passed}[schedule]
+            assert rate == pytest.approx(0.4 * (min(1, (step + 1) / warmup) if warmup else 1) * after)
+
+    @pytest.mark.parametrize("steps", [1, 2, 3, 4, 7])
+    def test_a_client_stops_after_its_steps_within_a_pass_too(
+        self, steps: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[list[int]] = []
+        take = Step.take
+
+        def noted(self: Step, batch: Batch, rate: float) -> dict[str, torch.Tensor]:
+            seen.append(batch.keys.tolist())
+            return take(self, batch, rate)
+
+        monkeypatch.setattr(Step, "take", noted)
+        chosen = tiny("fedavg", train__epochs=None, train__steps=steps)
+        train(made("fedavg"), pictures(2), chosen, 1, "s")  # 24 examples: three steps per pass
+        assert len(seen) == steps
+        passes = [[key for keys in seen[first : first + 3] for key in keys] for first in range(0, steps, 3)]
+        assert all(len(set(keys)) == len(keys) for keys in passes)
+        assert all(sorted(keys) == list(range(24)) for keys in passes[: steps // 3])
+        assert len({tuple(keys) for keys in passes}) == len(passes)
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_whole_passes_have_the_bits_of_epochs(self, method: str) -> None:
+        ends, losses = [], []
+        for options in ({"train__epochs": 2}, {"train__epochs": None, "train__steps": 6}):
+            model = made(method)
+            losses.append(train(model, pictures(2), tiny(method, **options), 2, "s", NAMES))
+            ends.append(get_params(model))
+        assert losses[0] == losses[1]
+        assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+
+    def test_losses_are_those_of_the_last_whole_pass(self) -> None:
+        found = [
+            train(made("fedavg"), pictures(2), tiny("fedavg", **options), 1, "s")
+            for options in ({"train__epochs": 1}, {"train__epochs": None, "train__steps": 5})
+        ]
+        assert found[0] == found[1]
+
+    def test_every_pass_has_its_own_augmentation(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from common.data.augmentation import Augmentation
+
+        purposes = []
+        monkeypatch.setattr(Augmentation, "of", lambda *given: purposes.append(given[3:]))
+        train(made("fedavg"), pictures(2), tiny("fedavg", train__epochs=None, train__steps=4), 3, "s")
+        assert purposes == [(3, 0, "s"), (3, 1, "s")]
+
+    def test_an_experiment_has_epochs_or_steps(self) -> None:
+        assert (Train(lr=0.1).epochs, Train(lr=0.1, epochs=None).epochs) == (1, 1)
+        assert (Train(lr=0.1, steps=5).epochs, Train(lr=0.1, steps=5).steps) == (None, 5)
+        chosen = experiment(train__epochs=None, train__steps=5)
+        assert "  epochs: null\n" in chosen.to_yaml() and "  steps: 5\n" in chosen.to_yaml()
+        with pytest.raises(ConfigError, match=r"train: epochs is 1 and steps is 5: a round has one of them"):
+            experiment(train__epochs=1, train__steps=5)
+        with pytest.raises(ConfigError, match=r"train.warmup is 11 steps, but the run has 10"):
+            experiment(train__epochs=None, train__steps=5, train__warmup=11.0)
+
+    def test_a_resumed_run_ends_with_the_same_bits(self, tiny_shards: Path, tmp_path: Path) -> None:
+        chosen = experiment(federation__rounds=3, train__epochs=None, train__steps=5, train__schedule="linear")
+        go(chosen, tiny_shards, tmp_path / "whole")
+        with pytest.raises(Crash):
+            go(chosen, tiny_shards, tmp_path / "broken", crash_in=3)
+        go(chosen, tiny_shards, tmp_path / "broken", resume=True)
+        whole, broken = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken"))
+        assert all(torch.equal(whole[key], broken[key]) for key in whole)

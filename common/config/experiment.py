@@ -7,6 +7,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from common.config.component import Options, Reference, build, unknown
+from common.config.selection import Selection, selection_mistakes, selection_of
 from common.config.task import MultiLabel, Regression, SingleLabel, Task
 from common.errors import ConfigError
 from common.modality import Modality
@@ -124,13 +125,16 @@ class Train(Options):
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """The optimizer of each client."""
     schedule: Literal["constant", "cosine", "linear"] = "constant"
-    """Learning rate after the warm-up. `cosine` and `linear` lower it epoch by epoch, over the remaining epochs of all
-    rounds, from `lr` to nearly 0."""
+    """Learning rate after the warm-up. `cosine` and `linear` lower it from `lr` to nearly 0, over the rest of all
+    rounds: epoch by epoch, or step by step with `steps`."""
     warmup: float = Field(0.0, ge=0)
-    """Epochs, counted over all rounds, in which the learning rate rises step by step from nearly 0 to `lr`. 0: no
-    warm-up."""
-    epochs: int = Field(1, ge=1, le=100_000)
-    """Passes over a client's examples per round."""
+    """Epochs, or steps with `steps`, in which the learning rate rises step by step from nearly 0 to `lr`. They are
+    counted over all rounds. 0: no warm-up."""
+    epochs: int | None = Field(None, ge=1, le=100_000)
+    """Passes over a client's examples per round. None: 1, or as many as `steps` needs."""
+    steps: int | None = Field(None, ge=1, le=10_000_000)
+    """Steps of the optimizer per round, the same number at every client, in place of `epochs`. A client passes over its
+    examples as often as needed, in a new random order each time, and may stop within a pass. None: `epochs` counts."""
     batch_size: int = Field(32, ge=2, le=1_000_000)
     """Examples per step."""
     lr: float = Field(gt=0)
@@ -166,6 +170,25 @@ class Train(Options):
     """`true`: one thread and deterministic kernels, so that results have the same bits with every engine. `false`: all
     cores or the fastest kernels of the device, so that results differ by rounding errors. None: `true` if the run is on
     one machine, `false` at sites that `fedmosaic node` connects."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_epoch_by_default(cls, given: Any) -> Any:
+        counted = isinstance(given, dict) and any(given.get(unit) is not None for unit in ("epochs", "steps"))
+        return given if counted or not isinstance(given, dict) else {**given, "epochs": 1}
+
+    @model_validator(mode="after")
+    def _epochs_or_steps(self) -> Self:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError(
+                f"epochs is {self.epochs} and steps is {self.steps}: a round has one of them; set the other to null"
+            )
+        return self
+
+    @property
+    def per_round(self) -> int:
+        """The length of a round in the unit of `warmup`: epochs, or steps with `steps`."""
+        return self.steps or self.epochs or 1
 
     @field_validator("class_weights", mode="before")
     @classmethod
@@ -218,11 +241,27 @@ class FedYogi(_Adaptive):
 ServerOptimizer = FedAvgM | FedAdam | FedYogi
 
 
+class Keep(Options):
+    """The models that a run folder contains at the end."""
+
+    best: str | None = None
+    """The rule that selects the best model, METRIC[@SUBSET] on validation|test, e.g. `macro_f1@audio+image on
+    validation`. SUBSET is the modalities of the input, by default all. The clients validate the model that they
+    receive, so `validation` compares the models of all rounds but the last. None: no best model is kept."""
+    last: bool = True
+    """Whether the last model is kept in addition to the best one. `false` needs `best`."""
+
+
 class Federation(Options):
     """Rounds, and the sites that take part."""
 
     rounds: int = Field(ge=1, le=1_000_000)
     """Number of rounds."""
+    keep: Keep = Keep()
+    """The models that are kept."""
+    patience: int | None = Field(None, ge=1)
+    """Number of measured rounds without a better model by `keep.best` after which the run ends early. None: the run has
+    all rounds."""
     sites: list[str] | None = Field(None, min_length=1)
     """Names of the sites that take part. The server refuses other sites, and names the missing ones while it waits.
     None: the first `data.clients` sites, with any names."""
@@ -305,6 +344,12 @@ class Experiment(Options):
         """The modalities of the experiment, in alphabetical order."""
         return sorted(self.model.encoders)
 
+    @property
+    def selection(self) -> Selection | None:
+        """The rule that selects the best model; None if no best model is kept."""
+        best = self.federation.keep.best
+        return None if best is None else selection_of(best, self.modalities)
+
     def check_classes(self, classes: Sequence[str]) -> None:
         """Raises ConfigError when an option names a class, label or target that is not among `classes`."""
         if mistakes := list(self._unknown_classes(classes)):
@@ -355,19 +400,33 @@ class Experiment(Options):
             for option in ("class_weights", "label_smoothing"):
                 if getattr(self.train, option):
                     yield f"train.{option}: a regression has no classes; remove the option"
+        yield from self._unselectable()
         if self.data.classes is not None:
             yield from self._unknown_classes(self.data.classes)
 
     def _untrainable(self) -> Iterator[str]:
         settings, rounds = self.train, self.federation.rounds
-        epochs = rounds * settings.epochs
-        if settings.warmup > epochs:
-            yield f"train.warmup is {settings.warmup:g} epochs, but the run has {epochs}"
+        unit, length = "steps" if settings.steps else "epochs", rounds * settings.per_round
+        if settings.warmup > length:
+            yield f"train.warmup is {settings.warmup:g} {unit}, but the run has {length}"
         for modality, count in settings.freeze.items():
             if modality not in self.model.encoders:
                 yield f"train.freeze.{modality}: {unknown('modality', modality, self.modalities)}"
             if count > rounds:
                 yield f"train.freeze.{modality} is {count}, but federation.rounds is {rounds}"
+
+    def _unselectable(self) -> Iterator[str]:
+        keep, patience = self.federation.keep, self.federation.patience
+        if keep.best is None:
+            if not keep.last:
+                yield "federation.keep.last is false, which needs federation.keep.best"
+            if patience is not None:
+                yield f"federation.patience is {patience}, which needs federation.keep.best"
+            return
+        mistakes = list(selection_mistakes(keep.best, self.modalities))
+        yield from (f"federation.keep.best: {mistake}" for mistake in mistakes)
+        if not mistakes and selection_of(keep.best, self.modalities).on == "validation" and not self.data.validation:
+            yield f"federation.keep.best is {keep.best!r}, but data.validation is 0"
 
     def _unknown_classes(self, classes: Sequence[str]) -> Iterator[str]:
         weights, task = self.train.class_weights, self.task

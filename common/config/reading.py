@@ -5,6 +5,8 @@ resolved experiment contains every option.
 """
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -13,8 +15,10 @@ from typing import Any, get_args, get_origin
 from pydantic import ValidationError
 
 from common.config import plugins
-from common.config.component import Component, find, names, unknown
+from common.config.component import Component, Reference, find, names, unknown
 from common.config.experiment import Experiment
+from common.config.metrics import metrics_by_key
+from common.config.selection import metric_of
 from common.config.task import SingleLabel, TaskName
 from common.config.yaml_file import read_yaml
 from common.errors import ConfigError
@@ -127,6 +131,25 @@ def _from_json(text: str, allowed: frozenset[plugins.Plugin] | None) -> Experime
     return experiment
 
 
+def resolved(family: str, given: Sequence[Any], source: str) -> list[Reference]:
+    """The references of components of one family, with every default. given: names, or names with options.
+
+    Raises ConfigError with every mistake.
+    """
+    mistakes: list[str] = []
+    found = []
+    for one in given:
+        name = str(one.get("name", family) if isinstance(one, dict) else one or family)
+        section = {name: one if one is not None else {}}
+        _component(section, name, family, mistakes)
+        found.append((name, section[name]))
+    counts = Counter(name for name, _ in found)
+    mistakes += [f"{name}: is named {count} times; name it once" for name, count in counts.items() if count > 1]
+    if mistakes:
+        raise ConfigError(source, mistakes)
+    return [reference for _, reference in found]
+
+
 def _resolve(raw: dict[str, Any], mistakes: list[str]) -> dict[str, Any]:
     """The raw experiment with the defaults of each component. The method determines model and strategy where the
     experiment names none."""
@@ -159,7 +182,21 @@ def _resolve(raw: dict[str, Any], mistakes: list[str]) -> dict[str, Any]:
     task = raw.get("task", SingleLabel().name)
     name = task.get("name") if isinstance(task, dict) else task
     mistakes += _undefined(name, {"method": method, "data.set": source, **metrics})
+    mistakes += _unmeasured(name, resolved, all(metrics.values()))
     return resolved
+
+
+def _unmeasured(task: Any, resolved: dict[str, Any], all_known: bool) -> list[str]:
+    """Mistakes: the best model is chosen by a metric that the run does not have. all_known: whether the experiment's
+    further metrics are without mistakes."""
+    federation = resolved.get("federation")
+    keep = federation.get("keep") if isinstance(federation, dict) else None
+    best = keep.get("best") if isinstance(keep, dict) else None
+    key = metric_of(best) if isinstance(best, str) else None
+    if key is None or not all_known or task not in get_args(TaskName):
+        return []
+    known = metrics_by_key(task, resolved.get("metrics") or [])
+    return [] if key in known else [f"federation.keep.best: {unknown('metric', key, sorted(known))}"]
 
 
 def _metrics(resolved: dict[str, Any], mistakes: list[str]) -> dict[str, Component | None]:

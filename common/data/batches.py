@@ -17,12 +17,13 @@ def batches(
     device: torch.device = CPU,
     order: torch.Generator | None = None,
     change: Callable[[Batch], Batch] | None = None,
+    most: int | None = None,
 ) -> Iterator[Batch]:
     """The examples in batches of `size` on a device, shuffled by `order` if given. The last batch may be smaller.
     Without examples there are no batches.
 
     change: is applied to each batch before it moves to the device, e.g. an augmentation. It draws from torch's global
-    generator, so it runs in the thread of the training.
+    generator, so it runs in the thread of the training. most: the largest number of batches; None: all examples.
 
     Values that are decoded when they are needed are read ahead by worker processes. For another device than the CPU, a
     thread gathers the next batch while the model uses the current one.
@@ -30,7 +31,7 @@ def batches(
     Raises ShardError when a value that was readable before can no longer be read.
     """
     index = torch.arange(len(examples)) if order is None else torch.randperm(len(examples), generator=order)
-    gathered = _gathered(examples, torch.split(index, size) if len(examples) else ())
+    gathered = _gathered(examples, torch.split(index, size)[:most] if len(examples) else ())
     if device == examples.device:
         yield from gathered if change is None else map(change, gathered)
         return

@@ -13,7 +13,8 @@ from common.seeding import rng
 from common.tasks.base import Task
 from common.tasks.observed import tally
 
-RESAMPLES = 1000
+RESAMPLES, FEWER_RESAMPLES, MANY_SCORES = 1000, 200, 200_000
+"""The number of resamples, and the smaller one for more scores (examples times classes), so that it takes seconds."""
 LEVEL = 0.95
 FEWEST_EXAMPLES = 2
 
@@ -28,7 +29,8 @@ def intervals(scored: Scored, task: Task, metrics: Sequence[Named], seed: int) -
         return {}
     observed = task.observe(scored.scores, scored.targets, exact=True)
     found: dict[str, list[float]] = {one.key: [] for one in metrics}
-    for weights in _draws(len(scored.targets), seed):
+    count = RESAMPLES if scored.scores.size <= MANY_SCORES else FEWER_RESAMPLES
+    for weights in _draws(len(scored.targets), count, seed):
         drawn = tally(observed, weights)
         for one in metrics:
             if (value := one.of(drawn)) is not None:
@@ -37,12 +39,12 @@ def intervals(scored: Scored, task: Task, metrics: Sequence[Named], seed: int) -
     return {
         key: [float(bound) for bound in np.quantile(values, [tail, 1 - tail])]
         for key, values in found.items()
-        if 2 * len(values) > RESAMPLES
+        if 2 * len(values) > count
     }
 
 
-def _draws(examples: int, seed: int) -> Iterator["np.ndarray[tuple[int], np.dtype[np.int64]]"]:
+def _draws(examples: int, count: int, seed: int) -> Iterator["np.ndarray[tuple[int], np.dtype[np.int64]]"]:
     """How often each example is drawn [N], once for each resample."""
     chance = rng(seed, "bootstrap")
-    for _ in range(RESAMPLES):
+    for _ in range(count):
         yield np.bincount(chance.integers(examples, size=examples), minlength=examples)

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from common.config.component import build, find, own_names
+from common.config.component import Component
 from common.config.experiment import Experiment
+from common.config.metrics import metrics_by_key, standard_metrics
 from common.config.task import TaskName
 from common.metrics.base import Metric
 from common.tasks.observed import Part, Tally
@@ -41,25 +42,18 @@ class Named:
         return part if part is not None and part.counts.any() else None
 
 
-def key_of(name: str, metric: Metric) -> str:
-    """The key of a metric in figures."""
-    options = metric.model_dump().values()
-    return "_".join([name.replace("-", "_"), *(f"{value:g}" if isinstance(value, float) else str(value)
-                                               for value in options)])  # fmt: skip
-
-
-def standard_metrics(task: TaskName) -> list[Named]:
-    """The metrics that every run of a task has: those of this project that have no options."""
-    kinds = {name: find("metric", name) for name in own_names("metric")}
-    plain = {name: kind() for name, kind in kinds.items() if not kind.model_fields}
-    return [Named(key_of(name, one), one) for name, one in plain.items()
-            if isinstance(one, Metric) and task in one.tasks]  # fmt: skip
+def standard(task: TaskName) -> list[Named]:
+    """The metrics that every run of a task has."""
+    return _named(standard_metrics(task))
 
 
 def metrics_of(experiment: Experiment) -> list[Named]:
     """The metrics of an experiment: the standard ones of its task, and those that it names."""
-    further = [(str(one["name"]), build("metric", one)) for one in experiment.metrics]
-    return [*standard_metrics(experiment.task.name), *(Named(key_of(name, one), one) for name, one in further)]
+    return _named(metrics_by_key(experiment.task.name, experiment.metrics))
+
+
+def _named(metrics: Mapping[str, Component]) -> list[Named]:
+    return [Named(key, metric) for key, metric in metrics.items() if isinstance(metric, Metric)]
 
 
 def figures(tallies: Mapping[str, Tally], metrics: Sequence[Named]) -> dict[str, dict[str, Any]]:

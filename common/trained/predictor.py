@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from common.models.base import MultimodalModel
 from common.tasks.base import Task
 from common.tasks.find import task_of
 from common.tasks.labels import Label
-from common.trained.saved_model import read_model
+from common.trained.saved_model import Best, read_model
 from common.types import CPU, Batch, Origin
 
 CHUNK = 256
@@ -50,10 +50,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained model in eval mode, with its task."""
+    """A trained model in eval mode, with its task.
+
+    best: the description of the best model of a run; None for the last model.
+    """
 
     model: MultimodalModel
     task: Task
+    best: Best | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -161,10 +165,13 @@ class _Prepared:
     notes: Sequence[str]
 
 
-def load_model(folder: Path | str, device: torch.device | str = CPU) -> Predictor:
-    """The model in a run's folder, or in a folder that `fedmosaic export` wrote, on a device.
+def load_model(
+    folder: Path | str, device: torch.device | str = CPU, which: Literal["best", "last"] | None = None
+) -> Predictor:
+    """The model in a run's folder, or in a folder that `fedmosaic export` wrote, on a device. which: the best or the
+    last model of a run; None: the best one if the run keeps it (`federation.keep.best`), else the last one.
 
     Raises ModelError.
     """
-    model, description = read_model(Path(folder))
-    return Predictor(model.to(device), task_of(description.task, description.classes))
+    model, description = read_model(Path(folder), which)
+    return Predictor(model.to(device), task_of(description.task, description.classes), description.best)

@@ -8,13 +8,14 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from common.errors import ConfigError
+from deploy.commands.shared.which_model import add_model
 
 if TYPE_CHECKING:
     from common.config.experiment import Experiment
-    from common.trained.saved_model import Description
+    from common.trained.saved_model import Best, Description, Which
     from server.report.run import Run
 
-BY_SITES = "the sites' validation examples, with the model that the sites received in the last round"
+OPTIMISTIC = " These figures are optimistic, because the same examples chose the model."
 
 
 def add_parser(commands: Any) -> None:
@@ -28,6 +29,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    add_model(parser)
     parser.add_argument(
         "--merge",
         action="store_true",
@@ -40,12 +42,17 @@ def add_parser(commands: Any) -> None:
 def _command(options: argparse.Namespace) -> None:
     if options.out.exists():
         raise ConfigError("--out", [f"{options.out} exists already; name a new folder"])
-    export(options.run, options.out, options.merge)
+    description = export(options.run, options.out, options.merge, options.model)
     print(f"model and model card in {options.out}")
+    if description.best:
+        from common.words.best_model import best_in_words
+
+        print(f"it is {best_in_words(description.best.model_dump())}")
 
 
-def export(run_folder: Path, out: Path, merged: bool = False) -> None:
-    """Write the model of a run into a new folder. merged: whether adapters are added to the weights of their layers.
+def export(run_folder: Path, out: Path, merged: bool = False, which: "Which | None" = None) -> "Description":
+    """Write the model of a run into a new folder. Returns its description. merged: whether adapters are added to the
+    weights of their layers. which: the best or the last model; None: the best one if the run keeps it.
 
     Raises ModelError when the run has no model, or no adapters to merge. Raises ConfigError when the run cannot be read
     or the folder not be written.
@@ -56,7 +63,7 @@ def export(run_folder: Path, out: Path, merged: bool = False) -> None:
     from common.trained.saved_model import pretrained_encoders, read_model, write_model
     from server.report.run import read_run
 
-    model, description = read_model(run_folder)
+    model, description = read_model(run_folder, which)
     if merged:
         description = merge(model, description)
     description = description.model_copy(update={"frozen": pretrained_encoders(model)})
@@ -67,14 +74,17 @@ def export(run_folder: Path, out: Path, merged: bool = False) -> None:
         write_model(out, model, description)
     except OSError as error:
         raise ConfigError("--out", [f"{out} cannot be written: {error.strerror}"]) from None
+    return description
 
 
 def model_card(run: "Run", experiment: "Experiment", description: "Description") -> str:
     """The text of README.md: the model's purpose, origin, accuracy and use, in the layout of the model cards of the
     Hugging Face hub."""
     from common.split.make import recipe
+    from common.words.best_model import best_in_words
     from common.words.printable import printable
 
+    best = description.best
     status = run.summary.get("status", "unfinished")
     note = "" if status == "completed" else f"**The run is {status}: this is the model after its last full round.**\n"
     return CARD.substitute(
@@ -95,8 +105,10 @@ def model_card(run: "Run", experiment: "Experiment", description: "Description")
         encoders="\n".join(f"- {m}: {_said(encoder)}" for m, encoder in sorted(description.model.encoders.items())),
         architecture=_said(description.model.architecture or {}),
         frozen=_frozen(description),
-        measured="the server's test examples" if run.measured_on == "test" else BY_SITES,
-        figures="\n".join(_figures(run)),
+        which=best_in_words(best.model_dump()) if best else "the model after the last round",
+        measured=_measured(run, best),
+        optimistic=OPTIMISTIC if best and best.on == run.measured_on else "",
+        figures="\n".join(_figures(run, best)),
         example=", ".join(f'"{m}": ...' for m in experiment.modalities),
     )
 
@@ -123,14 +135,24 @@ def _frozen(description: "Description") -> str:
     )
 
 
-def _figures(run: "Run") -> Iterator[str]:
+def _measured(run: "Run", best: "Best | None") -> str:
+    """The examples behind the figures of the model."""
+    where = "the server's test examples" if run.measured_on == "test" else "the sites' validation examples"
+    if best:
+        return where
+    return where if run.measured_on == "test" else f"{where}, with the model that the sites received in the last round"
+
+
+def _figures(run: "Run", best: "Best | None") -> Iterator[str]:
     from common.words.figures import LEADING, title, value
 
+    measured = dict(run.points).get(best.round, {}) if best else run.final
     metrics = LEADING[run.task]
     yield f"| modalities | {' | '.join(map(title, metrics))} | examples |"
     yield f"|---|{'---|' * (len(metrics) + 1)}"
     for name in run.subsets:
-        figures = run.final[name]
+        if (figures := measured.get(name)) is None:
+            continue
         yield f"| {name} | {' | '.join(value(key, figures.get(key)) for key in metrics)} | {figures['examples']} |"
 
 
@@ -151,6 +173,7 @@ $kinds: $classes.
 |---|---|
 | method | $method |
 | strategy | $strategy |
+| model | $which |
 | rounds | $rounds |
 | sites | $sites |
 | seed | $seed |
@@ -159,7 +182,7 @@ $kinds: $classes.
 
 ## Figures
 
-Measured on $measured, with only these modalities as input:
+Measured with only these modalities as input, on $measured.$optimistic
 
 $figures
 

@@ -12,7 +12,7 @@ from common.files import is_free, whole_folder
 from deploy.commands.shared.given import shards_there
 
 STARTING = Path(__file__).with_name("starting_experiment.yaml")
-FAMILIES = ("method", "encoder", "model", "strategy", "data-set", "completer")
+FAMILIES = ("method", "encoder", "model", "strategy", "tracker", "data-set", "completer")
 EXPERIMENT, SUITE, EXAMPLE = "experiment.yaml", "suite.yaml", "example"
 NEXT = """\
 {folder}/experiment.yaml  an experiment with every option explained
@@ -56,7 +56,7 @@ def add_parser(commands: Any) -> None:
         description="Write an experiment file with every option explained, and small shards of three modalities to "
         "try it with. With --shards, write an experiment that fits your own shards: their modalities, sizes, lengths "
         "and rates, and a suite that compares methods on them. With --plugin, write a package that adds a method, "
-        "encoder, model, strategy, data set or completer, with the tests of its family.",
+        "encoder, model, strategy, tracker, data set or completer, with the tests of its family.",
         epilog="example: fedmosaic init my-experiment     fedmosaic init --plugin focal-loss --family method",
     )
     parser.add_argument("folder", type=Path, nargs="?", metavar="DIR", help="a new folder (with --plugin: NAME)")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import ConfigError, DataError
 from deploy.commands.shared.device import add_device
+from deploy.commands.shared.which_model import add_model
 
 if TYPE_CHECKING:
     from common.media.table_row import TableRow
@@ -49,6 +50,7 @@ def add_parser(commands: Any) -> None:
         help="all files of the folders and their subfolders; files of one example have the same name",
     )
     parser.add_argument("--modalities", nargs="+", metavar="NAME", help="with --shard: use only these modalities")
+    add_model(parser)
     add_device(parser)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one line of JSON per example")
@@ -67,11 +69,20 @@ def _command(options: argparse.Namespace) -> None:
         from common.hardware.computing import Hardware
         from common.trained.predictor import load_model
 
-        predictor = load_model(options.run, Hardware(options.device).use())
+        predictor = load_model(options.run, Hardware(options.device).use(), options.model)
+    _say_which(predictor)
     if options.input:
         _predict_one(predictor, options)
     else:
         _predict_many(predictor, options)
+
+
+def _say_which(predictor: "Predictor") -> None:
+    """Describe the model on standard error if it is the best one of a run."""
+    from common.words.best_model import best_in_words
+
+    if predictor.best:
+        print(f"predicting with {best_in_words(predictor.best.model_dump())}", file=sys.stderr)
 
 
 def _mistakes(options: argparse.Namespace) -> list[str]:

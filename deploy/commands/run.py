@@ -18,6 +18,7 @@ from deploy.commands.shared.given import readable, shards_there
 from deploy.hosts.start import add_operator_token, operator_token, operator_token_mistakes
 
 if TYPE_CHECKING:
+    from common.config.component import Reference
     from common.config.experiment import Experiment
     from deploy.engines.launch import Plan
 
@@ -52,7 +53,22 @@ def add_parser(commands: Any) -> None:
         help="the server's probe set, for strategy cka (default: SHARDS/probe if it exists)",
     )
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="a new folder for the results (default: runs/NAME)")
+    parser.add_argument(
+        "--init",
+        type=Path,
+        metavar="RUN",
+        help="start from the model in a run's folder, in an exported folder or in a .safetensors file of one of them "
+        "(default: random weights)",
+    )
     parser.add_argument("--resume", action="store_true", help="continue a run that did not finish")
+    parser.add_argument(
+        "--track",
+        action="append",
+        default=[],
+        metavar="TRACKER",
+        help="show the figures of the run in a tracker while it runs: a name, or a name with options, e.g. "
+        "'{name: prometheus, port: 9500}' (repeatable)",
+    )
     said = parser.add_mutually_exclusive_group()
     said.add_argument("--quiet", action="store_true", help="print only the run folder, at the end")
     said.add_argument("--json", action="store_true", help="print the summary as JSON, and progress to standard error")
@@ -134,6 +150,7 @@ def _plan(options: argparse.Namespace, experiment: "Experiment", local: bool) ->
     """
     from deploy.engines.launch import Plan
 
+    trackers = _trackers(options)
     shards: Path = options.shards or Path("shards") / experiment.name
     test_shard: Path | None = options.test_shard
     probe_shard: Path | None = options.probe_shard
@@ -142,6 +159,7 @@ def _plan(options: argparse.Namespace, experiment: "Experiment", local: bool) ->
         _prepare_shards(experiment, shards)
         test_shard = test_shard or (shards / "test" if (shards / "test").exists() else None)
         probe_shard = probe_shard or (shards / "probe" if (shards / "probe").exists() else None)
+    init = _init(options, local)
     if local:
         folder = (_resumed_folder if options.resume else _new_folder)(folder, experiment).resolve()
         test_shard = test_shard.resolve() if test_shard else None
@@ -158,7 +176,50 @@ def _plan(options: argparse.Namespace, experiment: "Experiment", local: bool) ->
         device,
         share,
         options.server_device,
+        init,
+        trackers,
     )
+
+
+def _init(options: argparse.Namespace, local: bool) -> Path | None:
+    """The model to start from.
+
+    Raises ConfigError when it does not exist, or when the run continues.
+    """
+    from server.rounds.starting import RESUMED
+
+    path: Path | None = options.init
+    if path is None:
+        return None
+    if options.resume:
+        raise ConfigError("--init", [RESUMED])
+    if not local:
+        return path
+    if not path.exists():
+        raise ConfigError("--init", [f"there is no {path}"])
+    return path.resolve()
+
+
+def _trackers(options: argparse.Namespace) -> "tuple[Reference, ...]":
+    """The trackers of --track.
+
+    Raises ConfigError with every mistake. With the engine superlink, options are mistakes, because Flower sends the
+    settings of a run to every node.
+    """
+    from server.trackers.shared.chosen import SOURCE, references
+
+    chosen = references(options.track)
+    if options.engine == "superlink":
+        plain = references([one["name"] for one in chosen])
+        mistakes = [
+            f"{given['name']}: with --engine superlink, name the tracker alone, because Flower sends the settings of a "
+            "run to every node; the server reads addresses from its own environment variables"
+            for given, bare in zip(chosen, plain, strict=True)
+            if given != bare
+        ]
+        if mistakes:
+            raise ConfigError(SOURCE, mistakes)
+    return tuple(chosen)
 
 
 def _hardware(options: argparse.Namespace) -> tuple[str, float]:

@@ -1,7 +1,6 @@
 """`fedmosaic tensorboard`: write the figures of runs as event files for TensorBoard."""
 
 import argparse
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +46,7 @@ def write_events(run: Path, target: Path) -> int:
     except ImportError:
         raise ConfigError("tensorboard", ["it is not installed: pip install 'fedmosaic[tensorboard]'"]) from None
     from server.record.run_folder import METRICS, read_rounds
+    from server.record.scalars import scalars
 
     rounds = read_rounds(run)
     seconds = [line["seconds"]["total"] for line in rounds]
@@ -56,12 +56,3 @@ def write_events(run: Path, target: Path) -> int:
             for tag, value in scalars(line):
                 writer.add_scalar(tag, value, line["round"], walltime=began + sum(seconds[: index + 1]))
     return len(rounds)
-
-
-def scalars(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers of nested mappings by tag, e.g. test/audio/accuracy. Lists, such as recalls by class, are skipped."""
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from scalars(value, f"{prefix}{name}/")
-        elif isinstance(value, int | float) and name != "round":
-            yield f"{prefix}{name}", value

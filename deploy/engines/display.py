@@ -16,6 +16,7 @@ from rich.text import Text
 
 from common.config.experiment import Experiment
 from common.modality import subset_name
+from common.words.best_model import best_in_words, warning_about
 from common.words.figures import LEADING, MAIN, title, value
 from common.words.printable import printable
 from common.words.units import human
@@ -24,6 +25,7 @@ from server.record.run_folder import read_rounds, read_status
 from server.sites.attention import concerns, findings_of
 from server.sites.measured import measured_on_little
 from server.sites.standing import TAKES_PART, Standing, changes, standings
+from server.trackers.shared.failures import failures
 
 POLL_SECONDS = 0.2
 LONG_SECONDS = 8.0
@@ -121,6 +123,8 @@ def _show_round(
     text = f"round {number:>3}/{rounds}  {scores}  {moved}  {line['seconds']['total']:.1f} s"
     if not number:
         show_sites(console, line)
+        for sentence in line.get("started_from", ()):
+            console.print(Text(printable(sentence)), soft_wrap=True)
     console.print(text, highlight=False, soft_wrap=True)
     _say(console, [f"  {site}: {reason}" for site, reason in line["failed"].items()])
     _say(console, [f"  {line['collapsed']}"] if line.get("collapsed") else [])
@@ -187,6 +191,7 @@ def show(folder: Path | None) -> None:
     if complete:
         more = ", ".join(f"{title(key)} {value(key, complete.get(key))}" for key in others)
         console.print(f"{more} with all modalities", highlight=False, soft_wrap=True)
+    show_best(console, summary)
     moved = f"{human(summary['bytes_up'])} up, {human(summary['bytes_down'])} down"
     console.print(
         f"{summary['rounds']} round{'s' * (summary['rounds'] != 1)} in {summary['seconds']:.0f} s; {moved}",
@@ -195,7 +200,17 @@ def show(folder: Path | None) -> None:
     _say(console, list(measured_on_little(complete, summary["classes"], summary["measured_on"])))
     show_concerns(console, summary["sites"], summary["classes"])
     show_standings(console, standings(read_rounds(folder), summary["sites"], summary["refused"], summary["missing"]))
+    _say(console, failures(folder))
     console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def show_best(console: Console, summary: dict[str, Any]) -> None:
+    """Print the best model of a run, and the reason for an early end."""
+    if best := summary.get("best"):
+        console.print(Text(f"kept {printable(best_in_words(best))}"), soft_wrap=True)
+        _say(console, [warning_about(best)] if warning_about(best) else [])
+    if summary.get("stopped"):
+        console.print(Text(f"the run ended early: {printable(summary['stopped'])}"), soft_wrap=True)
 
 
 def show_standings(console: Console, found: dict[str, Standing]) -> None:

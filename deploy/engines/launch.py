@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import torch
 
+from common.config.component import Reference
 from common.config.experiment import Experiment
 from common.config.plugins import VARIABLE as PLUGINS
 from common.config.reading import plugins_at_sites
@@ -188,6 +189,7 @@ class Plan:
     shards: folder of the clients' shards; the nodes of engine superlink have their own. run_folder: None: runs/<name>
     on that host. resume: whether to continue the run in that folder. device: the device of the clients on this machine.
     gpus_per_client: the share of a GPU that a client of a simulation uses. server_device: the device of the ServerApp.
+    init: the model to start from. trackers: the trackers of the ServerApp.
     """
 
     engine: Engine
@@ -200,6 +202,8 @@ class Plan:
     device: str = "cpu"
     gpus_per_client: float = 0.0
     server_device: str = "cpu"
+    init: Path | None = None
+    trackers: tuple[Reference, ...] = ()
 
     @property
     def threads(self) -> int:
@@ -215,11 +219,13 @@ class Plan:
             "test-shard": str(self.test_shard) if self.test_shard else "",
             "probe-shard": str(self.probe_shard) if self.probe_shard else "",
             "run-dir": str(self.run_folder) if self.run_folder else "",
+            "init": str(self.init) if self.init else "",
             "resume": "yes" if self.resume else "",
             "device": self.device,
             "server-device": self.server_device,
             "threads": str(self.threads),
             "engine": self.engine,
+            "trackers": json.dumps(self.trackers) if self.trackers else "",
         }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from common.data.loader import load
 from common.data.shard import Record, Shard, ShardInfo
 from common.errors import ConfigError
-from common.evaluation.figures import standard_metrics
+from common.evaluation.figures import standard
 from common.media.values import Value
 from common.modality import Modality
 from common.tasks.labels import NO_LABEL, Label, as_written, targets
@@ -136,7 +136,7 @@ def write_csv(rows: Sequence[Row], classes: Sequence[str], file: TextIO) -> None
     writer.writerow([*head, *(f"p({name})" for name in classes if likely)])
     for row in rows:
         said = row.prediction
-        sure = [f"{confidence(said):.4f}" if said else ""] * single
+        sure = [f"{confidence(said):.4f}" if said else ""] if single else []
         label = [_cell(row.label)] * labelled
         cells = [_cell(said.label) if said else "", *sure, "+".join(said.modalities) if said else ""]
         writer.writerow([row.id, *label, *cells, row.in_words, *(_probabilities(said, classes) if likely else ())])
@@ -172,5 +172,5 @@ def figures_of(rows: Sequence[Row], predictor: Predictor) -> dict[str, float]:
         raise ConfigError("predict", [f"the labels are not those of the model: {error}"]) from None
     scores = np.array([list(said.probabilities.values()) or said.label for _, said in known], np.float64)
     counted = tally(predictor.task.observe(scores, wanted, exact=True))
-    found = {one.key: one.of(counted) for one in standard_metrics(name)}
+    found = {one.key: one.of(counted) for one in standard(name)}
     return {key: value for key, value in found.items() if value is not None}

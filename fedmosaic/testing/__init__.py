@@ -18,7 +18,7 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"fedmosaic.testing.{name}"
-        for name in ("completers", "data_sets", "devices", "encoders", "methods", "models", "strategies")
+        for name in ("completers", "data_sets", "devices", "encoders", "methods", "models", "strategies", "trackers")
     )
 )
 
@@ -28,6 +28,7 @@ from fedmosaic.testing.encoders import EncoderContract  # noqa: E402
 from fedmosaic.testing.methods import MethodContract  # noqa: E402
 from fedmosaic.testing.models import ModelContract  # noqa: E402
 from fedmosaic.testing.strategies import StrategyContract  # noqa: E402
+from fedmosaic.testing.trackers import TrackerContract  # noqa: E402
 
 __all__ = [
     "CompleterContract",
@@ -36,4 +37,5 @@ __all__ = [
     "MethodContract",
     "ModelContract",
     "StrategyContract",
+    "TrackerContract",
 ]

@@ -25,6 +25,8 @@ from server.record.files import write_whole
 log = logging.getLogger(__name__)
 FOLDER = "checkpoints"
 KEPT = 2
+CURRENT = "model"
+"""The entry `best` of the metadata when the best model is the global model."""
 NAME = re.compile(r"round-(\d{6})-([0-9a-f]{64})\.safetensors")
 FREE = {"name", "federation.wait_seconds", "federation.round_seconds", "federation.retries"}
 """Options that may change when a run is resumed, because they do not change what the model learns from the replies."""
@@ -36,7 +38,8 @@ class Checkpoint:
 
     params: the global model. strategy: the state of the strategy. about: JSON values, among them `experiment`,
     `classes`, the roster, and the totals of the summary. before: the model of the checkpoint before, if there is one;
-    it is not written again.
+    it is not written again. best: the best model so far, if the experiment keeps it; not written again if it is the
+    global model.
     """
 
     round: int
@@ -44,6 +47,7 @@ class Checkpoint:
     strategy: Params = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
     before: Params = field(default_factory=dict)
+    best: Params = field(default_factory=dict)
 
 
 def save_checkpoint(run_folder: Path, checkpoint: Checkpoint) -> None:
@@ -52,8 +56,12 @@ def save_checkpoint(run_folder: Path, checkpoint: Checkpoint) -> None:
     Raises RunError when the checkpoint cannot be written. In this case, the earlier checkpoints remain.
     """
     tensors = {f"model/{name}": value for name, value in checkpoint.params.items()}
+    current = bool(checkpoint.best) and checkpoint.best is checkpoint.params
+    if not current:
+        tensors |= {f"best/{name}": value for name, value in checkpoint.best.items()}
     tensors |= {f"strategy/{name}": value.contiguous() for name, value in checkpoint.strategy.items()}
-    data = save(tensors, metadata={"about": json.dumps(checkpoint.about), "round": str(checkpoint.round)})
+    about = {"about": json.dumps(checkpoint.about), "round": str(checkpoint.round), "best": CURRENT if current else ""}
+    data = save(tensors, metadata=about)
     digest = hashlib.sha256(data).hexdigest()
     (run_folder / FOLDER).mkdir(mode=0o700, exist_ok=True)  # the state may contain a secret of the strategy
     write_whole(run_folder / FOLDER / f"round-{checkpoint.round:06d}-{digest}.safetensors", data)
@@ -107,8 +115,10 @@ def _read(path: Path) -> Checkpoint:
     with safe_open(path, "pt") as file:
         about = json.loads(file.metadata()["about"])
         number = int(file.metadata()["round"])
+        current = file.metadata().get("best") == CURRENT
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
-    return Checkpoint(number, _part(tensors, "model/"), _part(tensors, "strategy/"), about)
+    model, strategy, best = (_part(tensors, prefix) for prefix in ("model/", "strategy/", "best/"))
+    return Checkpoint(number, model, strategy, about, best=model if current else best)
 
 
 def _part(tensors: Params, prefix: str) -> Params:

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,27 @@ from common.blocks import Params
 from common.build import bases
 from common.config.experiment import Experiment
 from common.errors import ConfigError, RunError
+from common.trained.saved_model import BEST, WEIGHTS
 from server.record.checkpoint import Checkpoint, check_same, load_checkpoint
 from server.record.files import append_line, write_whole
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS, PATIENCE_SECONDS = 1.0, 120.0
 METRICS, SUMMARY, STATUS, LOCK = "metrics.jsonl", "summary.json", "status.json", ".lock"
+GIVEN = ".given.json"
 RESERVED_BYTES = 1 << 20
 FORMAT = 2
 """The version of the format of metrics.jsonl and summary.json."""
 
 
 class RunFolder:
-    """runs/<name>/: experiment.yaml, metrics.jsonl, model.safetensors, checkpoints/, summary.json, report.html.
+    """runs/<name>/: experiment.yaml, metrics.jsonl, model.safetensors, best.safetensors, checkpoints/, summary.json,
+    report.html.
 
     Files appear complete, except metrics.jsonl, which grows by one line per round. A little disk space is reserved, so
     that the summary can still be written when the disk is full.
+
+    listeners: get the figures of each round after they are saved.
 
     resume: whether to continue the run in the folder, from `checkpoint` (None: from its beginning). This removes later
     lines of metrics.jsonl. It waits for another process that still writes to the folder, e.g. a ServerApp that has not
@@ -47,6 +52,7 @@ class RunFolder:
             raise ConfigError("run folder", [f"{folder} already contains a run; name a new folder"])
         self.folder = folder
         self.checkpoint: Checkpoint | None = None
+        self.listeners: list[Callable[[Mapping[str, Any]], None]] = []
         self._said: tuple[str, float | None] | None = None
         self._reserve = folder / ".reserve"
         write_whole(self._reserve, bytes(RESERVED_BYTES))
@@ -60,8 +66,10 @@ class RunFolder:
         write_whole(self.folder / "experiment.yaml", experiment.to_yaml().encode())
 
     def round(self, line: Mapping[str, Any]) -> None:
-        """Append the figures of a round."""
+        """Append the figures of a round, and pass them to the listeners."""
         append_line(self.folder / METRICS, json.dumps(line, allow_nan=False))
+        for listener in self.listeners:
+            listener(line)
 
     def status(self, text: str, until: float | None = None) -> None:
         """Write the current status for programs that follow the run. An unchanged status is not written again.
@@ -78,11 +86,33 @@ class RunFolder:
             partial.replace(self.folder / STATUS)
 
     def model(self, params: Params, experiment: Experiment, classes: tuple[str, ...]) -> None:
-        """Save the parameters, with the experiment, the classes and the descriptions of pre-trained weights that are
-        needed to build their model."""
+        """Save the last parameters, with the experiment, the classes and the descriptions of pre-trained weights that
+        are needed to build their model."""
+        self._save(WEIGHTS, params, experiment, classes)
+
+    def best(
+        self, params: Params, experiment: Experiment, classes: tuple[str, ...], about: Mapping[str, Any] | None
+    ) -> None:
+        """Save the best parameters in the same way. about: the entry `best` of the summary."""
+        self._save(BEST, params, experiment, classes, best=json.dumps(about))
+
+    def only_best(self) -> None:
+        """Remove the last model, so that the best one is the model of the run."""
+        (self.folder / WEIGHTS).unlink(missing_ok=True)
+
+    def begin_with(self, file: Path, digest: str) -> None:
+        """Note the given model with which the run begins, in case that it is resumed before its first checkpoint."""
+        write_whole(self.folder / GIVEN, json.dumps({"file": str(file), "sha256": digest}).encode())
+
+    def given(self) -> dict[str, str] | None:
+        """The given model with which the run began."""
+        path = self.folder / GIVEN
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+    def _save(self, name: str, params: Params, experiment: Experiment, classes: tuple[str, ...], **more: str) -> None:
         known = {m: next(iter(found)) for m, found in bases(experiment.model).items() if len(found) == 1}
         about = {"experiment": experiment.to_json(), "classes": json.dumps(classes), "frozen": json.dumps(known)}
-        write_whole(self.folder / "model.safetensors", save(params, metadata=about))
+        write_whole(self.folder / name, save(params, metadata=about | more))
 
     def summary(self, content: Mapping[str, Any]) -> None:
         """Save the summary. It is the last file of a run, so its presence means that the run is over."""

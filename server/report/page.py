@@ -8,6 +8,7 @@ from typing import Any
 
 from common.files import write_whole
 from common.modality import subset_name
+from common.words.best_model import best_in_words, warning_about
 from common.words.figures import LEADING, title, value
 from common.words.printable import of_others, printable
 from common.words.units import human
@@ -107,9 +108,18 @@ def header(run: Run, name: Any) -> str:
     kind = status if status in ("completed", "failed", "running") else "unfinished"
     return (
         f'<h1>{text(name)} <span class="status {kind}">{text(status)}</span></h1>'
-        f'<p class="lead">{lead(run)}</p>{why}{"".join(map(alarm, alarms(run)))}{measure(run)}{attention(run)}'
+        f'<p class="lead">{lead(run)}</p>{best_model(run)}{why}{"".join(map(alarm, alarms(run)))}{measure(run)}'
+        f"{attention(run)}"
         f'<dl class="facts">{shown}</dl>'
     )
+
+
+def best_model(run: Run) -> str:
+    """The best model of the run, and the reason for an early end."""
+    best, stopped = mapping(run.summary.get("best")), run.summary.get("stopped")
+    known = [f"The run kept {best_in_words(best)}.", warning_about(best)] if best else []
+    said = " ".join([*filter(None, known), *([f"The run ended early: {stopped}."] if stopped else [])])
+    return f'<p class="footnote">{text(said)}</p>' if said else ""
 
 
 def attention(run: Run) -> str:

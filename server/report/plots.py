@@ -52,11 +52,14 @@ def scores(run: Run) -> Plot:
     slug, title = "accuracy", f"{named[:1].upper()}{named[1:]} by modality subset"
     if not any(run.series(name, run.metric)[0] for name in run.subsets):
         return Plot(slug, title, f"No model of this run was evaluated, so there is no {named} to show.")
+    best = number(mapping(run.summary.get("best")).get("round"))
     chance = {"accuracy": 1 / len(run.classes) if len(run.classes) > 1 else None, "auroc": 0.5}.get(run.metric)
 
     def draw(axes: Axes) -> None:
         if chance:
             axes.axhline(chance, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
+        if best is not None:
+            axes.axvline(best, color=INK, linewidth=1, linestyle=(0, (1, 2)))
         for name in run.subsets:
             line(axes, *run.series(name, run.metric), run.colours[name], bold=name == run.full)
         value_axis(axes, run)
@@ -64,6 +67,7 @@ def scores(run: Run) -> Plot:
 
     keys = [Key(name, run.colours[name]) for name in run.subsets]
     keys += [Key("guessing", MUTED, "dashed")] if chance else []
+    keys += [Key("best model", INK, "dashed")] if best is not None else []
     told = "the server's test set" if run.measured_on == "test" else "the sites' own validation examples"
     measured = f"{named} of the global model on {told}, from"
     if run.metric == "accuracy":

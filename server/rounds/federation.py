@@ -17,7 +17,7 @@ from common.blocks import Params, get_params
 from common.build import build_model
 from common.config.experiment import Experiment
 from common.config.reading import plugins_of
-from common.errors import RunError, ShardError
+from common.errors import ConfigError, RunError, ShardError
 from common.evaluation.figures import metrics_of
 from common.exchange import wire
 from common.modality import subset_name
@@ -30,19 +30,21 @@ from server.own_data.evaluate import TestSet
 from server.record.checkpoint import Checkpoint, save_checkpoint
 from server.record.run_folder import FORMAT, RunFolder
 from server.rounds.collapse import LastGood, Skill
+from server.rounds.keeping import TEST, BestModel
 from server.rounds.progress import Clock, Kept, Progress, round_line, site_lines
+from server.rounds.starting import GivenModel, started_in_words
 from server.rounds.waiting import Waiting
 from server.sites.attention import unlike
 from server.strategies.base import MultimodalStrategy
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.2
-TEST = "test"
 
 
 class Federation:
     """A run of one experiment over the nodes of a grid, from its beginning or from the run folder's checkpoint. device:
-    the device of the server's evaluation, and of its representations (strategy cka)."""
+    the device of the server's evaluation, and of its representations (strategy cka). given: the model to start from;
+    None: random weights."""
 
     def __init__(
         self,
@@ -52,6 +54,7 @@ class Federation:
         run: RunFolder,
         probe_shard: Path | None = None,
         device: torch.device = CPU,
+        given: GivenModel | None = None,
     ) -> None:
         self.experiment, self.grid, self.run_folder = experiment, grid, run
         self.strategy: MultimodalStrategy = experiment.component("strategy").build(experiment, probe_shard)
@@ -62,10 +65,17 @@ class Federation:
         self.roster.classes = self._given_classes()
         if self.roster.classes is not None:  # if not, each site checks its own classes
             experiment.check_classes(self.roster.classes)
+        self.given = given
+        self.started: dict[str, Any] | None = None
         self.metrics = metrics_of(experiment)
         self.progress = Progress()
         self.intervals: dict[str, dict[str, list[float]]] = {}
+        self._published: Params = {}
         self.good = LastGood(experiment.federation.collapse, name=self.task.main)
+        self.best = BestModel.of(experiment, self.metrics)
+        if self.test is None and self.best.selection and self.best.selection.on == TEST:
+            remedy = "the server has no test shard: use --test-shard, or choose validation"
+            raise ConfigError(f"experiment {experiment.name}", [f"federation.keep.best is on test, but {remedy}"])
         if run.checkpoint:
             self._restore(run.checkpoint)
 
@@ -99,22 +109,51 @@ class Federation:
         """
         start = self.run_folder.checkpoint
         done, params = (start.round, start.params) if start else (0, None)
-        if done < self.experiment.federation.rounds:
+        planned = range(done + 1, self.experiment.federation.rounds + 1)
+        if planned and not self.best.stopped:
             self._gather()
         if params is None:
-            params = get_params(build_model(self.experiment, len(self.classes)))
+            params = self._initial()
             clock = Clock()
             kept = self._judged(params, params)
             clock.lap("evaluate")
-            self._record(0, kept, clock)
+            self._record(0, params, kept, clock)
         else:
-            self.run_folder.model(params, self.experiment, self.classes)
-        for number in range(done + 1, self.experiment.federation.rounds + 1):
+            self._publish(params)
+        for number in planned:
+            if self.best.stopped:
+                break
             params = self._round_from(number, params)
             # The checkpoint comes first, so that the model's privacy loss is counted before the model is published.
             save_checkpoint(self.run_folder.folder, self._checkpoint(number, params))
-            self.run_folder.model(params, self.experiment, self.classes)
+            self._publish(params)
+        self._conclude()
         return params
+
+    def _initial(self) -> Params:
+        """The model before the first round."""
+        params = get_params(build_model(self.experiment, len(self.classes)))
+        if self.given:
+            params, self.started = self.given.into(params, self.experiment, self.classes)
+            for sentence in started_in_words(self.started):
+                log.info("%s", sentence)
+        return params
+
+    def _publish(self, params: Params) -> None:
+        """Write the last model, and the best one if it is new."""
+        self.run_folder.model(params, self.experiment, self.classes)
+        if self.best.params and self.best.params is not self._published:
+            self.run_folder.best(self.best.params, self.experiment, self.classes, self.best.about())
+            self._published = self.best.params
+
+    def _conclude(self) -> None:
+        """Log the end, and remove the last model if the experiment keeps only the best one."""
+        if self.best.stopped:
+            log.info("the run ends early: %s", self.best.stopped)
+        if self.best.selection and not self.best.params:
+            log.warning("no round measured %s: there is no best model", self.best.selection)
+        elif not self.experiment.federation.keep.last:
+            self.run_folder.only_best()
 
     def _checkpoint(self, number: int, params: Params) -> Checkpoint:
         tallies = self.progress.validation or {}
@@ -129,8 +168,10 @@ class Federation:
             "validation": {name: tally.written() for name, tally in tallies.items()},
             "usual_norm": self.strategy.usual_norm,
             "best": self.good.best,
+            "best_model": self.best.state(),
+            "started_from": self.started,
         }
-        return Checkpoint(number, params, self.strategy.state(), about)
+        return Checkpoint(number, params, self.strategy.state(), about, best=self.best.params)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         about = checkpoint.about
@@ -140,6 +181,8 @@ class Federation:
         before = checkpoint.before
         self.good.params, self.good.before = (checkpoint.params, before) if self.test else (before, {})
         self.good.best = dict(about["best"])
+        self.started = about["started_from"]
+        self.best.restore(about["best_model"], checkpoint.best)
         self.roster.restore(about["roster"])
         self.roster.classes = tuple(about["classes"])
         shapes = self.task.shapes()
@@ -216,7 +259,7 @@ class Federation:
         clock.lap("aggregate")
         kept = self._judged(wire.unpack(arrays), params)
         clock.lap("evaluate")
-        self._record(number, replace(kept, why=kept.why or undone), clock)
+        self._record(number, params, replace(kept, why=kept.why or undone), clock)
         return kept.params
 
     def _exchange(self, number: int, packed: ArrayRecord) -> None:
@@ -256,16 +299,19 @@ class Federation:
         found = {who: (self.task.skill(tally.parts), tally.examples) for who, tally in measured.items()}
         return {who: Skill(*skill, examples) for who, (skill, examples) in found.items() if skill is not None}
 
-    def _record(self, number: int, kept: Kept, clock: Clock) -> None:
-        """Write the line of a round."""
+    def _record(self, number: int, received: Params, kept: Kept, clock: Clock) -> None:
+        """Write the line of a round, and compare its model with the best one."""
         report = self.strategy.report
+        started = list(started_in_words(self.started)) if self.started and not number else []
         line = round_line(number, kept, report, self.roster, clock, self.metrics)
-        self.run_folder.round(line)
+        self.run_folder.round(line | ({"started_from": started} if started else {}))
         self.progress.add(number, kept, report)
         if kept.why:
             log.warning("round %d: %s", number, kept.why)
         scores = {subset: found[self.task.main] for subset, found in line["test"].items()}
         log.info("round %d: %s", number, {name: None if s is None else round(s, 4) for name, s in scores.items()})
+        self.best.see(number, received, kept, report.validation)
+        self.best.check(number, self.roster.known.values(), report.clients)
 
     def add_intervals(self, params: Params) -> None:
         """Add the bootstrap intervals of the last model on the test set to the summary. They take seconds, and a
@@ -281,6 +327,9 @@ class Federation:
             "task": self.experiment.task.name,
             **self.progress.summary(self.task, self.metrics),
             "intervals": self.intervals,
+            "started_from": self.started,
+            "best": self.best.about(),
+            "stopped": self.best.stopped,
             "modalities": self.experiment.modalities,
             "classes": list(self.classes),
             "plugins": list(self.plugins),

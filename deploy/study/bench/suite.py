@@ -168,7 +168,10 @@ class Suite(Options):
         modality = self.methods[method].modality
         if modality is not None:
             raw["model"]["encoders"] = {modality: raw["model"]["encoders"][modality]}
-        return parse(raw, where)
+        experiment = parse(raw, where)
+        if experiment.federation.patience is not None:
+            raise ConfigError(where, ["federation.patience: all runs have the same rounds; remove the option"])
+        return experiment
 
     def _place(self, source: Any) -> None:
         """Put the folders of a data set below `data`. The experiment's own checks report invalid data sets."""

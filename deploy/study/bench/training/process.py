@@ -54,7 +54,7 @@ def plain(workload: Workload, examples: Batch, device: torch.device) -> None:
     optimizer, kind = make_optimizer(module, settings), TYPES.get(settings.precision)
     scaler = torch.amp.grad_scaler.GradScaler(device.type, enabled=settings.precision == "float16")
     columns, labels = {m: examples.inputs[m] for m in examples.modalities}, examples.labels
-    for _ in range(settings.epochs):
+    for _ in range(settings.per_round):
         for rows in torch.split(torch.randperm(len(labels)), settings.batch_size):
             inputs = {m: column[rows].to(device, non_blocking=True) for m, column in columns.items()}
             with torch.autocast(device.type, kind or torch.bfloat16, enabled=kind is not None):
@@ -81,7 +81,7 @@ def measured(kind: str, name: str, options: dict[str, Any]) -> dict[str, float]:
     watch = Stopwatch(-(-workload.examples // settings.batch_size), device)
     register_optimizer_step_post_hook(watch.step)
     (ours if kind == "ours" else plain)(workload, examples, device)
-    later = (watch.epochs[-1] - watch.epochs[1]) / (settings.epochs - 1)
+    later = (watch.epochs[-1] - watch.epochs[1]) / (settings.per_round - 1)
     return {"rate": workload.examples / later, "first": watch.first, "memory": _peak(device) - before}
 
 
