@@ -14,6 +14,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.words import in_words
+from common.data.sites import site_folders
 from common.files import keep_private
 from common.words.node_log import say
 
@@ -89,7 +90,8 @@ def hardware(context: Context) -> dict[str, str]:
 
 
 def shard_folder(context: Context) -> Path:
-    """The shard of the node: its setting `shard` or, in a simulation, client-<partition-id> in the run's `shards`.
+    """The shard of the node: its setting `shard` or, in a simulation, the shard with the number `partition-id` in the
+    folder of the run's setting `shards`.
 
     Raises PolicyError when a node with a policy names no shard, because the run's setting comes from the server.
     Raises WireError when there is neither setting.
@@ -102,4 +104,4 @@ def shard_folder(context: Context) -> Path:
         raise PolicyError("a node with a policy must name its own shard in its node configuration")
     if "partition-id" not in context.node_config:
         raise WireError("the node names no shard in its node configuration: start it with shard='/path/to/shard'")
-    return Path(str(context.run_config["shards"])) / f"client-{context.node_config['partition-id']}"
+    return site_folders(Path(str(context.run_config["shards"])))[int(context.node_config["partition-id"])]

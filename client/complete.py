@@ -17,12 +17,12 @@ from client.completion.base import CompleterOptions, Generator, Request
 from common.config.component import Reference, build
 from common.data.completed import LINES, RECIPE, folder_of, read_lines, to_complete
 from common.data.shard import Record, Shard
+from common.data.sites import TEST
 from common.errors import ShardError
 from common.frozen.open_clip_models import OpenClip, load_open_clip
 from common.media.values import Raw, Value
 from common.modality import Modality
 from common.seeding import derive
-from common.split.make import TEST
 from common.tasks.labels import in_words
 
 

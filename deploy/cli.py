@@ -31,13 +31,14 @@ from deploy.commands import (
     register,
     run,
     shard,
+    split,
     superlink,
     tensorboard,
     watch,
 )
 
 COMMANDS = (
-    *(init, import_files, inspect, shard, complete, probe, quality, run, watch),
+    *(init, import_files, split, inspect, shard, complete, probe, quality, run, watch),
     *(predict, export, compare, tensorboard, bench, pretrain),
     models,
     *(certs, superlink, register, node, doctor, flwr, completion),

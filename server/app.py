@@ -54,7 +54,7 @@ def main(grid: Grid, context: Context) -> None:
         trackers.begin(experiment, run.folder, resumed=bool(settings["resume"]))
         run.listeners.append(trackers.round)
         federation = Federation(experiment, grid, test_shard, run, probe_shard, device, given)
-        federation.run()
+        federation.add_intervals(federation.run())
         status, reason = "completed", ""
     except FedmosaicError as error:
         reason = str(error)

@@ -142,7 +142,7 @@ def test_a_run_that_diverges_is_named_and_not_averaged(tmp_path: Path) -> None:
     suite = read_suite(SMOKE, {"data.limit": 60, "data.test_limit": 20})
     cell = ("all-multimodal", "fedcmi")
     (job,) = jobs(suite, [cell], [1], {cell: [1e6]})
-    prepare(job.data, [], tmp_path)
+    prepare(job, [], tmp_path)
     figures = perform(job, tmp_path)
     assert figures["status"] == "diverged"
     assert "diverged" in figures["reason"] or "guessing" in figures["reason"]

@@ -24,21 +24,28 @@ TUTORIALS = ROOT / "docs" / "tutorials"
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
-def test_a_reader_of_the_tutorial_gets_from_folders_of_files_to_a_trained_model(tmp_path: Path) -> None:
-    blocks = re.findall(r"^```sh\n(.*?)^```$", (TUTORIALS / "own-data.md").read_text(), re.DOTALL | re.MULTILINE)
-    script = "\n".join(["set -euo pipefail", *blocks])
+def run_script(script: str, folder: Path) -> str:
+    """The output of a page's commands in an empty folder."""
     path = os.pathsep.join([str(Path(executable("fedmosaic")).parent), os.environ["PATH"]])
     env = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
-    output = tmp_path / "output"
+    output = folder / "output"
     with (
         output.open("w") as file,
-        running(["bash", "-c", script], cwd=tmp_path, env=env, stdout=file, stderr=file) as process,
+        running(
+            ["bash", "-c", f"set -euo pipefail\n{script}"], cwd=folder, env=env, stdout=file, stderr=file
+        ) as process,
     ):
         status = process.wait(timeout=1400)
     said = output.read_text()
     assert status == 0, said
+    return said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_reader_of_the_tutorial_gets_from_folders_of_files_to_a_trained_model(tmp_path: Path) -> None:
+    blocks = re.findall(r"^```sh\n(.*?)^```$", (TUTORIALS / "own-data.md").read_text(), re.DOTALL | re.MULTILINE)
+    said = run_script("\n".join(blocks), tmp_path)
 
     run = tmp_path / "runs" / "experiment"
     summary = json.loads((run / "summary.json").read_text())
@@ -54,6 +61,28 @@ def test_a_reader_of_the_tutorial_gets_from_folders_of_files_to_a_trained_model(
     right = [rows[str(number)] == WORDS[int(digit.label)] for number, digit in enumerate(test)]
     assert len(rows) == len(test)
     assert sum(right) / len(right) > 6 * CHANCE
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_reader_of_the_how_to_page_gets_from_folders_of_files_to_a_table_of_methods(tmp_path: Path) -> None:
+    """With three rounds, for speed."""
+    text = (ROOT / "docs" / "how-to" / "bench-own-data.md").read_text()
+    assert len(list(commands(text))) < 10
+    script = "\n".join(re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
+    bench = "fedmosaic bench study/suite.yaml"
+    assert bench in script
+    run_script(script.replace(bench, f"{bench} --set federation.rounds=3"), tmp_path)
+
+    out = tmp_path / "bench" / "study"
+    table = (out / "study-own.md").read_text()
+    rows = [line for line in table.splitlines() if line.startswith("| ") and " ± " in line]
+    assert len(rows) == 2 * 5 and sum("[" in row for row in rows) == 4
+    for name in re.findall(r"^\| `(.*?)` \|", text, re.M):
+        assert all((out / file).stat().st_size for file in name.split("`, `")), name
+    content = json.loads((out / "study-own.json").read_text())
+    assert content["rows"]["fedavg"]["measures"]["accuracy"]["mean"] > 2 * CHANCE
+    assert set(content["rows"]["fedavg"]["measures"]["accuracy"]["values"]) == {"1", "2", "3"}
 
 
 @pytest.mark.network

@@ -9,6 +9,7 @@ from typing import Any
 
 from common.config.experiment import Experiment
 from common.data.shard import Example, ShardInfo, ShardWriter, Written
+from common.data.sites import TEST
 from common.datasets.base import DataSet
 from common.errors import DataError, ShardError
 from common.files import is_free, whole_folder
@@ -16,7 +17,6 @@ from common.seeding import rng
 from common.split.missing import drop, unimodal_clients
 from common.split.strata import strata
 
-TEST, PROBE = "test", "probe"
 MADE = "made.json"
 
 

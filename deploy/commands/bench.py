@@ -22,14 +22,24 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "bench",
         help="compare methods: run settings x methods x seeds, write tables and plots",
-        epilog="example: fedmosaic bench fedcmi --data data --setting av-digits-unequal",
+        description="Tune and compare methods, and write tables (Markdown, LaTeX), plots and every single result. For "
+        "your own shards, `fedmosaic init DIR --shards SHARDS` writes a suite.",
+        epilog="example: fedmosaic bench fedcmi --data data --setting av-digits-unequal     "
+        "fedmosaic bench experiment/suite.yaml --method fedavg --method fedcmi",
     )
     parser.add_argument(
         "suite", metavar="SUITE", help="a suite: a file, the name of a file in configs/bench/, speed, train, or memory"
     )
     add_overrides(parser)
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with the data sets (default: data)")
+    parser.add_argument(
+        "--shards",
+        type=Path,
+        metavar="DIR",
+        help="your own shards: one folder per site, and test (default: the suite's)",
+    )
     parser.add_argument("--setting", action="append", metavar="NAME", help="only this setting (repeatable)")
+    parser.add_argument("--method", action="append", metavar="NAME", help="only this row of the suite (repeatable)")
     parser.add_argument("--seeds", type=int, metavar="N", help="only the first N seeds of the suite")
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count(), metavar="N", help="number of processes (default: one per core)"
@@ -99,6 +109,8 @@ def _command(options: argparse.Namespace) -> None:
         options.work,
         options.out,
         options.device,
+        options.shards,
+        options.method,
     )
 
 

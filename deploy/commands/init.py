@@ -13,7 +13,7 @@ from deploy.commands.shared.given import shards_there
 
 STARTING = Path(__file__).with_name("starting_experiment.yaml")
 FAMILIES = ("method", "encoder", "model", "strategy", "tracker", "data-set", "completer")
-EXPERIMENT, EXAMPLE = "experiment.yaml", "example"
+EXPERIMENT, SUITE, EXAMPLE = "experiment.yaml", "suite.yaml", "example"
 NEXT = """\
 {folder}/experiment.yaml  an experiment with every option explained
 {folder}/example/         shards of three sites and a test shard
@@ -39,8 +39,13 @@ Then try it; {folder}/README.md says how to use it on several hosts:
 
 NEXT_FITTED = """\
 This is {folder}/experiment.yaml. Check that every value can be used, and train:
-  fedmosaic inspect {shards}/client-0 --with {folder}/experiment.yaml
+  fedmosaic inspect {shard} --with {folder}/experiment.yaml
   fedmosaic run {folder}/experiment.yaml --shards {shards} --engine inprocess"""
+
+NEXT_SUITE = """
+
+{folder}/suite.yaml compares {methods} methods on the same shards, if there is also a shard {shards}/test:
+  fedmosaic bench {folder}/suite.yaml"""
 
 
 def add_parser(commands: Any) -> None:
@@ -50,8 +55,8 @@ def add_parser(commands: Any) -> None:
         help="write an experiment to start from, or the folder of a plugin",
         description="Write an experiment file with every option explained, and small shards of three modalities to "
         "try it with. With --shards, write an experiment that fits your own shards: their modalities, sizes, lengths "
-        "and rates. With --plugin, write a package that adds a method, encoder, model, strategy, tracker, "
-        "data set or completer, with the tests of its family.",
+        "and rates, and a suite that compares methods on them. With --plugin, write a package that adds a method, "
+        "encoder, model, strategy, tracker, data set or completer, with the tests of its family.",
         epilog="example: fedmosaic init my-experiment     fedmosaic init --plugin focal-loss --family method",
     )
     parser.add_argument("folder", type=Path, nargs="?", metavar="DIR", help="a new folder (with --plugin: NAME)")
@@ -130,11 +135,20 @@ def _start(folder: Path, options: argparse.Namespace) -> str:
 
 def _fit(folder: Path, options: argparse.Namespace) -> str:
     """Write an experiment for the user's own shards. Returns the next steps."""
+    import yaml
+
     from common.config.reading import read
     from deploy.shards.fitting import find_shards, fitted
+    from deploy.study.bench.starting_suite import METHODS, starting_suite
 
     name = re.sub(r"[^a-z0-9-]+", "-", options.folder.resolve().name.lower()).strip("-") or "experiment"
-    text = fitted(find_shards(options.shards), name, options.shards)
+    shards = find_shards(options.shards)
+    text = fitted(shards, name, options.shards)
     (folder / EXPERIMENT).write_text(text, encoding="utf-8")
     read(folder / EXPERIMENT)
-    return f"{text}\n{NEXT_FITTED.format(folder=options.folder, shards=options.shards)}"
+    steps = NEXT_FITTED.format(folder=options.folder, shards=options.shards, shard=shards[0].folder)
+    if shards[0].folder != options.shards:
+        suite = starting_suite(yaml.safe_load(text), options.shards, options.folder / SUITE)
+        (folder / SUITE).write_text(suite, encoding="utf-8")
+        steps += NEXT_SUITE.format(folder=options.folder, shards=options.shards, methods=len(METHODS))
+    return f"{text}\n{steps}"

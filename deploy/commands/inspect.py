@@ -68,10 +68,14 @@ def _command(options: argparse.Namespace) -> None:
     if options.config:
         readable(options.config)
     from common.data.shard import Shard
+    from common.data.sites import site_folders
     from deploy.shards.inspection.attention import attention, refusal
     from deploy.shards.inspection.survey import sampled
 
-    if mistakes := _mistakes(options):
+    mistakes = _mistakes(options)
+    if not (options.shard / "shard.json").exists() and (shards := [str(path) for path in site_folders(options.shard)]):
+        mistakes.append(f"{options.shard} is a folder of shards: name one of them, e.g. {shards[0]}")
+    if mistakes:
         raise ConfigError("inspect", mistakes)
     quiet_libraries()  # the output below counts unreadable files
     experiment = experiment_of(options) if options.config else None

@@ -16,7 +16,7 @@ def add_parser(commands: Any) -> None:
         help="compare generated values with real values, on a machine that has all shards",
         epilog="example: fedmosaic quality shards/birds-mini-fedmvp --with configs/birds-mini-fedmvp.yaml",
     )
-    parser.add_argument("shards", type=Path, metavar="DIR", help="the folder with client-0, client-1, ... and test")
+    parser.add_argument("shards", type=Path, metavar="DIR", help="the folder with the clients' shards and test")
     parser.add_argument(
         "--scorer",
         default="birds-coca",

@@ -345,13 +345,14 @@ def _is_local(options: argparse.Namespace) -> bool:
 def _prepare_shards(experiment: "Experiment", shards: Path) -> None:
     """Make missing shards, and check that existing shards fit the experiment."""
     from common.data.shard import Shard
-    from common.split.make import check_made, client_name, make_shards
+    from common.data.sites import client_folders
+    from common.split.make import check_made, make_shards
 
     if not shards.exists():
         print(f"making shards in {shards}")
         make_shards(experiment, shards)
     check_made(experiment, shards)
-    folders = [shards / client_name(index) for index in range(experiment.data.clients)]
+    folders = client_folders(shards, experiment.data.clients)
     for folder in folders:
         Shard.open(folder)
     if experiment.completion:
@@ -361,8 +362,8 @@ def _prepare_shards(experiment: "Experiment", shards: Path) -> None:
 def _complete_all(experiment: "Experiment", shards: Path, folders: list[Path]) -> None:
     """Complete the shards and make the probe set. In a deployment, each site and the server do this themselves."""
     from common.data.shard import Shard
+    from common.data.sites import PROBE
     from common.hardware.device import AUTO, find_device
-    from common.split.make import PROBE
     from deploy.shards.complete import PROBE_PER_CLASS, complete_shards, make_probe, needs_probe
 
     quiet_libraries()

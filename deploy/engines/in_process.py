@@ -16,9 +16,9 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from client.site import Site
 from common.config.plugins import pins
+from common.data.sites import client_folders
 from common.hardware.computing import Hardware
 from common.hardware.device import CPU
-from common.split.make import client_name
 from server.app import main
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def run_here(settings: Mapping[str, str], shards: Path, clients: int) -> None:
 
     Raises FedmosaicError when the run fails.
     """
-    grid = InProcessGrid([own_site(shards / client_name(index), settings["device"]) for index in range(clients)])
+    grid = InProcessGrid([own_site(shard, settings["device"]) for shard in client_folders(shards, clients)])
     main(grid, Context(1, 1, {}, RecordDict(), dict(settings)))
 
 

@@ -25,9 +25,9 @@ from common.config.component import Reference
 from common.config.experiment import Experiment
 from common.config.plugins import VARIABLE as PLUGINS
 from common.config.reading import plugins_at_sites
+from common.data.sites import client_folders
 from common.errors import RunError
 from common.hardware.computing import cores
-from common.split.make import client_name
 from deploy.engines.app_folder import make_app_folder
 from deploy.engines.processes import Processes, free_ports, wait_for_port
 from deploy.hosts import control
@@ -310,8 +310,9 @@ def _start_nodes(processes: Processes, work: Path, plan: Plan, vital: bool) -> N
     commands = commands_folder()  # the commands of a site, which start faster and run the installed code
     path = f"{commands}{os.pathsep}{processes.env['PATH']}"
     env = {"PATH": path, "XDG_RUNTIME_DIR": str(work)}  # the sockets of resident workers end with the run
-    for index, port in enumerate(free_ports(clients)):
-        settings = {"shard": str(plan.shards.resolve() / client_name(index)), **hardware}
+    folders = client_folders(plan.shards.resolve(), clients)
+    for index, (port, folder) in enumerate(zip(free_ports(clients), folders, strict=True)):
+        settings = {"shard": str(folder), **hardware}
         command = [str(commands / SUPERNODE), "--insecure", "--superlink", f"127.0.0.1:{fleet}"]
         command += [
             "--host",

@@ -14,11 +14,11 @@ from client.completion.base import CompleterOptions, Request
 from common.config.component import build
 from common.config.experiment import Experiment
 from common.data.shard import Example, Media, Shard, ShardInfo, ShardWriter
+from common.data.sites import PROBE
 from common.errors import ConfigError
 from common.files import whole_folder
 from common.media.values import Raw, encode_image
 from common.modality import Modality
-from common.split.make import PROBE
 from deploy.progress import counted
 from deploy.terminal import terminal
 from server.strategies.base import StrategyOptions

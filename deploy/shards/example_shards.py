@@ -4,10 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from common.data.shard import Example, Media, ShardInfo, ShardWriter
+from common.data.sites import TEST
 from common.datasets.digits_mini import DigitsMini
 from common.datasets.trio_digits import WORDS
 from common.seeding import rng
-from common.split.make import TEST, client_name
+from common.split.make import client_name
 
 SEED = 1
 SITES = {"north": ("audio", "image", "text"), "south": ("audio", "image", "text"), "east": ("image", "text")}

@@ -10,6 +10,7 @@ from PIL import Image
 
 from common.data.observation import is_frames
 from common.data.shard import Record, Shard
+from common.data.sites import site_folders
 from common.encoders.text import tokens
 from common.errors import ShardError
 from common.media.series import Series
@@ -17,7 +18,6 @@ from common.media.sounds import Sound
 from common.media.table_row import TableRow
 from common.media.values import Raw
 from common.modality import Modality
-from common.split.make import PROBE, TEST
 from deploy.shards.inspection.survey import sampled, survey
 from server.sites.attention import unlike
 
@@ -163,8 +163,7 @@ def find_shards(folder: Path) -> list[Shard]:
     """
     if (folder / "shard.json").exists():
         return [Shard.open(folder)]
-    names = sorted(path for path in folder.glob("*/") if (path / "shard.json").exists()) if folder.is_dir() else []
-    shards = [Shard.open(path) for path in names if path.name not in (TEST, PROBE)]
+    shards = [Shard.open(path) for path in site_folders(folder)]
     if not shards:
         raise ShardError(f"{folder} is not a shard and contains no shards; fedmosaic import makes shards")
     for shard in shards:

@@ -24,12 +24,12 @@ from common.config.experiment import Experiment
 from common.data.completed import folder_of, read_lines
 from common.data.loader import Loaded, load
 from common.data.shard import Shard
+from common.data.sites import TEST, client_folders
 from common.errors import ConfigError
 from common.frozen.open_clip_models import OpenClip, load_open_clip
 from common.media.values import Value
 from common.modality import Modality
 from common.seeding import rng
-from common.split.make import TEST, client_name
 from common.types import Origin
 from deploy.terminal import terminal
 
@@ -56,7 +56,7 @@ def measure(experiment: Experiment, shards: Path, scorer: str) -> dict[Modality,
     """
     if not experiment.completion:
         raise ConfigError("completion", ["the experiment does not complete any modality: add this section"])
-    clients = [Shard.open(shards / client_name(index)) for index in range(experiment.data.clients)]
+    clients = [Shard.open(folder) for folder in client_folders(shards, experiment.data.clients)]
     test = Shard.open(shards / TEST)
     model = build_model(experiment, len(test.info.classes))
     encoders = {m: model.encoder(m) for m in model.modalities}

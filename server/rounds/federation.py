@@ -127,8 +127,6 @@ class Federation:
             # The checkpoint comes first, so that the model's privacy loss is counted before the model is published.
             save_checkpoint(self.run_folder.folder, self._checkpoint(number, params))
             self._publish(params)
-        if self.test:
-            self.intervals = self.test.intervals(params, self.task, self.metrics, self.experiment.seed)
         self._conclude()
         return params
 
@@ -314,6 +312,12 @@ class Federation:
         log.info("round %d: %s", number, {name: None if s is None else round(s, 4) for name, s in scores.items()})
         self.best.see(number, received, kept, report.validation)
         self.best.check(number, self.roster.known.values(), report.clients)
+
+    def add_intervals(self, params: Params) -> None:
+        """Add the bootstrap intervals of the last model on the test set to the summary. They take seconds, and a
+        benchmark does not use them."""
+        if self.test:
+            self.intervals = self.test.intervals(params, self.task, self.metrics, self.experiment.seed)
 
     def summary(self) -> dict[str, Any]:
         """The figures of summary.json, whether the run succeeds or fails."""

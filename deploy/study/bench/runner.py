@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ from common.files import write_whole
 from common.hardware.device import CPU
 from common.lifetime import end_with
 from common.split.make import recipe
+from common.words.figures import value
+from deploy.study.bench.own_shards import content_digest
+from deploy.study.bench.statistics import ACCURACY, Aim, measure, validated
 from deploy.study.bench.suite import Job, Suite, jobs
 from deploy.study.bench.trial import Figures, perform, prepare, shards_of
 
@@ -33,6 +37,8 @@ class Runner:
 
     def __init__(self, suite: Suite, work: Path, workers: int, progress: Progress, device: str = CPU) -> None:
         self.suite, self.work, self.workers, self.progress, self.device = suite, work, workers, progress, device
+        self.aim = suite.aim
+        self._own_digest = content_digest(Path(suite.shards)) if suite.shards else ""
 
     def run(self, settings: Sequence[str], seeds: Sequence[int]) -> dict[Cell, list[Figures]]:
         """Tune, then run every method of the settings with every seed. Returns the figures by cell, in the order of the
@@ -44,8 +50,9 @@ class Runner:
         places = sorted({self.suite.tuning_place(*cell) for cell in cells})
         tuning = self.suite.tuning
         with self._workers() as pool:
-            tried = self._results(pool, jobs(self.suite, places, tuning.seeds, dict.fromkeys(places, tuning.values)))
-            best = {place: best_value(tried[place]) for place in places}
+            wanted = jobs(self.suite, places, tuning.seeds, dict.fromkeys(places, tuning.values))
+            tried = self._results(pool, wanted, later=len(cells) * len(seeds))
+            best = {place: best_value(tried[place], self.aim) for place in places}
             values = {cell: [best[self.suite.tuning_place(*cell)]] for cell in cells}
             return self._results(pool, jobs(self.suite, cells, list(seeds), values))
 
@@ -69,39 +76,43 @@ class Runner:
                     process.terminate()
                 raise
 
-    def _results(self, pool: ProcessPoolExecutor, wanted: Iterable[Job]) -> dict[Cell, list[Figures]]:
+    def _results(self, pool: ProcessPoolExecutor, wanted: Iterable[Job], later: int = 0) -> dict[Cell, list[Figures]]:
+        """The figures of jobs by cell. Jobs without a file run first. later: the number of jobs of the next stages."""
         todo = list(wanted)
-        self._perform(pool, [job for job in todo if not self._file(job).exists()], len(todo))
+        self._perform(pool, [job for job in todo if not self._file(job).exists()], len(todo), later)
         results: dict[Cell, list[Figures]] = {}
         for job in todo:
             figures = json.loads(self._file(job).read_text())
             results.setdefault((job.setting, job.method), []).append(figures)
         return results
 
-    def _perform(self, pool: ProcessPoolExecutor, missing: list[Job], total: int) -> None:
+    def _perform(self, pool: ProcessPoolExecutor, missing: list[Job], total: int, later: int) -> None:
         done = total - len(missing)
         missing.sort(key=lambda job: (job.setting, job.seed))  # neighbours share shards
-        distinct = {shards_of(job.data, self.work): job.data for job in missing}
-        users = {place: [job.experiment for job in missing if shards_of(job.data, self.work) == place]
+        distinct = {shards_of(job, self.work): job for job in missing}
+        users = {place: [job.experiment for job in missing if shards_of(job, self.work) == place]
                  for place in distinct}  # fmt: skip
-        preparing = [pool.submit(prepare, data, users[place], self.work) for place, data in distinct.items()]
+        preparing = [pool.submit(prepare, job, users[place], self.work) for place, job in distinct.items()]
         for number, made in enumerate(as_completed(preparing), start=1):
             made.result()
             self.progress(number, len(preparing), "shards ready")
+        started, finished = time.monotonic(), 0
         running = {pool.submit(perform, job, self.work, self.device): job for job in missing}
         for future in as_completed(running):
             job, figures = running[future], future.result()
             if figures["status"] == "failed":
                 raise RunError(f"{job.setting}, {job.method}, seed {job.seed}: {figures['reason']}")
             self._save(job, figures)
-            done += 1
-            self.progress(done, total, _said(figures))
+            done, finished = done + 1, finished + 1
+            seconds = (time.monotonic() - started) / finished * (total - done + later)
+            self.progress(done, total, f"{said(figures, self.aim)}{left(seconds)}")
 
     def _file(self, job: Job) -> Path:
         """The file of a job's figures. Its name contains a digest of everything on which the figures depend."""
         described = job.experiment.model_dump(exclude={"data"})
         data = job.experiment.data
-        content: list[Any] = [job.arrangement, recipe(job.data), data.validation, data.complete_only, described]
+        made = recipe(job.data) if job.own is None else [self._own_digest, job.data.modalities, data.classes]
+        content: list[Any] = [job.arrangement, made, data.validation, data.complete_only, described]
         content += [self.device] if self.device != CPU else []
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
         name = f"{job.method}-seed{job.seed}-{job.value:g}-{digest}.json"
@@ -121,30 +132,37 @@ def _start_worker(parent: int) -> None:
     threading.Thread(target=end_with, args=(parent,), daemon=True).start()
 
 
-def _said(figures: Figures) -> str:
+def said(figures: Figures, aim: Aim = ACCURACY) -> str:
+    """A line about a finished run."""
     head = f"{figures['setting']}  {figures['method']}  seed {figures['seed']}  {figures['value']:g}"
     if figures["status"] != "completed":
         return f"{head}  {figures['status']}"
-    accuracy = figures["rounds"][-1]["test"][figures["complete"]]["accuracy"]
-    return f"{head}  {accuracy:.1%}  {figures['seconds']:.0f} s"
+    return f"{head}  {value(aim.name, measure(figures, aim.name))}  {figures['seconds']:.0f} s"
 
 
-def best_value(tried: Iterable[Figures]) -> float:
-    """The value with the highest validation score, averaged over the seeds; in a tie, the smallest.
+def left(seconds: float) -> str:
+    """An estimate of the remaining time, to a minute; empty for less than half a minute."""
+    minutes = round(seconds / 60)
+    if not minutes:
+        return ""
+    return f"  (about {minutes} min left)" if minutes < 120 else f"  (about {minutes / 60:.0f} h left)"
 
-    A diverged run has the score 0.
-    """
-    scores: dict[float, list[float]] = {}
+
+def best_value(tried: Iterable[Figures], aim: Aim = ACCURACY) -> float:
+    """The value with the best validation score, averaged over the seeds; in a tie, the smallest. A value with a run
+    that diverged comes last."""
+    merits: dict[float, list[float]] = {}
     for figures in tried:
-        scores.setdefault(figures["value"], []).append(validation_score(figures))
-    means = {value: sum(given) / len(given) for value, given in scores.items()}
+        merits.setdefault(figures["value"], []).append(aim.merit(validation_score(figures, aim)))
+    means = {value: sum(given) / len(given) for value, given in merits.items()}
     return max(sorted(means), key=means.__getitem__)
 
 
-def validation_score(figures: dict[str, Any]) -> float:
-    """Mean validation accuracy with all modalities over the last quarter of the rounds; 0 for a run that diverged."""
+def validation_score(figures: Figures, aim: Aim = ACCURACY) -> float | None:
+    """The mean of the metric on validation with all modalities over the last quarter of the rounds; None for a run that
+    diverged or does not have it."""
     if figures["status"] != "completed":
-        return 0.0
-    rounds = figures["rounds"]
-    last: list[float] = [line["received"].get(figures["complete"], 0.0) for line in rounds[-max(1, len(rounds) // 4) :]]
-    return sum(last) / len(last)
+        return None
+    scores = validated(figures, aim)
+    last = [score for score in scores[-max(1, len(scores) // 4) :] if score is not None]
+    return sum(last) / len(last) if last else None

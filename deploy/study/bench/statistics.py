@@ -1,5 +1,6 @@
 """From the figures of single runs to means, deviations and paired differences."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +14,23 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 COSTS = ("update_bytes", "train_seconds", "cpu_seconds")
 """Measures that are no shares."""
+
+
+@dataclass(frozen=True)
+class Aim:
+    """The metric that chooses tuned values and rounds, and that leads the tables."""
+
+    name: str = "accuracy"
+    higher_is_better: bool = True
+
+    def merit(self, value: float | None) -> float:
+        """A number that is larger for better values; -inf for an unknown one."""
+        if value is None:
+            return -math.inf
+        return value if self.higher_is_better else -value
+
+
+ACCURACY = Aim()
 
 
 @dataclass(frozen=True)
@@ -34,11 +52,12 @@ class Difference:
     pairs: int
 
 
-def measure(figures: "Figures", name: str) -> float | None:
+def measure(figures: "Figures", name: str, aim: Aim = ACCURACY) -> float | None:
     """A measure of a run, or None if the run does not have it.
 
-    name: "accuracy", "macro_f1" or "spread" with all modalities of the row in the last round; "chosen" for the accuracy
-    in the round chosen on validation; "accuracy:audio" for a subset; "probe:audio" for an encoder; one of COSTS.
+    name: a metric, e.g. "accuracy", "macro_f1" or "spread", with all modalities of the row in the last round; "chosen"
+    for that of the aim in the round chosen on validation; "accuracy:audio" for a subset; "probe:audio" for an encoder;
+    one of COSTS.
     """
     if figures["status"] != "completed":
         return None
@@ -48,9 +67,9 @@ def measure(figures: "Figures", name: str) -> float | None:
     if kind == "probe":
         found = figures["probe"].get(part)
     else:
-        line = figures["rounds"][chosen_round(figures) if kind == "chosen" else -1]
+        line = figures["rounds"][chosen_round(figures, aim) if kind == "chosen" else -1]
         subset = line["test"].get(part or figures["complete"], {})
-        found = subset.get("accuracy" if kind == "chosen" else kind)
+        found = subset.get(aim.name if kind == "chosen" else kind)
     return None if found is None else float(found)
 
 
@@ -68,18 +87,25 @@ def cost(figures: "Figures", name: str) -> float | None:
     return float(total["train_seconds"] if name == "train_seconds" else total["bytes_up"] / total["updates"])
 
 
-def chosen_round(figures: "Figures") -> int:
+def validated(figures: "Figures", aim: Aim = ACCURACY) -> list[float | None]:
+    """By round, the metric of the received model on the clients' validation examples with all modalities; None if the
+    round does not have it. Older runs have the accuracy alone, as a number."""
+    found = [line["received"].get(figures["complete"]) for line in figures["rounds"]]
+    return [one.get(aim.name) if isinstance(one, dict) else one if aim == ACCURACY else None for one in found]
+
+
+def chosen_round(figures: "Figures", aim: Aim = ACCURACY) -> int:
     """The round whose model is best on the clients' validation examples; in a tie, the earliest.
 
     Clients validate a model when they receive it, one round later, so the last round is not a candidate.
     """
-    received = [line["received"].get(figures["complete"], 0.0) for line in figures["rounds"][1:]]
-    return int(np.argmax(received)) if received else 0
+    merits = [aim.merit(value) for value in validated(figures, aim)[1:]]
+    return int(np.argmax(merits)) if merits else 0
 
 
-def summarise(runs: Sequence["Figures"], name: str) -> Summary | None:
+def summarise(runs: Sequence["Figures"], name: str, aim: Aim = ACCURACY) -> Summary | None:
     """The summary over the runs that have the measure, or None if no run has it."""
-    return over_seeds({run["seed"]: value for run in runs if (value := measure(run, name)) is not None})
+    return over_seeds({run["seed"]: value for run in runs if (value := measure(run, name, aim)) is not None})
 
 
 def over_seeds(values: Mapping[int, float]) -> Summary | None:
@@ -90,9 +116,11 @@ def over_seeds(values: Mapping[int, float]) -> Summary | None:
     return Summary(float(numbers.mean()), float(numbers.std(ddof=1)) if len(numbers) > 1 else 0.0, values)
 
 
-def difference(runs: Sequence["Figures"], reference: Sequence["Figures"], name: str) -> Difference | None:
+def difference(
+    runs: Sequence["Figures"], reference: Sequence["Figures"], name: str, aim: Aim = ACCURACY
+) -> Difference | None:
     """The difference of two groups of runs, paired by seed, or None with fewer than two pairs."""
-    return paired(summarise(runs, name), summarise(reference, name))
+    return paired(summarise(runs, name, aim), summarise(reference, name, aim))
 
 
 def paired(own: Summary | None, other: Summary | None) -> Difference | None:

@@ -4,17 +4,23 @@ import copy
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from common.config.component import Options, find, names
+from common.config.component import Options, find, names, unknown
 from common.config.experiment import Experiment
 from common.config.reading import messages, override, parse
+from common.data.shard import Shard
 from common.errors import ConfigError
+from common.evaluation.figures import metrics_of
 from common.modality import Modality
+from common.words.figures import MAIN
+from deploy.study.bench.own_shards import making_options, open_own_shards
+from deploy.study.bench.statistics import Aim
 
 Arrangement = Literal["federated", "centralised", "local", "unimodal"]
 """federated: all clients together. centralised: one site with the data of all clients. local: every client alone.
@@ -81,6 +87,12 @@ class Suite(Options):
     """The options that all runs share."""
     data: str = "data"
     """The folder with the folders of the data sets."""
+    shards: str | None = None
+    """A folder with your own shards: one per site, and the shard `test`. None: shards are made from the experiment's
+    data set. Relative to the current folder."""
+    metric: str | None = None
+    """The metric of the first column, which also chooses tuned values and rounds on validation. None: the main metric
+    of the task, accuracy, auroc or r2."""
     settings: dict[str, Setting] = Field(min_length=1)
     """The tables, by name."""
     methods: dict[str, Row] = Field(min_length=1)
@@ -105,6 +117,27 @@ class Suite(Options):
         if both := sorted(set(self.seeds) & set(self.tuning.seeds)):
             raise ValueError(f"seeds {both} are in both tuning.seeds and seeds; use different seeds")
         return self
+
+    @property
+    def task(self) -> str:
+        """The name of the task of all runs. The experiments' own checks report other tasks."""
+        given = self.experiment.get("task") or "single-label"
+        name = given.get("name", "single-label") if isinstance(given, dict) else given
+        return name if name in MAIN else "single-label"
+
+    @cached_property
+    def aim(self) -> Aim:
+        """The metric of the first column.
+
+        Raises ConfigError when the experiments do not have it.
+        """
+        first = next(iter(self.settings))
+        experiment = self.experiment_of(first, self.reference, self.seeds[0], self.tuning.values[0])
+        known = {named.key: named.metric for named in metrics_of(experiment)}
+        name = self.metric or MAIN[self.task]
+        if name not in known:
+            raise ConfigError(self.name, [f"metric: {unknown('metric', name, sorted(known))}"])
+        return Aim(name, known[name].higher_is_better)
 
     @property
     def reference(self) -> str:
@@ -135,7 +168,10 @@ class Suite(Options):
         modality = self.methods[method].modality
         if modality is not None:
             raw["model"]["encoders"] = {modality: raw["model"]["encoders"][modality]}
-        return parse(raw, where)
+        experiment = parse(raw, where)
+        if experiment.federation.patience is not None:
+            raise ConfigError(where, ["federation.patience: all runs have the same rounds; remove the option"])
+        return experiment
 
     def _place(self, source: Any) -> None:
         """Put the folders of a data set below `data`. The experiment's own checks report invalid data sets."""
@@ -149,7 +185,7 @@ class Suite(Options):
 @dataclass(frozen=True)
 class Job:
     """One run. data: the experiment of the reference row, whose shards all rows use. probed: whether the encoders are
-    probed at the end."""
+    probed at the end. own: the folder of the user's own shards; None: shards are made from a data set."""
 
     setting: str
     method: str
@@ -159,10 +195,12 @@ class Job:
     value: float
     seed: int
     probed: bool
+    own: Path | None = None
 
 
-def read_suite(path: Path, changes: dict[str, Any], data: Path | None = None) -> Suite:
+def read_suite(path: Path, changes: dict[str, Any], data: Path | None = None, shards: Path | None = None) -> Suite:
     """The benchmark of a file. changes: options of its experiment by dotted name. data: another folder of data sets.
+    shards: another folder of own shards.
 
     Raises ConfigError with every mistake.
     """
@@ -175,7 +213,68 @@ def read_suite(path: Path, changes: dict[str, Any], data: Path | None = None) ->
         raise ConfigError(str(path), messages(error, Suite)) from None
     for dotted, value in changes.items():
         override(suite.experiment, dotted.split("."), value, str(path))
-    return suite if data is None else suite.model_copy(update={"data": str(data)})
+    if suite.task != "single-label" and (probed := [n for n, setting in suite.settings.items() if setting.weak]):
+        raise ConfigError(str(path), [f"settings.{name}.weak: a probe needs the task single-label" for name in probed])
+    given = {"data": data, "shards": shards}
+    suite = suite.model_copy(update={name: str(folder) for name, folder in given.items() if folder is not None})
+    return suite if suite.shards is None else _on_own_shards(suite, Path(suite.shards), str(path))
+
+
+def _on_own_shards(suite: Suite, folder: Path, source: str) -> Suite:
+    """The suite with the number of sites of the user's own shards.
+
+    Raises ConfigError with every mistake of the suite and of the shards.
+    """
+    places = {f"settings.{name}.set": setting.set for name, setting in suite.settings.items()}
+    places |= {f"methods.{name}.set": row.set for name, row in suite.methods.items()}
+    places |= {"experiment": suite.experiment, "tuning": {suite.tuning.option: suite.tuning.values}}
+    mistakes = [
+        f"{place}: {option} has no effect on your own shards ({folder}), because they exist already: remove the option"
+        for place, changes in places.items()
+        for option in making_options(changes)
+    ]
+    shards: list[Shard] = []
+    try:
+        shards = open_own_shards(folder)
+    except ConfigError as error:
+        mistakes += error.mistakes
+    data = suite.experiment.get("data") or {}
+    if not isinstance(data, dict):
+        mistakes.append("experiment: data is not a section")
+    elif shards and data.get("clients", len(shards) - 1) != len(shards) - 1:
+        said = f"{folder} has {len(shards) - 1} sites: remove the option"
+        mistakes.append(f"experiment: data.clients is {data['clients']}, but {said}")
+    if mistakes:
+        raise ConfigError(source, mistakes)
+    experiment = {**suite.experiment, "data": {**data, "clients": len(shards) - 1}}
+    made = suite.model_copy(update={"experiment": experiment})
+    _check_runs(made, shards[:-1], shards[-1], source)
+    return made
+
+
+def _check_runs(suite: Suite, sites: list[Shard], test: Shard, source: str) -> None:
+    """Raises ConfigError with every mistake in the experiments of the runs, before the first of them."""
+    mistakes, held = dict[str, None](), {m for site in sites for m in site.info.modalities}
+    for setting in suite.settings:
+        for method in suite.rows_of(setting):
+            try:
+                experiment = suite.experiment_of(setting, method, suite.seeds[0], suite.tuning.values[0])
+            except ConfigError as error:
+                mistakes |= dict.fromkeys(f"{setting}, {method}: {mistake}" for mistake in error.mistakes)
+            else:
+                mistakes |= dict.fromkeys(_unknown_modalities(experiment.modalities, held, test))
+                if experiment.task.name != test.info.task:
+                    mistakes[f"task: the experiment is {experiment.task.name}, the shards are {test.info.task}"] = None
+    if mistakes:
+        raise ConfigError(source, list(mistakes))
+
+
+def _unknown_modalities(modalities: list[Modality], held: set[Modality], test: Shard) -> Iterator[str]:
+    """Mistakes in the modalities of an experiment. held: the modalities of the sites."""
+    absent = [m for m in modalities if m not in held]
+    yield from (f"model.encoders.{m}: no site has this modality" for m in absent)
+    if not absent and not any(all(record.has(m) for m in modalities) for record in test.records):
+        yield f"model.encoders: no example of the test shard has all of {', '.join(modalities)}"
 
 
 def jobs(
@@ -189,4 +288,5 @@ def jobs(
                 data = suite.experiment_of(setting, suite.reference, seed, value)
                 arrangement = suite.methods[method].arrangement
                 probed = suite.settings[setting].weak is not None
-                yield Job(setting, method, arrangement, chosen, data, value, seed, probed)
+                own = Path(suite.shards) if suite.shards else None
+                yield Job(setting, method, arrangement, chosen, data, value, seed, probed, own)

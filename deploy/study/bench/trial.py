@@ -14,13 +14,13 @@ from common.blocks import Params, set_params
 from common.build import build_model
 from common.config.experiment import Experiment
 from common.data.shard import Shard
+from common.data.sites import PROBE, TEST, client_folders
 from common.errors import FedmosaicError, TrainingError
 from common.hardware.computing import compute_deterministically
 from common.hardware.device import CPU, find_device
 from common.modality import Modality, subset_name
 from common.seeding import derive
-from common.split.make import PROBE, client_name, make_shards, recipe
-from common.words.figures import MAIN
+from common.split.make import make_shards, recipe
 from deploy.engines.in_process import InProcessGrid, own_site
 from deploy.shards.complete import PROBE_PER_CLASS, complete_shards, make_probe, needs_probe
 from deploy.study.bench.arrangements import federations
@@ -34,19 +34,19 @@ from server.rounds.federation import Federation
 Figures = dict[str, Any]
 
 
-def shards_of(experiment: Experiment, work: Path) -> Path:
-    """The folder with the shards of an experiment. Different recipes of shards have different folders."""
-    return work / "shards" / f"{derive(0, str(recipe(experiment))):016x}"
+def shards_of(job: Job, work: Path) -> Path:
+    """The folder with the shards of a job: the user's own, or a folder for each recipe of shards."""
+    return job.own or work / "shards" / f"{derive(0, str(recipe(job.data))):016x}"
 
 
-def prepare(experiment: Experiment, users: Sequence[Experiment], work: Path) -> None:
-    """Make an experiment's shards if they do not exist, with the generated values and the probe set that the
-    experiments in `users` need."""
+def prepare(job: Job, users: Sequence[Experiment], work: Path) -> None:
+    """Make the shards of a job if they do not exist, with the generated values and the probe set that the experiments
+    in `users` need."""
     compute_deterministically()
-    folder = shards_of(experiment, work)
+    folder = shards_of(job, work)
     if not folder.exists():
-        make_shards(experiment, folder)
-    clients = [folder / client_name(index) for index in range(experiment.data.clients)]
+        make_shards(job.data, folder)
+    clients = client_folders(folder, job.data.data.clients)
     for user in {str(user.completion): user for user in users if user.completion}.values():
         complete_shards(user, clients, "cpu", quiet=True)
     probed = [user for user in users if needs_probe(user)]
@@ -58,7 +58,7 @@ def prepare(experiment: Experiment, users: Sequence[Experiment], work: Path) -> 
 @lru_cache(maxsize=1)
 def _sites(folder: Path, clients: int, device: str) -> list[Site]:
     """The sites of a folder of shards. The cache keeps the prepared examples of the last folder."""
-    return [own_site(folder / client_name(index), device) for index in range(clients)]
+    return [own_site(shard, device) for shard in client_folders(folder, clients)]
 
 
 UNGUARDED = {"collapse": None, "max_update_ratio": None, "max_weight": None}
@@ -74,7 +74,7 @@ def perform(job: Job, work: Path, device: str = CPU) -> Figures:
     """
     compute_deterministically()
     started, computed = time.perf_counter(), time.process_time()
-    shards = shards_of(job.data, work)
+    shards = shards_of(job, work)
     sites = _sites(shards, job.data.data.clients, device)
     figures: Figures = {"setting": job.setting, "method": job.method, "seed": job.seed, "value": job.value}
     figures["commit"] = commit()
@@ -110,7 +110,7 @@ def _federation(experiment: Experiment, sites: list[Site], shards: Path, probed:
         federation = Federation(
             experiment,
             grid,
-            shards / "test",
+            shards / TEST,
             run,
             probe_set if probe_set.exists() else None,
             find_device(device),
@@ -119,7 +119,7 @@ def _federation(experiment: Experiment, sites: list[Site], shards: Path, probed:
         rounds = read_rounds(Path(folder))
     probes = _probes(experiment, federation, params, sites) if probed else {}
     return {
-        "rounds": [_round_figures(line, MAIN[experiment.task.name]) for line in rounds],
+        "rounds": [_round_figures(line) for line in rounds],
         "probe": probes,
         "complete": subset_name(experiment.modalities),
         "classes": len(federation.classes),
@@ -139,27 +139,23 @@ def _probes(
     return {m: value for m, value in found.items() if value is not None}
 
 
-def _round_figures(line: Figures, main: str) -> Figures:
-    """Test figures by subset, the clients' validation accuracy of the model that they received in the round, and what
+def _round_figures(line: Figures) -> Figures:
+    """Test figures by subset, the clients' validation figures of the model that they received in the round, and what
     the round cost: the updates, their bytes, and the seconds of training at all clients together."""
     return {
-        "test": {
-            name: {
-                **{key: value for key, value in figures.items() if isinstance(value, int | float)},
-                **_spread(figures["by_class"].get("sensitivity", ())),
-            }
-            for name, figures in line["test"].items()
-        },
-        "received": {name: figures[main] for name, figures in line["validation"].items()},
+        "test": {name: _numbers(figures) for name, figures in line["test"].items()},
+        "received": {name: _numbers(figures) for name, figures in line["validation"].items()},
         "updates": len(line["clients"]),
         "bytes_up": line["bytes_up"],
         "train_seconds": sum(told["seconds"]["train"] for told in line["clients"].values()),
     }
 
 
-def _spread(recalls: Sequence[float | None]) -> Figures:
-    known = [recall for recall in recalls if recall is not None]
-    return {"spread": statistics.pstdev(known)} if known else {}
+def _numbers(figures: Figures) -> dict[str, float]:
+    """Every figure that is one number, and the standard deviation of the recall over classes, "spread"."""
+    numbers = {name: value for name, value in figures.items() if isinstance(value, int | float)}
+    recalls = [recall for recall in figures["by_class"].get("sensitivity", ()) if recall is not None]
+    return numbers | ({"spread": statistics.pstdev(recalls)} if recalls else {})
 
 
 def _mean_figures(runs: list[Figures]) -> Figures:

@@ -1,7 +1,7 @@
 """A comparison for the terminal and for scripts."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table
@@ -11,6 +11,7 @@ from common.words.figures import LEADING, NOT_SHARES, title
 from common.words.units import human
 from deploy.study.bench.statistics import CONFIDENCE, Difference, Summary
 from deploy.study.comparison.rows import Comparison, Row
+from deploy.study.form import Form
 from server.report.page import duration
 
 NONE = "–"
@@ -55,23 +56,6 @@ def shares(comparison: Comparison, row: Row) -> Iterator[tuple[str, str]]:
     for name in comparison.measures:
         form = Form.of(name)
         yield _mean(form, row.measure(name)), _delta(form, row.difference(name, comparison.reference))
-
-
-@dataclass(frozen=True)
-class Form:
-    """The form of a measure: shares in percent with one digit, others as they are with three."""
-
-    factor: float
-    digits: int
-
-    @classmethod
-    def of(cls, name: str) -> "Form":
-        """The form of a measure by its name."""
-        return cls(1, 3) if name.partition(":")[0] in NOT_SHARES else cls(100, 1)
-
-    def number(self, value: float, sign: str = "") -> str:
-        """A value. sign: "+" for differences."""
-        return f"{self.factor * value:{sign}.{self.digits}f}"
 
 
 def _mean(form: Form, found: Summary | None) -> str:

@@ -1,33 +1,40 @@
-"""The results of one setting as JSON, Markdown and a picture."""
+"""The results of one setting as JSON, Markdown, LaTeX and a picture."""
 
 import dataclasses
 import json
 import statistics
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from common.words.figures import title
 from deploy.study.bench.origin import command
-from deploy.study.bench.plots import draw
+from deploy.study.bench.pages.latex import latex
+from deploy.study.bench.pages.plots import draw
+from deploy.study.bench.pages.words import OWN_SHARDS, compared, form, head, opening, points
 from deploy.study.bench.results import Results
 from deploy.study.bench.runner import validation_score
 from deploy.study.bench.statistics import COSTS, Difference, Summary
+from deploy.study.form import Form
 
 
 def write(results: Results, out: Path) -> list[Path]:
-    """Write <suite>-<setting>.json, .md and .png. Returns their paths."""
+    """Write <suite>-<setting>.json, .md, .tex and .png. Returns their paths."""
     out.mkdir(parents=True, exist_ok=True)
     stem = f"{results.suite.name}-{results.setting}"
-    files = [out / f"{stem}{suffix}" for suffix in (".json", ".md", ".png")]
+    files = [out / f"{stem}{suffix}" for suffix in (".json", ".md", ".tex", ".png")]
     files[0].write_text(json.dumps(_content(results), indent=1, allow_nan=False) + "\n")
     files[1].write_text(markdown(results))
-    draw(results, files[2])
+    files[2].write_text(latex(results))
+    draw(results, files[3])
     return files
 
 
 def _content(results: Results) -> dict[str, Any]:
+    score = partial(validation_score, aim=results.aim)
     rows = {}
     for method, runs in results.runs.items():
         measures = {}
@@ -45,7 +52,7 @@ def _content(results: Results) -> dict[str, Any]:
             "measures": measures,
             "seconds": sum(run["seconds"] for run in runs),
             "tuning": [
-                {"value": run["value"], "seed": run["seed"], "status": run["status"], "score": validation_score(run)}
+                {"value": run["value"], "seed": run["seed"], "status": run["status"], "score": score(run)}
                 for run in results.tuning[method]
             ],
         }
@@ -54,6 +61,8 @@ def _content(results: Results) -> dict[str, Any]:
         "setting": results.setting,
         "title": setting.title,
         "changes": setting.set,
+        "metric": results.metric,
+        "shards": results.suite.shards,
         "experiment": results.suite.experiment,
         "command": command(),
         "commits": results.commits,
@@ -71,14 +80,15 @@ def markdown(results: Results) -> str:
     lines = [
         f"# {setting.title}",
         "",
-        f"Accuracy in % on the test part after the last round: mean ± standard deviation over {len(seeds)} seeds "
-        f"({', '.join(map(str, seeds))}). Δ: paired difference in points, with its 95 % confidence interval. Only: "
-        f"prediction from those modalities alone by the method's own model.{probe}",
+        f"{opening(results.metric)} on the test part after the last round: mean ± standard deviation over "
+        f"{len(seeds)} seeds ({', '.join(map(str, seeds))}). Δ: paired difference{points(results.metric)}, with its "
+        f"95 % confidence interval. Only: prediction from those modalities alone by the method's own model.{probe}",
+        *([f"\n{OWN_SHARDS}"] if results.suite.shards else []),
         "",
         *_table(results, results.main, results.references),
         "",
-        "Spread: standard deviation of the recall over classes, in points. Chosen round: the one with the best "
-        "validation accuracy.",
+        "Spread: standard deviation of the recall over classes, in points. Chosen round: the one that is best on "
+        "validation.",
         "",
         *_table(results, rest, []),
         "",
@@ -91,24 +101,22 @@ def markdown(results: Results) -> str:
     return "\n".join([*lines, "", *_provenance(results)]) + "\n"
 
 
-HEADS = {"accuracy": "fused", "chosen": "fused, chosen round", "macro_f1": "macro-F1"}
-
-
 def _table(results: Results, names: Sequence[str], references: Sequence[str]) -> list[str]:
     """The lines of a table with one row per method. Each measure is followed by its differences to the references."""
     suite = results.suite
     heads = ["method", suite.tuning.option]
     for name in names:
-        heads.append(HEADS.get(name, name.replace("accuracy:", "only ").replace("probe:", "probe ")))
-        heads += [f"Δ {suite.methods[reference].title}" for reference in _compared(name, references)]
+        heads.append(head(name, results.metric))
+        heads += [f"Δ {suite.methods[reference].title}" for reference in compared(name, references)]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for method, runs in results.runs.items():
         cells = [suite.methods[method].title, f"{runs[0]['value']:g}"]
         if diverged := sum(run["status"] == "diverged" for run in runs):
             cells[0] += f" ({diverged} of {len(runs)} seeds diverged and are left out)"
         for name in names:
-            cells.append(_cell(results.summary(method, name)))
-            cells += [_delta(results.difference(method, name, other)) for other in _compared(name, references)]
+            written = form(name, results.metric)
+            cells.append(_cell(written, results.summary(method, name)))
+            cells += [_delta(written, results.difference(method, name, other)) for other in compared(name, references)]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
@@ -124,20 +132,16 @@ def _costs(results: Results) -> list[str]:
     return lines
 
 
-def _compared(name: str, references: Sequence[str]) -> Sequence[str]:
-    """The references of a measure. Measures of single modalities have no references, because methods aim at the other
-    measures."""
-    return [] if name.startswith("accuracy:") else references
+def _cell(written: Form, summary: Summary | None) -> str:
+    if summary is None:
+        return "–"
+    return f"{written.number(summary.mean)} ± {written.number(summary.deviation)}"
 
 
-def _cell(summary: Summary | None) -> str:
-    return "–" if summary is None else f"{100 * summary.mean:.1f} ± {100 * summary.deviation:.1f}"
-
-
-def _delta(found: Difference | None) -> str:
+def _delta(written: Form, found: Difference | None) -> str:
     if found is None:
         return "–"
-    return f"{100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+    return f"{written.number(found.mean, '+')} [{written.number(found.low, '+')}, {written.number(found.high, '+')}]"
 
 
 def _provenance(results: Results) -> list[str]:
@@ -145,9 +149,10 @@ def _provenance(results: Results) -> list[str]:
     tuning = suite.tuning
     seconds = sum(run["seconds"] for runs in (*results.runs.values(), *results.tuning.values()) for run in runs)
     place = setting.tuned_in or results.setting
+    values = ", ".join(f"{value:g}" for value in tuning.values)
     where = "here" if place == results.setting else f"in the setting {place}"
     return [
-        f"{tuning.option} was chosen {where} by validation accuracy among {', '.join(f'{v:g}' for v in tuning.values)} "
+        f"{tuning.option} was chosen {where} by {title(results.metric)} on validation among {values} "
         f"with seed{'s' * (len(tuning.seeds) > 1)} {', '.join(map(str, tuning.seeds))}, the same for every method; "
         "ablations have the value of the method they change.",
         "",
