@@ -132,7 +132,7 @@ BROKEN: list[tuple[Callable[[Path], object], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("break_it", "words"), BROKEN, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("break_it", "words"), BROKEN, ids=lambda value: value if isinstance(value, str) else "file")
 def test_other_files_and_damaged_files(
     break_it: Callable[[Path], object], words: str, trained: Path, tmp_path: Path
 ) -> None:
