@@ -51,7 +51,7 @@ BySubset = dict[str, Figures]
 
 
 class Found(_Published):
-    """What a site has found in the values of a modality."""
+    """The findings of a site about the values of a modality."""
 
     model_config = ConfigDict(extra="allow")
     values: int
