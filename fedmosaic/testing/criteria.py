@@ -84,7 +84,7 @@ def squared_error(outputs: Tensor, values: Tensor, mean: Tensor, std: Tensor) ->
     u, y, total = outputs.double().numpy(), values.double().numpy(), 0.0
     for k in range(u.shape[1]):
         total += float(((u[:, k] - (y[:, k] - float(mean[k])) / float(std[k])) ** 2).mean())
-    return total / u.shape[1]
+    return total / len(mean)
 
 
 def _made(
