@@ -246,6 +246,16 @@ def test_the_probe_set_is_made_from_class_names_alone(shards: Path) -> None:
         make_probe(backwards, info, shards / "other", 1, "cpu")
 
 
+def test_a_probe_set_is_for_the_task_of_the_shard(shards: Path) -> None:
+    info = Shard.open(shards / "test").info
+    info = info.model_copy(update={"task": "multi-label", "classes": info.classes[:2]})
+    probe = Shard.open(make_probe(tiny(), info, shards / "probe", 1, "cpu"))
+    assert probe.info.task == "multi-label"
+    assert [record.label for record in probe.records] == [(name,) for name in info.classes]
+    with pytest.raises(ConfigError, match="regression has no class names: use a shard of examples as --probe-shard"):
+        make_probe(tiny(), info.model_copy(update={"task": "regression"}), shards / "other", 1, "cpu")
+
+
 def test_mistakes_of_the_section_are_said_together() -> None:
     with pytest.raises(ConfigError) as found:
         tiny({"image": {"name": "diffusion", "source": "image"}, "sound": {"name": "coca", "source": "imag"},
