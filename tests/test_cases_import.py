@@ -16,8 +16,10 @@ from test_cli import call
 
 from common.build import build_model
 from common.config.reading import parse
+from common.config.task import SingleLabel
 from common.data.shard import Shard, ShardInfo, file_stem
 from common.errors import ShardError
+from common.tasks.find import task_of
 from common.trained.predictor import Predictor
 from deploy.shards.own_files.names import look_alike
 from deploy.shards.prediction import predict_folders, predict_shard, write_csv
@@ -255,7 +257,7 @@ class TestPredictions:
             "name": "x", "data": {"clients": 1}, "method": "fedavg", "train": {"lr": 0.1}, "federation": {"rounds": 1},
             "model": {"encoders": {"image": {"name": "image", "size": 8}, "text": {"name": "text"}}},
         }  # fmt: skip
-        return Predictor(build_model(parse(raw, "x"), 2).eval(), ("cat", "dog"))
+        return Predictor(build_model(parse(raw, "x"), 2).eval(), task_of(SingleLabel(), ("cat", "dog")))
 
     def test_a_row_for_everything_that_lies_there(self, predictor: Predictor, tmp_path: Path) -> None:
         pictures(tmp_path / "p", "1.png", "deep/2.png")

@@ -68,7 +68,7 @@ def test_all_mistakes_come_in_one_message() -> None:
         "method.kappa: ",
         "method.lamda: unknown option",
         "train.lr: is required",
-        "fedration: unknown option 'fedration'; known: name, seed, data",
+        "fedration: unknown option 'fedration'; known: name, seed, task, metrics, data",
     ):
         assert expected in text, expected
     assert len(caught.value.mistakes) == 9

@@ -49,6 +49,7 @@ from common.frozen.model_door import check, check_open_clip, check_pipeline, ope
 from common.frozen.model_lock import read_lock
 from common.media.values import encode_array, read
 from common.tasks.find import task_of
+from common.tasks.targets import targets
 from common.types import Site
 from deploy.engines.in_process import claim_identity
 from deploy.hosts.clientapp import check_fab
@@ -245,8 +246,8 @@ def lines(records: list[Any], random: Random) -> bytes:
 
 def open_shard(folder: Path) -> Shard:
     shard = Shard.open(folder)
+    targets(shard.info.task, [record.label for record in shard.records], shard.info.classes)
     for record in shard.records:
-        shard.label_index(record)
         for path in record.files.values():
             assert path.resolve().is_relative_to(folder.resolve())
     return shard

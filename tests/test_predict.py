@@ -24,11 +24,13 @@ from test_cli import call
 from test_compare import write_run
 
 from common.build import build_model
+from common.config.task import SingleLabel
 from common.data.shard import Shard
 from common.encoders.image import pixels_of
 from common.errors import DataError, ModelError
 from common.media.values import Sound, read
 from common.modality import subset_name, subsets
+from common.tasks.find import task_of
 from common.trained.predictor import Predictor, load_model
 from common.types import Batch, Origin
 from server.record.run_folder import RunFolder
@@ -182,7 +184,7 @@ def test_the_config_says_what_the_model_is_and_not_where_the_data_were(exported:
     config = json.loads((exported / "config.json").read_text())
     assert config["classes"] == [str(digit) for digit in range(10)]
     assert config["model"]["architecture"]["name"] == "two-projector"
-    assert set(config) == {"model", "classes", "frozen", "best"}
+    assert set(config) == {"model", "task", "classes", "frozen", "best"}
 
 
 def test_the_model_card_says_what_a_reader_must_know(run: Path, exported: Path) -> None:
@@ -361,7 +363,7 @@ def test_a_mistake_in_what_to_predict_is_one_message_and_status_2(
 def test_a_file_that_two_encoders_take_needs_a_name(tmp_path: Path) -> None:
     image = {"name": "image", "size": 8, "width": 8}
     chosen = experiment(data={"clients": 2}, model={"encoders": {"front": image, "rear": image}}, method="fedavg")
-    predictor = Predictor(build_model(chosen, 2), ("yes", "no"))
+    predictor = Predictor(build_model(chosen, 2), task_of(SingleLabel(), ("yes", "no")))
     with pytest.raises(DataError, match=r"it may be front or rear: name the modality, e.g. front=FILE"):
         predictor.modality_of(Image.new("L", (8, 8)))
 

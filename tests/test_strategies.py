@@ -57,8 +57,12 @@ def strategy(name: str, held: list[set[str]], **changes: Any) -> MultimodalStrat
     return with_sites(options.build(experiment(**changes), Path("probe")), held)
 
 
-def counts(correct: list[int], total: list[int], predicted: list[int], sure: list[float] | None = None) -> Any:
-    return {"correct": correct, "total": total, "predicted": predicted, "confidence": sure or [0.0, 0.0]}
+def counts(wrong: int, right: int, confusion: list[int] | None = None, sure: float = 0.0) -> Any:
+    """Validation counts of two classes. confusion: the four cells."""
+    said = {"answers": {"at": [0, 1], "counts": [wrong, right], "sums": [0.0]}}
+    if confusion is not None:
+        said["confusion"] = {"at": [0, 1, 2, 3], "counts": confusion, "sums": [sure, 0.0]}
+    return said
 
 
 class TestEveryStrategy(StrategyContract):
@@ -76,17 +80,17 @@ class TestEveryStrategy(StrategyContract):
         ({"losses": {"fused": 1e999}}, "losses.fused"),
         ({"losses": 3}, "losses"),
         ({"seconds": {"train": -1.0}}, "seconds.train"),
-        ({"validation": {"audio": {"correct": [1], "total": [1], "predicted": [1], "confidence": [0.5]}}}, "per class"),
-        ({"validation": {"audio": {"correct": [-1, 0]}}}, "validation.audio"),
+        ({"validation": {"audio": {"answers": {"at": [2], "counts": [1], "sums": [0.5]}}}}, "a table with 2 cells"),
+        ({"validation": {"audio": {"answers": {"at": [0], "counts": [-1], "sums": [0.0]}}}}, "validation.audio"),
+        ({"validation": {"audio": {"answers": {"at": [0], "counts": [1], "sums": []}}}}, "0 sums instead of 1"),
+        ({"validation": {"audio": {"secrets": {"at": [0], "counts": [1], "sums": []}}}}, "unknown counts"),
         ({"num_examples": 21}, "21 examples, but the site's introduction has 20"),
         ({"num_examples": 10**400}, "num_examples"),
         ({"losses": {"fused": 1e300}}, "losses.fused"),
-        ({"validation": {"image": counts([0, 0], [1, 1], [1, 1])}}, "validation of image: the site has only audio"),
-        ({"validation": {"audio": counts([0, 0], [15, 6], [15, 6])}}, "21 examples, but the site's introduction has"),
-        ({"validation": {"audio": counts([0, 0], [3, 3], [7, 0])}}, "7 predictions of 6 examples"),
-        ({"validation": {"audio": counts([0, 4], [3, 3], [0, 6])}}, "more hits"),
-        ({"validation": {"audio": counts([0, 2], [3, 3], [5, 1])}}, "more hits"),
-        ({"validation": {"audio": counts([0, 1], [3, 3], [5, 1], [0.1, 3.5])}}, "more confidence"),
+        ({"validation": {"image": counts(2, 0)}}, "validation of image: the site has only audio"),
+        ({"validation": {"audio": counts(15, 6)}}, "21 examples, but the site's introduction has"),
+        ({"validation": {"audio": counts(3, 3, [1, 1, 4, 1])}}, "different numbers of examples: 6, 7"),
+        ({"validation": {"audio": counts(3, 3, [1, 1, 3, 1], sure=2.5)}}, "sums of confusion are impossible"),
         ({"error": "no more"}, "no more"),
         ({"losses": {f"loss {i}": 0.0 for i in range(20_000)}}, "losses: Dictionary should have at most 200 items"),
         ({"seconds": dict.fromkeys(map(str, range(201)), 1.0)}, "seconds: Dictionary"),

@@ -180,13 +180,14 @@ def _resolve(raw: dict[str, Any], mistakes: list[str]) -> dict[str, Any]:
             mistakes += _unheld(list(encoders), source, data)
             _complete(resolved, list(encoders), mistakes)
     task = raw.get("task", SingleLabel().name)
-    name = task.get("name") if isinstance(task, dict) else task
+    named = task.get("name") if isinstance(task, dict) else task
+    name = named if isinstance(named, str) else ""
     mistakes += _undefined(name, {"method": method, "data.set": source, **metrics})
     mistakes += _unmeasured(name, resolved, all(metrics.values()))
     return resolved
 
 
-def _unmeasured(task: Any, resolved: dict[str, Any], all_known: bool) -> list[str]:
+def _unmeasured(task: str, resolved: dict[str, Any], all_known: bool) -> list[str]:
     """Mistakes: the best model is chosen by a metric that the run does not have. all_known: whether the experiment's
     further metrics are without mistakes."""
     federation = resolved.get("federation")
@@ -209,7 +210,7 @@ def _metrics(resolved: dict[str, Any], mistakes: list[str]) -> dict[str, Compone
     return found
 
 
-def _undefined(task: Any, components: dict[str, Component | None]) -> list[str]:
+def _undefined(task: str, components: dict[str, Component | None]) -> list[str]:
     """Mistakes: components that are not defined for the task. components: by their place in the experiment."""
     known = {where: getattr(component, "tasks", {task}) for where, component in components.items() if component}
     return [

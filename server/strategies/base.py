@@ -248,7 +248,9 @@ class MultimodalStrategy(Strategy):
 
         Raises WireError with the reason to refuse it, SiteChangedError when the site must introduce itself again.
         """
-        said, validation = read_training_reply(wire.read_body(message), self._round, site, self.task)
+        said, validation = read_training_reply(
+            wire.read_body(message), self._round, site, task_of(self.experiment.task, site.classes)
+        )
         sent, settings = self._blocks(site.modalities), self.experiment.wire
         params, start = wire.read_params(message, sent, settings.dtype), sent
         if settings.delta:  # the unrounded model, so that the rounding of the sent model does not change the new model
