@@ -50,6 +50,7 @@ def test_files_become_a_shard_that_trains(files: Path, capsys: pytest.CaptureFix
     shard = Shard.open(folder)
     assert shard.info.model_dump() == {
         "site": "clinic-a",
+        "task": "single-label",
         "classes": ["cat", "dog"],
         "modalities": ["audio", "image", "text"],
         "licence": "CC0",
