@@ -50,7 +50,7 @@ def option_mistakes(options: argparse.Namespace, classes: Sequence[str]) -> Iter
 
 
 def names_of(options: argparse.Namespace, classes: Sequence[str], labels: Iterable[Label]) -> list[str]:
-    """The classes, labels or targets of a shard: those of --classes, else the columns, else the labels found, sorted."""
+    """The classes, labels or targets of a shard: those of --classes, else the columns, else those found, sorted."""
     if classes or options.unlabelled:
         return list(classes)
     if options.label_columns or options.task == "regression":

@@ -37,8 +37,8 @@ SHOWN = 3
 class Found:
     """The content of a new shard.
 
-    labels: by id; NO_LABEL without labels. files, texts, records: by modality and id. said: notes about the input and its
-    interpretation. left_out: the unused files and ids by reason. conversion: how files become values.
+    labels: by id; NO_LABEL without labels. files, texts, records: by modality and id. said: notes about the input and
+    its interpretation. left_out: the unused files and ids by reason. conversion: how files become values.
     """
 
     labels: dict[str, Label] = field(default_factory=dict)
