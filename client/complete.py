@@ -23,7 +23,7 @@ from common.frozen.open_clip_models import OpenClip, load_open_clip
 from common.media.values import Raw, Value
 from common.modality import Modality
 from common.seeding import derive
-from common.tasks.labels import in_words
+from common.tasks.labels import names_in
 
 
 @dataclass
@@ -112,7 +112,7 @@ class _Completion:
         Raises ValueError when the source cannot be read or the model cannot use this kind of source.
         """
         source = Value(record.value(self.options.source)).read()
-        label = in_words(record.label) if self.options.class_name else ""
+        label = ", ".join(names_in(self.shard.info.task, record.label)) if self.options.class_name else ""
         prompt = self.options.prompt(label, self.shard.info.kinds.get(label, ""), source)
         return Request(source, prompt, seeds(self.options, self.modality, record.id))
 

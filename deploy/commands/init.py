@@ -55,8 +55,8 @@ def add_parser(commands: Any) -> None:
         help="write an experiment to start from, or the folder of a plugin",
         description="Write an experiment file with every option explained, and small shards of three modalities to "
         "try it with. With --shards, write an experiment that fits your own shards: their task, modalities, sizes, "
-        "lengths and rates, and a suite that compares methods on them. With --plugin, write a package that adds a method, "
-        "encoder, model, strategy, tracker, data set or completer, with the tests of its family.",
+        "lengths and rates, and a suite that compares methods on them. With --plugin, write a package that adds a "
+        "method, encoder, model, strategy, tracker, data set or completer, with the tests of its family.",
         epilog="example: fedmosaic init my-experiment     fedmosaic init --plugin focal-loss --family method",
     )
     parser.add_argument("folder", type=Path, nargs="?", metavar="DIR", help="a new folder (with --plugin: NAME)")

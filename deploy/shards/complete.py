@@ -80,8 +80,11 @@ def make_probe(experiment: Experiment, classes: ShardInfo, out: Path, per_class:
     One completer generates values from class names. The others complete these examples. The folder appears complete or
     not at all.
 
-    Raises ConfigError when no completer works from a name, ShardError when `out` exists and is not empty; ModelError.
+    Raises ConfigError when no completer works from a name, and for a regression, which has no names of classes;
+    ShardError when `out` exists and is not empty; ModelError.
     """
+    if classes.task == "regression":
+        raise ConfigError("probe", ["the classes are targets of a regression: a probe set is made from class names"])
     completers: Mapping[Modality, CompleterOptions] = {
         m: build("completer", given) for m, given in experiment.completion.items()
     }
@@ -93,11 +96,16 @@ def make_probe(experiment: Experiment, classes: ShardInfo, out: Path, per_class:
     for modality in [first, *sorted(completers.keys() - {first})]:
         sources = None if modality == first else values[completers[modality].source]
         values[modality] = _made(completers[modality], modality, labels, classes.kinds, sources, device)
+    multi_label = classes.task == "multi-label"
     examples = [
-        Example(f"probe-{i}", label, {m: _media(values[m][i]) for m in values}) for i, label in enumerate(labels)
+        Example(f"probe-{i}", (label,) if multi_label else label, {m: _media(values[m][i]) for m in values})
+        for i, label in enumerate(labels)
     ]
     made = {"part": PROBE, "completion": experiment.completion}
-    info = ShardInfo(site=PROBE, classes=classes.classes, modalities=sorted(values), kinds=classes.kinds, made=made)
+    info = ShardInfo(
+        site=PROBE, task=classes.task, classes=classes.classes, modalities=sorted(values), kinds=classes.kinds,
+        made=made,
+    )  # fmt: skip
     with whole_folder(out) as partial:
         ShardWriter(partial, info).write(examples)
     return out

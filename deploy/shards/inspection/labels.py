@@ -98,7 +98,7 @@ class TargetSeen:
         return _short(float(np.std(self.numbers))) if min(self.numbers) < max(self.numbers) else 0.0
 
     def problems(self, scale: tuple[float, float] | None) -> Iterator[str]:
-        """Properties that prevent learning. scale: mean and std in the experiment's task, None without an experiment."""
+        """Properties that prevent learning. scale: mean and std in the experiment's task; None if there is no task."""
         if not self.std:
             yield f"it is always {self.numbers[0]:g}: a model cannot learn from it"
         elif scale and not self._fits(*scale):
