@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from common.config.component import build
 from common.config.experiment import Experiment, Model
 from common.config.reading import from_json
+from common.config.task import TaskName
 from common.frozen.pretrained import permitted
 from common.modality import Modality
 from common.models.base import MultimodalModel
@@ -18,10 +19,10 @@ from common.seeding import seeded
 def build_model(experiment: Experiment, classes: int) -> MultimodalModel:
     """A new model whose weights depend only on the experiment and its seed. The global random state does not change."""
     with seeded(experiment.seed, "weights"):
-        return assemble(experiment.model, classes)
+        return assemble(experiment.model, classes, experiment.task.name)
 
 
-def assemble(section: Model, classes: int) -> MultimodalModel:
+def assemble(section: Model, classes: int, task: TaskName) -> MultimodalModel:
     """A new model as a resolved section `model` describes it. The weights are drawn from torch's global random state.
 
     Raises ValueError when the section has no architecture.
@@ -30,6 +31,7 @@ def assemble(section: Model, classes: int) -> MultimodalModel:
         raise ValueError("the experiment is not resolved: it has no model.architecture")
     encoders = {m: build("encoder", section.encoders[m]).build() for m in sorted(section.encoders)}
     model: MultimodalModel = build("model", section.architecture).build(encoders, classes)
+    model.task = task
     return model
 
 

@@ -16,12 +16,13 @@ from common.config.component import build
 from common.config.experiment import Experiment
 from common.data.completed import find_completed, folder_of, read_lines, to_complete
 from common.data.loader import load
-from common.data.shard import Shard
+from common.data.shard import Example, Media, Shard, ShardInfo, ShardWriter
 from common.encoders.image import ImageEncoder
 from common.encoders.text import Text
 from common.errors import ConfigError, ModelError, ShardError
 from common.media.values import Raw
 from common.split.make import make_shards
+from common.tasks.labels import Label
 from common.types import Origin
 from deploy.cli import main
 from deploy.shards.complete import complete_shards, make_probe
@@ -141,6 +142,29 @@ class TestComplete:
                 label = next(record.label for record in shard.records if record.id == name)
                 assert label not in line["prompt"]
                 assert line["prompt"].startswith(f"A photo of a {label.split()[-1]}")
+
+    @pytest.mark.parametrize(
+        ("task", "labels", "subjects"),
+        [
+            (
+                "multi-label",
+                [("red", "small"), ("small",), ()],
+                ["A photo of red, small", "A photo of small", "A photo"],
+            ),
+            ("regression", [(2.5, 1.0), (0.0, 0.5)], ["A photo", "A photo"]),
+        ],
+    )
+    def test_prompts_have_the_names_of_the_labels_and_no_numbers(
+        self, task: Any, labels: list[Label], subjects: list[str], models: Path, tmp_path: Path
+    ) -> None:
+        info = ShardInfo(site="s", task=task, classes=["red", "small"], modalities=["image", "text"])
+        examples = [Example(f"e{i}", label, {"text": Media.text("a bird")}) for i, label in enumerate(labels)]
+        ShardWriter(tmp_path / "shard", info).write(examples)
+        shard = Shard.open(tmp_path / "shard")
+        diffusion = {"image": tiny().completion["image"]}
+        complete(shard, diffusion)
+        lines = read_lines(folder_of(shard, "image", diffusion["image"]))
+        assert [lines[f"e{i}"]["prompt"] for i in range(len(labels))] == [f"{one}, a bird." for one in subjects]
 
     def test_an_interrupted_completion_goes_on_and_ends_with_the_same_values(
         self, shards: Path, tmp_path: Path

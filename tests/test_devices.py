@@ -31,7 +31,7 @@ from client.train import train
 from common.blocks import Params, get_params
 from common.config.component import build, own_names
 from common.config.experiment import Experiment, Train
-from common.config.task import SingleLabel
+from common.config.task import MultiLabel, SingleLabel, TaskName
 from common.errors import DeviceError, PolicyError
 from common.evaluation.evaluate import evaluate
 from common.hardware import device as devices
@@ -39,6 +39,7 @@ from common.hardware.computing import Hardware, cores
 from common.hardware.device import find_device
 from common.hardware.faults import device_error, is_out_of_memory
 from common.models.base import MultimodalModel
+from common.tasks.base import Task
 from common.tasks.find import task_of
 from common.types import CPU, Batch, Origin
 from deploy.engines.in_process import claim_identity
@@ -51,6 +52,8 @@ CLOSE = {"joint": 1e-4}
 
 NAMES = ["one", "two", "three", "four"]
 RATE = 0.1
+PAIRS = [(name, task) for name in own_names("method") for task in sorted(build("method", {"name": name}).tasks)]
+"""Every method with each of its tasks."""
 
 
 @pytest.fixture
@@ -82,23 +85,27 @@ def trained(
 
 
 class TestThePretendedDevice:
-    @pytest.mark.parametrize("method", own_names("method"))
-    def test_a_round_gives_the_processors_numbers(self, method: str, far: torch.device) -> None:
-        chosen = tiny(method, train__label_smoothing=0.1, train__class_weights="inverse", train__clip_norm=1.0)
-        here, losses = trained(made(method), chosen)
-        there, losses_there = trained(made(method).to(far), chosen)
+    @pytest.mark.parametrize(("method", "task"), PAIRS)
+    def test_a_round_gives_the_processors_numbers(self, method: str, task: TaskName, far: torch.device) -> None:
+        balanced: dict[str, Any] = {"train__label_smoothing": 0.1, "train__class_weights": "inverse"}
+        more = {"task": task} if task == "regression" else {"task": task, **balanced}
+        chosen, examples = tiny(method, train__clip_norm=1.0, **more), pictures(2, 0.3, task)
+        here, losses = trained(made(method), chosen, examples)
+        there, losses_there = trained(made(method).to(far), chosen, examples)
         tolerance = CLOSE.get(build("method", {"name": method}).model, 0)
         assert here.keys() == there.keys()
         for name, value in here.items():
             assert torch.allclose(value, there[name], rtol=0, atol=tolerance), name
         assert losses_there == pytest.approx(losses, abs=tolerance)
 
+    @pytest.mark.parametrize(
+        "task", [task_of(SingleLabel(), NAMES), task_of(MultiLabel(), NAMES)], ids=lambda t: t.name
+    )
     @pytest.mark.parametrize("architecture", own_names("model"))
-    def test_counts_of_predictions_are_the_processors(self, architecture: str, far: torch.device) -> None:
+    def test_counts_of_predictions_are_the_processors(self, architecture: str, task: Task, far: torch.device) -> None:
         torch.manual_seed(1)
         model = build("model", {"name": architecture}).build(picture_encoders(2), CLASSES)
-        examples = pictures(2, missing=0.3)
-        task = task_of(SingleLabel(), NAMES)
+        examples = pictures(2, 0.3, task.name)
         here = evaluate(model, examples, 16, task)
         there = evaluate(model.to(far), examples, 16, task)
         assert here.keys() == there.keys()
@@ -131,6 +138,10 @@ def _train(method: str, far: torch.device) -> None:
     trained(made(method).to(far), tiny(method, train__class_weights={"one": 2.0}))
 
 
+def _regress(far: torch.device) -> None:
+    trained(made("fedavg").to(far), tiny("fedavg", task="regression"), pictures(2, task="regression"))
+
+
 def _predict_nothing(far: torch.device) -> None:
     """A prediction for rows of which none has modality "b" and one has no modality at all."""
     batch = pictures(2).only(["a"])
@@ -157,10 +168,17 @@ MOVES: list[tuple[str, str, str, Callable[[torch.device], object]]] = [
     ("common.encoders.base:FrozenEncoder.extract", "inputs.to(device)", "inputs", _extract),
     ("client.methods.fedmvp:contrastive_loss", ", device=anchors.device", "", partial(_train, "fedmvp")),
     ("client.methods.fedcmi:FedCMI.begin_round", ").to(model.device)", ")", partial(_train, "fedcmi")),
-    ("client.methods.fedcmi:true_class_probabilities", ", model.device", "", partial(_train, "fedcmi")),
+    ("client.methods.fedcmi:truth_probabilities", ", model.device", "", partial(_train, "fedcmi")),
     ("client.methods.fedcmi_gated:FedCMIGated.begin_round", ".to(model.device)", "", partial(_train, "fedcmi-gated")),
-    ("client.methods.shared.criterion:criterion_of", "named.to(device)", "named", partial(_train, "fedavg")),
-    ("client.methods.shared.prototypes:class_sums", ", device=model.device", "", partial(_train, "pmr")),
+    ("client.methods.shared.criterion:criterion_of", "weights.to(device)", "weights", partial(_train, "fedavg")),
+    (
+        "client.methods.shared.criterion:criterion_of",
+        "torch.tensor(mean, device=device)",
+        "torch.tensor(mean)",
+        _regress,
+    ),
+    ("client.methods.shared.prototypes:class_sums", ".width, device=model.device", ".width", partial(_train, "pmr")),
+    ("client.methods.shared.prototypes:class_sums", "classes, device=model.device", "classes", partial(_train, "pmr")),
     ("client.methods.shared.prototypes:class_sums", "batch_size, model.device", "batch_size", partial(_train, "pmr")),
     ("client.train:_epoch", "model.device, order", "torch.device('cpu'), order", partial(_train, "fedavg")),
 ]
@@ -190,10 +208,14 @@ def test_work_fails_without_any_single_move(
 
 class TestMixedPrecision:
     @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-    @pytest.mark.parametrize("method", own_names("method"))
-    def test_weights_stay_float32_and_the_loss_is_near_that_of_float32(self, method: str, precision: str) -> None:
-        _, exact = trained(made(method), tiny(method))
-        params, losses = trained(made(method), tiny(method, train__precision=precision))
+    @pytest.mark.parametrize(("method", "task"), PAIRS)
+    def test_weights_stay_float32_and_the_loss_is_near_that_of_float32(
+        self, method: str, task: TaskName, precision: str
+    ) -> None:
+        examples = pictures(2, 0.3, task)
+        options = {"task": task, "train__lr": 0.001}
+        _, exact = trained(made(method), tiny(method, **options), examples)
+        params, losses = trained(made(method), tiny(method, **options, train__precision=precision), examples)
         assert {value.dtype for value in params.values()} == {torch.float32}
         assert losses.keys() == exact.keys()
         assert losses["fused"] == pytest.approx(exact["fused"], rel=0.05)

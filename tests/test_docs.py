@@ -88,7 +88,9 @@ def test_ranges_and_defaults_are_those_of_the_code(site: Path) -> None:
     assert row.format("dtype", "<code>float32</code>, <code>bfloat16</code>", "<code>float32</code>") in page
 
 
-@pytest.mark.parametrize("page", ["commands.md", "configuration.md"])
+@pytest.mark.parametrize(
+    "page", ["commands.md", "configuration.md", "results.md", "summary.schema.json", "metrics.schema.json"]
+)
 def test_the_committed_reference_is_the_one_that_the_code_gives(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [str(HOOKS), *sys.path])
     from reference import pages

@@ -98,13 +98,14 @@ def run(section: str, folder: Path, monkeypatch: pytest.MonkeyPatch, changes: tu
 
 @BOTH_WAYS
 @pytest.mark.parametrize(
-    "section", ["A method", "A strategy", "An encoder", "A pre-trained encoder", "A data set", "A model"]
+    "section", ["A method", "A strategy", "An encoder", "A pre-trained encoder", "A data set", "A model", "A metric"]
 )
 def test_the_example_runs(section: str, way: Add, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     *_, member = way(section, tmp_path / "added", monkeypatch)
     summary = run(section, tmp_path, monkeypatch, SMALL)
     assert (summary["status"], summary["rounds"], summary["measured_on"]) == ("completed", 1, "test")
     assert f"name: {member}\n" in (tmp_path / "run" / "experiment.yaml").read_text()
+    assert ("jaccard" in summary["figures"]["audio+image"]) == (section == "A metric")
 
 
 @BOTH_WAYS
@@ -112,7 +113,7 @@ def test_a_tracker_follows_the_run(way: Add, tmp_path: Path, monkeypatch: pytest
     assert way("A tracker", tmp_path / "added", monkeypatch) == ["spreadsheet"]
     summary = run("A tracker", tmp_path, monkeypatch, SMALL)
     rows = (tmp_path / "run" / "figures.csv").read_text().splitlines()
-    assert f"1,test/audio+image/accuracy,{summary['accuracy']['audio+image']}" in rows
+    assert f"1,test/audio+image/accuracy,{summary['scores']['audio+image']}" in rows
 
 
 @BOTH_WAYS

@@ -9,6 +9,7 @@ from conftest import make_pictures
 
 from client.methods.base import Round
 from client.methods.fedcmi import FedCMI, class_temperatures, dominant_modality, infiltration_loss
+from client.methods.shared.criterion import Criterion
 from common.encoders.image import ImageEncoder
 from common.models.two_projector import TwoProjectorModel
 from common.types import Batch
@@ -71,7 +72,11 @@ def test_infiltration_loss_by_loops() -> None:
         q = softmax([x / temperature[y] for x in student[i]])
         total -= sum(t[c] * math.log(q[c]) for c in range(CLASSES))
     got = infiltration_loss(
-        torch.tensor(taught), torch.tensor(student), torch.tensor(labels), torch.tensor(temperature).double()
+        torch.tensor(taught),
+        torch.tensor(student),
+        torch.tensor(labels),
+        torch.tensor(temperature).double(),
+        Criterion(),
     )
     assert float(got) == pytest.approx(total / 6, rel=1e-6)
 
@@ -82,7 +87,7 @@ def test_infiltration_reaches_only_encoder_infiltration_projector_and_classifier
     context = method.begin_round(model.eval(), batch, Round(2, frozenset({"a", "v"}), 8))
     features = model.features(batch)
     own = {m: model.classify(m, s) for m, s in features.own.items()}
-    weak = ({"a", "v"} - {dominant_modality(own, batch)}).pop()
+    weak = ({"a", "v"} - {dominant_modality(own, batch, Criterion())}).pop()
     method.loss(model, batch, context)["infiltration"].backward()
     reached = {name for name, value in model.named_parameters() if value.grad is not None and value.grad.any()}
     expected = {

@@ -49,7 +49,8 @@ def test_the_teacher_is_the_mean_of_what_a_row_has() -> None:
 @pytest.mark.parametrize("gate", [True, False])
 def test_infiltration_by_loops(gate: bool) -> None:
     data, rng = batch(), torch.Generator().manual_seed(2)
-    taught = torch.randn(16, CLASSES, generator=rng).softmax(1)
+    logits = torch.randn(16, CLASSES, generator=rng)
+    taught = logits.softmax(1)
     fused = torch.randn(16, CLASSES, generator=rng)
     heads = {m: torch.randn(16, CLASSES, generator=rng) for m in NAMES}
     expected = 0.0
@@ -59,7 +60,8 @@ def test_infiltration_by_loops(gate: bool) -> None:
             t * math.log(q) for s in students for t, q in zip(taught[i].tolist(), softmax(s[i].tolist()), strict=True)
         )
         expected += loss * (float(taught[i, data.labels[i]]) if gate else 1.0) / 16
-    assert infiltration_loss(taught, fused, heads, data, gate).item() == pytest.approx(expected, rel=1e-5)
+    got = infiltration_loss(logits, fused, heads, data, gate, Criterion())
+    assert got.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_nothing_infiltrates_in_the_first_round_nor_with_one_modality() -> None:

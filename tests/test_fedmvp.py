@@ -10,6 +10,7 @@ from conftest import experiment, make_pictures
 
 from client.methods.base import Round
 from client.methods.fedmvp import FedMVP, alignment_loss, contrastive_loss
+from client.methods.shared.criterion import Criterion
 from client.optimizer import make_optimizer
 from client.schedule import Schedule
 from client.site import Site
@@ -81,7 +82,7 @@ def test_alignment_loss_by_loops_and_its_gate(better: bool) -> None:
     labels = torch.randint(CLASSES, (6,), generator=rng)
     right, guess = 3 * torch.nn.functional.one_hot(labels, CLASSES).double(), torch.zeros(6, CLASSES).double()
     logits = (guess, right) if better else (right, guess)  # of the joint vectors, of the single ones
-    got = float(alignment_loss(joint, single, *logits, labels))
+    got = float(alignment_loss(joint, single, *logits, labels, Criterion()))
     expected = align_by_loops(joint.tolist(), single.tolist(), *(u.tolist() for u in logits), labels.tolist())
     assert got == pytest.approx(expected, rel=1e-12)
     assert (got > 0) == better
@@ -92,7 +93,7 @@ def test_the_gate_is_one_for_the_batch_and_gradients_reach_both() -> None:
     joint, single = torch.randn(2, 4, requires_grad=True), torch.randn(2, 4, requires_grad=True)
     # Alone the second example is worse, but the mean over both is better.
     single_logits, joint_logits = torch.tensor([[9.0, 0, 0], [0.1, 0, 0]]), torch.tensor([[0.0, 9, 0], [0, 0.1, 0]])
-    alignment_loss(joint, single, joint_logits, single_logits, labels).backward()
+    alignment_loss(joint, single, joint_logits, single_logits, labels, Criterion()).backward()
     assert joint.grad is not None and single.grad is not None
     assert joint.grad.any(1).all()
     torch.testing.assert_close(joint.grad, -single.grad)
@@ -100,7 +101,9 @@ def test_the_gate_is_one_for_the_batch_and_gradients_reach_both() -> None:
 
 def test_equal_representations_have_no_gradient_that_is_not_a_number() -> None:
     joint = torch.ones(2, 4, requires_grad=True)
-    alignment_loss(joint, torch.ones(2, 4), torch.zeros(2, 3), torch.eye(3)[:2], torch.tensor([0, 1])).backward()
+    alignment_loss(
+        joint, torch.ones(2, 4), torch.zeros(2, 3), torch.eye(3)[:2], torch.tensor([0, 1]), Criterion()
+    ).backward()
     assert joint.grad is not None and joint.grad.isfinite().all()
 
 

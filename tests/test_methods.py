@@ -8,13 +8,33 @@ from torch.nn import functional as F
 
 from client.methods import base
 from common.config.component import build, own_names
+from common.config.task import TaskName
 from fedmosaic.testing import MethodContract
+
+METHODS = {name: build("method", {"name": name}) for name in own_names("method")}
+SMALL = {"joint": {"width": 16, "heads": 2, "joint_heads": 2, "depth": 1}}
+"""Options of large models."""
 
 
 class TestEveryMethod(MethodContract):
-    @pytest.fixture(params=own_names("method"))
-    def method(self, request: pytest.FixtureRequest) -> Any:
-        return build("method", {"name": request.param})
+    @pytest.fixture(
+        params=[(name, task) for name, method in METHODS.items() for task in sorted(method.tasks)], ids="-".join
+    )
+    def pair(self, request: pytest.FixtureRequest) -> tuple[str, TaskName]:
+        found: tuple[str, TaskName] = request.param
+        return found
+
+    @pytest.fixture
+    def method(self, pair: tuple[str, TaskName]) -> Any:
+        return METHODS[pair[0]]
+
+    @pytest.fixture
+    def task(self, pair: tuple[str, TaskName]) -> TaskName:
+        return pair[1]
+
+    @pytest.fixture
+    def options(self, method: Any) -> dict[str, Any]:
+        return SMALL.get(method.model, {})
 
 
 class TestTheExampleOfTheInterface(MethodContract):
@@ -27,3 +47,7 @@ class TestTheExampleOfTheInterface(MethodContract):
         known: dict[str, Any] = {**vars(base), "ClassVar": ClassVar, "F": F}
         exec(textwrap.dedent(rest), known)
         return known["Plain"]()
+
+    @pytest.fixture
+    def task(self) -> TaskName:
+        return "single-label"

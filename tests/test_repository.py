@@ -60,6 +60,7 @@ FAMILIES_AND_COMMANDS = {
     "completion",
     "datasets",
     "encoders",
+    "metrics",
     "models",
     "strategies",
     "trackers",

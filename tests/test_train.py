@@ -29,8 +29,8 @@ from common.encoders.image import ImageEncoder
 from common.errors import ConfigError
 from common.models.base import MultimodalModel
 from common.types import CPU, Batch
+from fedmosaic.testing.criteria import smoothed
 from fedmosaic.testing.examples import CLASSES, MODALITIES, pictures
-from fedmosaic.testing.methods import smoothed
 
 METHODS = own_names("method")
 

@@ -53,7 +53,8 @@ class CompleterOptions(Component):
     """Minimum score. If the best candidate has a lower score, it is rejected and the value stays missing. `null`: no
     candidate is rejected."""
     class_name: bool = True
-    """Whether the prompt contains the class name, which is the training label (2.2 of docs/methods.md)."""
+    """Whether the prompt contains the class name, which is the training label (2.2 of docs/methods.md). For
+    multi-label, it contains the names of all labels of the example. For regression, it never contains a label."""
     seed: int = Field(1, ge=0)
     """Seed of all random numbers of the completion."""
     batch_size: int = Field(16, ge=1)

@@ -8,6 +8,8 @@ Choices where the paper leaves details open:
 - With more than two modalities, the most confident one teaches all others. Each pair has its own temperatures (1.5).
 - If some examples lack a modality, confidences are means over the examples that have it. For complete batches, this
   gives the same order of the modalities as the paper's sums.
+- A multi-label problem is K problems of two classes. Confidences are means over the labels, and the temperature of a
+  label is that of the examples that have the label (1.9).
 """
 
 import copy
@@ -22,8 +24,9 @@ from torch import Tensor
 
 from client.methods.base import Method, Round
 from client.methods.shared.criterion import Criterion
-from client.methods.shared.losses import mean_confidence, total, true_class_confidence, unimodal_loss
+from client.methods.shared.losses import by_row, mean_confidence, total, unimodal_loss
 from client.methods.shared.proximal import Anchor, anchor, proximal
+from common.config.task import TaskName
 from common.data.batches import batches
 from common.modality import Modality
 from common.models.two_projector import Features, TwoProjectorModel
@@ -55,6 +58,7 @@ class FedCMI(Method[TwoProjectorModel, Context]):
     model: ClassVar[str] = "two-projector"
     strategy: ClassVar[str] = "fedcmi"
     uses_criterion: ClassVar[bool] = True
+    tasks: ClassVar[frozenset[TaskName]] = frozenset({"single-label", "multi-label"})
 
     unimodal_weight: float = Field(2.0, ge=0)
     """Weight c1 of the sum of the unimodal losses."""
@@ -78,7 +82,7 @@ class FedCMI(Method[TwoProjectorModel, Context]):
         pairs = [(d, w) for d in sorted(now.held) for w in sorted(now.held) if d != w]
         temperatures = {pair: torch.ones(model.fusion.out_features, device=model.device) for pair in pairs}
         if self.temperature:
-            given = true_class_probabilities(model, examples, now)
+            given = truth_probabilities(model, examples, now)
             temperatures = {
                 (d, w): class_temperatures(
                     given[d], given[w], examples.labels, model.fusion.out_features, self.kappa
@@ -98,16 +102,17 @@ class FedCMI(Method[TwoProjectorModel, Context]):
             terms["unimodal"] = self.unimodal_weight * unimodal_loss(own, batch, context.criterion)
             if context.teacher is not None:
                 teacher = context.teacher if self.teacher == "global" else model
-                infiltrated = infiltration(model, teacher, features, own, batch, context.temperatures)
+                infiltrated = infiltration(model, teacher, features, own, batch, context)
                 terms["infiltration"] = self.infiltration_weight * infiltrated
         if self.mu > 0:
             terms["proximal"] = proximal(model, context.received, self.mu)
         return terms
 
 
-def dominant_modality(own: Mapping[Modality, Tensor], batch: Batch) -> Modality:
-    """d = argmax_m conf_m, with conf_m the mean of softmax(u_m^S(x_i))[y_i] over the rows that have m (1.2)."""
-    confidence = mean_confidence(own, batch)
+def dominant_modality(own: Mapping[Modality, Tensor], batch: Batch, criterion: Criterion) -> Modality:
+    """d = argmax_m conf_m, with conf_m the mean of softmax(u_m^S(x_i))[y_i] over the rows that have m (1.2). For
+    multi-label, the mean probability of the truth over rows and labels."""
+    confidence = mean_confidence(own, batch, criterion)
     return max(sorted(confidence), key=confidence.__getitem__)
 
 
@@ -117,7 +122,7 @@ def infiltration(
     features: Features,
     own: Mapping[Modality, Tensor],
     batch: Batch,
-    temperatures: Mapping[tuple[Modality, Modality], Tensor],
+    context: Context,
 ) -> Tensor:
     """L_inf summed over the weak modalities; 0 if no row has both the dominant modality and a weak one.
 
@@ -125,7 +130,7 @@ def infiltration(
     """
     if len(own) < 2:
         return total([], batch)
-    d = dominant_modality(own, batch)
+    d = dominant_modality(own, batch, context.criterion)
     with torch.no_grad():
         taught = teacher.classify(d, teacher.features(batch.only([d])).own[d])
     losses = []
@@ -133,24 +138,30 @@ def infiltration(
         both = batch.index(d, w)
         if len(both):
             student = model.classify(w, features.infiltration[w][both])
-            losses.append(infiltration_loss(taught[both], student, batch.labels[both], temperatures[d, w]))
+            labels, temperature = batch.labels[both], context.temperatures[d, w]
+            losses.append(infiltration_loss(taught[both], student, labels, temperature, context.criterion))
     return total(losses, batch)
 
 
-def infiltration_loss(taught: Tensor, student: Tensor, labels: Tensor, temperature: Tensor) -> Tensor:
+def infiltration_loss(
+    taught: Tensor, student: Tensor, labels: Tensor, temperature: Tensor, criterion: Criterion
+) -> Tensor:
     """L_inf = -(1/B) sum_i sum_c t_i[c] log q_i[c], t_i = softmax(taught_i / T_yi), q_i = softmax(student_i / T_yi).
 
-    taught, student: logits [B, K]; labels: [B]; temperature: [K]. No T^2 factor (1.2).
+    For multi-label, the mean over rows and labels of the binary cross entropy of t_ik = sigmoid(taught_ik / T_ik) and
+    q_ik = sigmoid(student_ik / T_ik), with T_ik = T_k if example i has label k, else 1.
+
+    taught, student: logits [B, K]; labels: [B] or [B, K]; temperature: [K]. No T^2 factor (1.2).
     """
-    by_row = temperature[labels].unsqueeze(1)
-    target = (taught / by_row).softmax(1)
-    return -(target * (student / by_row).log_softmax(1)).sum(1).mean()
+    applied = temperature[labels].unsqueeze(1) if labels.dim() == 1 else torch.where(labels > 0.5, temperature, 1.0)
+    return criterion.distillation(taught / applied, student / applied).mean()
 
 
 @torch.no_grad()
-def true_class_probabilities(model: TwoProjectorModel, examples: Batch, now: Round) -> dict[Modality, Tensor]:
+def truth_probabilities(model: TwoProjectorModel, examples: Batch, now: Round) -> dict[Modality, Tensor]:
     """softmax(u_m^S)[y] of every example [N], for each of the client's modalities, with NaN for examples without the
-    modality, on the processor. The model is in eval mode."""
+    modality, on the processor. For multi-label, the probability of the truth about each label [N, K]. The model is in
+    eval mode."""
     model.eval()
     parts: dict[Modality, list[Tensor]] = {m: [] for m in sorted(now.held)}
     for batch in batches(examples, now.batch_size, model.device):
@@ -158,8 +169,8 @@ def true_class_probabilities(model: TwoProjectorModel, examples: Batch, now: Rou
         for m, collected in parts.items():
             given = torch.full_like(batch.labels, math.nan, dtype=torch.float32)
             if m in features.own:
-                probability = true_class_confidence(model.classify(m, features.own[m]), batch.labels)
-                given = torch.where(batch.has(m), probability, given)
+                probability = now.criterion.truth(model.classify(m, features.own[m]), batch.labels)
+                given = torch.where(by_row(batch.has(m), given), probability, given)
             collected.append(given.cpu())
     return {m: torch.cat(collected) for m, collected in parts.items()}
 
@@ -167,20 +178,20 @@ def true_class_probabilities(model: TwoProjectorModel, examples: Batch, now: Rou
 def class_temperatures(dominant: Tensor, weak: Tensor, labels: Tensor, classes: int, kappa: float) -> Tensor:
     """Class-wise temperatures [K] of one pair of modalities (1.3).
 
-    dominant, weak: true-class probabilities [N], NaN for missing values. A_c and V_c are their means over the examples
-    of class c. For the classes with examples, r_c = A_c / V_c and rbar = mean r_c.
+    dominant, weak: probabilities of the truth [N] or [N, K], NaN for missing values. A_c and V_c are their means over
+    the examples of class c or, for multi-label, over the examples that have label c. For the classes with examples,
+    r_c = A_c / V_c and rbar = mean r_c.
     T_c = 1 / (1 + kappa ln(r_c / rbar)) if r_c > rbar, else 1. If rbar < 1, the roles are swapped: 1 / r_c and 1 / rbar
     are used. Classes without examples have T_c = 1.
     """
-    present = [c for c in range(classes) if _has_value(dominant[labels == c]) and _has_value(weak[labels == c])]
-    temperatures = torch.ones(classes)
-    if not present:
-        return temperatures
-    index = torch.tensor(present)
     mean_d, mean_w = (
-        torch.stack([given[labels == c].nanmean() for c in present]).clamp_min(TINY) for given in (dominant, weak)
+        torch.stack([_of_class(given, labels, c).nanmean() for c in range(classes)]) for given in (dominant, weak)
     )
-    ratio = mean_d / mean_w
+    temperatures = torch.ones(classes)
+    index = (~(mean_d + mean_w).isnan()).nonzero()[:, 0]
+    if not len(index):
+        return temperatures
+    ratio = mean_d[index].clamp_min(TINY) / mean_w[index].clamp_min(TINY)
     mean_ratio = ratio.mean()
     if mean_ratio < 1:
         ratio, mean_ratio = 1 / ratio, 1 / mean_ratio
@@ -189,5 +200,6 @@ def class_temperatures(dominant: Tensor, weak: Tensor, labels: Tensor, classes: 
     return temperatures
 
 
-def _has_value(values: Tensor) -> bool:
-    return bool((~values.isnan()).any())
+def _of_class(values: Tensor, labels: Tensor, c: int) -> Tensor:
+    """The values [n] of the examples of a class, from values [N]; for multi-label, those of the label from [N, K]."""
+    return values[labels == c] if labels.dim() == 1 else values[labels[:, c] > 0.5, c]

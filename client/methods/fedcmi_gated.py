@@ -11,6 +11,8 @@ docs/results.
   client's class shares as a bias of every modality: A. K. Menon et al., "Long-tail Learning via Logit Adjustment", ICLR
   2021, https://arxiv.org/abs/2007.07314, equation 10; in federated learning J. Zhang et al., "Federated Learning with
   Label Distribution Skew via Logits Calibration", ICML 2022, https://arxiv.org/abs/2209.00189.
+
+For multi-label, each label is a problem of two classes, with its own prior (log odds) and its own gate.
 """
 
 import copy
@@ -24,7 +26,8 @@ from torch import Tensor
 
 from client.methods.base import Method, Round
 from client.methods.shared.criterion import Criterion
-from client.methods.shared.losses import unimodal_loss
+from client.methods.shared.losses import by_row, unimodal_loss
+from common.config.task import TaskName
 from common.modality import Modality
 from common.models.unimodal_heads import UnimodalHeadsModel
 from common.types import Batch
@@ -37,7 +40,7 @@ SMOOTHING = 0.1
 class Context:
     """The values that the method keeps during a round.
 
-    prior: [K], tau times the log of the client's class shares. teacher: the received model, frozen and in eval mode;
+    prior: [K], tau times `log_prior` of the client's labels. teacher: the received model, frozen and in eval mode;
     None without infiltration. criterion: the round's criterion.
     """
 
@@ -52,13 +55,15 @@ class FedCMIGated(Method[UnimodalHeadsModel, Context]):
     model: ClassVar[str] = "unimodal-heads"
     strategy: ClassVar[str] = "fedcmi"
     uses_criterion: ClassVar[bool] = True
+    tasks: ClassVar[frozenset[TaskName]] = frozenset({"single-label", "multi-label"})
 
     unimodal_weight: float = Field(2.0, ge=0)
     """Weight c1 of the sum of the heads' losses."""
     infiltration_weight: float = Field(1.0, ge=0)
     """Weight lambda of the infiltration loss. 0 switches infiltration off."""
     prior_weight: float = Field(0.5, ge=0)
-    """Weight tau of the log class prior. 0 switches the correction off."""
+    """Weight tau of the log class prior. For multi-label, the prior of a label is its log odds. 0 switches the
+    correction off."""
     gate: bool = True
     """Whether the received model's confidence weights the examples. `false`: all examples have the same weight."""
 
@@ -82,16 +87,20 @@ class FedCMIGated(Method[UnimodalHeadsModel, Context]):
         }
         if context.teacher is not None:
             with torch.no_grad():
-                taught = ensemble(context.teacher, batch).softmax(1)
-            infiltrated = infiltration_loss(taught, fused, heads, batch, self.gate)
+                taught = ensemble(context.teacher, batch)
+            infiltrated = infiltration_loss(taught, fused, heads, batch, self.gate, context.criterion)
             terms["infiltration"] = self.infiltration_weight * infiltrated
         return terms
 
 
 def log_prior(labels: Tensor, classes: int) -> Tensor:
-    """The smoothed log class shares [K] of labels [N]."""
-    counts = torch.bincount(labels, minlength=classes) + SMOOTHING
-    return (counts / counts.sum()).log()
+    """The smoothed log class shares [K] of labels [N]; for multi-label [N, K], the smoothed log odds [K] of each label,
+    log present - log absent."""
+    if labels.dim() == 1:
+        counts = torch.bincount(labels, minlength=classes) + SMOOTHING
+        return (counts / counts.sum()).log()
+    present, absent = labels.sum(0) + SMOOTHING, (1 - labels).sum(0) + SMOOTHING
+    return (present / absent).log()
 
 
 def ensemble(model: UnimodalHeadsModel, batch: Batch) -> Tensor:
@@ -107,16 +116,25 @@ def ensemble(model: UnimodalHeadsModel, batch: Batch) -> Tensor:
 
 
 def infiltration_loss(
-    taught: Tensor, fused: Tensor, heads: Mapping[Modality, Tensor], batch: Batch, gate: bool
+    taught: Tensor,
+    fused: Tensor,
+    heads: Mapping[Modality, Tensor],
+    batch: Batch,
+    gate: bool,
+    criterion: Criterion,
 ) -> Tensor:
-    """L_inf = (1/B) sum_i g_i * sum_s -sum_c t_i[c] log softmax(s_i)[c], with g_i = t_i[y_i], or 1 without gate.
+    """L_inf = (1/B) sum_i g_i * sum_s -sum_c t_i[c] log softmax(s_i)[c], with t = softmax(taught) and g_i = t_i[y_i],
+    or 1 without gate.
+
+    For multi-label, the mean over rows and labels of g_ik * sum_s BCE(t_ik, sigmoid(s_ik)), with t = sigmoid(taught)
+    and g_ik the teacher's probability of the truth about label k.
 
     The students s of example i are the fused logits and the heads of the example's modalities.
 
-    taught: t [B, K] probabilities; fused, heads: logits [B, K].
+    taught, fused, heads: logits [B, K].
     """
-    weight = taught.gather(1, batch.labels.unsqueeze(1)).squeeze(1) if gate else 1.0
-    loss = -(taught * fused.log_softmax(1)).sum(1)
+    weight = criterion.truth(taught, batch.labels) if gate else 1.0
+    loss = criterion.distillation(taught, fused)
     for m, logits in heads.items():
-        loss = loss - (taught * logits.log_softmax(1)).sum(1) * batch.has(m)
+        loss = loss + criterion.distillation(taught, logits) * by_row(batch.has(m), loss)
     return (weight * loss).mean()

@@ -4,7 +4,7 @@ L. Che, J. Wang, X. Liu, F. Ma, "Leveraging Foundation Models for Multi-modal Fe
 Modality", 2024, https://arxiv.org/abs/2406.11048; section 2.4 of docs/methods.md.
 
 A choice where the paper leaves a detail open: the terms of a modality use only the rows that have it, observed or
-generated, and B is the number of these rows.
+generated, and B is the number of these rows. For multi-label and regression, CE is the loss of the task.
 """
 
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from client.methods.base import Method, Round
 from client.methods.shared.criterion import Criterion
 from client.methods.shared.losses import total
+from common.config.task import TaskName
 from common.modality import Modality
 from common.models.joint import Joined, JointModel
 from common.types import Batch
@@ -29,6 +29,7 @@ class FedMVP(Method[JointModel, Criterion]):
     model: ClassVar[str] = "joint"
     strategy: ClassVar[str] = "cka"
     uses_criterion: ClassVar[bool] = True
+    tasks: ClassVar[frozenset[TaskName]] = frozenset({"single-label", "multi-label", "regression"})
 
     contrastive_weight: float = Field(0.01, ge=0)
     """Weight a of the contrastive loss L_MCM. 0 switches the term off."""
@@ -52,7 +53,9 @@ class FedMVP(Method[JointModel, Criterion]):
                 [self._contrast(joined, batch, m) for m in held], batch
             )
         if self.alignment_weight:
-            terms["alignment"] = self.alignment_weight * total([_align(model, joined, batch, m) for m in held], batch)
+            terms["alignment"] = self.alignment_weight * total(
+                [_align(model, joined, batch, m, context) for m in held], batch
+            )
         return terms
 
     def _contrast(self, joined: Joined, batch: Batch, modality: Modality) -> Tensor:
@@ -60,10 +63,10 @@ class FedMVP(Method[JointModel, Criterion]):
         return contrastive_loss(joined.joint[rows], joined.single[modality][rows], self.temperature)
 
 
-def _align(model: JointModel, joined: Joined, batch: Batch, modality: Modality) -> Tensor:
+def _align(model: JointModel, joined: Joined, batch: Batch, modality: Modality, criterion: Criterion) -> Tensor:
     rows = batch.index(modality)
-    single = joined.single[modality][rows]
-    return alignment_loss(joined.joint[rows], single, joined.logits[rows], model.classify(single), batch.labels[rows])
+    single, labels = joined.single[modality][rows], batch.labels[rows]
+    return alignment_loss(joined.joint[rows], single, joined.logits[rows], model.classify(single), labels, criterion)
 
 
 def contrastive_loss(joint: Tensor, single: Tensor, temperature: float) -> Tensor:
@@ -80,13 +83,19 @@ def contrastive_loss(joint: Tensor, single: Tensor, temperature: float) -> Tenso
 
 
 def alignment_loss(
-    joint: Tensor, single: Tensor, joint_logits: Tensor, single_logits: Tensor, labels: Tensor
+    joint: Tensor,
+    single: Tensor,
+    joint_logits: Tensor,
+    single_logits: Tensor,
+    labels: Tensor,
+    criterion: Criterion,
 ) -> Tensor:
     """r_m = (1/B) * 1[CE(C(h_m), y) < CE(logits, y)] * ||H_J - H_m||_F.
 
-    joint, single: H_J, H_m [B, R]; joint_logits, single_logits: [B, K]; labels: [B]; B >= 1. There is one gate for the
-    whole batch. Gradients reach both representations (RAM, 2.4).
+    joint, single: H_J, H_m [B, R]; joint_logits, single_logits: [B, K]; labels: [B] or [B, K]; B >= 1. CE is the
+    criterion without weights and smoothing. There is one gate for the whole batch. Gradients reach both representations
+    (RAM, 2.4).
     """
-    better = F.cross_entropy(single_logits, labels) < F.cross_entropy(joint_logits, labels)
+    better = criterion.plain(single_logits, labels) < criterion.plain(joint_logits, labels)
     distance: Tensor = torch.linalg.vector_norm(joint - single)
     return better * distance / len(labels)

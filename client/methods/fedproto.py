@@ -9,6 +9,8 @@ Differences from the paper:
 - There is one set of prototypes per modality.
 - Prototypes are weighted by the number of examples of the class, as in equation 6, but not divided by the number of
   clients.
+- For multi-label, the prototype of a label is the mean over the examples that have it. The features of an example are
+  pulled to the mean of the prototypes of its labels.
 """
 
 from collections.abc import Mapping
@@ -21,7 +23,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from client.methods.base import Method, Round
-from client.methods.shared.prototypes import class_sums
+from client.methods.shared.prototypes import class_sums, members
+from common.config.task import TaskName
 from common.modality import Modality
 from common.models.prototype_fusion import PrototypeFusionModel
 from common.types import Batch
@@ -44,6 +47,7 @@ class FedProto(Method[PrototypeFusionModel, Context]):
     )
     counts_labels: ClassVar[bool] = True
     uses_criterion: ClassVar[bool] = True
+    tasks: ClassVar[frozenset[TaskName]] = frozenset({"single-label", "multi-label"})
 
     prototype_weight: float = Field(1.0, ge=0)
     """Weight lambda of the distance to the prototypes."""
@@ -53,15 +57,17 @@ class FedProto(Method[PrototypeFusionModel, Context]):
         return Context(now, {m: model.prototypes(m).means().clone() for m in sorted(now.held)})
 
     def loss(self, model: PrototypeFusionModel, batch: Batch, context: Context) -> Mapping[str, Tensor]:
-        """CE(u, y) + lambda * sum_m mean_i ||z_m,i - c_m,y_i||^2 / D, over the rows i with m and a known prototype."""
+        """CE(u, y) + lambda * sum_m mean_i ||z_m,i - c_m,y_i||^2 / D, over the rows i with m and a known prototype. For
+        multi-label, c_m,y_i is the mean of the known prototypes of the labels of i."""
         features = model.features(batch)
         terms = {"fused": context.now.criterion(model.fuse(features), batch.labels)}
         distances = []
         for m, means in context.prototypes.items():
-            wanted = means[batch.labels]
-            rows = batch.has(m) & ~wanted.isnan().any(1)
+            known = members(batch.labels, len(means)) * ~means.isnan().any(1)
+            rows = batch.has(m) & known.any(1)
             if rows.any():
-                distances.append(F.mse_loss(features[m][rows], wanted[rows]))
+                wanted = known[rows] @ means.nan_to_num() / known[rows].sum(1, keepdim=True)
+                distances.append(F.mse_loss(features[m][rows], wanted))
         if distances:
             terms["prototypes"] = self.prototype_weight * torch.stack(distances).sum()
         return terms

@@ -9,6 +9,7 @@ Differences from the paper:
   paper's ratio.
 - The weight matrices and kernels of all encoder layers are modulated. The authors' ResNets have only convolutions.
 - A modality that no row of the batch has is left out.
+- For multi-label, the score of a modality is its mean probability of the truth over examples and labels.
 """
 
 import math
@@ -23,6 +24,7 @@ from torch import Tensor
 from client.methods.base import Method, Round
 from client.methods.shared.criterion import Criterion
 from client.methods.shared.losses import mean_confidence
+from common.config.task import TaskName
 from common.modality import Modality
 from common.models.late_fusion import LateFusionModel
 from common.types import Batch
@@ -44,6 +46,7 @@ class OgmGe(Method[LateFusionModel, Context]):
 
     model: ClassVar[str] = "late-fusion"
     uses_criterion: ClassVar[bool] = True
+    tasks: ClassVar[frozenset[TaskName]] = frozenset({"single-label", "multi-label"})
 
     alpha: float = Field(0.5, gt=0)
     """Strength alpha of the modulation."""
@@ -59,7 +62,7 @@ class OgmGe(Method[LateFusionModel, Context]):
         features = model.features(batch)
         shares = {m: share for m, share in model.shares(features).items() if batch.holds(m)}
         context.coefficients.clear()
-        context.coefficients.update(coefficients(mean_confidence(shares, batch), self.alpha))
+        context.coefficients.update(coefficients(mean_confidence(shares, batch, context.criterion), self.alpha))
         return {"fused": context.criterion(model.fuse(features), batch.labels)}
 
     def after_backward(self, model: LateFusionModel, context: Context) -> None:
@@ -77,7 +80,7 @@ class OgmGe(Method[LateFusionModel, Context]):
 def coefficients(scores: Mapping[Modality, float], alpha: float) -> Coefficients:
     """k_m = 1 - tanh(alpha * rho_m) if rho_m > 1, else 1, with rho_m = score of m / mean score of the others.
 
-    scores: mean true-class confidence by modality. With fewer than two modalities there are no coefficients.
+    scores: mean confidence in the truth by modality. With fewer than two modalities there are no coefficients.
     """
     if len(scores) < 2:
         return {}

@@ -319,7 +319,7 @@ class Experiment(Options):
     seed: int = Field(1, ge=0)
     """Seed of all randomness except the noise of differential privacy."""
     task: Task = SingleLabel()
-    """What the model predicts for an example: one class, any number of labels, or numbers."""
+    """The prediction for an example: one class, any number of labels, or numbers."""
     metrics: list[Reference] = Field(default_factory=list)
     """Further metrics, e.g. sensitivity at a threshold. Every run has the metrics of its task that need no options."""
     data: Data

@@ -51,7 +51,7 @@ class ShardInfo(Options):
     site: str
     """The site's name."""
     task: TaskName = "single-label"
-    """What the labels are: one class, any number of labels, or numbers."""
+    """The kind of labels: one class, any number of labels, or numbers."""
     classes: list[str]
     """The names of the classes in the order of their indices, of the labels, or of the targets of a regression. They
     are the same at every site."""

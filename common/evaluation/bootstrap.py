@@ -20,7 +20,7 @@ FEWEST_EXAMPLES = 2
 
 
 def intervals(scored: Scored, task: Task, metrics: Sequence[Named], seed: int) -> dict[str, list[float]]:
-    """By metric, the bounds of the 95 % interval over test examples that are drawn anew with replacement. Metrics that
+    """By metric, the bounds of the 95 % interval over test examples that are drawn with replacement. Metrics that
     are undefined for most draws have none.
 
     An interval describes the chance in the choice of the test examples, not that of the training.

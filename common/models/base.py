@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from common.config.component import Component
+from common.config.task import TaskName
 from common.encoders.base import Encoder
 from common.modality import Modality
 from common.types import Batch
@@ -17,9 +18,12 @@ class MultimodalModel(nn.Module, ABC):
 
     Parameters that belong to one modality must be in `branches[modality]`, all other parameters outside `branches`,
     because `common.blocks` determines from the names which parameters are sent.
+
+    task: the task of the logits, which `common.build` sets. Few models need it.
     """
 
     branches: nn.ModuleDict
+    task: TaskName = "single-label"
 
     @property
     def modalities(self) -> list[Modality]:

@@ -94,20 +94,24 @@ class TwoProjectorModel(MultimodalModel):
         return logits
 
     def _filler(self, batch: Batch, features: Features) -> Tensor:
-        """p [B, D] of each row's most confident modality. The confidence of a modality is the largest probability of
-        its classifier."""
+        """p [B, D] of each row's most confident modality."""
         held = sorted(features.own)
         if self.fill == "zero" or not held:
             return torch.zeros(len(batch), self.width, device=self.device)
         confidence = torch.stack(
             [
-                self.classify(m, features.own[m]).detach().softmax(1).amax(1).masked_fill(~batch.has(m), -1.0)
+                self._confidence(self.classify(m, features.own[m]).detach()).masked_fill(~batch.has(m), -1.0)
                 for m in held
             ]
         )
         chosen = torch.nn.functional.one_hot(confidence.argmax(0), len(held))
         stacked = torch.stack([features.infiltration[m] for m in held], dim=1)
         return (stacked * chosen.unsqueeze(2)).sum(1)
+
+    def _confidence(self, logits: Tensor) -> Tensor:
+        """The probability [B] of the most likely class. For multi-label, the mean over labels of the probability of the
+        more likely side, max(p, 1 - p) = sigmoid(|u|)."""
+        return logits.abs().sigmoid().mean(1) if self.task == "multi-label" else logits.softmax(1).amax(1)
 
     def predict(self, batch: Batch) -> Tensor:
         """Fused logits [B, K]."""

@@ -19,7 +19,7 @@ TOLERANCE = 1e-6
 
 
 class Task(ABC):
-    """What the model's K outputs mean. classes: the classes, the labels, or the targets, in the order of the outputs.
+    """The meaning of the model's K outputs. classes: the classes, the labels, or the targets, in the order of the outputs.
 
     name: the name in experiments and shards.
     """

@@ -149,7 +149,7 @@ def described(path: Path, metadata: dict[str, str]) -> Description:
 def _build(folder: Path, description: Description) -> MultimodalModel:
     try:
         with seeded(0, "weights"):
-            return assemble(description.model, len(description.classes))
+            return assemble(description.model, len(description.classes), description.task.name)
     except (ConfigError, ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{folder}: this version of fedmosaic cannot build the model: {_why(error)}") from None
 

@@ -34,6 +34,7 @@ EXAMPLES = {
     "encoder": Example({"encoder": "spectrum"}, SITES, f"{CONFIG} --set model.encoders.audio=spectrum"),
     "model": Example({"model": "experts", "method": "fedavg_experts"}, SITES, f"{CONFIG} --set method=fedavg-experts"),
     "strategy": Example({"strategy": "uniform"}, "the server alone", f"{CONFIG} --set strategy=uniform"),
+    "metric": Example({"metric": "jaccard"}, "the server alone", f"{CONFIG} --set metrics='[jaccard]'"),
     "tracker": Example({"tracker": "spreadsheet"}, "the server alone", f"{CONFIG} --track spreadsheet"),
     "data set": Example(
         {"data set": "waves"},

@@ -27,8 +27,7 @@ This page lists every option of an experiment. It is made from the code by `make
 - You can leave out an option that is not required. "none" is YAML's `null`.
 - Write a component as its name alone, `method: fedcmi`, or as its name with options, `method: {name: fedcmi, mu: 0.1}`.
   The components are listed after the sections: [data sets](#data-sets), [encoders](#encoders), [models](#models),
-  [completers](#completers), [methods](#methods), [strategies](#strategies),
-  [trackers](#trackers).
+  [completers](#completers), [methods](#methods), [strategies](#strategies), [metrics](#metrics), [trackers](#trackers).
 - Two other files are at the end of the page: the [policy of a site](#policy) and the [suite of a benchmark](#suite)."""
 PLACES = {
     "data set": "`data.set` names one. `fedmosaic shard` makes its shards.",
@@ -37,6 +36,7 @@ PLACES = {
     "completer": "`completion` names one for each modality that is generated.",
     "method": "`method` names one: the local objective of every client.",
     "strategy": "`strategy` names one: the server's aggregation.",
+    "metric": "`metrics` names some: figures besides the ones without options, which every run of their task has.",
     "tracker": "`fedmosaic run --track` names one. Trackers are not part of an experiment.",
 }
 PLURALS = {"strategy": "strategies"}

@@ -18,7 +18,17 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"fedmosaic.testing.{name}"
-        for name in ("completers", "data_sets", "devices", "encoders", "methods", "models", "strategies", "trackers")
+        for name in (
+            "completers",
+            "data_sets",
+            "devices",
+            "encoders",
+            "methods",
+            "metrics",
+            "models",
+            "strategies",
+            "trackers",
+        )
     )
 )
 
@@ -26,6 +36,7 @@ from fedmosaic.testing.completers import CompleterContract  # noqa: E402  (the a
 from fedmosaic.testing.data_sets import DataSetContract  # noqa: E402
 from fedmosaic.testing.encoders import EncoderContract  # noqa: E402
 from fedmosaic.testing.methods import MethodContract  # noqa: E402
+from fedmosaic.testing.metrics import MetricContract  # noqa: E402
 from fedmosaic.testing.models import ModelContract  # noqa: E402
 from fedmosaic.testing.strategies import StrategyContract  # noqa: E402
 from fedmosaic.testing.trackers import TrackerContract  # noqa: E402
@@ -35,6 +46,7 @@ __all__ = [
     "DataSetContract",
     "EncoderContract",
     "MethodContract",
+    "MetricContract",
     "ModelContract",
     "StrategyContract",
     "TrackerContract",

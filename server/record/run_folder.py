@@ -26,8 +26,6 @@ LOOK_SECONDS, PATIENCE_SECONDS = 1.0, 120.0
 METRICS, SUMMARY, STATUS, LOCK = "metrics.jsonl", "summary.json", "status.json", ".lock"
 GIVEN = ".given.json"
 RESERVED_BYTES = 1 << 20
-FORMAT = 2
-"""The version of the format of metrics.jsonl and summary.json."""
 
 
 class RunFolder:

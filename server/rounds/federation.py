@@ -28,7 +28,8 @@ from server.clients.exchange import exchange
 from server.clients.roster import listed
 from server.own_data.evaluate import TestSet
 from server.record.checkpoint import Checkpoint, save_checkpoint
-from server.record.run_folder import FORMAT, RunFolder
+from server.record.format import FORMAT
+from server.record.run_folder import RunFolder
 from server.rounds.collapse import LastGood, Skill
 from server.rounds.keeping import TEST, BestModel
 from server.rounds.progress import Clock, Kept, Progress, round_line, site_lines

@@ -11,7 +11,7 @@ from common.evaluation.figures import Named, details, figures
 from common.tasks.base import Task
 from common.types import Site
 from server.clients.roster import Roster
-from server.record.run_folder import FORMAT
+from server.record.format import FORMAT
 from server.strategies.shared.round_report import RoundReport
 
 

@@ -38,9 +38,19 @@ class Criterion:
         """The same loss without weights and smoothing, a scalar, for comparisons of predictions."""
         return F.cross_entropy(logits, labels)
 
-    def confidence(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The probability softmax(u_i)[y_i] that each row's true class gets [B], without gradient."""
+    def truth(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The probability of the truth in each decision, without gradient. A row is one decision between its classes:
+        softmax(u_i)[y_i] [B]."""
         return logits.detach().softmax(1).gather(1, labels.unsqueeze(1)).squeeze(1)
+
+    def confidence(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean of `truth` over the decisions of each row [B], without gradient."""
+        return self.truth(logits, labels)
+
+    def distillation(self, taught: Tensor, student: Tensor) -> Tensor:
+        """By decision, the cross entropy of a teacher's and a student's probabilities, from logits [B, K]:
+        -sum_c t_i,c log softmax(student_i)[c] [B], with t = softmax(taught)."""
+        return -(taught.softmax(1) * student.log_softmax(1)).sum(1)
 
     @contextmanager
     def part(self, labels: Tensor, whole: Tensor) -> Iterator[None]:
@@ -79,11 +89,19 @@ class BinaryCrossEntropy(Criterion):
         """The same loss without weights and smoothing, a scalar."""
         return F.binary_cross_entropy_with_logits(logits, labels)
 
-    def confidence(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean probability [B] that each row's K labels get: sigmoid(u_ik) if label k applies, else
-        1 - sigmoid(u_ik). Without gradient."""
+    def truth(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Each label of a row is one decision [B, K]: sigmoid(u_ik) if label k applies, else 1 - sigmoid(u_ik). Without
+        gradient."""
         probability = logits.detach().sigmoid()
-        return torch.where(labels > 0.5, probability, 1 - probability).mean(1)
+        return torch.where(labels > 0.5, probability, 1 - probability)
+
+    def confidence(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean of `truth` over the labels of each row [B], without gradient."""
+        return self.truth(logits, labels).mean(1)
+
+    def distillation(self, taught: Tensor, student: Tensor) -> Tensor:
+        """-t_ik log sigmoid(student_ik) - (1 - t_ik) log(1 - sigmoid(student_ik)) [B, K], with t = sigmoid(taught)."""
+        return F.binary_cross_entropy_with_logits(student, taught.sigmoid(), reduction="none")
 
     def _part_factor(self, labels: Tensor, whole: Tensor) -> Tensor | None:
         return None  # the loss is a mean over the rows, also with weights
@@ -105,12 +123,19 @@ class SquaredError(Criterion):
         """The same."""
         return self(logits, labels)
 
-    def confidence(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Not defined, because the outputs are no probabilities.
+    def truth(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Not defined, and nor is `confidence`, because the outputs are not probabilities.
 
         Raises NotImplementedError.
         """
-        raise NotImplementedError("a regression has no confidence")
+        raise NotImplementedError("a regression has no probabilities")
+
+    def distillation(self, taught: Tensor, student: Tensor) -> Tensor:
+        """Not defined.
+
+        Raises NotImplementedError.
+        """
+        raise NotImplementedError("a regression has no probabilities")
 
 
 def criterion_of(experiment: Experiment, labels: Tensor, classes: Sequence[str], device: torch.device) -> Criterion:

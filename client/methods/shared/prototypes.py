@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from common.data.batches import batches
 from common.modality import Modality
@@ -23,12 +24,22 @@ class ClassSums:
         return self.sums / self.counts.unsqueeze(1)
 
 
+def members(labels: Tensor, classes: int) -> Tensor:
+    """The membership of each example in each class [B, K], 0 or 1: the one-hot form of class indices [B]; the labels
+    themselves for multi-label [B, K], where an example is in any number of classes."""
+    return F.one_hot(labels, classes).float() if labels.dim() == 1 else labels
+
+
 @torch.no_grad()
 def class_sums(model: MultimodalModel, examples: Batch, modality: Modality, classes: int, batch_size: int) -> ClassSums:
-    """The sums over the examples that have the modality, computed with the model in eval mode."""
+    """The sums over the examples that have the modality, computed with the model in eval mode. For multi-label, an
+    example counts for each of its labels."""
     model.eval()
     present = examples.rows(examples.has(modality))
     sums = torch.zeros(classes, model.encoder(modality).width, device=model.device)
+    counts = torch.zeros(classes, device=model.device)
     for batch in batches(present, batch_size, model.device):
-        sums.index_add_(0, batch.labels, model.encode(batch, modality))
-    return ClassSums(sums, torch.bincount(present.labels, minlength=classes).to(sums))
+        member = members(batch.labels, classes)
+        sums += member.T @ model.encode(batch, modality)
+        counts += member.sum(0)
+    return ClassSums(sums, counts)

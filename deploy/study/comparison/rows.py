@@ -14,7 +14,7 @@ from common.errors import ConfigError
 from common.words.figures import LEADING
 from deploy.study.bench.statistics import Difference, Summary, over_seeds, paired
 from server.record.checkpoint import FREE, flat
-from server.record.run_folder import FORMAT
+from server.record.format import FORMAT
 from server.report.page import final_figure, scores, seconds, total
 from server.report.run import Run, amount, mapping, number, read_run
 
