@@ -169,7 +169,7 @@ def _show(console: Console, survey: "Survey") -> None:
     from deploy.shards.inspection.labels import counted
 
     info, examples = survey.shard.info, len(survey.shard.records)
-    console.print(_cell(f"site {info.site}: {examples:,} examples {counted(info)}"))
+    console.print(_cell(f"site {info.site}: {counted(info, examples)}"))
     console.print(_cell(f"licence: {info.licence or 'not given'}"))
     modalities = _table("modality", "values", "length", "range", "kind")
     for name, values in survey.modalities.items():

@@ -84,7 +84,9 @@ def make_probe(experiment: Experiment, classes: ShardInfo, out: Path, per_class:
     ShardError when `out` exists and is not empty; ModelError.
     """
     if classes.task == "regression":
-        raise ConfigError("probe", ["the classes are targets of a regression: a probe set is made from class names"])
+        raise ConfigError(
+            "probe", ["a regression has no class names to make a probe set from: use another shard, --probe-shard"]
+        )
     completers: Mapping[Modality, CompleterOptions] = {
         m: build("completer", given) for m, given in experiment.completion.items()
     }

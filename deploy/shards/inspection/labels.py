@@ -30,13 +30,13 @@ NAMED: dict[TaskName, tuple[str, str]] = {
 """The word for the names in `classes` of shard.json, and its plural."""
 
 
-def counted(info: ShardInfo) -> str:
-    """The number of classes, labels or targets, e.g. "of 3 classes" or "with 1 target"."""
+def counted(info: ShardInfo, examples: int) -> str:
+    """The numbers of examples and of classes, labels or targets, e.g. "60 examples of 3 classes"."""
     one, several = NAMED[info.task]
     count = len(info.classes)
     if info.task == "single-label":
-        return f"of {count} {several}"
-    return f"with {count} {one if count == 1 else several}"
+        return f"{examples:,} examples of {count} {several}"
+    return f"{examples:,} examples, {count} {one if count == 1 else several}"
 
 
 @dataclass(frozen=True)

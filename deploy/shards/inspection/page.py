@@ -49,7 +49,7 @@ def page(survey: Survey, shown: list[Shown]) -> str:
 
 def _lead(survey: Survey) -> str:
     info = survey.shard.info
-    return f"{len(survey.shard.records):,} examples {counted(info)}: {text(', '.join(survey.modalities))}."
+    return f"{counted(info, len(survey.shard.records))}: {text(', '.join(survey.modalities))}."
 
 
 def _entries(made: Mapping[str, Any], above: str = "") -> Iterator[str]:
