@@ -19,9 +19,10 @@ TOLERANCE = 1e-6
 
 
 class Task(ABC):
-    """The meaning of the model's K outputs. classes: the classes, the labels, or the targets, in the order of the outputs.
+    """The meaning of the model's K outputs.
 
-    name: the name in experiments and shards.
+    classes: the classes, the labels, or the targets, in the order of the outputs. name: the name in experiments and
+    shards.
     """
 
     name: ClassVar[TaskName]

@@ -81,10 +81,11 @@ def smoothed_binary(logits: Tensor, labels: Tensor, weights: Tensor, smoothing: 
 
 def squared_error(outputs: Tensor, values: Tensor, mean: Tensor, std: Tensor) -> float:
     """The formula in `SquaredError`, in a loop over the targets."""
-    u, y, total = outputs.double().numpy(), values.double().numpy(), 0.0
+    u, y = outputs.double().numpy(), values.double().numpy()
+    total = 0.0
     for k in range(u.shape[1]):
         total += float(((u[:, k] - (y[:, k] - float(mean[k])) / float(std[k])) ** 2).mean())
-    return total / u.shape[1]
+    return total / len(mean)
 
 
 def _made(
