@@ -112,8 +112,9 @@ class _Completion:
         Raises ValueError when the source cannot be read or the model cannot use this kind of source.
         """
         source = Value(record.value(self.options.source)).read()
-        label = ", ".join(names_in(self.shard.info.task, record.label)) if self.options.class_name else ""
-        prompt = self.options.prompt(label, self.shard.info.kinds.get(label, ""), source)
+        label = ", ".join(names_in(self.shard.info.task, record.label))
+        shown = label if self.options.class_name else ""
+        prompt = self.options.prompt(shown, self.shard.info.kinds.get(label, ""), source)
         return Request(source, prompt, seeds(self.options, self.modality, record.id))
 
     def _line(self, record: Record, request: Request, made: Sequence[Raw], ranker: OpenClip | None) -> dict[str, Any]:

@@ -155,9 +155,8 @@ def test_targets_that_do_not_fit_the_experiment_are_named(
     task = {"name": "regression", "mean": {"age": mean}, "std": {"age": std}}
     found = inspected(ages, capsys, "--with", config(tmp_path, task=task))
     said = [one for one in found["attention"] if one.startswith("target age")]
-    expected = (
-        f"target age: mean 45 and standard deviation {np.std(AGES):.4g}, but the experiment's task has mean {mean} and std {std}"
-    )
+    own = f"mean 45 and standard deviation {np.std(AGES):.4g}"
+    expected = f"target age: {own}, but the experiment's task has mean {mean} and std {std}"
     assert said == ([] if fits else [expected])
 
 

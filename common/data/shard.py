@@ -20,11 +20,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
 from pydantic import Field, TypeAdapter, ValidationError
-from torch import Tensor
 
 from common.columns import Columns, cell_mistakes, name_mistakes
 from common.config.component import Options
@@ -33,6 +32,9 @@ from common.errors import ShardError
 from common.media.table_row import TableRow, is_absent, is_missing, table_row
 from common.modality import Modality
 from common.tasks.labels import NO_LABEL, Label, as_written, read_label, targets
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -265,7 +267,7 @@ class Shard:
         columns = {m: own for m, own in self.columns.items() if m in modalities}
         return replace(self, info=info, records=[record.only(modalities) for record in self.records], columns=columns)
 
-    def targets(self, records: Sequence[Record]) -> Tensor:
+    def targets(self, records: Sequence[Record]) -> "Tensor":
         """The targets of records [N] or [N, K], see `common.tasks.labels.targets`."""
         return targets(self.info.task, [record.label for record in records], self.info.classes)
 

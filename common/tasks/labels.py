@@ -8,12 +8,12 @@ regression     63.5 or [63.5, 1.2]  one number for each target
 import math
 import sys
 from collections.abc import Collection, Sequence
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from common.config.task import TaskName
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Label = str | tuple[str, ...] | tuple[float, ...]
 """The label of an example. "" if it has none, for every task."""
@@ -82,9 +82,11 @@ def names_in(task: TaskName, label: Label) -> tuple[str, ...]:
     return (label,) if isinstance(label, str) else tuple(map(str, label))
 
 
-def targets(task: TaskName, labels: Sequence[Label], classes: Sequence[str]) -> Tensor:
+def targets(task: TaskName, labels: Sequence[Label], classes: Sequence[str]) -> "Tensor":
     """The targets of N examples: class indices [N] int64 (UNLABELLED without a label), or for the other tasks [N, K]
     float32, where a label is 1 if it applies and 0 if not (NaN without a label)."""
+    import torch  # loads slowly, and the commands that write shards need no tensors
+
     if task == "single-label":
         index = {name: number for number, name in enumerate(classes)}
         return torch.tensor([UNLABELLED if label == NO_LABEL else index[str(label)] for label in labels])
