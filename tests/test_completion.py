@@ -246,6 +246,29 @@ def test_the_probe_set_is_made_from_class_names_alone(shards: Path) -> None:
         make_probe(backwards, info, shards / "other", 1, "cpu")
 
 
+def test_the_probe_set_has_the_task_of_the_shards(shards: Path) -> None:
+    info = Shard.open(shards / "test").info.model_copy(update={"task": "multi-label", "classes": ["a", "b"]})
+    probe = Shard.open(make_probe(tiny(), info, shards / "probe", 2, "cpu"))
+    assert [record.label for record in probe.records] == [("a",), ("a",), ("b",), ("b",)]
+    numbers = info.model_copy(update={"task": "regression"})
+    with pytest.raises(ConfigError, match=r"a regression has no class names .* --probe-shard"):
+        make_probe(tiny(), numbers, shards / "other", 1, "cpu")
+
+
+def test_agreement_is_measured_for_classes_only(shards: Path) -> None:
+    facts = experiment(task="multi-label", method="fedavg", data={"clients": 2}, completion=copy.deepcopy(COMPLETION),
+                       model__encoders=tiny().model.encoders)  # fmt: skip
+    with pytest.raises(ConfigError, match="agreement is the share of correct classes, which multi-label has not"):
+        measure(facts, shards, "clip")
+    info = json.loads((shards / "test" / "shard.json").read_text())
+    (shards / "test" / "shard.json").write_text(json.dumps({**info, "task": "regression", "classes": ["x"]}))
+    lines = [json.loads(line) for line in (shards / "test" / "metadata.jsonl").read_text().splitlines()]
+    numbers = "".join(json.dumps({**line, "label": 1.5}) + "\n" for line in lines)
+    (shards / "test" / "metadata.jsonl").write_text(numbers)
+    with pytest.raises(ShardError, match="its labels are for task regression, the experiment's task is single-label"):
+        measure(tiny(), shards, "clip")
+
+
 def test_mistakes_of_the_section_are_said_together() -> None:
     with pytest.raises(ConfigError) as found:
         tiny({"image": {"name": "diffusion", "source": "image"}, "sound": {"name": "coca", "source": "imag"},

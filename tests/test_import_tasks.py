@@ -93,7 +93,7 @@ class TestLabelsInOneCell:
     def test_an_empty_cell_needs_a_decision(self, importer: Importer) -> None:
         table = "id,note,label\na,x,cough\nb,y,\nc,z,NA\n"
         said = importer(table, *LISTED, status=2)
-        assert "2 cells of labels are empty, e.g. line 3. Choose --blank absent or drop" in said
+        assert "cells of labels are empty, 2 in all, e.g. line 3. Choose --blank absent or drop" in said
         importer(table, *LISTED, "--blank", "absent")
         assert importer.labels == {"a": ("cough",), "b": (), "c": ()}
         said = importer(table, *LISTED, "--blank", "drop")
@@ -113,8 +113,10 @@ class TestOneColumnPerLabel:
     def test_uncertain_and_blank_labels_need_a_decision(self, importer: Importer) -> None:
         table = "id,note,cough,fever\na,x,-1.0,1.0\nb,y,,-1\nc,z,1,0\n"
         said = importer(table, *COLUMNS, status=2)
-        assert "2 labels are uncertain (-1), e.g. line 2, column cough. Choose --uncertain absent, present" in said
-        assert "1 cells of labels are empty, e.g. line 3, column cough. Choose --blank absent or drop" in said
+        assert (
+            "labels are uncertain (-1), 2 in all, e.g. line 2, column cough. Choose --uncertain absent, present" in said
+        )
+        assert "cells of labels are empty, 1 in all, e.g. line 3, column cough. Choose --blank absent or drop" in said
         importer(table, *COLUMNS, "--uncertain", "present", "--blank", "absent")
         assert importer.labels == {"a": ("cough", "fever"), "b": ("fever",), "c": ("cough",)}
         importer(table, *COLUMNS, "--uncertain", "absent", "--blank", "absent")
@@ -135,7 +137,7 @@ class TestOneColumnPerLabel:
         importer(table, *COLUMNS, "--classes", "fever,cough")
         assert importer.shard.info.classes == ["fever", "cough"] and importer.labels == {"a": ("fever", "cough")}
         said = importer(table, *COLUMNS, "--classes", "fever,pain", status=2)
-        assert "--classes must have the names of --label-columns" in said
+        assert "--classes must have the names of the columns with labels" in said
 
 
 class TestNumbers:
@@ -151,7 +153,7 @@ class TestNumbers:
     def test_a_missing_number_leaves_the_row_out_or_is_a_mistake(self, importer: Importer) -> None:
         table = "id,note,age\na,x,63\nb,y,\nc,z,n/a\n"
         said = importer(table, *NUMBER, status=2)
-        assert "2 cells of labels are empty, e.g. line 3, column age. Choose --blank drop" in said
+        assert "cells of labels are empty, 2 in all, e.g. line 3, column age. Choose --blank drop" in said
         said = importer(table, *NUMBER, "--blank", "drop")
         assert importer.labels == {"a": (63.0,)} and "(--blank drop): b, c" in said
 
@@ -187,6 +189,7 @@ def test_labels_are_never_columns_of_a_table(importer: Importer) -> None:
         ((*COLUMNS, "--label-separator", ";"), "--label-separator is the sign between the labels in one cell"),
         ((*LISTED, "--label-columns", "a,,a"), "is not a list of different names"),
         ((*COLUMNS, "--label-column", "age"), "cannot be used together"),
+        (("--task", "regression", "--classes", "age"), "--classes must have the names of the columns with labels"),
     ],
 )
 def test_options_that_do_not_fit_the_task(options: tuple[str, ...], reason: str, importer: Importer) -> None:

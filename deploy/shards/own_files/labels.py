@@ -43,8 +43,8 @@ def option_mistakes(options: argparse.Namespace, classes: Sequence[str]) -> Iter
         yield "--label-separator is the sign between the labels in one cell, for --task multi-label with --label-column"
     if options.label_columns is not None and (not all(columns) or len(set(columns)) != len(columns)):
         yield f"--label-columns: {options.label_columns!r} is not a list of different names, separated by commas"
-    elif columns and classes and set(columns) != set(classes):
-        yield "--classes must have the names of --label-columns, in any order"
+    elif classes and (columns or task == "regression") and set(label_columns(options)) != set(classes):
+        yield "--classes must have the names of the columns with labels, in any order"
     if task != "single-label" and not options.labels and not options.unlabelled:
         yield f"--task {task} needs --labels TABLE, because the name of a folder is one class"
 
@@ -95,7 +95,7 @@ class LabelReader:
         """Decisions that the user must take, once all rows are read."""
         for option, places in self._undecided.items():
             choices = "drop" if self.options.task == "regression" else CHOICES[option]
-            what = f"{len(places)} {UNDECIDED[option]}, e.g. {places[0]}"
+            what = f"{UNDECIDED[option]}, {len(places)} in all, e.g. {places[0]}"
             yield f"{self.table.path}: {what}. Choose {option} {choices}; drop leaves out the rows"
         if len(self._signs) > 1:
             found = " and ".join(f"{sign!r} (line {line})" for sign, line in self._signs.items())
