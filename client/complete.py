@@ -113,8 +113,8 @@ class _Completion:
         """
         source = Value(record.value(self.options.source)).read()
         label = ", ".join(names_in(self.shard.info.task, record.label))
-        shown = label if self.options.class_name else ""
-        prompt = self.options.prompt(shown, self.shard.info.kinds.get(label, ""), source)
+        kind = self.shard.info.kinds.get(label, "")
+        prompt = self.options.prompt(label if self.options.class_name else "", kind, source)
         return Request(source, prompt, seeds(self.options, self.modality, record.id))
 
     def _line(self, record: Record, request: Request, made: Sequence[Raw], ranker: OpenClip | None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def build_model(experiment: Experiment, classes: int) -> MultimodalModel:
         return assemble(experiment.model, classes, experiment.task.name)
 
 
-def assemble(section: Model, classes: int, task: TaskName) -> MultimodalModel:
+def assemble(section: Model, classes: int, task: TaskName = "single-label") -> MultimodalModel:
     """A new model as a resolved section `model` describes it. The weights are drawn from torch's global random state.
 
     Raises ValueError when the section has no architecture.

@@ -34,7 +34,7 @@ class Batch:
         no values; `gathered` copies them.
     origin: per modality [B] of `Origin` values.
     labels: the targets: class indices [B] int64 or, for multi-label and regression, [B, K] float32, see
-        `common.tasks.labels`.
+        `common.tasks.targets`.
     keys: [B] int64, a number that identifies each example at its site, e.g. for the randomness of its augmentation. By
         default, the number of the row.
 

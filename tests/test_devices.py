@@ -180,7 +180,7 @@ MOVES: list[tuple[str, str, str, Callable[[torch.device], object]]] = [
     ("client.methods.shared.prototypes:class_sums", ".width, device=model.device", ".width", partial(_train, "pmr")),
     ("client.methods.shared.prototypes:class_sums", "classes, device=model.device", "classes", partial(_train, "pmr")),
     ("client.methods.shared.prototypes:class_sums", "batch_size, model.device", "batch_size", partial(_train, "pmr")),
-    ("client.train:_epoch", "model.device, order", "torch.device('cpu'), order", partial(_train, "fedavg")),
+    ("client.train:_pass", "model.device, order", "torch.device('cpu'), order", partial(_train, "fedavg")),
 ]
 """A function, a part of its source that moves something to the device, its replacement, and work on the device."""
 

@@ -4,6 +4,8 @@ section 1.9 and 4.1)."""
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,10 +19,11 @@ from client.methods.fedmvp import FedMVP
 from client.methods.fedproto import FedProto
 from client.methods.ogm_ge import Context, OgmGe
 from client.methods.pmr import Pmr, present_against_absent, prototype_logits, sides
-from client.methods.shared.criterion import BinaryCrossEntropy, Criterion, SquaredError
+from client.methods.shared.criterion import BinaryCrossEntropy, Criterion, SquaredError, criterion_of, inverse_odds
 from common.blocks import get_params, set_params
 from common.build import build_model
 from common.config.component import build, own_names
+from common.config.task import TaskName
 from common.encoders.image import ImageEncoder
 from common.errors import ConfigError
 from common.models.base import MultimodalModel
@@ -29,7 +32,10 @@ from common.models.late_fusion import LateFusionModel
 from common.models.prototype_fusion import PrototypeFusionModel
 from common.models.two_projector import TwoProjectorModel
 from common.models.unimodal_heads import UnimodalHeadsModel
-from common.types import Batch
+from common.trained.saved_model import Description, read_model, write_model
+from common.types import CPU, Batch
+from fedmosaic.testing.criteria import MEAN, STD, changed, formula, smoothed, smoothed_binary, squared_error
+from fedmosaic.testing.examples import CLASSES, make_targets
 from server.aggregation.block_mean import BlockMean
 
 LABELS = 3
@@ -360,6 +366,63 @@ class TestFedMVP:
             assert got["alignment"] == pytest.approx(0.7 * expected, rel=1e-4)
             assert got["fused"] == pytest.approx(loss(joined.logits.detach(), batch.labels), rel=1e-4)
         assert 0 < opened < 12
+
+
+class TestCriterion:
+    @pytest.mark.parametrize("task", get_args(TaskName))
+    def test_loss_with_and_without_options_by_numpy(self, task: TaskName) -> None:
+        rng = torch.Generator().manual_seed(4)
+        logits, labels = torch.randn(9, CLASSES, generator=rng), make_targets(9, CLASSES, task, rng)
+        criterion, u, y = changed(task), logits.double().numpy(), labels.double().numpy()
+        assert float(criterion(logits, labels)) == pytest.approx(formula(task)(logits, labels), rel=1e-5)
+        if task == "single-label":
+            expected = smoothed(logits, labels, torch.ones(CLASSES), 0)
+        elif task == "multi-label":
+            expected = mean_bce(u.tolist(), y.tolist())
+        else:
+            expected = np.mean([((u[:, k] - (y[:, k] - float(MEAN[k])) / float(STD[k])) ** 2) for k in range(CLASSES)])
+        assert float(criterion.plain(logits, labels)) == pytest.approx(expected, rel=1e-5)
+
+    def test_inverse_odds_by_hand(self) -> None:
+        labels = torch.tensor([[1.0, 0, 1], [0, 0, 1], [0, 0, 1], [0, 0, 1]])  # 1 of 4, none, all
+        assert inverse_odds(labels).tolist() == [3.0, 1.0, 1.0]
+        chosen = experiment(data={"clients": 2}, task="multi-label", method="fedavg", train__class_weights="inverse")
+        criterion = criterion_of(chosen, labels, ["x", "y", "z"], CPU)
+        present, absent = torch.zeros(4, 3), torch.zeros(4, 3)
+        present[:, 1:], absent[:, 1:] = 40.0 * (2 * labels[:, 1:] - 1), 40.0 * (2 * labels[:, 1:] - 1)
+        present[1:, 0], absent[0, 0] = -40.0, 40.0  # only the example with label x is undecided, or only the others
+        assert float(criterion(present, labels)) == pytest.approx(float(criterion(absent, labels)), rel=1e-5)
+
+    def test_options_are_by_name(self) -> None:
+        rng = torch.Generator().manual_seed(5)
+        logits, labels = torch.randn(9, 3, generator=rng), make_targets(9, 3, "multi-label", rng)
+        names, sites = ["x", "y", "z"], {"clients": 2}
+        chosen = experiment(data=sites, task="multi-label", method="fedavg", train__class_weights={"y": 2.5})
+        expected = smoothed_binary(logits, labels, torch.tensor([1, 2.5, 1]), 0)
+        assert float(criterion_of(chosen, labels, names, CPU)(logits, labels)) == pytest.approx(expected, rel=1e-5)
+        task = {"name": "regression", "mean": {"z": 3.0}, "std": {"x": 0.5}}
+        chosen, numbers = experiment(data=sites, task=task, method="fedavg"), torch.randn(9, 3, generator=rng)
+        expected = squared_error(logits, numbers, torch.tensor([0.0, 0, 3]), torch.tensor([0.5, 1, 1]))
+        assert float(criterion_of(chosen, numbers, names, CPU)(logits, numbers)) == pytest.approx(expected, rel=1e-5)
+        with pytest.raises(ConfigError, match=r"task.mean.z: unknown class 'z'; known: x, y"):
+            criterion_of(chosen, numbers[:, :2], names[:2], CPU)
+
+    def test_a_regression_has_no_probabilities(self) -> None:
+        criterion, rows = SquaredError(torch.zeros(3), torch.ones(3)), torch.zeros(2, 3)
+        for probabilities in (criterion.truth, criterion.confidence, criterion.distillation):
+            with pytest.raises(NotImplementedError, match="a regression has no probabilities"):
+                probabilities(rows, rows)
+
+
+def test_a_saved_model_is_read_with_its_task(tmp_path: Path) -> None:
+    chosen = experiment(data={"clients": 2}, task="multi-label")
+    write_model(
+        tmp_path,
+        build_model(chosen, LABELS),
+        Description(model=chosen.model, task=chosen.task, classes=["x", "y", "z"]),
+    )
+    model, _ = read_model(tmp_path)
+    assert isinstance(model, TwoProjectorModel) and model.task == "multi-label"
 
 
 class TestTasksOfMethods:

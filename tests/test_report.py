@@ -69,7 +69,7 @@ def read(folder: Path) -> Page:
 def test_a_whole_run_has_every_plot_and_figure(tmp_path: Path) -> None:
     page = a_run(tmp_path)
     assert page.tags.count("svg") == 6
-    for shown in ("75.0%", "70.0%", "audio alone", "1 min 1 s", "failed in rounds 2–3", "too <slow>", "name: <a-run>"):
+    for shown in ("75.0%", "0.750", "audio alone", "1 min 1 s", "failed in rounds 2–3", "too <slow>", "name: <a-run>"):
         assert shown in page.text
 
 
@@ -200,8 +200,8 @@ def test_names_are_text_and_never_markup(tmp_path: Path) -> None:
 
 
 def test_a_failed_run_without_rounds_shows_its_reason(tmp_path: Path) -> None:
-    page = a_run(tmp_path, rounds=0, sites=(), test=False, status="failed", reason="2 clients, 3 <needed>", accuracy={},
-                 macro_f1=None, classes=(), refused={"<b>late": "no & yes"})  # fmt: skip
+    page = a_run(tmp_path, rounds=0, sites=(), test=False, status="failed", reason="2 clients, 3 <needed>", scores={},
+                 figures={}, classes=(), refused={"<b>late": "no & yes"})  # fmt: skip
     for shown in ("failed", "2 clients, 3 <needed>", "<b>late", "no & yes"):
         assert shown in page.text
     assert "svg" not in page.tags

@@ -25,7 +25,8 @@ from common.errors import ConfigError, ShardError
 from common.split.make import make_shards
 from common.split.strata import strata
 from common.tasks.find import task_of
-from common.tasks.labels import as_written, in_words, read_label, targets
+from common.tasks.labels import as_written, in_words, read_label
+from common.tasks.targets import targets
 from common.trained.predictor import load_model
 from deploy.engines.launch import executable
 from deploy.shards.prediction import figures_of, predict_shard

@@ -150,11 +150,12 @@ class Train(Options):
     """Largest L2 norm of the gradient of all trained parameters together. A larger gradient is scaled down to this
     norm. None: no clipping."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """Share of the target that the cross entropy divides equally among all classes. 0: the labels as they are."""
+    """Share of the target that the cross entropy divides equally among all classes or, for multi-label, between present
+    and absent. 0: the labels as they are. Not for regression."""
     class_weights: Literal["inverse"] | dict[str, float] | None = None
     """Weights of the classes in the cross entropy. `inverse`: each client weights a class by the inverse of its share
-    of the client's own training examples. By class name: these weights, and 1 for classes that are not listed. None:
-    no weights."""
+    of the client's own training examples or, for multi-label, the presence of a label by absent / present examples. By
+    name: these weights, and 1 for classes or labels that are not listed. None: no weights. Not for regression."""
     freeze: dict[Modality, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     """By modality, the number of first rounds in which its encoder is not trained."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"

@@ -21,6 +21,7 @@ from common.media.values import Value
 from common.modality import Modality
 from common.rows import Rows
 from common.seeding import derive
+from common.tasks.targets import targets
 from common.types import Batch, Origin
 
 
@@ -99,7 +100,7 @@ def load(
     inputs = Rows({m: columns[m].values for m in held}, {m: columns[m].index[usable] for m in held})
     origin = {m: _origin(values[m], columns[m])[usable] for m in held}
     records = [shard.records[row] for row in usable.tolist()]
-    labels = shard.targets(records)
+    labels = targets(shard.info.task, [record.label for record in records], shard.info.classes)
     ids = [record.id for record in records]
     keys = torch.tensor([derive(0, "example", name) for name in ids])
     return Loaded(Batch(inputs, origin, labels, keys), ids, findings, len(shard.records) - len(ids))

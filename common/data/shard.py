@@ -17,10 +17,10 @@ import json
 import logging
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -31,10 +31,7 @@ from common.config.task import TaskName
 from common.errors import ShardError
 from common.media.table_row import TableRow, is_absent, is_missing, table_row
 from common.modality import Modality
-from common.tasks.labels import NO_LABEL, Label, as_written, read_label, targets
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from common.tasks.labels import NO_LABEL, Label, as_written, read_label
 
 log = logging.getLogger(__name__)
 
@@ -266,10 +263,6 @@ class Shard:
         info = self.info.model_copy(update={"modalities": [m for m in self.info.modalities if m in modalities]})
         columns = {m: own for m, own in self.columns.items() if m in modalities}
         return replace(self, info=info, records=[record.only(modalities) for record in self.records], columns=columns)
-
-    def targets(self, records: Sequence[Record]) -> "Tensor":
-        """The targets of records [N] or [N, K], see `common.tasks.labels.targets`."""
-        return targets(self.info.task, [record.label for record in records], self.info.classes)
 
     def check_task(self, task: TaskName) -> None:
         """Raises ShardError when the labels are for another task."""

@@ -1,4 +1,4 @@
-"""Labels as they are written in a shard, and as targets of the model.
+"""Labels as they are written in a shard.
 
 single-label   "cat"                a text, one of the classes
 multi-label    ["cough", "fever"]   the labels that apply, also none: []
@@ -7,19 +7,14 @@ regression     63.5 or [63.5, 1.2]  one number for each target
 
 import math
 import sys
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection
+from typing import Any
 
 from common.config.task import TaskName
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Label = str | tuple[str, ...] | tuple[float, ...]
 """The label of an example. "" if it has none, for every task."""
 NO_LABEL = ""
-UNLABELLED = -1
-"""The class index of an example without a label."""
 
 
 def read_label(task: TaskName, given: Any, classes: Collection[str], labelled: bool = True) -> Label:
@@ -80,19 +75,3 @@ def names_in(task: TaskName, label: Label) -> tuple[str, ...]:
     if task == "regression" or label == NO_LABEL:
         return ()
     return (label,) if isinstance(label, str) else tuple(map(str, label))
-
-
-def targets(task: TaskName, labels: Sequence[Label], classes: Sequence[str]) -> "Tensor":
-    """The targets of N examples: class indices [N] int64 (UNLABELLED without a label), or for the other tasks [N, K]
-    float32, where a label is 1 if it applies and 0 if not (NaN without a label)."""
-    import torch  # loads slowly, and the commands that write shards need no tensors
-
-    if task == "single-label":
-        index = {name: number for number, name in enumerate(classes)}
-        return torch.tensor([UNLABELLED if label == NO_LABEL else index[str(label)] for label in labels])
-    if task == "regression":
-        blank = [math.nan] * len(classes)
-        return torch.tensor([blank if label == NO_LABEL else list(map(float, label)) for label in labels])
-    return torch.tensor(
-        [[math.nan if label == NO_LABEL else float(name in label) for name in classes] for label in labels]
-    )

@@ -34,8 +34,8 @@ IN_PERCENT = {
 MAIN: dict[str, str] = {"single-label": "accuracy", "multi-label": "auroc", "regression": "r2"}
 """By task, the metric that stands for a model where only one figure fits."""
 LEADING: dict[str, tuple[str, ...]] = {
-    "single-label": ("accuracy", "macro_f1", "auroc", "confidence", "calibration_error"),
-    "multi-label": ("auroc", "average_precision", "macro_f1", "accuracy", "calibration_error"),
+    "single-label": ("accuracy", "macro_f1", "auroc", "calibration_error"),
+    "multi-label": ("auroc", "average_precision", "macro_f1", "calibration_error"),
     "regression": ("r2", "mae", "rmse", "pearson"),
 }
 """By task, the metrics of the tables of a run, with the main one first."""

@@ -80,13 +80,11 @@ def make_probe(experiment: Experiment, classes: ShardInfo, out: Path, per_class:
     One completer generates values from class names. The others complete these examples. The folder appears complete or
     not at all.
 
-    Raises ConfigError when no completer works from a name, and for a regression, which has no names of classes;
-    ShardError when `out` exists and is not empty; ModelError.
+    Raises ConfigError when no completer works from a name, and for regression, which has no class names. Raises
+    ShardError when `out` exists and is not empty. Raises ModelError.
     """
     if classes.task == "regression":
-        raise ConfigError(
-            "probe", ["a regression has no class names to make a probe set from: use another shard, --probe-shard"]
-        )
+        raise ConfigError("completion", ["regression has no class names: use a shard of examples as --probe-shard"])
     completers: Mapping[Modality, CompleterOptions] = {
         m: build("completer", given) for m, given in experiment.completion.items()
     }
@@ -98,16 +96,23 @@ def make_probe(experiment: Experiment, classes: ShardInfo, out: Path, per_class:
     for modality in [first, *sorted(completers.keys() - {first})]:
         sources = None if modality == first else values[completers[modality].source]
         values[modality] = _made(completers[modality], modality, labels, classes.kinds, sources, device)
-    multi_label = classes.task == "multi-label"
     examples = [
-        Example(f"probe-{i}", (label,) if multi_label else label, {m: _media(values[m][i]) for m in values})
+        Example(
+            f"probe-{i}",
+            (label,) if classes.task == "multi-label" else label,
+            {m: _media(values[m][i]) for m in values},
+        )
         for i, label in enumerate(labels)
     ]
     made = {"part": PROBE, "completion": experiment.completion}
     info = ShardInfo(
-        site=PROBE, task=classes.task, classes=classes.classes, modalities=sorted(values), kinds=classes.kinds,
+        site=PROBE,
+        task=classes.task,
+        classes=classes.classes,
+        modalities=sorted(values),
+        kinds=classes.kinds,
         made=made,
-    )  # fmt: skip
+    )
     with whole_folder(out) as partial:
         ShardWriter(partial, info).write(examples)
     return out

@@ -15,8 +15,9 @@ from common.errors import ConfigError
 from common.evaluation.figures import standard
 from common.media.values import Value
 from common.modality import Modality
-from common.tasks.labels import NO_LABEL, Label, as_written, targets
+from common.tasks.labels import NO_LABEL, Label, as_written
 from common.tasks.observed import tally
+from common.tasks.targets import targets
 from common.trained.predictor import Prediction, Predictor
 from deploy.shards.own_files.folders import Files, unlabelled
 

@@ -105,7 +105,7 @@ class MethodContract(OnEveryDevice):
         context = method.begin_round(model.eval(), batch, second_round(batch.modalities, criterion))
         batch, halved = batch.to(device), 0.0
         whole = float(method.loss(model, batch, context)["fused"].detach())
-        for rows in torch.split(torch.arange(15).to(device), 8):
+        for rows in torch.arange(15).to(device).tensor_split(2):
             part = batch.rows(rows)
             with criterion.part(part.labels, batch.labels):
                 halved += float(method.loss(model, part, context)["fused"].detach()) * len(part) / 15

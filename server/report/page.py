@@ -28,6 +28,8 @@ CLASS_METRICS = {
     "multi-label": ("auroc", "average_precision", "sensitivity", "specificity", "macro_f1"),
     "regression": ("r2", "mae", "rmse", "pearson"),
 }
+SHOWN_AT_ONCE = 20
+"""The maximum number of classes whose table is open."""
 CLASS_TITLES = {"macro_f1": "F1"}
 WHAT_A_CLASS_IS = {"single-label": "Class", "multi-label": "Label", "regression": "Target"}
 
@@ -51,6 +53,7 @@ def page(run: Run, folder: str, head: str = "", top: str = "") -> str:
         tiles="".join(tiles(run)),
         plots="".join(figure(plot) for plot in plots(run)),
         subsets=subset_table(run),
+        classes=f"By {WHAT_A_CLASS_IS[run.task].lower()}, with {text(said(run.modalities))}",
         by_class=class_table(run),
         sites=site_table(run),
         troubles=trouble_table(run),
@@ -222,12 +225,12 @@ def weakest_tile(run: Run, known: Mapping[str, float]) -> str:
 
 
 def interval(run: Run, subset: str, metric: str) -> str:
-    """The bootstrap interval of a figure, e.g. "81.2% to 85.0%, 95 % of test sets"; "" if there is none."""
+    """The bootstrap interval of a figure, e.g. "95 % interval: 81.2% to 85.0%"; "" if there is none."""
     bounds = mapping(mapping(run.summary.get("intervals")).get(subset)).get(metric)
     if not isinstance(bounds, list) or len(bounds) != 2:
         return ""
     low, high = (value(metric, bound) for bound in bounds)
-    return f"{low} to {high}, 95 % of test sets"
+    return f"95 % interval: {low} to {high}"
 
 
 def capital(said: str) -> str:
@@ -335,7 +338,9 @@ def class_table(run: Run) -> str:
     if not any(columns):
         return '<p class="empty">No model of this run was evaluated by class.</p>'
     head = [WHAT_A_CLASS_IS[run.task], *(CLASS_TITLES.get(metric, capital(title(metric))) for metric in metrics)]
-    return table(head, rows, range(1, len(head)))
+    shown = table(head, rows, range(1, len(head)))
+    many = len(rows) > SHOWN_AT_ONCE
+    return f"<details><summary>{len(rows)} rows</summary>{shown}</details>" if many else shown
 
 
 def last_validation(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -467,6 +472,7 @@ MAIN = Template("""$top<header id="top"><div class="brand">fedmosaic · run repo
 <section id="headline" class="tiles">$tiles</section>
 <section id="plots"><h2>How the run went</h2><div class="grid">$plots</div></section>
 <section id="subsets"><h2>$accuracy</h2>$subsets</section>
+<section id="classes"><h2>$classes</h2>$by_class</section>
 <section id="sites"><h2>Sites</h2>$sites</section>
 <section id="troubles"><h2>Refused, late and failed sites</h2>$troubles</section>
 <section id="configuration"><h2>Configuration</h2>

@@ -190,7 +190,6 @@ def reliability(run: Run) -> Plot:
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
-        axes.plot([sure for sure, _, _ in known], [share for _, share, _ in known], color=run.colours[run.full])
         sizes = [8 + 120 * count / most for _, _, count in known]
         axes.scatter([sure for sure, _, _ in known], [share for _, share, _ in known], s=sizes,
                      color=run.colours[run.full])  # fmt: skip
@@ -204,7 +203,7 @@ def reliability(run: Run) -> Plot:
         f"How often {what}, by the probability that the model gives, from {run.full}. Larger points are more examples."
         f" Points below the line are too sure. Expected calibration error: {error}."
     )
-    keys = (Key(run.full, run.colours[run.full]), Key("perfect calibration", MUTED, "dashed"))
+    keys = (Key(run.full, run.colours[run.full], "area"), Key("perfect calibration", MUTED, "dashed"))
     return Plot(slug, title, caption, render(slug, title, draw), keys)
 
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from common.config.task import TaskName
 from common.data.shard import ShardInfo
-from common.tasks.labels import NO_LABEL, Label, targets
+from common.tasks.labels import NO_LABEL, Label
+from common.tasks.targets import targets
 from common.words.units import few
 from deploy.shards.inspection.distribution import histogram, quantiles
 from server.sites.attention import unlike

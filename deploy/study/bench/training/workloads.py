@@ -98,7 +98,7 @@ def _fusion(what: str, encoder: Mapping[str, Any], train: Mapping[str, Any], exa
 
     def model() -> Any:
         torch.manual_seed(1)
-        return assemble(chosen.model, CLASSES, chosen.task.name)
+        return assemble(chosen.model, CLASSES)
 
     return Workload(f"{what}, FedAvg", chosen, examples, model, lambda: _PlainFusion(model()))
 
