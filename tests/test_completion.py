@@ -256,6 +256,20 @@ def test_a_probe_set_is_for_the_task_of_the_shard(shards: Path) -> None:
         make_probe(tiny(), info.model_copy(update={"task": "regression"}), shards / "other", 1, "cpu")
 
 
+def test_agreement_is_measured_for_classes_only(shards: Path) -> None:
+    facts = experiment(task="multi-label", method="fedavg", data={"clients": 2}, completion=copy.deepcopy(COMPLETION),
+                       model__encoders=tiny().model.encoders)  # fmt: skip
+    with pytest.raises(ConfigError, match="agreement is the share of correct classes, which multi-label has not"):
+        measure(facts, shards, "clip")
+    info = json.loads((shards / "test" / "shard.json").read_text())
+    (shards / "test" / "shard.json").write_text(json.dumps({**info, "task": "regression", "classes": ["x"]}))
+    lines = [json.loads(line) for line in (shards / "test" / "metadata.jsonl").read_text().splitlines()]
+    numbers = "".join(json.dumps({**line, "label": 1.5}) + "\n" for line in lines)
+    (shards / "test" / "metadata.jsonl").write_text(numbers)
+    with pytest.raises(ShardError, match="its labels are for task regression, the experiment's task is single-label"):
+        measure(tiny(), shards, "clip")
+
+
 def test_mistakes_of_the_section_are_said_together() -> None:
     with pytest.raises(ConfigError) as found:
         tiny({"image": {"name": "diffusion", "source": "image"}, "sound": {"name": "coca", "source": "imag"},

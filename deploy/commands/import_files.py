@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from common.data.shard import Written
     from deploy.shards.own_files.shard_of import Found
 
+NAMED = {"single-label": "classes", "multi-label": "labels", "regression": "targets"}
+"""The names in `classes` of shard.json, by task."""
 MAX_NAMED = 10
 """The maximum number of names of left-out files or ids in one line of output."""
 
@@ -28,7 +30,9 @@ def add_parser(commands: Any) -> None:
         "read, and prints their names.",
         epilog="example: fedmosaic import image=photographs --out shards/client-0     (one folder per class)     "
         "fedmosaic import image=pictures audio=sounds --labels labels.csv --out shards/client-0     "
-        "fedmosaic import --labels notes.csv --file-columns image=photo --text-columns text=note --out shards/client-0",
+        "fedmosaic import --labels notes.csv --file-columns image=photo --text-columns text=note --out shards/client-0 "
+        "    fedmosaic import image=xrays --labels labels.csv --task multi-label --label-columns Edema,Pneumonia "
+        "--uncertain absent --blank absent --out shards/client-0",
     )
     parser.add_argument(
         "sources",
@@ -42,7 +46,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--classes",
         metavar="A,B,...",
-        help="the classes, in the same order at all sites (default: the labels found, sorted)",
+        help="the classes, labels or targets, in the same order at all sites (default: those found, sorted; with "
+        "--label-columns, the columns)",
     )
     parser.add_argument("--unlabelled", action="store_true", help="make a shard without labels, for prediction only")
     parser.add_argument("--recursive", action="store_true", help="search subfolders of MODALITY=DIR too")
@@ -65,7 +70,10 @@ def add_parser(commands: Any) -> None:
     table.add_argument("--labels", type=Path, metavar="TABLE", help="text file with a header and one row per example")
     table.add_argument("--id-column", default="id", metavar="NAME", help="column with the files' names (default: id)")
     table.add_argument(
-        "--label-column", default="label", metavar="NAME", help="column with the classes (default: label)"
+        "--label-column",
+        default="label",
+        metavar="NAME",
+        help="column with the class, with several labels in a cell, or with the number (default: label)",
     )
     table.add_argument(
         "--file-columns", metavar="MODALITY=NAME,...", help="columns with paths of files, relative to the table"
@@ -79,6 +87,7 @@ def add_parser(commands: Any) -> None:
         metavar="SIGN",
         help="comma, semicolon, tab, pipe or any sign (default: detected from the header)",
     )
+    _add_tasks(parser)
     rows = parser.add_argument_group("tables as modalities", "MODALITY=TABLE: each column is a number or a category")
     rows.add_argument("--numbers", metavar="COLUMN,...", help="columns that must have numbers")
     rows.add_argument("--categories", metavar="COLUMN,...", help="columns of categories, e.g. codes that are numbers")
@@ -88,6 +97,37 @@ def add_parser(commands: Any) -> None:
     )
     rows.add_argument("--leave-out", metavar="COLUMN,...", help="columns that are not used")
     parser.set_defaults(command=_command)
+
+
+def _add_tasks(parser: argparse.ArgumentParser) -> None:
+    tasks = parser.add_argument_group("several labels, or numbers", "docs/how-to/tasks.md has examples")
+    tasks.add_argument(
+        "--task",
+        choices=tuple(NAMED),
+        default="single-label",
+        help="what an example has: one class, any number of labels, or numbers (default: single-label)",
+    )
+    tasks.add_argument(
+        "--label-columns",
+        metavar="A,B,...",
+        help="for multi-label, one column per label with 1 or 0, yes or no, true or false; for regression, one column "
+        "per target",
+    )
+    tasks.add_argument(
+        "--label-separator",
+        metavar="SIGN",
+        help="sign between the labels in a cell: semicolon, pipe, comma, tab or any text (default: ; or |)",
+    )
+    tasks.add_argument(
+        "--uncertain",
+        choices=("absent", "present", "drop"),
+        help="what -1 in a column of --label-columns means; drop leaves the example out",
+    )
+    tasks.add_argument(
+        "--blank",
+        choices=("absent", "drop"),
+        help="what an empty cell means for labels; drop leaves the example out, also for targets",
+    )
 
 
 def _command(options: argparse.Namespace) -> None:
@@ -121,7 +161,7 @@ def _summarise(options: argparse.Namespace, found: "Found", written: "Written") 
     counts = ", ".join(f"{written.values[modality]} {modality}" for modality in found.info.modalities)
     print(f"{options.out}: site {found.info.site}, {written.examples} examples, {counts}")
     if found.info.classes:
-        print(f"classes (they must be the same at all sites): {','.join(found.info.classes)}")
+        print(f"{NAMED[options.task]} (they must be the same at all sites): {','.join(found.info.classes)}")
     else:
         print(f"The shard has no labels. To predict them: fedmosaic predict RUN --shard {options.out}")
     print(f"To check the shard: fedmosaic inspect {options.out}")

@@ -54,9 +54,9 @@ def add_parser(commands: Any) -> None:
         "init",
         help="write an experiment to start from, or the folder of a plugin",
         description="Write an experiment file with every option explained, and small shards of three modalities to "
-        "try it with. With --shards, write an experiment that fits your own shards: their modalities, sizes, lengths "
-        "and rates, and a suite that compares methods on them. With --plugin, write a package that adds a method, "
-        "encoder, model, strategy, tracker, data set or completer, with the tests of its family.",
+        "try it with. With --shards, write an experiment that fits your own shards: their task, modalities, sizes, "
+        "lengths and rates, and a suite that compares methods on them. With --plugin, write a package that adds a "
+        "method, encoder, model, strategy, tracker, data set or completer, with the tests of its family.",
         epilog="example: fedmosaic init my-experiment     fedmosaic init --plugin focal-loss --family method",
     )
     parser.add_argument("folder", type=Path, nargs="?", metavar="DIR", help="a new folder (with --plugin: NAME)")
@@ -139,7 +139,7 @@ def _fit(folder: Path, options: argparse.Namespace) -> str:
 
     from common.config.reading import read
     from deploy.shards.fitting import find_shards, fitted
-    from deploy.study.bench.starting_suite import METHODS, starting_suite
+    from deploy.study.bench.starting_suite import methods_for, starting_suite
 
     name = re.sub(r"[^a-z0-9-]+", "-", options.folder.resolve().name.lower()).strip("-") or "experiment"
     shards = find_shards(options.shards)
@@ -148,7 +148,8 @@ def _fit(folder: Path, options: argparse.Namespace) -> str:
     read(folder / EXPERIMENT)
     steps = NEXT_FITTED.format(folder=options.folder, shards=options.shards, shard=shards[0].folder)
     if shards[0].folder != options.shards:
-        suite = starting_suite(yaml.safe_load(text), options.shards, options.folder / SUITE)
+        written = yaml.safe_load(text)
+        suite = starting_suite(written, options.shards, options.folder / SUITE)
         (folder / SUITE).write_text(suite, encoding="utf-8")
-        steps += NEXT_SUITE.format(folder=options.folder, shards=options.shards, methods=len(METHODS))
+        steps += NEXT_SUITE.format(folder=options.folder, shards=options.shards, methods=len(methods_for(written)))
     return f"{text}\n{steps}"

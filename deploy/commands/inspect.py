@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from common.data.shard import Shard
     from common.encoders.base import Encoder
     from common.modality import Modality
+    from common.tasks.base import Task
     from deploy.shards.inspection.survey import Survey
 
 NO_TABLE = {"none": {"type": "category", "values": ["none"]}}
@@ -44,7 +45,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("shard", type=Path, metavar="SHARD", help="a folder with metadata.jsonl and shard.json")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE.html", help="also write a page with a few examples of each class"
+        "--out", type=Path, metavar="FILE.html", help="also write a page with a few examples of each class or label"
     )
     parser.add_argument(
         "--with", type=Path, metavar="CONFIG", dest="config", help="an experiment that will use the shard"
@@ -54,7 +55,7 @@ def add_parser(commands: Any) -> None:
         "--test",
         type=Path,
         metavar="SHARD",
-        help="the test shard: check that the two shards share no file, and have the same columns of tables",
+        help="the test shard: check that the two shards share no file, and have the same labels and columns of tables",
     )
     parser.add_argument(
         "--sample", type=int, metavar="N", help="read only N examples, chosen at random, for a very large shard"
@@ -97,17 +98,19 @@ def _command(options: argparse.Namespace) -> None:
 def _survey(options: argparse.Namespace, shard: "Shard", experiment: "Experiment | None") -> "Survey":
     from common.build import build_model
     from common.data.shard import Shard
+    from common.tasks.find import task_of
     from deploy.shards.inspection.survey import survey
 
-    encoders, other = {}, None
+    encoders, other, task = {}, None, None
     if experiment:
+        task = task_of(experiment.task, shard.info.classes)
         model = build_model(_with_own_columns(experiment, shard), len(shard.info.classes))
         encoders = {m: model.encoder(m) for m in model.modalities}
     if options.test:
         other = Shard.open(options.test, labelled=False)
     if options.out:
-        return _with_page(shard, options.out, encoders, other)
-    return survey(shard, None, encoders, other)
+        return _with_page(shard, options.out, encoders, other, task)
+    return survey(shard, None, encoders, other, task)
 
 
 def _with_own_columns(experiment: "Experiment", shard: "Shard") -> "Experiment":
@@ -143,14 +146,16 @@ def _page_mistakes(out: Path | None) -> list[str]:
     return mistakes
 
 
-def _with_page(shard: "Shard", out: Path, encoders: "Mapping[Modality, Encoder]", other: "Shard | None") -> "Survey":
+def _with_page(
+    shard: "Shard", out: Path, encoders: "Mapping[Modality, Encoder]", other: "Shard | None", task: "Task | None"
+) -> "Survey":
     from common.files import write_whole
     from deploy.shards.inspection.gallery import Gallery
     from deploy.shards.inspection.page import page
     from deploy.shards.inspection.survey import survey
 
     gallery = Gallery(shard)
-    found = survey(shard, gallery, encoders, other)
+    found = survey(shard, gallery, encoders, other, task)
     try:
         write_whole(out, page(found, gallery.shown).encode("utf-8", errors="replace"))
     except OSError as error:
@@ -161,9 +166,10 @@ def _with_page(shard: "Shard", out: Path, encoders: "Mapping[Modality, Encoder]"
 def _show(console: Console, survey: "Survey") -> None:
     """Print the tables."""
     from deploy.shards.inspection.attention import attention
+    from deploy.shards.inspection.labels import counted
 
     info, examples = survey.shard.info, len(survey.shard.records)
-    console.print(_cell(f"site {info.site}: {examples:,} examples of {len(info.classes)} classes"))
+    console.print(_cell(f"site {info.site}: {counted(info, examples)}"))
     console.print(_cell(f"licence: {info.licence or 'not given'}"))
     modalities = _table("modality", "values", "length", "range", "kind")
     for name, values in survey.modalities.items():
@@ -178,7 +184,10 @@ def _show(console: Console, survey: "Survey") -> None:
     for name in survey.pattern_names:
         _row(patterns, name, f"{survey.patterns[name]:,}", f"{survey.patterns[name] / examples:.1%}")
     console.print(patterns)
-    _show_classes(console, survey)
+    if survey.targets:
+        _show_targets(console, survey)
+    else:
+        _show_classes(console, survey)
     for made in survey.generated:
         said = f"{len(made.values):,} values, {made.rejected:,} rejected, {made.failed:,} failed"
         console.print(_cell(f"generated {made.modality} by {made.model}: {said}"))
@@ -188,17 +197,37 @@ def _show(console: Console, survey: "Survey") -> None:
 
 
 def _show_classes(console: Console, survey: "Survey") -> None:
-    """Print the counts by class. If there are many classes, print only the smallest, because these cause problems."""
+    """Print the counts by class or label. If there are many, print only the smallest, because these cause problems."""
+    from deploy.shards.inspection.labels import NAMED
+
+    one, several = NAMED[survey.shard.info.task]
     labels = survey.shard.info.classes
     if len(labels) > MOST_ROWS:
         labels = sorted(labels, key=lambda label: survey.examples[label])[:MOST_ROWS]
-    classes = _table("class", "examples", *survey.modalities)
+    classes = _table(one, "examples", *survey.modalities)
     for label in labels:
         counts = (survey.examples[label], *(survey.values[label, modality] for modality in survey.modalities))
         _row(classes, label, *(f"{count:,}" for count in counts))
     console.print(classes)
     if more := len(survey.shard.info.classes) - len(labels):
-        console.print(f"and {more:,} larger classes")
+        console.print(f"and {more:,} larger {several}")
+    if survey.sets:
+        numbers = _table("labels per example", "examples", "share")
+        for number, count in survey.sets.per_example.items():
+            _row(numbers, str(number), f"{count:,}", f"{count / len(survey.sets.applies):.1%}")
+        console.print(numbers)
+
+
+def _show_targets(console: Console, survey: "Survey") -> None:
+    """Print the distribution of each target, and the line for the experiment."""
+    from deploy.shards.inspection.distribution import bars, histogram, quantiles_in_words
+
+    targets = _table("target", "mean", "std", "spread", "distribution")
+    for name, seen in survey.targets.items():
+        spread, distribution = bars(histogram(seen.numbers)), quantiles_in_words(seen.numbers)
+        _row(targets, name, f"{seen.mean:g}", f"{seen.std:g}", spread, distribution)
+    console.print(targets)
+    console.print(Text.assemble("in the experiment: ", _cell(survey.task_line)), soft_wrap=True)
 
 
 def _show_broken(console: Console, survey: "Survey") -> None:

@@ -18,6 +18,7 @@ from common.media.sounds import Sound
 from common.media.table_row import TableRow
 from common.media.values import Raw
 from common.modality import Modality
+from deploy.shards.inspection.labels import NAMED, targets_seen, task_line
 from deploy.shards.inspection.survey import sampled, survey
 from server.sites.attention import unlike
 
@@ -37,7 +38,7 @@ TEMPLATE = """\
 # This is a starting point: try other learning rates on your own data.
 name: {name}
 seed: 1
-data:
+{task}data:
   clients: {clients:<14} # number of shards found
 model:
   encoders:
@@ -159,7 +160,7 @@ class Profile:
 def find_shards(folder: Path) -> list[Shard]:
     """The shard in a folder, or the shards in its subfolders without the server's test shard and probe set.
 
-    Raises ShardError when there are none, or when their classes differ.
+    Raises ShardError when there are none, or when their tasks or classes differ.
     """
     if (folder / "shard.json").exists():
         return [Shard.open(folder)]
@@ -167,8 +168,11 @@ def find_shards(folder: Path) -> list[Shard]:
     if not shards:
         raise ShardError(f"{folder} is not a shard and contains no shards; fedmosaic import makes shards")
     for shard in shards:
+        if shard.info.task != (task := shards[0].info.task):
+            said = f"the labels of {shard.folder.name} are for task {shard.info.task}"
+            raise ShardError(f"{said}, those of {shards[0].folder.name} for task {task}")
         if (theirs := shard.info.classes) != (classes := shards[0].info.classes):
-            said = f"the classes of {shard.folder.name} differ from those of {shards[0].folder.name}"
+            said = f"the {NAMED[task][1]} of {shard.folder.name} differ from those of {shards[0].folder.name}"
             raise ShardError(f"{said}: {unlike(theirs, classes)}")
     return shards
 
@@ -189,9 +193,19 @@ def fitted(shards: Sequence[Shard], name: str, folder: Path) -> str:
             raise ShardError(f"{modality}: there is no encoder for {error}") from None
         lines.append(f"    {modality}: {encoder}  # {why}")
     return TEMPLATE.format(
-        folder=folder, name=name, clients=len(shards), encoders="\n".join(lines),
+        folder=folder, name=name, task=_task(shards), clients=len(shards), encoders="\n".join(lines),
         lr=LR, epochs=EPOCHS, batch_size=BATCH_SIZE, rounds=ROUNDS,
     )  # fmt: skip
+
+
+def _task(shards: Sequence[Shard]) -> str:
+    """The line `task`, with the means and standard deviations of all shards together; "" for single-label."""
+    info = shards[0].info
+    if info.task == "single-label":
+        return ""
+    seen = targets_seen(info, [record.label for shard in shards for record in shard.records])
+    why = "mean and std of the shards together" if seen else "every example has any number of labels"
+    return f"{task_line(info, seen)}  # {why}\n"
 
 
 def _usual(values: Sequence[int]) -> int:

@@ -52,12 +52,17 @@ class Quality:
 def measure(experiment: Experiment, shards: Path, scorer: str) -> dict[Modality, Quality]:
     """The quality by completed modality. scorer: a CLIP or CoCa model of open_clip.
 
-    Raises ConfigError when the experiment has no completion, ShardError when a shard is not completed.
+    Raises ConfigError when the experiment has no completion or another task than single-label, ShardError when a shard
+    is not completed.
     """
+    if experiment.task.name != "single-label":
+        raise ConfigError("task", [f"agreement is the share of correct classes, which {experiment.task.name} has not"])
     if not experiment.completion:
         raise ConfigError("completion", ["the experiment does not complete any modality: add this section"])
     clients = [Shard.open(folder) for folder in client_folders(shards, experiment.data.clients)]
     test = Shard.open(shards / TEST)
+    for shard in (*clients, test):
+        shard.check_task(experiment.task.name)
     model = build_model(experiment, len(test.info.classes))
     encoders = {m: model.encoder(m) for m in model.modalities}
     loaded = [load(shard, encoders, experiment.completion) for shard in clients]

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from common.data.shard import FILE_KEY
 from common.findings import too_many_unreadable
 from common.media.pictures import narrow_range
+from common.tasks.regression import RegressionTask
 from deploy.shards.inspection.survey import Survey
 from server.sites.attention import concerns
 from server.sites.rates import different_rates, lower_rates
@@ -23,6 +24,7 @@ def attention(survey: Survey) -> list[str]:
         *_dark_pictures(survey),
         *_rates(survey),
         *(f"{m}, {problem}" for m, table in survey.tables.items() for problem in table.problems()),
+        *_labels(survey),
         *survey.unlike,
         *_shared_files(survey),
         *_without_encoder(survey),
@@ -32,6 +34,8 @@ def attention(survey: Survey) -> list[str]:
 
 def refusal(survey: Survey, most: float) -> str | None:
     """The reason why a run would refuse the site, or None. most: `data.max_unreadable`."""
+    if survey.task and survey.task.name != survey.shard.info.task:
+        return f"its labels are for task {survey.shard.info.task}, the experiment's task is {survey.task.name}"
     if not survey.encoders.keys() & survey.modalities.keys():
         return "the experiment has no encoder for any modality of the shard"
     columns = survey.shard.columns
@@ -40,6 +44,16 @@ def refusal(survey: Survey, most: float) -> str | None:
     if wrong:
         return "; ".join(wrong)
     return too_many_unreadable({m: f for m, f in survey.findings().items() if m in survey.encoders}, most)
+
+
+def _labels(survey: Survey) -> Iterable[str]:
+    """Labels and targets that a model cannot learn."""
+    if survey.sets:
+        yield from survey.sets.problems()
+    task = survey.task if isinstance(survey.task, RegressionTask) else None
+    for place, (name, seen) in enumerate(survey.targets.items()):
+        scale = (float(task.mean[place]), float(task.std[place])) if task else None
+        yield from (f"target {name}: {problem}" for problem in seen.problems(scale))
 
 
 def _unread_keys(survey: Survey) -> Iterable[str]:

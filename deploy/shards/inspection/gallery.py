@@ -1,7 +1,7 @@
 """The examples that the page of a shard shows."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from PIL.Image import Image
@@ -10,6 +10,8 @@ from common.data.shard import Record, Shard
 from common.media.values import Raw
 from common.modality import Modality, subset_name
 from common.seeding import rng
+from common.split.strata import strata
+from common.tasks.labels import NO_LABEL
 from deploy.shards.inspection.drawing import draw
 
 MOST_VALUES, MOST_PER_CLASS = 96, 3
@@ -39,25 +41,43 @@ class Gallery:
 
     @property
     def shown(self) -> list[Shown]:
-        """The drawn examples, by class."""
+        """The drawn examples, by stratum."""
         return [self._shown[name] for name in self.chosen if name in self._shown]
 
 
 def choose(shard: Shard) -> list[str]:
-    """The ids of a few examples of each class, by class.
+    """The ids of a few examples of each stratum, by stratum: of each class; of each label, where an example counts for
+    its rarest label; or of each tenth of the first target.
 
     The choice is the same for the same shard, and covers as many different sets of modalities as possible. If there are
-    very many classes, only some are chosen.
+    very many strata, only some are chosen.
     """
     most = max(1, MOST_VALUES // len(shard.info.modalities))
-    classes = [shard.info.classes[i] for i in sorted(rng(SEED, "classes").permutation(len(shard.info.classes))[:most])]
-    each = min(MOST_PER_CLASS, max(1, most // len(classes)))
-    by_class: dict[str, list[Record]] = {label: [] for label in classes}
+    stratum_of = _strata(shard)
+    names = _names(shard, set(stratum_of.values()))
+    names = [names[i] for i in sorted(rng(SEED, "classes").permutation(len(names))[:most])]
+    each = min(MOST_PER_CLASS, max(1, most // max(1, len(names))))
+    members: dict[str, list[Record]] = {name: [] for name in names}
     for index in rng(SEED, "examples").permutation(len(shard.records)):
         record = shard.records[index]
-        if record.label in by_class:
-            by_class[record.label].append(record)
-    return [record.id for label in classes for record in _varied(by_class[label], shard)[:each]]
+        if (stratum := stratum_of[record.id]) in members:
+            members[stratum].append(record)
+    return [record.id for name in names for record in _varied(members[name], shard)[:each]]
+
+
+def _strata(shard: Shard) -> dict[str, str]:
+    """The stratum of each example by id; NO_LABEL for an example without a label."""
+    labelled = [record for record in shard.records if record.label != NO_LABEL]
+    found = zip(labelled, strata([record.label for record in labelled]), strict=True)
+    return dict.fromkeys((record.id for record in shard.records), NO_LABEL) | {one.id: name for one, name in found}
+
+
+def _names(shard: Shard, there: Set[str]) -> list[str]:
+    """The names of the strata in the order of the page: the classes, else the strata that are `there`."""
+    if shard.info.task == "single-label" and there != {NO_LABEL}:
+        return shard.info.classes
+    order = {name: place for place, name in enumerate(shard.info.classes)}
+    return sorted(there, key=lambda name: (order.get(name, len(order)), name))
 
 
 def _varied(records: list[Record], shard: Shard) -> list[Record]:

@@ -2,18 +2,21 @@
 
 import base64
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from string import Template
 from typing import Any
 
 from PIL.Image import Image
 
 from common.modality import Modality
+from common.tasks.labels import in_words
 from deploy.shards.inspection.attention import attention
+from deploy.shards.inspection.distribution import BINS, histogram, quantiles_in_words
 from deploy.shards.inspection.drawing import SMALL, encoded
 from deploy.shards.inspection.gallery import Shown
+from deploy.shards.inspection.labels import NAMED, counted
 from deploy.shards.inspection.survey import Survey
-from deploy.shards.inspection.tables import BINS, ColumnSeen, TableSeen
+from deploy.shards.inspection.tables import ColumnSeen, TableSeen
 from server.report.drawing import FULL
 from server.report.page import bar, document, table, text, tile
 
@@ -33,7 +36,9 @@ def page(survey: Survey, shown: list[Shown]) -> str:
         modalities=_modalities(survey),
         tables="".join(_table(m, seen) for m, seen in survey.tables.items()),
         patterns=_patterns(survey),
-        classes=_classes(survey),
+        named=NAMED[info.task][1].capitalize(),
+        classes=_targets(survey) if survey.targets else _classes(survey),
+        sets=_sets(survey),
         generated=_generated(survey),
         broken=_broken(survey),
         examples="".join(_example(survey, one) for one in shown),
@@ -45,9 +50,7 @@ def page(survey: Survey, shown: list[Shown]) -> str:
 
 def _lead(survey: Survey) -> str:
     info = survey.shard.info
-    return (
-        f"{len(survey.shard.records):,} examples of {len(info.classes)} classes: {text(', '.join(survey.modalities))}."
-    )
+    return f"{counted(info, len(survey.shard.records))}: {text(', '.join(survey.modalities))}."
 
 
 def _entries(made: Mapping[str, Any], above: str = "") -> Iterator[str]:
@@ -71,13 +74,23 @@ def _concerns(survey: Survey) -> str:
 
 
 def _tiles(survey: Survey) -> Iterable[str]:
-    examples, counts = len(survey.shard.records), [survey.examples[label] for label in survey.shard.info.classes]
+    info, examples = survey.shard.info, len(survey.shard.records)
+    one, several = NAMED[info.task]
     yield tile("Examples", f"{examples:,}", "in metadata.jsonl")
-    yield tile("Classes", f"{len(counts):,}", f"{min(counts):,} to {max(counts):,} examples per class")
+    yield tile(several.capitalize(), f"{len(info.classes):,}", _range(survey, one))
     yield tile("Modalities", str(len(survey.modalities)), text(", ".join(survey.modalities)))
     yield tile("Complete", f"{survey.complete / examples:.1%}", "of the examples have all modalities")
     yield tile("Generated", f"{sum(len(made.values) for made in survey.generated):,}", "values by frozen models")
     yield tile("Broken files", f"{len(survey.broken):,}", "count as missing")
+
+
+def _range(survey: Survey, one: str) -> str:
+    """The numbers of examples per class or label, or the names of the targets."""
+    info = survey.shard.info
+    if info.task == "regression":
+        return text(", ".join(info.classes))
+    counts = [survey.examples[label] for label in info.classes] or [0]
+    return f"{min(counts):,} to {max(counts):,} examples per {one}"
 
 
 def _modalities(survey: Survey) -> str:
@@ -101,7 +114,10 @@ def _table(modality: Modality, seen: TableSeen) -> str:
 
 def _spread(column: ColumnSeen) -> str:
     """A histogram as bars of different heights."""
-    counts = column.histogram or [count for _, count in column.categories.most_common(BINS)]
+    return _bars(column.histogram or [count for _, count in column.categories.most_common(BINS)])
+
+
+def _bars(counts: Sequence[int]) -> str:
     heights = [100 * count / max(counts) for count in counts]
     return f'<span class="spread">{"".join(f"<i style=height:{one:.0f}%></i>" for one in heights)}</span>'
 
@@ -116,7 +132,7 @@ def _patterns(survey: Survey) -> str:
 
 
 def _classes(survey: Survey) -> str:
-    largest = max(survey.examples.values())
+    largest = max(survey.examples.values(), default=1)
     rows = [
         [
             text(label),
@@ -126,7 +142,31 @@ def _classes(survey: Survey) -> str:
         ]
         for label in survey.shard.info.classes
     ]
-    return table(["Class", "Examples", *map(text, survey.modalities)], rows, range(2, 2 + len(survey.modalities)))
+    head = [NAMED[survey.shard.info.task][0].capitalize(), "Examples", *map(text, survey.modalities)]
+    return table(head, rows, range(2, 2 + len(survey.modalities)))
+
+
+def _sets(survey: Survey) -> str:
+    """The numbers of labels per example."""
+    if not survey.sets:
+        return ""
+    examples = len(survey.sets.applies)
+    rows = [
+        [str(number), bar(count / examples, FULL), f"{count:,}"] for number, count in survey.sets.per_example.items()
+    ]
+    return (
+        f'<section id="sets"><h2>Labels per example</h2>{table(["Labels", "Share", "Examples"], rows, [2])}</section>'
+    )
+
+
+def _targets(survey: Survey) -> str:
+    rows = [
+        [text(name), f"{seen.mean:g}", f"{seen.std:g}", _bars(histogram(seen.numbers)),
+         text(quantiles_in_words(seen.numbers))]
+        for name, seen in survey.targets.items()
+    ]  # fmt: skip
+    note = f'<p class="footnote">In the experiment: <code>{text(survey.task_line)}</code></p>'
+    return table(["Target", "Mean", "Standard deviation", "Spread", "Distribution"], rows, [1, 2]) + note
 
 
 def _generated(survey: Survey) -> str:
@@ -150,7 +190,7 @@ def _broken(survey: Survey) -> str:
 
 def _example(survey: Survey, shown: Shown) -> str:
     values = "".join(_value(modality, shown) for modality in sorted({*survey.modalities, *shown.drawn, *shown.broken}))
-    label, name = text(shown.record.label), text(shown.record.id)
+    label, name = text(in_words(shown.record.label)), text(shown.record.id)
     return f'<article class="card"><h3>{label}</h3><div class="id">{name}</div>{values}</article>'
 
 
@@ -182,8 +222,8 @@ MAIN = Template("""<header><div class="brand">fedmosaic · shard</div><h1>$site<
 <section id="headline" class="tiles">$tiles</section>
 <section id="modalities"><h2>Modalities</h2>$modalities</section>
 $tables<section id="patterns"><h2>Which modalities the examples have</h2>$patterns</section>
-<section id="classes"><h2>Classes</h2>$classes</section>
-<section id="broken"><h2>Broken files</h2>$broken</section>
+<section id="classes"><h2>$named</h2>$classes</section>
+$sets<section id="broken"><h2>Broken files</h2>$broken</section>
 <section id="generated"><h2>Generated by frozen models</h2>$generated</section>
 <section id="examples"><h2>Some examples</h2><div class="examples">$examples</div></section>
 <section id="origin"><h2>Licence and origin</h2><dl class="facts">

@@ -22,9 +22,18 @@ from common.media.table_row import TableRow
 from common.media.values import Raw, Value
 from common.modality import Modality, subset_name, subsets
 from common.seeding import rng
+from common.tasks.base import Task
 from common.tasks.labels import NO_LABEL, in_words, names_in
 from deploy.progress import tracked
 from deploy.shards.inspection.generated import Generated, read_generated
+from deploy.shards.inspection.labels import (
+    LabelSets,
+    TargetSeen,
+    label_sets,
+    targets_seen,
+    task_line,
+    unlike_labels,
+)
 from deploy.shards.inspection.tables import TableSeen, unlike_columns
 
 SAMPLE_SEED = 1
@@ -117,8 +126,10 @@ class Looker(Protocol):
 class Survey:
     """The content of a shard. Broken files count as missing, as in training.
 
-    examples: number by class. values: number by class and modality. patterns: number of examples by the modalities that
-    they have. tables: the distributions of columns. unlike: differences to the tables of the other shard.
+    examples: number by class or label. values: number by class or label, and modality. patterns: number of examples by
+    the modalities that they have. task: the task of the experiment that checks the values. tables: the distributions of
+    columns. sets: the labels of multi-label. targets: those of a regression. unlike: differences to the labels and
+    tables of the other shard.
     """
 
     shard: Shard
@@ -129,10 +140,18 @@ class Survey:
     patterns: Counter[str] = field(default_factory=Counter)
     broken: list[Broken] = field(default_factory=list)
     encoders: Mapping[Modality, Encoder] = field(default_factory=dict)
+    task: Task | None = None
     duplicates: dict[Modality, int] = field(default_factory=dict)
     other: Other | None = None
     tables: dict[Modality, TableSeen] = field(default_factory=dict)
     unlike: list[str] = field(default_factory=list)
+    sets: LabelSets | None = None
+    targets: Mapping[str, TargetSeen] = field(default_factory=dict)
+
+    @property
+    def task_line(self) -> str:
+        """The line `task` of an experiment for this shard."""
+        return task_line(self.shard.info, self.targets)
 
     def add(self, record: Record, looker: Looker | None) -> None:
         """Read the values of an example and count them."""
@@ -196,10 +215,15 @@ class Survey:
             "licence": info.licence,
             "made": info.made,
             "examples": len(self.shard.records),
+            "task": info.task,
             "classes": {
                 label: {"examples": self.examples[label], **{m: self.values[label, m] for m in names}}
                 for label in info.classes
+                if info.task != "regression"
             },
+            "labels": self.sets.to_json() if self.sets else {},
+            "targets": {name: target.to_json() for name, target in self.targets.items()},
+            "experiment": self.task_line,
             "modalities": {
                 modality: values.to_json() for modality, values in self.modalities.items()
             },
@@ -229,19 +253,21 @@ def survey(
     looker: Looker | None = None,
     encoders: Mapping[Modality, Encoder] | None = None,
     other: Shard | None = None,
+    task: Task | None = None,
 ) -> Survey:
     """Read every value of a shard, with a progress bar.
 
     encoders: the encoders of an experiment, which check each value. other: a shard, e.g. the test shard, that should
-    not share files with this one.
+    not share files with this one. task: the task of the experiment.
 
     Raises ShardError when the folder of generated values does not have the form that `fedmosaic complete` writes.
     """
     found = _survey(shard, looker, encoders or {})
+    found.task = task
     if other is not None:
         compared = _survey(other, None, {})
         theirs, found.other = compared.modalities, Other(other.info.site, compared.findings())
-        found.unlike += unlike_columns(shard.columns, other.columns)
+        found.unlike += [*unlike_labels(shard.info, other.info), *unlike_columns(shard.columns, other.columns)]
         for modality in found.modalities.keys() & theirs.keys():
             same = found.modalities[modality].finder.digests & theirs[modality].finder.digests
             found.duplicates |= {modality: len(same)} if same else {}
@@ -260,6 +286,8 @@ def _survey(shard: Shard, looker: Looker | None, encoders: Mapping[Modality, Enc
     values = {m: Values(Finder(m)) for m in sorted(shard.info.modalities)}
     tables = {m: TableSeen(columns) for m, columns in shard.columns.items()}
     found = Survey(shard, read_generated(shard), values, encoders=encoders, tables=tables)
+    labels = [record.label for record in shard.records]
+    found.sets, found.targets = label_sets(shard.info, labels), targets_seen(shard.info, labels)
     for record in tracked(shard.records, "reading"):
         found.add(record, looker)
     return found

@@ -5,14 +5,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from common.columns import Category, Columns, Number
 from common.media.table_row import TableRow
+from deploy.shards.inspection import distribution
 
-BINS, MOST_CATEGORIES = 12, 8
-BLOCKS = " ▁▂▃▄▅▆▇█"
-"""Signs of a histogram in the terminal, from an empty bin to the fullest one."""
+MOST_CATEGORIES = 8
 
 
 @dataclass
@@ -53,12 +50,12 @@ class ColumnSeen:
     @property
     def quantiles(self) -> list[float]:
         """Smallest number, quartiles and largest number; empty without numbers."""
-        return [float(one) for one in np.percentile(self.numbers, [0, 25, 50, 75, 100])] if self.numbers else []
+        return distribution.quantiles(self.numbers)
 
     @property
     def histogram(self) -> list[int]:
         """The counts of bins of equal width from the smallest number to the largest one; empty without numbers."""
-        return [int(one) for one in np.histogram(self.numbers, BINS)[0]] if self.numbers else []
+        return distribution.histogram(self.numbers)
 
     @property
     def distribution(self) -> str:
@@ -67,16 +64,12 @@ class ColumnSeen:
             more = len(self.categories) - MOST_CATEGORIES
             said = [f"{name} {count:,}" for name, count in self.categories.most_common(MOST_CATEGORIES)]
             return ", ".join([*said, *([f"{more} more"] if more > 0 else [])])
-        if not self.numbers:
-            return ""
-        low, *quartiles, high = (f"{one:.4g}" for one in self.quantiles)
-        return f"{low} to {high}, quartiles {', '.join(quartiles)}"
+        return distribution.quantiles_in_words(self.numbers)
 
     @property
     def bars(self) -> str:
         """The histogram as one line of signs."""
-        most = max(self.histogram, default=0)
-        return "".join(BLOCKS[-(-count * (len(BLOCKS) - 1) // most)] for count in self.histogram)
+        return distribution.bars(self.histogram)
 
     @property
     def problems(self) -> Iterable[str]:
@@ -89,7 +82,8 @@ class ColumnSeen:
         if not self.rows or self.missing == 1:
             yield "every cell is missing"
         told = [label for labels in self.labels.values() for label in labels]
-        if len(told) == len(self.labels) == len(set(told)) > 1 and "" not in told:
+        repeated = 2 * len(told) <= len(self.numbers) + self.categories.total()
+        if repeated and len(told) == len(self.labels) == len(set(told)) > 1 and "" not in told:
             yield "it determines the label. A model must not read a column that is known only with the label"
 
     def to_json(self) -> dict[str, Any]:

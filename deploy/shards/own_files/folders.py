@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.modality import Modality
+from common.tasks.labels import Label
 from deploy.shards.own_files.kinds import is_directory_file, kind, without_ending
 from deploy.shards.own_files.names import keys_of, nfc
 
@@ -64,7 +65,9 @@ def by_table(
     return files
 
 
-def by_class(modality: Modality, folder: Path, labels: dict[str, str], mistakes: list[str], left_out: LeftOut) -> Files:
+def by_class(
+    modality: Modality, folder: Path, labels: dict[str, Label], mistakes: list[str], left_out: LeftOut
+) -> Files:
     """The files in one subfolder per class. The subfolder's name is the class and the first part of the ids. The labels
     are added to `labels`."""
     files = Files(modality, source=str(folder))

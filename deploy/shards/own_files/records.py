@@ -12,6 +12,7 @@ from common.columns import LONGEST, MOST_CATEGORIES, Category, Column, Columns, 
 from common.config.component import MOST
 from common.media.table_row import Cell
 from common.modality import Modality
+from common.tasks.labels import NO_LABEL, Label
 from deploy.shards.own_files.names import nfc
 from deploy.shards.own_files.table import Format, Table, read_table
 
@@ -96,7 +97,7 @@ def read_records(
     form, numbered = Format(options.encoding, options.separator), _is_same(path, options.labels)
     wanted, optional = ([], [options.id_column]) if numbered else ([options.id_column], [])
     if numbered and not options.unlabelled:
-        wanted = [options.label_column]
+        wanted = label_columns(options)
     table = read_table(path, wanted, form, mistakes, optional)
     if table is None:
         return None
@@ -120,7 +121,7 @@ def _kept(
     table: Table, options: argparse.Namespace, hints: Hints, said: list[str], mistakes: list[str]
 ) -> Iterator[tuple[int, str]]:
     """The places and headers of the columns that may be features."""
-    excluded = {folded(options.id_column), folded(options.label_column)}
+    excluded = {folded(options.id_column), *map(folded, label_columns(options))}
     excluded |= {folded(column) for column in _columns_of(options)} if _is_same(table.path, options.labels) else set()
     counts = Counter(map(folded, table.header))
     for place, header in enumerate(table.header):
@@ -136,6 +137,11 @@ def _kept(
             said.append(f"column {header} is left out (--leave-out)")
         else:
             yield place, nfc(header.strip())
+
+
+def label_columns(options: argparse.Namespace) -> list[str]:
+    """The columns with labels, in the table of labels."""
+    return [name.strip() for name in _names(options.label_columns)] or [options.label_column]
 
 
 def _columns_of(options: argparse.Namespace) -> list[str]:
@@ -166,7 +172,7 @@ def _add_column(
     where = f"{table.path}, column {header}"
     try:
         if hints.comma and not {folded(header), folded(name_and_unit(header)[0])} & hints.categories:
-            cells = {n: (line, _with_point(line, text)) for n, (line, text) in cells.items()}
+            cells = {n: (line, with_point(line, text)) for n, (line, text) in cells.items()}
         found = _column(header, list(cells.values()), hints)
     except ValueError as error:
         mistakes.append(f"{where}: {error}")
@@ -183,7 +189,7 @@ def _add_column(
         records.rows.setdefault(example, {})[name] = _number(cell) if isinstance(column, Number) else nfc(cell)
 
 
-def _with_point(line: int, text: str) -> str:
+def with_point(line: int, text: str) -> str:
     """A number with a decimal comma as one with a decimal point; another text as it is.
 
     Raises ValueError for a number with a point, which may separate thousands.
@@ -255,12 +261,12 @@ def _category(texts: Iterable[str]) -> Category:
     return Category(type="category", values=values)
 
 
-def suspects(records: Records, labels: Mapping[str, str]) -> Iterator[str]:
+def suspects(records: Records, labels: Mapping[str, Label]) -> Iterator[str]:
     """Columns that may be the label under another name, because each of several cells that repeat occurs with one label
     only."""
     for name in records.columns:
         known = [(str(cells[name]), labels[id_]) for id_, cells in records.rows.items()
-                 if name in cells and labels.get(id_)]  # fmt: skip
+                 if name in cells and labels.get(id_, NO_LABEL) != NO_LABEL]  # fmt: skip
         pairs, told, meant = set(known), {cell for cell, _ in known}, {label for _, label in known}
         if len(pairs) == len(told) <= len(known) / 2 and len(meant) > 1:
             yield f"column {name} determines the label: if it was not known before the label, add --leave-out {name}"

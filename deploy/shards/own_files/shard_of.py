@@ -14,13 +14,15 @@ from common.errors import ConfigError, ShardError
 from common.files import is_free, whole_folder
 from common.modality import Modality
 from common.site_name import is_site_name
+from common.tasks.labels import NO_LABEL, Label, in_words
 from deploy.progress import tracked
 from deploy.shards.own_files import folders
 from deploy.shards.own_files.conversion import Conversion
 from deploy.shards.own_files.folders import Files, LeftOut
 from deploy.shards.own_files.kinds import ENDINGS, kind, lacking, without_ending
+from deploy.shards.own_files.labels import LabelReader, names_of, option_mistakes
 from deploy.shards.own_files.names import look_alike, nfc
-from deploy.shards.own_files.records import Records, hints_of, read_records, suspects
+from deploy.shards.own_files.records import Records, hints_of, label_columns, read_records, suspects
 from deploy.shards.own_files.slices import choices_of
 from deploy.shards.own_files.table import Format, Table, read_table
 from deploy.shards.own_files.windows import windows_of
@@ -35,11 +37,11 @@ SHOWN = 3
 class Found:
     """The content of a new shard.
 
-    labels: by id; "" without labels. files, texts, records: by modality and id. said: notes about the input and its
-    interpretation. left_out: the unused files and ids by reason. conversion: how files become values.
+    labels: by id; NO_LABEL without labels. files, texts, records: by modality and id. said: notes about the input and
+    its interpretation. left_out: the unused files and ids by reason. conversion: how files become values.
     """
 
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, Label] = field(default_factory=dict)
     files: list[Files] = field(default_factory=list)
     texts: dict[Modality, dict[str, str]] = field(default_factory=dict)
     records: list[Records] = field(default_factory=list)
@@ -84,6 +86,7 @@ def find(options: argparse.Namespace) -> Found:
     file_columns = _columns("--file-columns", options.file_columns, [*sources, *tables], mistakes)
     text_columns = _columns("--text-columns", options.text_columns, [*sources, *tables, *file_columns], mistakes)
     classes = _classes(options.classes, mistakes)
+    mistakes += option_mistakes(options, classes)
     with_files = [*sources, *file_columns]
     rates = _rates(options.rate, with_files, mistakes)
     found.conversion.windows = windows_of(_pairs("--window", options.window, mistakes), with_files, mistakes)
@@ -99,7 +102,7 @@ def find(options: argparse.Namespace) -> Found:
     mistakes += lacking(path for files in found.files for path in files.by_id.values())
     if mistakes:
         raise ConfigError("import", mistakes)
-    names = classes or sorted(set(found.labels.values()) - {""})
+    names = names_of(options, classes, found.labels.values())
     found.said += [
         f"{one.modality}: {note}" for one in found.records for note in [*one.said, *suspects(one, found.labels)]
     ]
@@ -107,8 +110,9 @@ def find(options: argparse.Namespace) -> Found:
         f"classes {said} differ only in case, blanks or accents: are they the same class?" for said in alike(names)
     ]
     found.info = ShardInfo(
-        site=site, classes=names, modalities=found.modalities, licence=options.licence, rates=rates, made=MADE
-    )
+        site=site, task=options.task, classes=names, modalities=found.modalities, licence=options.licence,
+        rates=rates, made=MADE,
+    )  # fmt: skip
     return found
 
 
@@ -147,7 +151,7 @@ def _from_table(
     """Add the labels, files and texts of the table."""
     others = [one for one in found.records if one.path.resolve() != options.labels.resolve()]
     wanted = [options.id_column] if sources or others else []
-    wanted += [] if options.unlabelled else [options.label_column]
+    wanted += [] if options.unlabelled else label_columns(options)
     wanted += [*file_columns.values(), *text_columns.values()]
     form = Format(options.encoding, options.separator)
     optional = [] if wanted[:1] == [options.id_column] else [options.id_column]
@@ -155,7 +159,7 @@ def _from_table(
     if table is None:
         return
     found.said.append("; ".join([f"{options.labels}: {len(table.rows)} rows", *table.said]))
-    rows = _labelled(table, options, found.labels, classes, mistakes)
+    rows = _labelled(table, options, found, classes, mistakes)
     ids = {nfc(name): name for name in found.labels}
     for modality, folder in sources.items():
         found.files.append(folders.by_table(modality, folder, options.recursive, ids, mistakes, found.left_out))
@@ -175,25 +179,32 @@ def _from_table(
 
 
 def _labelled(
-    table: Table, options: argparse.Namespace, labels: dict[str, str], classes: Sequence[str], mistakes: list[str]
+    table: Table, options: argparse.Namespace, found: Found, classes: Sequence[str], mistakes: list[str]
 ) -> dict[str, Sequence[str]]:
-    """The rows by id, or by number if the table has no column of ids. The labels are added to `labels`."""
+    """The rows by id, or by number if the table has no column of ids. The labels are added to `found`."""
     rows, seen = dict[str, Sequence[str]](), set[str]()
+    reader, before = LabelReader(table, options, classes, found.left_out), len(mistakes)
     for number, (line, row) in enumerate(table.rows, start=1):
         name = table.cell(row, options.id_column) if options.id_column in table.columns else str(number)
-        label = "" if options.unlabelled else table.cell(row, options.label_column)
-        where = f"{table.path}, line {line}"
-        if not name or not (label or options.unlabelled):
-            mistakes.append(f"{where}: needs an id and a label")
-        elif nfc(name) in seen:
-            mistakes.append(f"{where}: id {name!r} appears twice")
-        elif classes and label not in classes:
-            mistakes.append(f"{where}: label {label!r} is not in --classes")
-        else:
-            rows[name], labels[name] = row, label
-            seen.add(nfc(name))
+        try:
+            label = reader.read(name, line, row)
+            if not name:
+                raise ValueError("needs an id and a label")
+            if nfc(name) in seen:
+                raise ValueError(f"id {name!r} appears twice")
+        except ValueError as error:
+            mistakes.append(f"{table.path}, line {line}: {error}")
+            continue
+        seen.add(nfc(name))
+        if label is not None:
+            rows[name], found.labels[name] = row, label
+    mistakes += reader.mistakes()
     if not table.rows:
         mistakes.append(f"{table.path} has no rows below the header")
+    elif not rows and len(mistakes) == before:
+        mistakes.append(f"{table.path}: --blank and --uncertain leave out every row")
+    elif not options.unlabelled and len(mistakes) == before and not names_of(options, classes, found.labels.values()):
+        mistakes.append(f"{table.path}: no row has a label")
     return rows
 
 
@@ -242,7 +253,7 @@ def _from_folders(
     for modality, folder in sources.items():
         if options.unlabelled:
             files = folders.unlabelled(modality, folder, options.recursive, mistakes, found.left_out)
-            found.labels |= dict.fromkeys(files.by_id, "")
+            found.labels |= dict.fromkeys(files.by_id, NO_LABEL)
         else:
             files = folders.by_class(modality, folder, found.labels, mistakes, found.left_out)
         found.files.append(files)
@@ -251,9 +262,10 @@ def _from_folders(
             where = folder if options.unlabelled else f"the class folders in {folder}"
             mistakes.append(f"{modality}: no file in {where} has a known ending: {known}")
     for one in found.records:
-        found.labels |= {name: found.labels.get(name, "") for name in one.rows}
+        found.labels |= {name: found.labels.get(name, NO_LABEL) for name in one.rows}
     if not options.unlabelled and found.labels:
-        found.said.append(f"the labels are the names of the folders: {', '.join(sorted(set(found.labels.values())))}")
+        names = sorted({in_words(label) for label in found.labels.values()})
+        found.said.append(f"the labels are the names of the folders: {', '.join(names)}")
 
 
 def _near_misses(found: Found) -> Iterable[str]:
@@ -306,7 +318,7 @@ def _layout_mistakes(
     if tables and not options.labels and not options.unlabelled:
         named = " and ".join(tables)
         yield f"labels are missing: {named} needs --labels TABLE (it may be the same table), or --unlabelled"
-    if options.labels or options.unlabelled or not sources:
+    if options.labels or options.unlabelled or not sources or options.task != "single-label":
         return
     if not folders.has_class_folders(list(sources.values())):
         yield "labels are missing: use --labels TABLE, or one folder per class in every MODALITY=DIR, or --unlabelled"

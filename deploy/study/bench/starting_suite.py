@@ -6,6 +6,9 @@ from typing import Any
 
 import yaml
 
+from common.config.component import find
+from common.config.task import SingleLabel
+
 METHODS = {
     "fedavg": "FedAvg",
     "fedprox": "FedProx",
@@ -13,7 +16,8 @@ METHODS = {
     "fedcmi": "FedCMI",
     "fedcmi-gated": "FedCMI gated",
 }
-"""The methods that need no pre-trained models, with the titles of their rows."""
+"""The methods that need no pre-trained models, with the titles of their rows. A suite has those that are defined for
+its task."""
 VALIDATION = 0.2
 FACTORS = (0.3, 1, 3)
 """The candidate learning rates, as multiples of the experiment's rate."""
@@ -47,7 +51,7 @@ def starting_suite(experiment: Mapping[str, Any], shards: Path, file: Path) -> s
     file: the path of the suite, for its comment."""
     train, encoders = experiment["train"], experiment["model"]["encoders"]
     data = {key: value for key, value in experiment["data"].items() if key != "clients"}
-    rows = {name: {"title": title, "set": {"method": name}} for name, title in METHODS.items()}
+    rows = {name: {"title": METHODS[name], "set": {"method": name}} for name in methods_for(experiment)}
     return TEMPLATE.format(
         shards=_flow(str(shards)),
         file=file,
@@ -61,6 +65,14 @@ def starting_suite(experiment: Mapping[str, Any], shards: Path, file: Path) -> s
         title=f"{experiment['data']['clients']} sites, {', '.join(encoders)}",
         methods="\n".join(f"  {name}: {_flow(row)}" for name, row in rows.items()),
     )
+
+
+def methods_for(experiment: Mapping[str, Any]) -> list[str]:
+    """The names of the methods that are defined for the experiment's task."""
+    task = experiment.get("task", SingleLabel().name)
+    name = task["name"] if isinstance(task, Mapping) else task
+    kinds: Mapping[str, type[Any]] = {method: find("method", method) for method in METHODS}
+    return [method for method, kind in kinds.items() if name in kind.tasks]
 
 
 def _flow(value: Any) -> str:
