@@ -129,6 +129,8 @@ class LabelReader:
                 self._commas.setdefault(cell, line)
             given = next((sign for sign in SEPARATORS if sign in cell), SEPARATORS[0])
         names = [name for part in cell.split(NAMES.get(given, given)) if (name := part.strip())]
+        if not names:
+            self._decide("--blank", f"line {line}", dropped)
         return tuple(self._known(list(dict.fromkeys(names))))
 
     def _flags(self, cells: Mapping[str, str], line: int, dropped: set[str]) -> tuple[str, ...]:
