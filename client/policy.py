@@ -23,6 +23,7 @@ from common.config.component import Options
 from common.config.experiment import ModalityName
 from common.config.plugins import PINNED, VARIABLE, Plugin, normalised, pins, plugin
 from common.config.reading import messages
+from common.config.task import TaskName
 from common.config.yaml_file import read_yaml
 from common.data.shard import Shard
 from common.errors import ConfigError, DeviceError, FedmosaicError, PolicyError, ShardError, WireError
@@ -82,7 +83,8 @@ class Policy(Options):
     min_cell: int = Field(1, ge=1)
     """Smallest count of validation examples that may leave, except 0. The counts of a modality subset are in parts:
     right and wrong predictions, the confusion matrix, histograms of scores, calibration. A part with a smaller count
-    stays at the site as a whole, and the server computes its figures from the other sites. 1: all parts leave."""
+    stays at the site as a whole, and the server computes its figures from the other sites. 1: all parts leave. For
+    a regression, at least 5."""
     max_updates: int | None = Field(None, ge=0)
     """Largest number of training messages that the site answers, over all runs. None: no limit."""
     max_introductions: int | None = Field(200, ge=0)
@@ -232,9 +234,11 @@ class Policy(Options):
         reveal something about an example."""
         return self.metrics and self.label_counts
 
-    def counts(self, tallies: Mapping[str, Tally]) -> dict[str, Tally]:
-        """The parts of validation counts that may leave, by subset of modalities."""
-        kept = {subset: tally.without_small_cells(self.min_cell) for subset, tally in tallies.items()}
+    def counts(self, tallies: Mapping[str, Tally], task: TaskName) -> dict[str, Tally]:
+        """The parts of validation counts that may leave, by subset of modalities. The sums of a regression over one or
+        two examples are the values themselves, so they need as many examples as the statistics of tables."""
+        fewest = max(self.min_cell, FEWEST_CELLS) if task == "regression" else self.min_cell
+        kept = {subset: tally.without_small_cells(fewest) for subset, tally in tallies.items()}
         return {subset: tally for subset, tally in kept.items() if tally.parts}
 
     def hold(self, since: float) -> None:

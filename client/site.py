@@ -251,13 +251,16 @@ class Site:
         site = self._name or here.shard.info.site
         log.info("round %d: %s, %s", request.round, described(model.device), experiment.train.precision)
         losses = self._train(model, training, request, site, here.shard.info.classes, received)
+        counts = self._policy.counts(tallies, experiment.task.name)
         said = {
             "site": site,
             "round": request.round,
             "modalities": held,
             "num_examples": len(training),
             "losses": losses,
-            "validation": {name: tally.written() for name, tally in self._policy.counts(tallies).items()},
+            "validation": {
+                name: tally.written() for name, tally in self._policy.counts(tallies, experiment.task.name).items()
+            },
             "unreadable": here.loaded.unreadable,
             "device": f"{described(model.device)}, {experiment.train.precision}",
             "seconds": {

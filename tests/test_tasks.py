@@ -19,6 +19,7 @@ from sklearn.metrics import r2_score, roc_auc_score
 from test_cli import call
 
 from client.methods.shared.criterion import BinaryCrossEntropy, Criterion, SquaredError, criterion_of
+from client.policy import Policy
 from common.config.task import MultiLabel, TaskName
 from common.data.shard import Shard
 from common.errors import ConfigError, ShardError
@@ -26,6 +27,7 @@ from common.split.make import make_shards
 from common.split.strata import strata
 from common.tasks.find import task_of
 from common.tasks.labels import as_written, in_words, read_label
+from common.tasks.observed import tally
 from common.tasks.targets import targets
 from common.trained.predictor import load_model
 from deploy.engines.launch import executable
@@ -314,3 +316,13 @@ def test_a_run_over_three_nodes_resumes_after_a_kill(tmp_path: Path, monkeypatch
     assert all(torch.equal(value, models[1][name]) for name, value in models[0].items())
     assert call("predict", lines.parent, "--shard", tmp_path / "shards" / "facts" / "test") == 0
     assert call("compare", lines.parent, tmp_path / "whole") == 0
+
+
+def test_sums_of_a_few_values_never_leave_a_site() -> None:
+    task = task_of(experiment(**OPTIONS["regression"]).task, ["digit"])
+    for count, leaves in ((4, False), (5, True)):
+        values = np.arange(count, dtype=float)[:, None]
+        told = {"audio": tally(task.observe(values, values))}
+        assert bool(Policy().counts(told, "regression")) == leaves
+        assert bool(Policy(min_cell=6).counts(told, "regression")) is False
+        assert Policy().counts(told, "single-label")

@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 
 from common.config.component import Component, Reference, build, find, own_names
-from common.config.task import TaskName
 
 
-def standard_metrics(task: TaskName) -> dict[str, Component]:
+def standard_metrics(task: str) -> dict[str, Component]:
     """The metrics that every run of a task has, by key: those of this project that have no options."""
     kinds = {name: find("metric", name) for name in own_names("metric")}
     return {key_of(name, kind()): kind() for name, kind in kinds.items()
             if not kind.model_fields and task in getattr(kind, "tasks", ())}  # fmt: skip
 
 
-def metrics_by_key(task: TaskName, further: Sequence[Reference]) -> dict[str, Component]:
+def metrics_by_key(task: str, further: Sequence[Reference]) -> dict[str, Component]:
     """The standard metrics of a task and those that an experiment names, by key."""
     named = [(str(reference["name"]), build("metric", reference)) for reference in further]
     return standard_metrics(task) | {key_of(name, one): one for name, one in named}
