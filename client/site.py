@@ -258,9 +258,7 @@ class Site:
             "modalities": held,
             "num_examples": len(training),
             "losses": losses,
-            "validation": {
-                name: tally.written() for name, tally in self._policy.counts(tallies, experiment.task.name).items()
-            },
+            "validation": {subset: tally.written() for subset, tally in counts.items()},
             "unreadable": here.loaded.unreadable,
             "device": f"{described(model.device)}, {experiment.train.precision}",
             "seconds": {
