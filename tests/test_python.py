@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import RAW, ROOT
+from pages import FENCE, sections
 from test_cli import call
 from test_compare import write_run
 from test_inspect import inspected, shard
@@ -309,6 +310,7 @@ def test_the_columns_of_a_table_are_shown(tmp_path: Path) -> None:
     assert (row["modality"], row["column"], row["type"], row["missing"]) == ("vitals", "age", "number, years", 0)
 
 
+@pytest.mark.slow
 def test_the_documented_examples_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
