@@ -182,7 +182,7 @@ def test_the_config_says_what_the_model_is_and_not_where_the_data_were(exported:
     config = json.loads((exported / "config.json").read_text())
     assert config["classes"] == [str(digit) for digit in range(10)]
     assert config["model"]["architecture"]["name"] == "two-projector"
-    assert set(config) == {"model", "classes", "frozen", "best"}
+    assert set(config) == {"model", "task", "classes", "frozen", "best"}
 
 
 def test_the_model_card_says_what_a_reader_must_know(run: Path, exported: Path) -> None:
