@@ -3,37 +3,40 @@
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from common.config.reading import read
 from common.errors import ConfigError
 from common.hardware.computing import restored
 from deploy.cli import parser
 from deploy.commands.run import run_to_end
+from fedmosaic.experiments import Experiment, load_experiment
+from fedmosaic.results import Run
 
 Engine = Literal["inprocess", "simulation", "processes"]
 
 
 def run(
-    config: str | Path,
+    experiment: Experiment | str | os.PathLike[str],
     engine: Engine = "inprocess",
     changes: Mapping[str, Any] | None = None,
-    shards: str | Path | None = None,
-    run_dir: str | Path | None = None,
+    shards: str | os.PathLike[str] | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
     device: str = "cpu",
-    init: str | Path | None = None,
+    init: str | os.PathLike[str] | None = None,
     trackers: Sequence[str | Mapping[str, Any]] = (),
-) -> Path:
-    """Run an experiment to its end and return the folder of the run.
+    quiet: bool = False,
+) -> Run:
+    """Run an experiment to its end and return the run.
 
-    changes: values by dotted option, e.g. {"train.lr": 0.1}. shards: the clients' shards; None: shards/NAME, which are
-    made if they are absent. run_dir: the folder of the run; None: a new folder runs/NAME. resume: whether to continue
-    the unfinished run in that folder. device: the device of the clients: auto, cpu, cuda, cuda:N or mps. init: a run's
-    folder, an exported folder or a .safetensors file of one of them with the model to start from; None: random weights.
-    trackers: show the figures of the run while it runs, each by its name or as a mapping with its name and options.
+    experiment: a YAML file, or the result of `load_experiment`. changes: for a file, values by dotted option, e.g.
+    {"train.lr": 0.1}. shards: the clients' shards; None: shards/NAME, which are made if they are absent. run_dir: the
+    folder of the run; None: a new folder runs/NAME. resume: whether to continue the unfinished run in that folder.
+    device: the device of the clients: auto, cpu, cuda, cuda:N or mps. init: a run, an exported folder or a .safetensors
+    file of one of them with the model to start from; None: random weights. trackers: show the figures of the run while
+    it runs, each by its name or as a mapping with its name and options. quiet: whether to print nothing.
 
     With the engine "inprocess", the run takes over the root logger, the umask, and torch's threads and determinism of
     this process until it ends.
@@ -44,20 +47,32 @@ def run(
     mistakes = []
     if engine not in get_args(Engine):
         mistakes.append(f"engine: {engine!r} is not one of {', '.join(get_args(Engine))}")
-    if odd := [key for key in changes or {} if not isinstance(key, str)]:
-        mistakes.append(f"changes: {odd[0]!r} is not the name of an option")
+    if isinstance(experiment, Experiment) and changes:
+        mistakes.append("changes: the experiment is read already; give the changes to load_experiment")
     if mistakes:
         raise ConfigError("fedmosaic.run", mistakes)
-    options = parser().parse_args(["run", "--engine", engine, f"--device={device}", "--", str(config)])
-    options.shards = Path(shards) if shards is not None else None
-    options.run_dir = Path(run_dir) if run_dir is not None else None
+    options = parser().parse_args(["run", "--engine", engine, f"--device={device}", "--", "experiment"])
+    options.shards = _path(shards)
+    options.run_dir = _path(run_dir)
     options.resume = resume
-    options.init = Path(init) if init is not None else None
+    options.init = _path(init)
     options.track = list(trackers)
-    with _restored():
-        folder = run_to_end(options, read(Path(config), dict(changes or {})), link=None)
+    with _restored(), _silent() if quiet else nullcontext():
+        chosen = experiment if isinstance(experiment, Experiment) else load_experiment(experiment, changes)
+        folder = run_to_end(options, chosen, link=None)
     assert folder is not None
-    return folder
+    return Run(folder)
+
+
+def _path(given: str | os.PathLike[str] | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Discard what is printed."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        yield
 
 
 @contextmanager

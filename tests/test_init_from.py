@@ -215,7 +215,7 @@ def test_command_and_python(
     started = json.loads((tmp_path / "run" / "summary.json").read_text())["started_from"]
     assert started["file"] == str(trained / "best.safetensors")
     run = fedmosaic.run(tmp_path / "tiny.yaml", shards=tiny_shards, run_dir=tmp_path / "python", init=trained)
-    assert json.loads((run / "summary.json").read_text())["started_from"] == started
+    assert run.summary["started_from"] == started
     assert call(*asked, tmp_path / "none", "--init", tmp_path / "absent") == 2
     assert "there is no" in capsys.readouterr().err
     assert call(*asked, tmp_path / "run", "--resume", "--init", trained) == 2

@@ -403,11 +403,10 @@ def test_a_run_in_python_uses_a_plugin_and_so_does_its_model(
     config = tmp_path / "tiny.yaml"
     config.write_text(yaml.safe_dump(RAW))
     changes = {"method": "focal", "federation.rounds": 1, "model.encoders.audio": {"name": "spectrum", "bands": 8}}
-    folder = run(config, changes=changes, shards=tiny_shards)
-    summary = json.loads((folder / "summary.json").read_text())
-    assert summary["status"] == "completed"
-    assert summary["plugins"] == ["pytest-focal==0.1.0", "pytest-spectrum==0.1.0"]
-    model = load_model(folder)
+    found = run(config, changes=changes, shards=tiny_shards)
+    assert found.summary["status"] == "completed"
+    assert found.summary["plugins"] == ["pytest-focal==0.1.0", "pytest-spectrum==0.1.0"]
+    model = load_model(found)
     (prediction,) = model.predict([{"image": Image.new("L", (8, 8))}])
     assert sum(prediction.probabilities.values()) == pytest.approx(1.0)
     assert type(model).__name__ == "Predictor"
@@ -438,8 +437,8 @@ def test_a_run_in_python_leaves_the_process_as_it_was(tiny_shards: Path, tmp_pat
     [
         ({"engine": "turbo"}, "engine: 'turbo' is not one of inprocess, simulation, processes"),
         ({"engine": "superlink"}, "engine: 'superlink' is not one of"),
-        ({"config": "-x.yaml"}, "-x.yaml"),
-        ({"changes": {1: 2}}, "changes: 1 is not the name of an option"),
+        ({"experiment": "-x.yaml"}, "-x.yaml"),
+        ({"changes": {1: 2}}, "1 is not the name of an option"),
         ({"run_dir": "/proc/xx"}, "/proc/xx cannot be made"),
         ({"changes": {"method": "fedcmy"}}, "unknown method 'fedcmy'"),
     ],
@@ -450,7 +449,7 @@ def test_wrong_arguments_of_a_run_in_python_are_mistakes_of_a_config(
     config = tmp_path / "tiny.yaml"
     config.write_text(yaml.safe_dump(RAW))
     with pytest.raises(ConfigError) as caught:
-        run(**{"config": config, "shards": tiny_shards, "run_dir": tmp_path / "run", **changed})
+        run(**{"experiment": config, "shards": tiny_shards, "run_dir": tmp_path / "run", **changed})
     assert reason in str(caught.value).replace("- ", "")
 
 

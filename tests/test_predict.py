@@ -44,8 +44,8 @@ WITHOUT_SIDES = """
 import json, sys
 for name in ("server", "client", "deploy", "flwr"):
     sys.modules[name] = None    # importing it raises ImportError
-from common.trained.predictor import load_model
-print(json.dumps(load_model(sys.argv[1]).predict([{sys.argv[2]: sys.argv[3]}])[0].probabilities))
+import fedmosaic
+print(json.dumps(fedmosaic.load_model(sys.argv[1]).predict([{sys.argv[2]: sys.argv[3]}])[0].probabilities))
 """
 
 

@@ -235,7 +235,7 @@ class Shard:
     columns: Mapping[Modality, Columns] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, folder: Path, listed: int | None = MAX_LISTED, labelled: bool = True) -> "Shard":
+    def open(cls, folder: Path | str, listed: int | None = MAX_LISTED, labelled: bool = True) -> "Shard":
         """Read shard.json, columns.json and metadata.jsonl.
 
         listed: the number of mistakes in the metadata that an error lists, None for all. labelled: whether every
@@ -244,6 +244,7 @@ class Shard:
         Raises ShardError, which names the shard, for absent or malformed files, missing or unknown labels, repeated
         ids, and file names that lead out of the shard.
         """
+        folder = Path(folder)
         info = _read_info(folder, labelled)
         columns = _read_columns(folder, info)
         faults: list[str] = []

@@ -1,5 +1,6 @@
 """Predicts with a trained model: `load_model("runs/demo").predict([{"image": "7.png", "audio": "7.wav"}])`."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -166,7 +167,7 @@ class _Prepared:
 
 
 def load_model(
-    folder: Path | str, device: torch.device | str = CPU, which: Literal["best", "last"] | None = None
+    folder: str | os.PathLike[str], device: torch.device | str = CPU, which: Literal["best", "last"] | None = None
 ) -> Predictor:
     """The model in a run's folder, or in a folder that `fedmosaic export` wrote, on a device. which: the best or the
     last model of a run; None: the best one if the run keeps it (`federation.keep.best`), else the last one.

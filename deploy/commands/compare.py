@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from common.errors import ConfigError
 from deploy.commands.shared.given import runs_there
 
 
@@ -38,7 +37,9 @@ def _command(options: argparse.Namespace) -> None:
 
     comparison = compare(options.runs, options.by)
     if options.out:
-        _write(options.out, comparison)
+        from deploy.study.comparison.page import write_page
+
+        write_page(options.out, comparison)
     if options.json:
         import json
 
@@ -47,16 +48,6 @@ def _command(options: argparse.Namespace) -> None:
         print(json.dumps(as_json(comparison), indent=1))
     else:
         _show(comparison, options.out)
-
-
-def _write(out: Path, comparison: Any) -> None:
-    from common.files import write_whole
-    from deploy.study.comparison.page import page
-
-    try:
-        write_whole(out, page(comparison).encode("utf-8", errors="replace"))
-    except OSError as error:
-        raise ConfigError("--out", [f"{out} cannot be written: {error.strerror}"]) from None
 
 
 def _show(comparison: Any, out: Path | None) -> None:

@@ -189,9 +189,9 @@ $figures
 ## Use
 
 ```python
-from common.trained.predictor import load_model    # of the package fedmosaic
+import fedmosaic
 
-model = load_model("this folder")
+model = fedmosaic.load_model("this folder")
 model.predict([{$example}])[0].label       # any subset of the modalities: files, texts, pictures, arrays
 ```
 

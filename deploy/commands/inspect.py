@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from common.tasks.base import Task
     from deploy.shards.inspection.survey import Survey
 
-NO_TABLE = {"none": {"type": "category", "values": ["none"]}}
-"""The columns of a table that the shard does not have."""
 LEFT = ("length", "range", "kind", "type", "spread", "distribution")
 """Columns of tables that contain texts."""
 MOST_ROWS = 30
@@ -96,35 +94,17 @@ def _command(options: argparse.Namespace) -> None:
 
 
 def _survey(options: argparse.Namespace, shard: "Shard", experiment: "Experiment | None") -> "Survey":
-    from common.build import build_model
     from common.data.shard import Shard
     from common.tasks.find import task_of
+    from deploy.shards.inspection.encoders import encoders_of
     from deploy.shards.inspection.survey import survey
 
-    encoders, other, task = {}, None, None
-    if experiment:
-        task = task_of(experiment.task, shard.info.classes)
-        model = build_model(_with_own_columns(experiment, shard), len(shard.info.classes))
-        encoders = {m: model.encoder(m) for m in model.modalities}
-    if options.test:
-        other = Shard.open(options.test, labelled=False)
+    encoders = encoders_of(experiment, shard) if experiment else {}
+    task = task_of(experiment.task, shard.info.classes) if experiment else None
+    other = Shard.open(options.test, labelled=False) if options.test else None
     if options.out:
         return _with_page(shard, options.out, encoders, other, task)
     return survey(shard, None, encoders, other, task)
-
-
-def _with_own_columns(experiment: "Experiment", shard: "Shard") -> "Experiment":
-    """The experiment with the columns of this shard where the federation has not agreed on columns yet."""
-    from client.tables import description
-    from common.config.tables import with_columns, without_columns
-    from server.aggregation.columns import agree
-
-    own = {}
-    for modality in without_columns(experiment):
-        told = {"here": description(shard.columns.get(modality, {}), shard.records, modality, fewest=1)}
-        agreed = {name: column.model_dump(mode="json") for name, column in agree(told)[0].items()}
-        own[modality] = agreed or NO_TABLE  # the shard has no values that the encoder would read
-    return with_columns(experiment, own) if own else experiment
 
 
 def _mistakes(options: argparse.Namespace) -> list[str]:

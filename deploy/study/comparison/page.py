@@ -1,10 +1,13 @@
 """A comparison as one HTML page, without scripts and without files from elsewhere."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from string import Template
 
 from matplotlib.axes import Axes
 
+from common.errors import ConfigError
+from common.files import write_whole
 from common.words import figures as words
 from deploy.study.comparison.rows import Comparison
 from deploy.study.comparison.table import facts, heads, legend, shares
@@ -12,6 +15,17 @@ from server.report.drawing import MANY, Key, Plot, line, render, round_axis
 from server.report.page import document, figure, text
 from server.report.page import table as html_table
 from server.report.plots import value_axis
+
+
+def write_page(out: Path, comparison: Comparison) -> None:
+    """Write the page to a file.
+
+    Raises ConfigError when the file cannot be written.
+    """
+    try:
+        write_whole(out, page(comparison).encode("utf-8", errors="replace"))
+    except OSError as error:
+        raise ConfigError("--out", [f"{out} cannot be written: {error.strerror}"]) from None
 
 
 def page(comparison: Comparison) -> str:

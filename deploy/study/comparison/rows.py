@@ -13,12 +13,11 @@ from common.config.yaml_file import read_yaml
 from common.errors import ConfigError
 from common.words.figures import LEADING
 from deploy.study.bench.statistics import Difference, Summary, over_seeds, paired
+from deploy.study.finished import EXPERIMENT, read_known
 from server.record.checkpoint import FREE, flat
-from server.record.format import FORMAT
 from server.report.page import final_figure, scores, seconds, total
-from server.report.run import Run, amount, mapping, number, read_run
+from server.report.run import Run, amount, mapping, number
 
-EXPERIMENT = "experiment.yaml"
 NO_SETTINGS = {"seed", *FREE}
 """Options whose differences do not make a separate row."""
 
@@ -163,19 +162,10 @@ def compare(folders: Sequence[Path], by: Sequence[str] = ()) -> Comparison:
 
 
 def _read(folder: Path) -> Compared:
-    if not (folder / EXPERIMENT).is_file():
-        raise ConfigError("compare", [f"{folder} is not a run folder: it has no {EXPERIMENT}"])
+    run = read_known("compare", folder)
     options = flat(read_yaml(folder / EXPERIMENT, "a run's options are a mapping"))
     if not isinstance(options.get("seed"), int):
         raise ConfigError(str(folder / EXPERIMENT), ["seed: a whole number is needed"])
-    run = read_run(folder)
-    version = run.told("format")
-    if (run.summary or run.rounds) and version != FORMAT:
-        raise ConfigError(
-            "compare",
-            [f"{folder}: its files have format {version or 1}, and this release compares format {FORMAT}; compare runs "
-             "of one release"],
-        )  # fmt: skip
     return Compared(folder.resolve().name, options, run)
 
 
