@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from hypothesis import HealthCheck, settings
 
+from common.evaluation import bootstrap
 from common.hardware.computing import compute_deterministically
 from common.split.make import make_shards
 from fedmosaic.testing.examples import RAW, experiment, make_batch, make_pictures
@@ -34,6 +35,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _deterministic() -> None:
     compute_deterministically()
+
+
+@pytest.fixture(autouse=True)
+def _few_resamples(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of tests need intervals, but not precise ones, which take a second for each subset of modalities."""
+    if request.node.path.name != "test_metrics.py":
+        monkeypatch.setattr(bootstrap, "RESAMPLES", 50)
 
 
 @pytest.fixture(scope="session")

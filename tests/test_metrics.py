@@ -119,11 +119,13 @@ def expected_multi(scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
 
 def expected_regression(scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     columns = range(scores.shape[1])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pearson = [np.corrcoef(targets[:, k], scores[:, k])[0, 1] for k in columns]
     return {
         "mae": sk.mean_absolute_error(targets, scores),
         "rmse": np.mean([sk.root_mean_squared_error(targets[:, k], scores[:, k]) for k in columns]),
         "r2": sk.r2_score(targets, scores, multioutput="uniform_average"),
-        "pearson": np.mean([np.corrcoef(targets[:, k], scores[:, k])[0, 1] for k in columns]),
+        "pearson": np.nan if np.isnan(pearson).all() else np.nanmean(pearson),
     }
 
 

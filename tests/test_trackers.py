@@ -258,7 +258,7 @@ def plain(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run without trackers."""
     folder = tmp_path_factory.mktemp("plain")
     (folder / "tiny.yaml").write_text(yaml.safe_dump(RAW))
-    return run(folder / "tiny.yaml", shards=tiny_shards, run_dir=folder / "run")
+    return run(folder / "tiny.yaml", shards=tiny_shards, run_dir=folder / "run").folder
 
 
 def assert_same_run(one: Path, other: Path) -> None:
@@ -278,7 +278,7 @@ def warnings(folder: Path) -> list[str]:
 def test_trackers_follow_a_run_and_change_nothing(config: Path, tiny_shards: Path, plain: Path, tmp_path: Path) -> None:
     (port,) = free_ports(1)
     given = ["tensorboard", {"name": "wandb", "mode": "offline"}, f"{{name: prometheus, port: {port}}}"]
-    folder = run(config, shards=tiny_shards, run_dir=tmp_path / "run", trackers=given)
+    folder = run(config, shards=tiny_shards, run_dir=tmp_path / "run", trackers=given).folder
     assert_same_run(folder, plain)
     assert warnings(folder) == failures(folder) == []
     told = {line["round"]: line["test"]["audio+image"]["accuracy"] for line in read_rounds(folder)}
@@ -291,7 +291,7 @@ def test_trackers_follow_a_run_and_change_nothing(config: Path, tiny_shards: Pat
 def test_mlflow_has_the_run_and_its_report(config: Path, tiny_shards: Path, plain: Path, tmp_path: Path) -> None:
     from mlflow.tracking import MlflowClient
 
-    folder = run(config, shards=tiny_shards, run_dir=tmp_path / "run", trackers=["mlflow"])
+    folder = run(config, shards=tiny_shards, run_dir=tmp_path / "run", trackers=["mlflow"]).folder
     assert_same_run(folder, plain)
     assert warnings(folder) == []
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
@@ -359,7 +359,7 @@ def test_a_hanging_tracker_costs_one_warning(
     monkeypatch.setattr(chosen, "WAIT_SECONDS", 0.2)
     monkeypatch.setattr(TensorBoardTracker, method, lambda *given: (released.wait(), before(*given)))
     try:
-        folder = run(config, shards=tiny_shards, run_dir=tmp_path / "run", trackers=["tensorboard"])
+        folder = run(config, shards=tiny_shards, run_dir=tmp_path / "run", trackers=["tensorboard"]).folder
         assert_same_run(folder, plain)
         assert warnings(folder) == ["tracker tensorboard: it did not finish in time; the run continues without it"]
     finally:
@@ -378,7 +378,7 @@ def test_a_tracker_that_falls_behind_is_left_alone(
     monkeypatch.setattr(follower, "MOST_WAITING", 1)
     monkeypatch.setattr(TensorBoardTracker, "begin", lambda *_: released.wait())
     try:
-        folder = run(config, shards=tiny_shards, run_dir=tmp_path / "run", trackers=["tensorboard"])
+        folder = run(config, shards=tiny_shards, run_dir=tmp_path / "run", trackers=["tensorboard"]).folder
         assert_same_run(folder, plain)
         assert warnings(folder) == ["tracker tensorboard: it is 1 events behind; the run continues without it"]
     finally:
@@ -397,7 +397,7 @@ def test_a_full_disk_costs_one_warning(
         self._records = RecordWriter(self._file)
 
     monkeypatch.setattr(TensorBoardTracker, "begin", begin_on_a_full_disk)
-    folder = run(config, shards=tiny_shards, run_dir=tmp_path / "run", trackers=["tensorboard"])
+    folder = run(config, shards=tiny_shards, run_dir=tmp_path / "run", trackers=["tensorboard"]).folder
     assert_same_run(folder, plain)
     (warning,) = warnings(folder)
     assert warning.startswith("tracker tensorboard: OSError: [Errno 28] No space left on device")
@@ -422,7 +422,7 @@ def test_an_absent_package_costs_one_warning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    folder = run(config, shards=tiny_shards, run_dir=tmp_path / "run", trackers=[tracker])
+    folder = run(config, shards=tiny_shards, run_dir=tmp_path / "run", trackers=[tracker]).folder
     assert_same_run(folder, plain)
     (warning,) = warnings(folder)
     assert f"pip install 'fedmosaic[{tracker}]'" in warning
@@ -435,7 +435,7 @@ def test_a_port_in_use_costs_one_warning(config: Path, tiny_shards: Path, plain:
         port = taken.getsockname()[1]
         folder = run(
             config, shards=tiny_shards, run_dir=tmp_path / "run", trackers=[{"name": "prometheus", "port": port}]
-        )
+        ).folder
     assert_same_run(folder, plain)
     (warning,) = warnings(folder)
     assert "Address already in use" in warning
@@ -473,7 +473,7 @@ def test_a_resumed_run_continues_at_its_trackers(
         patch.setattr(Federation, "_round", stops)
         with pytest.raises(RunError, match="the power failed"):
             run(config, shards=tiny_shards, run_dir=tmp_path / "run", trackers=given)
-    folder = run(config, shards=tiny_shards, run_dir=tmp_path / "run", trackers=given, resume=True)
+    folder = run(config, shards=tiny_shards, run_dir=tmp_path / "run", trackers=given, resume=True).folder
     assert warnings(folder) == []
     told = {line["round"]: line["test"]["audio"]["accuracy"] for line in read_rounds(folder)}
     found = events(folder / "tensorboard", TAG)
@@ -504,7 +504,7 @@ def test_nothing_of_a_tracker_reaches_sites_checkpoints_or_models(
 
     monkeypatch.setattr(Site, "answer", recorded)
     given = [{"name": "tensorboard", "folder": str(place)}]
-    folder = run(config, shards=tiny_shards, run_dir=tmp_path / "run", trackers=given)
+    folder = run(config, shards=tiny_shards, run_dir=tmp_path / "run", trackers=given).folder
     assert (place / "run").is_dir()
     assert any('"method"' in text or "method" in text for text in sent)
     kept = [path for path in folder.rglob("*") if path.is_file()]
