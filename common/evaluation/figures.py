@@ -24,17 +24,21 @@ class Named:
 
     def of(self, tally: Tally) -> float | None:
         """The figure for all classes together; None if it is not defined, or if the tally lacks its part."""
-        part = self.part(tally)
-        if part is None:
-            return None
-        found = np.asarray(self.metric.of(part), np.float64)
-        return number(self.metric.mean(found, part) if found.ndim else float(found))
+        return self.measured(tally)[0]
 
     def by_class(self, tally: Tally) -> list[float | None] | None:
         """The figures by class; None for a metric that has none."""
+        return self.measured(tally)[1]
+
+    def measured(self, tally: Tally) -> tuple[float | None, list[float | None] | None]:
+        """The results of `of` and `by_class`, computed once."""
         part = self.part(tally)
-        found = np.asarray(self.metric.of(part), np.float64) if part else np.zeros(())
-        return [number(value) for value in found.tolist()] if found.ndim else None
+        if part is None:
+            return None, None
+        found = np.asarray(self.metric.of(part), np.float64)
+        if not found.ndim:
+            return number(float(found)), None
+        return number(self.metric.mean(found, part)), [number(value) for value in found.tolist()]
 
     def part(self, tally: Tally) -> Part | None:
         """The part that the metric reads, if it has examples."""
@@ -63,13 +67,13 @@ def figures(tallies: Mapping[str, Tally], metrics: Sequence[Named]) -> dict[str,
 
 
 def _figures(tally: Tally, metrics: Sequence[Named]) -> dict[str, Any]:
-    by_class = {one.key: values for one in metrics if (values := one.by_class(tally)) is not None}
+    measured = {one.key: one.measured(tally) for one in metrics}
     told = [(one, part) for one in metrics if (part := one.part(tally)) is not None]
     errors = {one.key: error for one, part in told if (error := one.metric.error(part))}
     return {
-        **{one.key: one.of(tally) for one in metrics},
+        **{key: figure for key, (figure, _) in measured.items()},
         "examples": tally.examples,
-        "by_class": by_class,
+        "by_class": {key: values for key, (_, values) in measured.items() if values is not None},
         **({"errors": errors} if errors else {}),
     }
 

@@ -17,6 +17,7 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from common.config.component import Component
 from common.tasks.observed import Numbers, Part
@@ -28,13 +29,12 @@ class Metric(Component):
     """A figure. Its fields are its options in the config.
 
     tasks: the names of the tasks for which it is defined. part: the part of the tally that it reads.
-    higher_is_better: whether a larger figure is a better one. share: whether 1 is 100 %.
+    higher_is_better: whether a larger figure is a better one.
     """
 
     tasks: ClassVar[frozenset[str]]
     part: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
-    share: ClassVar[bool] = True
 
     @abstractmethod
     def of(self, part: Part) -> Any:
@@ -49,3 +49,13 @@ class Metric(Component):
     def error(self, part: Part) -> float:
         """The largest difference to the figure without bins of scores; 0 if no bins are used."""
         return 0.0
+
+
+class ThresholdMetric(Metric):
+    """A metric of the decisions at a threshold of the probability."""
+
+    tasks: ClassVar[frozenset[str]] = frozenset({SINGLE, MULTI})
+    part: ClassVar[str] = "scores"
+
+    threshold: float = Field(0.5, gt=0, lt=1, multiple_of=0.01)
+    """The threshold, a multiple of 0.01, because sites send histograms with bins of this width."""

@@ -13,7 +13,6 @@ class Brier(Metric):
     tasks: ClassVar[frozenset[str]] = frozenset({SINGLE, MULTI})
     part: ClassVar[str] = "answers"
     higher_is_better: ClassVar[bool] = False
-    share: ClassVar[bool] = False
 
     def of(self, part: Part) -> Any:
         """The mean over the examples."""

@@ -13,7 +13,6 @@ class MAE(Metric):
     tasks: ClassVar[frozenset[str]] = frozenset({REGRESSION})
     part: ClassVar[str] = "answers"
     higher_is_better: ClassVar[bool] = False
-    share: ClassVar[bool] = False
 
     def of(self, part: Part) -> Any:
         """mean |e| by target."""

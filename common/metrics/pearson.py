@@ -14,7 +14,6 @@ class Pearson(Metric):
 
     tasks: ClassVar[frozenset[str]] = frozenset({REGRESSION})
     part: ClassVar[str] = "answers"
-    share: ClassVar[bool] = False
 
     def of(self, part: Part) -> Any:
         """cov(y, p) / (std(y) std(p)) by target; NaN when either is constant."""

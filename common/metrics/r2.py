@@ -13,7 +13,6 @@ class R2(Metric):
 
     tasks: ClassVar[frozenset[str]] = frozenset({REGRESSION})
     part: ClassVar[str] = "answers"
-    share: ClassVar[bool] = False
 
     def of(self, part: Part) -> Any:
         """1 - sum e^2 / sum (y - mean y)^2 by target."""

@@ -15,7 +15,6 @@ class RMSE(Metric):
     tasks: ClassVar[frozenset[str]] = frozenset({REGRESSION})
     part: ClassVar[str] = "answers"
     higher_is_better: ClassVar[bool] = False
-    share: ClassVar[bool] = False
 
     def of(self, part: Part) -> Any:
         """sqrt(mean e^2) by target."""

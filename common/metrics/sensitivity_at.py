@@ -1,24 +1,16 @@
 """Sensitivity at a threshold of the probability."""
 
-from typing import Any, ClassVar
+from typing import Any
 
-from pydantic import Field
-
-from common.metrics.base import MULTI, SINGLE, Metric
+from common.metrics.base import ThresholdMetric
 from common.tasks.confusion import ratio
 from common.tasks.histogram import above
 from common.tasks.observed import Part
 
 
-class SensitivityAt(Metric):
+class SensitivityAt(ThresholdMetric):
     """The share of the examples of a class whose probability of the class is at least a threshold, and its mean over
     the classes."""
-
-    tasks: ClassVar[frozenset[str]] = frozenset({SINGLE, MULTI})
-    part: ClassVar[str] = "scores"
-
-    threshold: float = Field(0.5, gt=0, lt=1, multiple_of=0.01)
-    """The threshold, a multiple of 0.01, because sites send histograms with bins of this width."""
 
     def of(self, part: Part) -> Any:
         """TP / (TP + FN) by class."""

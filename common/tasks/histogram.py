@@ -21,10 +21,10 @@ def histogram(scores: Numbers, positive: NDArray[np.bool_], exact: bool) -> Obse
     exact: one bin for each different score of a class, so that nothing is lost; else U = SCORE_BINS equal bins.
     """
     rows, classes = scores.shape
-    edges = None
-    bins = np.clip(np.searchsorted(EDGES, scores, "right") - 1, 0, SCORE_BINS - 1)
-    width = SCORE_BINS
-    if exact:
+    edges, width = None, SCORE_BINS
+    if not exact:
+        bins = np.clip(np.searchsorted(EDGES, scores, "right") - 1, 0, SCORE_BINS - 1)
+    else:
         found = [np.unique(scores[:, k], return_inverse=True) for k in range(classes)]
         width = max((len(values) for values, _ in found), default=1)
         edges = np.stack([np.pad(values, (0, width - len(values)), constant_values=np.inf) for values, _ in found])

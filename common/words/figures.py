@@ -49,6 +49,12 @@ def title(key: str) -> str:
     return TITLES.get(key, key.replace("_", " "))
 
 
+def heading(key: str) -> str:
+    """The name of a metric with a capital first letter."""
+    named = title(key)
+    return named[:1].upper() + named[1:]
+
+
 def value(key: str, figure: Any) -> str:
     """A figure of a metric: shares in percent, others with three digits; a dash when it is unknown."""
     if isinstance(figure, bool) or not isinstance(figure, int | float):

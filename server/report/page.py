@@ -9,7 +9,7 @@ from typing import Any
 from common.files import write_whole
 from common.modality import subset_name
 from common.words.best_model import best_in_words, warning_about
-from common.words.figures import LEADING, title, value
+from common.words.figures import LEADING, heading, title, value
 from common.words.printable import of_others, printable
 from common.words.units import human
 from server.report.alarm import Stalled, alarms
@@ -204,9 +204,9 @@ def tiles(run: Run) -> Iterable[str]:
     known, second = scores(run), LEADING[run.task][1]
     measured = f"{text(run.full)}, {where(run)}" if known else "not measured"
     bounds = interval(run, run.full, run.metric)
-    yield tile(capital(title(run.metric)), value(run.metric, known.get(run.full)), bounds or measured)
+    yield tile(heading(run.metric), value(run.metric, known.get(run.full)), bounds or measured)
     note = "every class has the same weight" if second == "macro_f1" else measured
-    yield tile(capital(title(second)), value(second, final_figure(run, run.full, second)), note)
+    yield tile(heading(second), value(second, final_figure(run, run.full, second)), note)
     yield weakest_tile(run, known)
     refused = len(mapping(run.told("refused")))
     yield tile("Sites", str(len(site_names(run))), f"{refused} more refused" if refused else "none refused")
@@ -231,11 +231,6 @@ def interval(run: Run, subset: str, metric: str) -> str:
         return ""
     low, high = (value(metric, bound) for bound in bounds)
     return f"95 % interval: {low} to {high}"
-
-
-def capital(said: str) -> str:
-    """The text with a capital first letter."""
-    return said[:1].upper() + said[1:]
 
 
 def tile(what: str, value: str, note: str) -> str:
@@ -317,9 +312,9 @@ def subset_table(run: Run) -> str:
                 *shown,
             ]
         )
-    head = ["Modalities", *(capital(title(key)) for key in (main, *others)), "Examples"]
+    head = ["Modalities", *(heading(key) for key in (main, *others)), "Examples"]
     head += ["At the sites*"] if on_test else []
-    which = f"* {capital(title(main))}" if on_test else "Measured"
+    which = f"* {heading(main)}" if on_test else "Measured"
     note = f"{which} on the sites' validation examples, with the model that the sites received in the last round."
     if run.summary.get("intervals"):
         note += " In brackets: 95 % bootstrap intervals over the test examples."
@@ -337,7 +332,7 @@ def class_table(run: Run) -> str:
     ]  # fmt: skip
     if not any(columns):
         return '<p class="empty">No model of this run was evaluated by class.</p>'
-    head = [WHAT_A_CLASS_IS[run.task], *(CLASS_TITLES.get(metric, capital(title(metric))) for metric in metrics)]
+    head = [WHAT_A_CLASS_IS[run.task], *(CLASS_TITLES.get(metric, heading(metric)) for metric in metrics)]
     shown = table(head, rows, range(1, len(head)))
     many = len(rows) > SHOWN_AT_ONCE
     return f"<details><summary>{len(rows)} rows</summary>{shown}</details>" if many else shown

@@ -49,7 +49,7 @@ def plots(run: Run) -> list[Plot]:
 def scores(run: Run) -> Plot:
     """The main metric by subset of modalities over the rounds."""
     named = words.title(run.metric)
-    slug, title = "accuracy", f"{named[:1].upper()}{named[1:]} by modality subset"
+    slug, title = "accuracy", f"{words.heading(run.metric)} by modality subset"
     if not any(run.series(name, run.metric)[0] for name in run.subsets):
         return Plot(slug, title, f"No model of this run was evaluated, so there is no {named} to show.")
     best = number(mapping(run.summary.get("best")).get("round"))
@@ -69,10 +69,10 @@ def scores(run: Run) -> Plot:
     keys += [Key("guessing", MUTED, "dashed")] if chance else []
     keys += [Key("best model", INK, "dashed")] if best is not None else []
     told = "the server's test set" if run.measured_on == "test" else "the sites' own validation examples"
-    measured = f"{named} of the global model on {told}, from"
+    measured = f"{words.heading(run.metric)} of the global model on {told}, from"
     if run.metric == "accuracy":
         measured = f"Share of {told} that the global model classifies correctly from"
-    caption = f"{measured[:1].upper()}{measured[1:]} only these modalities. Higher is better."
+    caption = f"{measured} only these modalities. Higher is better."
     return Plot(slug, title, caption, render(slug, title, draw), tuple(keys))
 
 

@@ -61,7 +61,7 @@ def _plots(comparison: Comparison) -> Iterator[Plot]:
             value_axis(axes, comparison.runs[0].run)
             round_axis(axes)
 
-        title = f"{words.title(comparison.metric).capitalize()}: {text(subset)}"
+        title = f"{words.heading(comparison.metric)}: {text(subset)}"
         caption = "Each curve is a run. Each colour is a row of the table."
         yield Plot(f"curves-{number}", title, caption, render(f"curves-{number}", title, draw), keys)
 

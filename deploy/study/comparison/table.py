@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from common.words.figures import LEADING, NOT_SHARES, title
+from common.words.figures import LEADING, NOT_SHARES, heading, title
 from common.words.units import human
 from deploy.study.bench.statistics import CONFIDENCE, Difference, Summary
 from deploy.study.comparison.rows import Comparison, Row
@@ -75,10 +75,9 @@ def _delta(form: Form, found: Difference | None) -> str:
 
 def legend(comparison: Comparison) -> str:
     """The explanation of the figures."""
-    named = title(comparison.metric)
     second = f"{title(LEADING[comparison.task][1])} with all modalities"
     unit = "" if comparison.metric in NOT_SHARES else ", in %"
-    text = f"{named[:1].upper()}{named[1:]} by available modalities, and {second}{unit} after the last round"
+    text = f"{heading(comparison.metric)} by available modalities, and {second}{unit} after the last round"
     text += "; ±: standard deviation over seeds" if any(len(row.seeds) > 1 for row in comparison.rows) else ""
     if any(row.difference(name, comparison.reference) for row in comparison.rows for name in comparison.measures):
         share, points = f"{CONFIDENCE:.0%}", " in points" if unit else ""
