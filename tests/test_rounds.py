@@ -193,8 +193,28 @@ def test_a_name_belongs_to_the_key_that_first_came_with_it(tiny_shards: Path, tm
     run.run()
     assert run.summary()["refused"] == {"client-1 (node 12)": "this name belongs to another key"}
     assert 12 not in {node for _, node in grid.trained}
-    state = run.roster.state()
-    assert state["keys"] == {"client-0": b"zero".hex(), "client-1": b"one".hex()}
+    assert run.roster.keys == {"client-0": b"zero".hex(), "client-1": b"one".hex()}
+
+
+@pytest.mark.parametrize("registered", [False, True])
+def test_a_resumed_run_remembers_registered_keys_only(tiny_shards: Path, tmp_path: Path, registered: bool) -> None:
+    """A node without a key of its own has another key after each start."""
+    grid = UnreliableGrid(tiny_shards / "client-0", tiny_shards / "client-1")
+    grid.keys = {10: b"zero", 11: b"one"}
+    grid.names = {10: "client-0", 11: "client-1"} if registered else {}
+    before, after = (federation(grid, tiny_shards, tmp_path / when) for when in ("before", "after"))
+    for _ in range(2):
+        before.roster.look(grid)
+    after.roster.restore(json.loads(json.dumps(before.roster.state())))
+    grid.sites, grid.names = {20: grid.sites[10], 21: grid.sites[11]}, {}
+    grid.keys = {20: b"new zero", 21: b"new one"}
+    for _ in range(2):
+        after.roster.look(grid)
+    refusal = "this name belongs to another key"
+    refused = {"client-0 (node 20)": refusal, "client-1 (node 21)": refusal} if registered else {}
+    assert after.roster.refused == refused
+    assert {site.name for site in after.roster.free.values()} == (set() if registered else {"client-0", "client-1"})
+    assert after.roster.in_words(2).endswith(f"client-1 (node 21) ({refusal})") == registered
 
 
 def test_a_name_belongs_to_the_key_that_was_registered_with_it(tiny_shards: Path, tmp_path: Path) -> None:

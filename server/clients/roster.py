@@ -2,7 +2,7 @@
 
 Flower gives a restarted node a new id, unless the node has a key, and lists a dead node for another minute. The roster
 therefore identifies a site by its name. A name belongs to the key that was registered with it, or else to the first key
-that used it.
+that used it. A node that got no key of its own makes one at each start, so a resumed run remembers registered keys only.
 
 A node handles one message after the other. When a site does not reply, the server asks its node for an introduction
 again, and does not sample the site until the introduction comes. The introduction shows that the site is back, that it
@@ -99,15 +99,18 @@ class Roster:
                 self._refuse(site.name, self._other_classes(site))
 
     def in_words(self, count: int) -> str:
-        """The progress message: the ready sites, of `count`, and the state of the others."""
+        """The progress message: the ready sites, of `count`, and the state of the others, with reasons for refusals."""
         names = sorted(site.name for site in self.free.values())
         said = [f"{len(names)} of {count} sites are ready{': ' if names else ''}{few(names, NAMED)}"]
         if self._asked:
             said.append(f"{len(self._asked)} connected and reading their shards")
         if absent := count - len(self._online):
             said.append(f"{absent} not connected" if absent > 0 else f"{-absent} more connected than expected")
-        missing = sorted(self.lost.keys() | {name for name in self.known if name not in names})
-        return "; ".join([*said, f"missing: {', '.join(missing)}"] if missing else said)
+        if missing := sorted(self.lost.keys() | {name for name in self.known if name not in names}):
+            said.append(f"missing: {', '.join(missing)}")
+        if self.refused:
+            said.append(f"refused: {few([f'{site} ({why})' for site, why in sorted(self.refused.items())], NAMED)}")
+        return "; ".join(said)
 
     def expecting(self, count: int) -> bool:
         """Whether more sites may become free: one of `count` sites has not connected, is lost, or has not answered the
@@ -133,7 +136,8 @@ class Roster:
     def state(self) -> dict[str, Any]:
         """JSON values from which a resumed run restores its sites."""
         sites = [asdict(site) | _as_json(site) for site in self.known.values()]
-        return {"sites": sites, "keys": self.keys}
+        registered = set(self._name_of.values())
+        return {"sites": sites, "keys": {name: key for name, key in self.keys.items() if name in registered}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restore the sites of `state`, which count as lost until they come back."""
