@@ -85,10 +85,12 @@ class Batch:
         """Whether every row has all of these modalities. Does not wait for the device."""
         return all(m in self._known and bool((self._known[m] != Origin.MISSING).all()) for m in modalities)
 
-    def index(self, *modalities: Modality) -> Tensor:
+    def index(self, *modalities: Modality, origin: Origin | None = None) -> Tensor:
         """The numbers [n] of the rows that have all of these modalities, on the device. Unlike the selection of rows by
-        a mask, the selection by these numbers does not wait for the device."""
-        present = [self._known[m] != Origin.MISSING for m in modalities if m in self._known]
+        a mask, the selection by these numbers does not wait for the device. origin: the origin that the values must
+        have; None: observed or generated."""
+        known = [self._known[m] for m in modalities if m in self._known]
+        present = [column != Origin.MISSING if origin is None else column == origin for column in known]
         if len(present) < len(modalities):
             return torch.empty(0, dtype=torch.int64).to(self.device)
         return torch.stack(present).all(0).nonzero()[:, 0].to(self.device, non_blocking=True)

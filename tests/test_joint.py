@@ -203,7 +203,7 @@ def test_tokens_are_scaled_before_positions_are_added(options: dict[str, float],
     model, batch = joint({"a": 4}, **options), words({"a": 4})
     branch = model.branches["a"]
     expected = branch.tokens(batch.inputs["a"]) * scale + positions(4, 8)
-    torch.testing.assert_close(model._slots(batch)["a"].tokens, expected)
+    torch.testing.assert_close(model._stream(batch, "a")[0].tokens, expected)
 
 
 def test_the_order_of_words_matters() -> None:

@@ -58,7 +58,8 @@ class Slot:
 
 @dataclass(frozen=True)
 class Joined:
-    """The model's result for a batch: h_m [B, R] by modality, h_J [B, R] and logits [B, K].
+    """The model's result for a batch: h_m [B, R] by modality, h_J [B, R], logits [B, K], and the encoders' features z_m
+    [B, D_m] of the modalities that some row has, with zeros in rows without m.
 
     In a row without modality m, h_m is the vector of the row's first modality, or zeros if the row has no modality.
     """
@@ -66,6 +67,7 @@ class Joined:
     single: Mapping[Modality, Tensor]
     joint: Tensor
     logits: Tensor
+    features: Mapping[Modality, Tensor]
 
 
 class JointModel(MultimodalModel):
@@ -90,7 +92,8 @@ class JointModel(MultimodalModel):
 
     def join(self, batch: Batch) -> Joined:
         """All vectors of the batch and the prediction, in one pass."""
-        slots = self._slots(batch)
+        streams = {m: self._stream(batch, m) for m in self.modalities if batch.holds(m)}
+        slots = self._slots({m: slot for m, (slot, _) in streams.items()}, batch)
         tokens, real = self._joint_tokens(slots)
         keep = real.unsqueeze(2)
         h = (self._to_space(tokens) * keep).sum(1) / keep.sum(1).clamp(min=1)
@@ -98,7 +101,8 @@ class JointModel(MultimodalModel):
             has = torch.stack([batch.has(m) for m in self.modalities], dim=1).unsqueeze(2)
             vectors = torch.stack([slots[m].vector for m in self.modalities], dim=1)
             h = torch.where(has.all(1), h, (vectors * has).sum(1) / has.sum(1).clamp(min=1))
-        return Joined({m: slot.vector for m, slot in slots.items()}, h, self.classify(self.refine(h) + h))
+        single, features = {m: slot.vector for m, slot in slots.items()}, {m: z for m, (_, z) in streams.items()}
+        return Joined(single, h, self.classify(self.refine(h) + h), features)
 
     def classify(self, h: Tensor) -> Tensor:
         """C(h): logits [B, K] of vectors [B, R]."""
@@ -122,10 +126,9 @@ class JointModel(MultimodalModel):
         """The projection g, which all modalities and the joint tokens share: unit vectors [..., R]."""
         return F.normalize(self.shared(x), dim=-1)
 
-    def _slots(self, batch: Batch) -> dict[Modality, Slot]:
-        """A slot for every modality of the model. If a row lacks a modality, the row's first modality provides tokens
-        and vector (2.7)."""
-        held = {m: self._stream(batch, m) for m in self.modalities if batch.holds(m)}
+    def _slots(self, held: dict[Modality, Slot], batch: Batch) -> dict[Modality, Slot]:
+        """A slot for every modality of the model, from those that some row has. If a row lacks a modality, the row's
+        first modality provides tokens and vector (2.7)."""
         if len(batch) and batch.is_full(self.modalities):
             return held
         longest = max((slot.tokens.shape[1] for slot in held.values()), default=1)
@@ -135,9 +138,9 @@ class JointModel(MultimodalModel):
             lent = held[m].where(batch.has(m), lent)
         return {m: held[m].where(batch.has(m), lent) if m in held else lent for m in self.modalities}
 
-    def _stream(self, batch: Batch, modality: Modality) -> Slot:
-        """The slot of a modality, with zeros in rows without it. Only rows with the modality pass through the
-        encoder."""
+    def _stream(self, batch: Batch, modality: Modality) -> tuple[Slot, Tensor]:
+        """The slot of a modality and its features z_m [B, D_m], with zeros in rows without it. Only rows with the
+        modality pass through the encoder."""
         branch = self.branches[modality]
         assert isinstance(branch, Branch)
         present = batch.index(modality)
@@ -147,7 +150,8 @@ class JointModel(MultimodalModel):
         places = positions(tokens.shape[1], self.width, tokens.device).to(tokens.dtype)
         projected = (branch.tokens(tokens) * self.token_scale + places) * real.unsqueeze(2)
         vector = self._to_space(branch.pooled(pooled))
-        return Slot(*(_spread(part, present, len(batch)) for part in (projected, real, vector)))
+        slot = Slot(*(_spread(part, present, len(batch)) for part in (projected, real, vector)))
+        return slot, _spread(pooled, present, len(batch))
 
     def _empty(self, rows: int, length: int) -> Slot:
         zeros = self.classifier.weight.new_zeros

@@ -2,7 +2,7 @@
 
 Flower gives a restarted node a new id, unless the node has a key, and lists a dead node for another minute. The roster
 therefore identifies a site by its name. A name belongs to the key that was registered with it, or else to the first key
-that used it. A node that got no key of its own makes one at each start, so a resumed run remembers registered keys only.
+that used it. A resumed run remembers registered keys only, because a node without one makes a new key at each start.
 
 A node handles one message after the other. When a site does not reply, the server asks its node for an introduction
 again, and does not sample the site until the introduction comes. The introduction shows that the site is back, that it
