@@ -84,7 +84,8 @@ def _own_sums(model: DiscriminantModel, examples: Batch, batch_size: int) -> Sum
         found["class_shares"] += member.sum(0)
         for m in examples.modalities:
             rows = batch.index(m, origin=Origin.OBSERVED)
-            features, belongs = model.encode(batch, m)[rows], member[rows]
+            features = model.encode(batch, m)[rows]
+            belongs = member[rows].to(features.dtype)
             prefix = f"branches.{m}.moments."
             found[prefix + "sums"] += belongs.T @ features
             found[prefix + "shares"] += belongs.sum(0)
