@@ -239,6 +239,7 @@ def test_shards_that_do_not_belong_together_are_refused(shards: Path, tmp_path: 
     with pytest.raises(ConfigError) as found:
         read_suite(written(tmp_path, shards), {})
     assert "the classes of south differ from those of north: the same names in another order" in str(found.value)
+    assert f"import all sites again with --classes '{','.join(sorted(swapped))}'" in str(found.value)
     assert "2 shards have the site name client-0" in str(found.value)
     with pytest.raises(ConfigError, match="contains no shards: make one per site with `fedmosaic import`"):
         read_suite(written(tmp_path, tmp_path / "nowhere"), {})

@@ -86,7 +86,7 @@ def log_posterior(whole: Batch, test: Batch, shrinkage: float) -> np.ndarray[Any
                 for c in range(CLASSES):
                     apart = test.inputs[m][i, 0].numpy() - flat.means_[c]
                     total[i, c] -= apart @ np.linalg.inv(within) @ apart / 2
-    return total - np.log(np.exp(total - total.max(1, keepdims=True)).sum(1, keepdims=True)) - total.max(1, keepdims=True)
+    return total - np.logaddexp.reduce(total, axis=1, keepdims=True)
 
 
 @settings(max_examples=15, deadline=None)

@@ -44,13 +44,13 @@ def part_by_loops(model: Any, modality: str, values: list[float]) -> list[float]
     return [sum((shared[k][j] + own[k][j]) * z for j, z in enumerate(values)) for k in range(CLASSES)]
 
 
-def logits_by_loops(model: Any, batch: Batch, only: str | None = None, keep: int = Origin.OBSERVED) -> list[list[float]]:
-    """The head's logits of the rows, from values of the origin `keep`; with `only`, the view of one modality."""
+def logits_by_loops(model: Any, batch: Batch, only: str | None = None) -> list[list[float]]:
+    """The head's logits of the rows, from observed values; with `only`, the view of one modality."""
     found = []
     for i in range(len(batch)):
         row = model.head.bias.tolist()
         for m in WIDTHS:
-            if only == m or (only is None and batch.origin[m][i] == keep):
+            if only == m or (only is None and batch.origin[m][i] == Origin.OBSERVED):
                 mean = batch.inputs[m][i].mean(0).tolist()
                 row = [u + v for u, v in zip(row, part_by_loops(model, m, mean), strict=True)]
         found.append(row)
@@ -94,7 +94,7 @@ def test_the_terms_by_loops(joint: bool) -> None:
     found = {name: float(value.detach()) for name, value in method.loss(model, batch, context).items()}
     labels = batch.labels.tolist()
     assert found["fused"] == pytest.approx(cross_entropy_by_loops(model.predict(batch).tolist(), labels))
-    complete = dict.fromkeys(WIDTHS, [0, 1, 2, 3])
+    complete = {"a": [0, 1, 2, 3], "b": [0, 1, 2, 3]}
     assert found["views"] == pytest.approx(0.7 * views_by_loops(model, batch, complete))
     assert found["generated"] == pytest.approx(0.3 * views_by_loops(model, batch, {"a": [8, 9], "b": [10, 11]}))
     assert set(found) == {"fused", "views", "generated"} | ({"contrastive", "alignment"} if joint else set())

@@ -18,9 +18,9 @@ from common.media.sounds import Sound
 from common.media.table_row import TableRow
 from common.media.values import Raw
 from common.modality import Modality
-from deploy.shards.inspection.labels import NAMED, targets_seen, task_line
+from deploy.shards.classes import unlike_classes
+from deploy.shards.inspection.labels import targets_seen, task_line
 from deploy.shards.inspection.survey import sampled, survey
-from server.sites.attention import unlike
 
 LOOKED_AT = 300
 """The maximum number of examples that are read from a shard."""
@@ -171,9 +171,8 @@ def find_shards(folder: Path) -> list[Shard]:
         if shard.info.task != (task := shards[0].info.task):
             said = f"the labels of {shard.folder.name} are for task {shard.info.task}"
             raise ShardError(f"{said}, those of {shards[0].folder.name} for task {task}")
-        if (theirs := shard.info.classes) != (classes := shards[0].info.classes):
-            said = f"the {NAMED[task][1]} of {shard.folder.name} differ from those of {shards[0].folder.name}"
-            raise ShardError(f"{said}: {unlike(theirs, classes)}")
+    if differ := unlike_classes(shards):
+        raise ShardError("; ".join(differ))
     return shards
 
 

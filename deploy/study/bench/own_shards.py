@@ -8,7 +8,7 @@ from typing import Any
 from common.data.shard import COLUMNS, Shard
 from common.data.sites import TEST, site_folders
 from common.errors import ConfigError, ShardError
-from server.sites.attention import unlike
+from deploy.shards.classes import unlike_classes
 
 MAKING = ("set", "partition", "missing", "limit", "test_limit")
 """Options of the section `data` that are used only when shards are made from a data set."""
@@ -44,12 +44,7 @@ def _differences(shards: list[Shard]) -> list[str]:
     if not shards:
         return []
     first, *others = shards
-    mistakes = [
-        f"the classes of {shard.folder.name} differ from those of {first.folder.name}: "
-        f"{unlike(shard.info.classes, first.info.classes)}"
-        for shard in others
-        if shard.info.classes != first.info.classes
-    ]
+    mistakes = unlike_classes(shards)
     mistakes += [f"{shard.folder.name} is {shard.info.task}, but {first.folder.name} is {first.info.task}"
                  for shard in others if shard.info.task != first.info.task]  # fmt: skip
     named = Counter(shard.info.site for shard in shards if shard.folder.name != TEST)
