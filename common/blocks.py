@@ -80,6 +80,7 @@ def set_params(model: MultimodalModel, params: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, value in params.items():
             state[name].copy_(value)
+        model.refresh()
 
 
 def select(params: Mapping[str, Tensor], held: Iterable[Modality]) -> Params:

@@ -27,8 +27,10 @@ def model_for(task: TaskName = "single-label", shrinkage: float = 0.2) -> Discri
     return model.double().eval()
 
 
-def examples(rows: int = 120, seed: int = 0, task: TaskName = "single-label", missing: float = 0.4) -> Batch:
-    """Examples whose classes have different means; no row misses both modalities."""
+def examples(
+    rows: int = 120, seed: int = 0, task: TaskName = "single-label", missing: float = 0.4, scale: float = 1.0
+) -> Batch:
+    """Examples of vectors with the norm `scale`, whose classes have different means; no row misses both modalities."""
     rng = np.random.default_rng(seed)
     single = rng.integers(0, CLASSES, rows)
     labels = single if task == "single-label" else (rng.random((rows, CLASSES)) < 0.3).astype(np.float32)
@@ -38,6 +40,7 @@ def examples(rows: int = 120, seed: int = 0, task: TaskName = "single-label", mi
     for number, (m, width) in enumerate(WIDTHS.items()):
         means = np.random.default_rng(100 + number).normal(size=(CLASSES, width))
         values = 3 + member @ means + rng.normal(size=(rows, width)) * np.arange(1, width + 1)
+        values /= np.linalg.norm(values, axis=1, keepdims=True) / scale
         gone = lacks == m
         inputs[m] = torch.tensor(np.where(gone[:, None], 0.0, values))[:, None]
         origin[m] = torch.tensor(np.where(gone, int(Origin.MISSING), int(Origin.OBSERVED)))
@@ -61,7 +64,7 @@ def federated(model: DiscriminantModel, sites: list[Batch], rounds: int, sampled
         with torch.no_grad():
             for name, value in learned(model).items():
                 value.copy_(torch.stack([update[name] * (count / total) for update, count in sent]).sum(0))
-    model.solve()
+    model.refresh()
     return model
 
 
@@ -121,16 +124,29 @@ def test_sums_of_earlier_rounds_count_as_much_as_those_of_the_last() -> None:
         torch.testing.assert_close(value, learned(once)[name])
 
 
-def test_the_received_sums_are_those_of_the_rounds_before() -> None:
-    """In round 1 there are no discriminants; in round 2 every site solves the same."""
-    sites, method = [examples(40, seed) for seed in range(2)], Discriminant()
+def test_the_start_says_nothing_and_round_1_trains_nothing() -> None:
+    site, method = examples(40), Discriminant()
     model: Any = model_for()
-    method.begin_round(model, sites[0], Round(1, frozenset(WIDTHS), 16))
-    assert not model.predict(sites[0]).any()
-    federated(model, sites, rounds=1)
-    first = {m: model.moments(m).weight.clone() for m in WIDTHS}
-    method.begin_round(model, sites[1], Round(2, frozenset(WIDTHS), 16))
-    assert all(torch.equal(model.moments(m).weight, first[m]) for m in WIDTHS)
+    assert model.predict(site).log_softmax(1).allclose(torch.full((40, CLASSES), -np.log(CLASSES), dtype=torch.float64))
+    for number, trains in ((1, False), (2, True)):
+        context = method.begin_round(model, site, Round(number, frozenset(WIDTHS), 16))
+        method.loss(model, site, context)["fused"].backward()
+        method.after_backward(model, context)
+        assert any(value.grad is not None for value in model.parameters()) == trains
+
+
+def test_the_length_of_features_does_not_matter() -> None:
+    models = [federated(model_for(), [examples(60, scale=scale)], rounds=1) for scale in (1.0, 50.0)]
+    torch.testing.assert_close(*(model.predict(examples(60, scale=7.0)) for model in models))
+
+
+def test_the_first_update_is_not_much_larger_than_the_model() -> None:
+    """So that `federation.max_update_ratio` does not refuse it."""
+    model: Any = model_for()
+    before = {name: value.clone() for name, value in learned(model).items()}
+    federated(model, [examples(60, scale=100.0)], rounds=1)
+    change = sum(float((value - before[name]).square().sum()) for name, value in learned(model).items())
+    assert change < 4 * sum(float(value.square().sum()) for value in before.values())
 
 
 def test_generated_values_enter_neither_sums_nor_prediction() -> None:

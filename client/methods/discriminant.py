@@ -6,9 +6,9 @@ https://arxiv.org/abs/2602.01186. Several modalities and missing ones are ours: 
 
 Choices of this project:
 
-- Sites send the sums with their updates. In round r the sums are the mean of those of the rounds 1 to r - 1, so clients
+- Sites send the sums with their updates. The sums after round r are the mean of those of the rounds 1 to r, so clients
   that are not sampled in a round still count, and each round counts the same.
-- The discriminants of round r are solved from these sums, so the prediction of round 1 is that of the trained head.
+- Round 1 trains nothing, because there are no discriminants yet. With one round, the method is one-shot.
 - Only observed values enter the sums and the prediction.
 - With encoders that are trained, the sums follow their features with a delay.
 """
@@ -19,6 +19,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from client.methods.base import Method, Round
 from client.methods.shared.prototypes import members
@@ -49,13 +50,17 @@ class Discriminant(Method[DiscriminantModel, Context]):
     tasks: ClassVar[frozenset[TaskName]] = frozenset({"single-label", "multi-label"})
 
     def begin_round(self, model: DiscriminantModel, examples: Batch, now: Round) -> Context:
-        """Solve the discriminants from the received sums. Every client has the same result."""
-        model.solve()
+        """The received sums."""
         return Context(now, {name: value.clone() for name, value in _buffers(model, sorted(now.held)).items()})
 
     def loss(self, model: DiscriminantModel, batch: Batch, context: Context) -> Mapping[str, Tensor]:
         """CE(u, y)."""
         return {"fused": context.now.criterion(model.predict(batch), batch.labels)}
+
+    def after_backward(self, model: DiscriminantModel, context: Context) -> None:
+        """Drop the gradients of round 1."""
+        if context.now.number == 1:
+            model.zero_grad()
 
     def end_round(self, model: DiscriminantModel, examples: Batch, context: Context) -> None:
         """Write ((r - 1) s + s_k) / r into the model, with the received sums s and the client's own sums s_k."""
@@ -84,7 +89,7 @@ def _own_sums(model: DiscriminantModel, examples: Batch, batch_size: int) -> Sum
         found["class_shares"] += member.sum(0)
         for m in examples.modalities:
             rows = batch.index(m, origin=Origin.OBSERVED)
-            features = model.encode(batch, m)[rows]
+            features = F.normalize(model.encode(batch, m)[rows])
             belongs = member[rows].to(features.dtype)
             prefix = f"branches.{m}.moments."
             found[prefix + "sums"] += belongs.T @ features

@@ -64,6 +64,10 @@ class MultimodalModel(nn.Module, ABC):
         are no such vectors."""
         return self.represent(batch)
 
+    def refresh(self) -> None:
+        """Compute values that follow from the parameters and are not sent. Called when parameters have been set. By
+        default, there are no such values."""
+
     @abstractmethod
     def predict(self, batch: Batch) -> Tensor:
         """Logits [B, K] for any pattern of missing modalities."""

@@ -1,18 +1,19 @@
 """Linear discriminant analysis of each modality's features, from sums that sites add up exactly.
 
-    u   = log pi + sum_m o_m [A_m z_m + a_m] + b + sum_m o_m B_m z_m
-    A_m = M_m S_m^-1,  a_m,c = -1/2 A_m,c (mu_m,c + mu_m)          M_m: rows mu_m,c - mu_m
+    u   = log pi + sum_m o_m [A_m x_m + a_m] + b + sum_m o_m B_m z_m          x_m = z_m / ||z_m||
+    A_m = M_m S_m^-1,  a_m,c = -1/2 A_m,c (mu_m,c + mu_m)                     M_m: rows mu_m,c - mu_m
 
 R. A. Fisher, "The Use of Multiple Measurements in Taxonomic Problems", Annals of Eugenics 7(2), 1936,
 https://doi.org/10.1111/j.1469-1809.1936.tb02137.x; T. Hastie, R. Tibshirani, J. Friedman, "The Elements of Statistical
 Learning", 2009, section 4.3. z_m: features, o_m: 1 where m is observed, else 0; mu_m,c: the mean of class c, mu_m: the
 mean of all, S_m: the covariance within classes. Given the class, the modalities are independent, so the evidence of the
-observed ones is added and the class shares pi count once. B_m and b are trained and zero at the start.
+observed ones is added and the class shares pi count once. B_m and b are trained and zero at the start. Unit vectors
+bound the sums, so the server recognises forged ones by their size.
 
 For multi-label, label k is a problem of two classes, present and absent, with the means mu_m,k and nu_m,k, d = mu - nu,
 the share p_m,k of present labels, and S_m,k = T_m - p (1 - p) d d^T, with the covariance T_m of all examples:
 
-    u_k = log odds_k + sum_m o_m S_m,k^-1 d . (z_m - (mu + nu) / 2) + b_k + sum_m o_m B_m,k z_m
+    u_k = log odds_k + sum_m o_m S_m,k^-1 d . (x_m - (mu + nu) / 2) + b_k + sum_m o_m B_m,k z_m
 """
 
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from collections.abc import Mapping
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from common.config.task import TaskName
 from common.encoders.base import Encoder
@@ -31,11 +33,11 @@ CPU = torch.device("cpu")
 
 
 class Moments(nn.Module):
-    """Sums of one modality's features in a form that the server's block-wise means aggregate exactly.
+    """Sums of one modality's unit vectors x in a form that the server's block-wise means aggregate exactly.
 
-    sums [K, D], shares [K]: sums and counts by class, products [D, D]: sum of z z^T, whole [D], count []: sum and count
-    of all. All are divided by the client's number of examples. weight [K, D], bias [K]: A and a, solved from the
-    moments of earlier rounds; zeros before there are any.
+    sums [K, D], shares [K]: sums and counts by class, products [D, D]: sum of x x^T, whole [D], count []: sum and count
+    of all. All are divided by the client's number of examples. At the start they are those of vectors in all directions
+    that say nothing about the class. weight [K, D], bias [K]: A and a, which are not sent.
     """
 
     sums: Tensor
@@ -48,13 +50,18 @@ class Moments(nn.Module):
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
-        shapes = {"sums": (classes, width), "shares": (classes,), "products": (width, width), "whole": (width,),
-                  "count": (), "weight": (classes, width), "bias": (classes,)}  # fmt: skip
-        for name, shape in shapes.items():
-            self.register_buffer(name, torch.zeros(shape))
+        self.register_buffer("sums", torch.zeros(classes, width))
+        self.register_buffer("shares", torch.full((classes,), 1 / classes))
+        self.register_buffer("products", torch.eye(width) / width)
+        self.register_buffer("whole", torch.zeros(width))
+        self.register_buffer("count", torch.ones(()))
+        self.register_buffer("weight", torch.zeros(classes, width), persistent=False)
+        self.register_buffer("bias", torch.zeros(classes), persistent=False)
 
     def solve(self, task: TaskName, shrinkage: float) -> None:
-        """Compute A and a in float64 on the processor. Without any example they stay as they are."""
+        """Compute A and a in float64 on the processor. Without any example they are zero."""
+        self.weight.zero_()
+        self.bias.zero_()
         sums, shares, products, whole, count = (
             value.to(CPU, torch.float64) for value in (self.sums, self.shares, self.products, self.whole, self.count)
         )
@@ -112,7 +119,7 @@ class DiscriminantModel(MultimodalModel):
             nn.init.zeros_(head.weight)
             self.branches[m].add_module("head", head)
             self.branches[m].add_module("moments", Moments(classes, encoders[m].width))
-        self.register_buffer("class_shares", torch.zeros(classes))
+        self.register_buffer("class_shares", torch.full((classes,), 1 / classes))
         self.bias = nn.Parameter(torch.zeros(classes))
 
     def moments(self, modality: Modality) -> Moments:
@@ -121,20 +128,19 @@ class DiscriminantModel(MultimodalModel):
         assert isinstance(found, Moments)
         return found
 
-    def solve(self) -> None:
+    def refresh(self) -> None:
         """Compute the discriminants from the moments."""
         for m in self.modalities:
             self.moments(m).solve(self.task, self.shrinkage)
 
     def prior(self) -> Tensor:
         """log pi, for multi-label the log odds: [K] from the shares of the classes, which are mixed with a hundredth of
-        equal shares, so that no class is impossible. Zeros without any example."""
-        shares = self.class_shares
+        equal shares, so that no class is impossible."""
         if self.task == "multi-label":
-            mixed = 0.99 * shares + 0.005
-            return torch.where(shares.sum() > 0, mixed.log() - (1 - mixed).log(), 0.0)
-        mixed = 0.99 * shares / shares.sum().clamp_min(1e-12) + 0.01 / len(shares)
-        return torch.where(shares.sum() > 0, mixed.log(), 0.0)
+            mixed = 0.99 * self.class_shares + 0.005
+            return mixed.log() - (1 - mixed).log()
+        shares = self.class_shares / self.class_shares.sum().clamp_min(1e-12)
+        return (0.99 * shares + 0.01 / len(shares)).log()
 
     def predict(self, batch: Batch) -> Tensor:
         """u: logits [B, K]."""
@@ -148,7 +154,8 @@ class DiscriminantModel(MultimodalModel):
     def _evidence(self, modality: Modality, features: Tensor) -> Tensor:
         moments, head = self.moments(modality), self.branches[modality].get_submodule("head")
         assert isinstance(head, nn.Linear)
-        return features @ (moments.weight + head.weight).T + moments.bias
+        evidence: Tensor = F.linear(F.normalize(features), moments.weight, moments.bias)
+        return evidence + head(features)
 
     def represent(self, batch: Batch) -> Tensor:
         """The logits [B, K], because the features of frozen encoders are the same at every client."""
