@@ -11,7 +11,8 @@ observed ones is added and the class shares pi count once. B_m and b are trained
 bound the sums, so the server recognises forged ones by their size.
 
 For multi-label, label k is a problem of two classes, present and absent, with the means mu_m,k and nu_m,k, d = mu - nu,
-the share p_m,k of present labels, and S_m,k = T_m - p (1 - p) d d^T, with the covariance T_m of all examples:
+the share p_m,k of present labels, and S_m,k = T_m - p (1 - p) d d^T, with the covariance T_m of all examples. As for
+S_m, a share g of the covariance is replaced by a multiple of the identity (`shrunk`), here by that of T_m:
 
     u_k = log odds_k + sum_m o_m S_m,k^-1 d . (x_m - (mu + nu) / 2) + b_k + sum_m o_m B_m,k z_m
 """
@@ -154,8 +155,8 @@ class DiscriminantModel(MultimodalModel):
     def _evidence(self, modality: Modality, features: Tensor) -> Tensor:
         moments, head = self.moments(modality), self.branches[modality].get_submodule("head")
         assert isinstance(head, nn.Linear)
-        evidence: Tensor = F.linear(F.normalize(features), moments.weight, moments.bias)
-        return evidence + head(features)
+        trained: Tensor = head(features)
+        return F.linear(F.normalize(features), moments.weight, moments.bias) + trained
 
     def represent(self, batch: Batch) -> Tensor:
         """The logits [B, K], because the features of frozen encoders are the same at every client."""
