@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,11 @@ from common.errors import ConfigError, ModelError
 from common.media.sounds import Sound
 from common.media.values import Raw
 from common.seeding import seeded
+from common.types import CPU
 from fedmosaic.testing import EncoderContract
+from fedmosaic.testing.devices import on
 from fedmosaic.testing.encoders import RAWS
+from fedmosaic.testing.pretend_device import FAR
 
 Case = tuple[str, dict[str, Any], Raw]
 TOWERS: list[Case] = [(name, options, raw) for name, options, raw, _ in ENCODERS if name != "mixed"]
@@ -56,6 +60,12 @@ class TestEveryTrainedTower(EncoderContract):
     @pytest.fixture
     def options(self, case: Case, way: str) -> Any:
         return build("encoder", {"name": case[0], **case[1], "train": way})
+
+    @pytest.fixture
+    def device(self, way: str) -> Iterator[torch.device]:
+        """Every network is on both devices: wholly trained on the pretended one, in the other ways on the processor."""
+        with on(FAR if way == "all" else CPU) as device:
+            yield device
 
     @pytest.fixture
     def value(self, case: Case) -> Any:

@@ -329,7 +329,11 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=repr)
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(fault, marks=[] if fault.method in ("begin", "close") else pytest.mark.slow) for fault in FAULTS],
+    ids=repr,
+)
 def test_a_failing_tracker_costs_one_warning(
     fault: Fault,
     config: Path,
@@ -351,7 +355,9 @@ def test_a_failing_tracker_costs_one_warning(
     assert "Traceback" not in said.out + said.err
 
 
-@pytest.mark.parametrize("method", ["begin", "round", "end", "close"])
+@pytest.mark.parametrize(
+    "method", ["round", *(pytest.param(name, marks=pytest.mark.slow) for name in ("begin", "end", "close"))]
+)
 def test_a_hanging_tracker_costs_one_warning(
     method: str, config: Path, tiny_shards: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -406,10 +412,10 @@ def test_a_full_disk_costs_one_warning(
 @pytest.mark.parametrize(
     ("tracker", "module"),
     [
-        ("tensorboard", "tensorboard.compat.proto.event_pb2"),
+        pytest.param("tensorboard", "tensorboard.compat.proto.event_pb2", marks=pytest.mark.slow),
         ("mlflow", "mlflow.tracking"),
-        ("wandb", "wandb"),
-        ("prometheus", "prometheus_client"),
+        pytest.param("wandb", "wandb", marks=pytest.mark.slow),
+        pytest.param("prometheus", "prometheus_client", marks=pytest.mark.slow),
     ],
 )
 def test_an_absent_package_costs_one_warning(

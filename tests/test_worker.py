@@ -238,14 +238,13 @@ def change_folder(node: Node) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        change_code,
-        change_folder,
-        lambda node: node.settings.update(site="another"),
-        lambda node: node.settings.update(policy="site.yaml"),
-        lambda node: node.env.update(FEDMOSAIC_MODELS="elsewhere"),
-        lambda node: os.kill(node.workers()[0], signal.SIGKILL),
+        pytest.param(change_code, id="code"),
+        pytest.param(change_folder, id="folder", marks=pytest.mark.slow),
+        pytest.param(lambda node: node.settings.update(site="another"), id="site", marks=pytest.mark.slow),
+        pytest.param(lambda node: node.settings.update(policy="site.yaml"), id="policy"),
+        pytest.param(lambda node: node.env.update(FEDMOSAIC_MODELS="elsewhere"), id="models", marks=pytest.mark.slow),
+        pytest.param(lambda node: os.kill(node.workers()[0], signal.SIGKILL), id="killed"),
     ],
-    ids=["code", "folder", "site", "policy", "environment", "killed"],
 )
 def test_a_worker_is_replaced(change: Callable[[Node], None], node: Node) -> None:
     old = node.ask()["body"]
@@ -348,14 +347,23 @@ def broken(node: Node) -> None:
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [
-        (open_to_others, "closed to others"),
-        (link, "closed to others"),
-        (too_long, "it cannot be started: AF_UNIX path too long"),
-        (broken, "it ended before it accepted a message"),
-        (lambda node: node.env.update(XDG_RUNTIME_DIR="/absent"), "no private folder"),
-        (lambda node: node.env.update(FEDMOSAIC_WORKER_MINUTES="soon"), "'soon' is not a number of minutes"),
+        pytest.param(open_to_others, "closed to others", id="open"),
+        pytest.param(link, "closed to others", id="link", marks=pytest.mark.slow),
+        pytest.param(too_long, "it cannot be started: AF_UNIX path too long", id="long", marks=pytest.mark.slow),
+        pytest.param(broken, "it ended before it accepted a message", id="broken"),
+        pytest.param(
+            lambda node: node.env.update(XDG_RUNTIME_DIR="/absent"),
+            "no private folder",
+            id="absent",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            lambda node: node.env.update(FEDMOSAIC_WORKER_MINUTES="soon"),
+            "'soon' is not a number of minutes",
+            id="minutes",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["open", "link", "long", "broken", "absent", "minutes"],
 )
 def test_without_a_worker_the_clientapp_answers_and_says_so(
     spoil: Callable[[Node], None], expected: str, node: Node
