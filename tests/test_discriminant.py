@@ -47,9 +47,9 @@ def examples(
     return Batch(inputs, origin, torch.tensor(labels))
 
 
-def federated(model: DiscriminantModel, sites: list[Batch], rounds: int, sampled: Any = None) -> DiscriminantModel:
+def federated(model: Any, sites: list[Batch], rounds: int, sampled: Any = None, method: Any = None) -> Any:
     """The model after rounds in which the sampled sites send only their sums, and the server adds them up by block."""
-    method: Any = Discriminant()
+    method = method or Discriminant()
     for number in range(1, rounds + 1):
         start = {name: value.clone() for name, value in learned(model).items()}
         sent = []

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from client.methods.base import Method, Round
 from client.methods.shared.prototypes import members
+from client.methods.shared.running_sums import write_running_mean
 from common.config.task import TaskName
 from common.data.batches import batches
 from common.modality import Modality
@@ -63,11 +64,9 @@ class Discriminant(Method[DiscriminantModel, Context]):
             model.zero_grad()
 
     def end_round(self, model: DiscriminantModel, examples: Batch, context: Context) -> None:
-        """Write ((r - 1) s + s_k) / r into the model, with the received sums s and the client's own sums s_k."""
-        r = context.now.number
-        for name, own in _own_sums(model, examples, context.now.batch_size).items():
-            buffer = model.get_buffer(name)
-            buffer.copy_((context.received[name] * (r - 1) + own) / r)
+        """Add the client's sums to the received ones."""
+        own = _own_sums(model, examples, context.now.batch_size)
+        write_running_mean(model, context.received, own, context.now.number)
 
 
 def _buffers(model: DiscriminantModel, held: list[Modality]) -> Sums:

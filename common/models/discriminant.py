@@ -28,9 +28,7 @@ from common.config.task import TaskName
 from common.encoders.base import Encoder
 from common.modality import Modality
 from common.models.base import ModelOptions, MultimodalModel
-from common.types import Batch, Origin
-
-CPU = torch.device("cpu")
+from common.types import CPU, Batch, Origin
 
 
 class Moments(nn.Module):

@@ -9,6 +9,7 @@ import torch
 from client.freezing import freeze_unheld
 from client.methods.base import Method, Round
 from client.methods.shared.criterion import Criterion
+from common.blocks import SHARED, block_of
 from common.config.component import build, names
 from common.config.task import TaskName
 from common.modality import Modality
@@ -24,11 +25,11 @@ class Case(NamedTuple):
     """What a method is tested with."""
 
     task: TaskName
-    count: int
+    modalities: int
     device: torch.device
 
     def __str__(self) -> str:
-        return f"{self.task}-{self.count}-{self.device}"
+        return f"{self.task}-{self.modalities}-{self.device}"
 
 
 CASES = [
@@ -65,7 +66,7 @@ class MethodContract:
     @pytest.fixture
     def count(self, case: Case) -> int:
         """The number of modalities."""
-        return case.count
+        return case.modalities
 
     @pytest.fixture
     def device(self, case: Case) -> Iterator[torch.device]:
@@ -167,12 +168,9 @@ class MethodContract:
         torch.stack(list(method.loss(model.train(), only.to(device), context).values())).sum().backward()  # type: ignore[no-untyped-call]
         method.after_backward(model, context)
         method.end_round(model, only, context)
-        moved = {
-            key.split(".")[1] if key.startswith("branches") else "shared"
-            for key, value in model.named_parameters()
-            if value.grad is not None and value.grad.any()
-        }
-        assert moved == {"b", "shared"}
+        trained = dict(model.named_parameters())
+        moved = {block_of(key) for key, value in trained.items() if value.grad is not None and value.grad.any()}
+        assert moved == {"b"} | {SHARED for key in trained if block_of(key) == SHARED}
 
 
 def second_round(held: Iterable[Modality], criterion: Criterion) -> Round:
