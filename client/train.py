@@ -54,7 +54,8 @@ def train(
     method: Method[MultimodalModel, object] = experiment.component("method")
     criterion = criterion_of(experiment, examples.labels, classes, model.device)
     model.eval()
-    context = method.begin_round(model, examples, Round(number, held, settings.batch_size, criterion))
+    now = Round(number, held, settings.batch_size, criterion, experiment.federation.rounds)
+    context = method.begin_round(model, examples, now)
     if settings.compile:
         compile_encoders(model, held.difference(frozen))
     step = Step(model, method, context, criterion, make_optimizer(model, settings), settings)

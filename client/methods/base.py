@@ -40,13 +40,14 @@ class Round:
 
     number: the number of the round, from 1. held: the modalities that the client has. batch_size: the batch size for
     passes over all examples. criterion: the loss of a prediction, with the experiment's label smoothing and class
-    weights.
+    weights. rounds: the number of rounds of the experiment.
     """
 
     number: int
     held: frozenset[Modality]
     batch_size: int
     criterion: Criterion = field(default_factory=Criterion)
+    rounds: int = 1
 
 
 class Method(Component, Generic[M, C]):

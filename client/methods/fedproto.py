@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from client.methods.base import Method, Round
-from client.methods.shared.prototypes import class_sums, members
+from client.methods.shared.prototypes import class_sums, members, write_sums
 from common.config.task import TaskName
 from common.modality import Modality
 from common.models.prototype_fusion import PrototypeFusionModel
@@ -77,5 +77,4 @@ class FedProto(Method[PrototypeFusionModel, Context]):
         modality's block."""
         for m in context.prototypes:
             own = class_sums(model, examples, m, model.fusion.out_features, context.now.batch_size)
-            model.prototypes(m).sums.copy_(own.sums / len(examples))
-            model.prototypes(m).shares.copy_(own.counts / len(examples))
+            write_sums(model.prototypes(m), own, len(examples))

@@ -174,5 +174,5 @@ class MethodContract:
 
 
 def second_round(held: Iterable[Modality], criterion: Criterion) -> Round:
-    """The second round of a client that holds these modalities."""
-    return Round(2, frozenset(held), 8, criterion)
+    """The second and last round of a client that holds these modalities."""
+    return Round(2, frozenset(held), 8, criterion, rounds=2)

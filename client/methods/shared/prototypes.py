@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from common.data.batches import batches
 from common.modality import Modality
 from common.models.base import MultimodalModel
+from common.models.prototype_fusion import Prototypes
 from common.types import Batch
 
 
@@ -43,3 +44,9 @@ def class_sums(model: MultimodalModel, examples: Batch, modality: Modality, clas
         sums += member.T @ model.encode(batch, modality)
         counts += member.sum(0)
     return ClassSums(sums, counts)
+
+
+def write_sums(prototypes: Prototypes, own: ClassSums, examples: int) -> None:
+    """Write a client's own sums into the prototypes that it sends. examples: its number of examples."""
+    prototypes.sums.copy_(own.sums / examples)
+    prototypes.shares.copy_(own.counts / examples)
