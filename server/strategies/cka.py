@@ -1,10 +1,10 @@
 """FedMVP's aggregation: a client's weight grows with the similarity of its model to the others on the probe set.
 
 L. Che, J. Wang, X. Liu, F. Ma, "Leveraging Foundation Models for Multi-modal Federated Learning with Incomplete
-Modality", 2024, https://arxiv.org/abs/2406.11048; sections 2.6 and 2.9 of docs/methods.md. The logits, the comparison of
-changes, the score `median` and the sharpness are departures from the paper, and off by default. The bound on the size of
-a change is that of Z. Sun, P. Kairouz, A. T. Suresh, H. B. McMahan, "Can You Really Backdoor Federated Learning?", 2019,
-https://arxiv.org/abs/1911.07963, with the median norm as the bound.
+Modality", 2024, https://arxiv.org/abs/2406.11048; sections 2.6 and 2.9 of docs/methods.md. The logits, the comparison
+of changes, the score `median` and the sharpness are departures from the paper, and off by default. The bound on the
+size of a change is that of Z. Sun, P. Kairouz, A. T. Suresh, H. B. McMahan, "Can You Really Backdoor Federated
+Learning?", 2019, https://arxiv.org/abs/1911.07963, with the median norm as the bound.
 """
 
 import logging

@@ -12,6 +12,7 @@ from client.request import Request
 from client.site import Opened, Site, Trained
 from common.config.component import Options
 from common.config.experiment import Experiment
+from common.errors import ConfigError
 from common.seeding import torch_rng
 from common.types import Batch
 
@@ -70,9 +71,15 @@ class HostileSite(Site):
 
 
 def with_hostile(sites: Sequence[Site], hostile: Hostile | None) -> list[Site]:
-    """The sites, with hostile ones in the places of the first. None: no hostile sites."""
+    """The sites, with hostile ones in the places of the first. None: no hostile sites.
+
+    Raises ConfigError when no site would be honest.
+    """
     if hostile is None:
         return list(sites)
+    if hostile.sites >= len(sites):
+        reason = f"{hostile.sites} sites are hostile, but a federation has {len(sites)}: no site would be honest"
+        raise ConfigError("hostile", [reason])
     if hostile.attack == "absent":
         return list(sites[hostile.sites :])
     return [*(HostileSite(site, hostile.attack) for site in sites[: hostile.sites]), *sites[hostile.sites :]]
