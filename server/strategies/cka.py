@@ -55,8 +55,8 @@ class CKAStrategy(CollectingStrategy):
         self.probe.use(device)
 
     def combine(self, mean: BlockMean, updates: list[Update], received: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Represent the probe set with each update, and add each update with its weight. Returns the weights by site
-        and the similarity matrix.
+        """Represent the probe set with each update, and add each update with its weight. Returns the weights by site,
+        the similarity matrix and the name of its measure.
 
         Raises ShardError when the classes of the probe shard differ from the federation's.
         """
@@ -74,7 +74,8 @@ class CKAStrategy(CollectingStrategy):
         else:
             for update in updates:
                 mean.add(update.params, {block_of(name): weights[update.site] for name in update.params})
-        return {"weights": weights, "similarity": {"sites": sites, "matrix": similarity.tolist()}}
+        measure = "CKA" if self.options.compare == "representation" else "cosine of changes"
+        return {"weights": weights, "similarity": {"sites": sites, "matrix": similarity.tolist(), "measure": measure}}
 
     def _similarity(self, updates: list[Update], received: Mapping[str, Tensor]) -> Tensor:
         kind = self.options.representation
