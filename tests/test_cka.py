@@ -12,7 +12,7 @@ from flwr.app import Message
 from torch import Tensor
 
 from client.site import Site
-from common.blocks import block_of, get_params, select
+from common.blocks import block_of, get_params, select, set_params
 from common.build import build_model
 from common.config.component import build
 from common.config.experiment import Experiment
@@ -23,7 +23,7 @@ from common.types import Update
 from deploy.engines.in_process import InProcessGrid, claim_identity
 from server.aggregation.block_mean import BlockMean
 from server.aggregation.similarity import client_scores, client_weights, linear_cka
-from server.own_data.probe import ProbeSet, Representation
+from server.own_data.probe import ProbeSet
 from server.record.run_folder import RunFolder, read_rounds
 from server.rounds.federation import Federation
 from server.strategies.cka import CKA, CKAStrategy
@@ -156,19 +156,21 @@ def test_each_block_is_the_weighted_mean_of_its_holders_with_every_model(method:
         torch.testing.assert_close(got[name], again[name], rtol=1e-5, atol=1e-6)
 
 
-def test_the_vectors_of_the_modalities_may_be_compared_too(tiny_shards: Path) -> None:
+def test_the_vectors_of_the_modalities_and_the_logits_may_be_compared_too(tiny_shards: Path) -> None:
     chosen = experiment(method="co-attention", model__architecture=JOINT)
     models = [get_params(build_model(chosen.model_copy(update={"seed": seed}), 10)) for seed in (11, 12, 13)]
     updates = [Update(f"site-{i}", frozenset({"audio", "image"}), params, 5) for i, params in enumerate(models)]
-    every = build("strategy", {"name": "cka", "representation": "all"}).build(chosen, tiny_shards / "test")
-    matrices = [combine(s, updates, models[0])[1]["similarity"]["matrix"]
-                for s in (every, strategy(chosen, tiny_shards / "test"))]  # fmt: skip
-    probe = ProbeSet(chosen, tiny_shards / "test")
-    kinds: list[Representation] = ["all", "joint"]
-    for matrix, kind in zip(matrices, kinds, strict=True):
-        seen = torch.stack([probe.represent(params, kind) for params in models])
-        assert torch.tensor(matrix) == pytest.approx(linear_cka(seen).float(), rel=1e-5)
-    assert matrices[0] != matrices[1]
+    examples, model, matrices = ProbeSet(chosen, tiny_shards / "test").examples, build_model(chosen, 10).eval(), []
+    ways = {"joint": model.represent, "all": model.represent_all, "logits": model.predict}
+    for kind, way in ways.items():
+        made = build("strategy", {"name": "cka", "representation": kind}).build(chosen, tiny_shards / "test")
+        matrices.append(combine(made, updates, models[0])[1]["similarity"]["matrix"])
+        seen = []
+        for params in models:
+            set_params(model, params)
+            seen.append(way(examples).detach())
+        assert torch.tensor(matrices[-1]) == pytest.approx(linear_cka(torch.stack(seen)).float(), rel=1e-4)
+    assert matrices[0] != matrices[1] != matrices[2]
 
 
 def test_identical_updates_aggregate_to_themselves(tiny_shards: Path) -> None:

@@ -112,9 +112,9 @@ class CKA(StrategyOptions):
     modality, `logits` for the logits. A head on frozen features needs `logits`, because its joint vector is the same at
     every client."""
     compare: Literal["representation", "change"] = "representation"
-    """What is compared: `representation` for the vectors, by CKA as in the paper; `change` for their difference to the
-    vectors of the received model, by the cosine. With `change`, an update with the opposite sign has similarity 0, and
-    no update has a larger norm than the median norm."""
+    """`representation` compares the vectors by CKA, as in the paper. `change` compares their differences to the vectors
+    of the received model by the cosine. With `change`, an update with the opposite sign has similarity 0, and no update
+    has a larger norm than the median norm."""
     sharpness: float = Field(1.0, gt=0, le=100)
     """The power of a client's score in its weight. 1: the weight is proportional to the score, as in the paper."""
 
