@@ -12,7 +12,7 @@ from flwr.app import Message
 from torch import Tensor
 
 from client.site import Site
-from common.blocks import block_of, get_params, select
+from common.blocks import block_of, get_params, select, set_params
 from common.build import build_model
 from common.config.component import build
 from common.config.experiment import Experiment
@@ -22,7 +22,7 @@ from common.split.make import make_shards
 from common.types import Update
 from deploy.engines.in_process import InProcessGrid, claim_identity
 from server.aggregation.block_mean import BlockMean
-from server.aggregation.similarity import client_weights, linear_cka
+from server.aggregation.similarity import client_scores, client_weights, linear_cka
 from server.own_data.probe import ProbeSet
 from server.record.run_folder import RunFolder, read_rounds
 from server.rounds.federation import Federation
@@ -88,29 +88,33 @@ def test_models_that_tell_no_probe_from_another_or_are_not_finite_are_like_no_ot
     assert alone.tolist() == [[1.0]]
 
 
-@pytest.mark.parametrize("importance", ["degree", "pagerank", "degree-x-examples", "uniform"])
+@pytest.mark.parametrize("importance", ["degree", "pagerank", "degree-x-examples", "uniform", "median"])
 def test_weights_follow_the_clients_and_add_up_to_one(importance: Any) -> None:
     similarity, examples = linear_cka(stack(5)), [3, 9, 1, 4, 4]
-    got = client_weights(similarity, examples, importance)
+    got = client_weights(client_scores(similarity, examples, importance))
     assert float(got.sum()) == pytest.approx(1)
     order = torch.tensor([3, 0, 4, 2, 1])
-    turned = client_weights(similarity[order][:, order], [examples[i] for i in order], importance)
+    turned = client_weights(client_scores(similarity[order][:, order], [examples[i] for i in order], importance))
     torch.testing.assert_close(turned, got[order])
     for count in (1, 3):
-        lonely = client_weights(torch.eye(count, dtype=torch.float64), [2] * count, importance)
+        lonely = client_weights(client_scores(torch.eye(count, dtype=torch.float64), [2] * count, importance))
         torch.testing.assert_close(lonely, torch.full((count,), 1 / count, dtype=torch.float64))
+
+
+def weights(similarity: Tensor, examples: list[int], importance: Any) -> list[float]:
+    return client_weights(client_scores(similarity, examples, importance)).tolist()
 
 
 def test_weights_by_hand() -> None:
     similarity = torch.tensor([[1.0, 0.8, 0.2], [0.8, 1.0, 0.0], [0.2, 0.0, 1.0]], dtype=torch.float64)
     degree = [2.0 / 5, 1.8 / 5, 1.2 / 5]
-    assert client_weights(similarity, [1, 1, 1], "degree").tolist() == pytest.approx(degree)
+    assert weights(similarity, [1, 1, 1], "degree") == pytest.approx(degree)
     weighed = [2.0 * 1 / 20, 1.8 * 5 / 20, 1.2 * 7.5 / 20]
-    assert client_weights(similarity, [2, 10, 15], "degree-x-examples").tolist() == pytest.approx(weighed)
+    assert weights(similarity, [2, 10, 15], "degree-x-examples") == pytest.approx(weighed)
     # The stationary point of r = 0.15 / 3 + 0.85 P^T r, P the rows of A without its diagonal, made to sum to 1.
     steps = torch.tensor([[0, 0.8, 0.2], [1, 0, 0], [1, 0, 0]], dtype=torch.float64)
     ranks = torch.linalg.solve(torch.eye(3).double() - 0.85 * steps.T, torch.full((3,), 0.05).double())
-    assert client_weights(similarity, [1, 1, 1], "pagerank").tolist() == pytest.approx(ranks.tolist(), rel=1e-6)
+    assert weights(similarity, [1, 1, 1], "pagerank") == pytest.approx(ranks.tolist(), rel=1e-6)
 
 
 def strategy(chosen: Experiment, probe: Path, importance: Any = "degree") -> CKAStrategy:
@@ -152,18 +156,21 @@ def test_each_block_is_the_weighted_mean_of_its_holders_with_every_model(method:
         torch.testing.assert_close(got[name], again[name], rtol=1e-5, atol=1e-6)
 
 
-def test_the_vectors_of_the_modalities_may_be_compared_too(tiny_shards: Path) -> None:
+def test_the_vectors_of_the_modalities_and_the_logits_may_be_compared_too(tiny_shards: Path) -> None:
     chosen = experiment(method="co-attention", model__architecture=JOINT)
     models = [get_params(build_model(chosen.model_copy(update={"seed": seed}), 10)) for seed in (11, 12, 13)]
     updates = [Update(f"site-{i}", frozenset({"audio", "image"}), params, 5) for i, params in enumerate(models)]
-    every = build("strategy", {"name": "cka", "representation": "all"}).build(chosen, tiny_shards / "test")
-    matrices = [combine(s, updates, models[0])[1]["similarity"]["matrix"]
-                for s in (every, strategy(chosen, tiny_shards / "test"))]  # fmt: skip
-    probe = ProbeSet(chosen, tiny_shards / "test")
-    for matrix, whole in zip(matrices, (True, False), strict=True):
-        seen = torch.stack([probe.represent(params, whole) for params in models])
-        assert torch.tensor(matrix) == pytest.approx(linear_cka(seen).float(), rel=1e-5)
-    assert matrices[0] != matrices[1]
+    examples, model, matrices = ProbeSet(chosen, tiny_shards / "test").examples, build_model(chosen, 10).eval(), []
+    ways = {"joint": model.represent, "all": model.represent_all, "logits": model.predict}
+    for kind, way in ways.items():
+        made = build("strategy", {"name": "cka", "representation": kind}).build(chosen, tiny_shards / "test")
+        matrices.append(combine(made, updates, models[0])[1]["similarity"]["matrix"])
+        seen = []
+        for params in models:
+            set_params(model, params)
+            seen.append(way(examples).detach())
+        assert torch.tensor(matrices[-1]) == pytest.approx(linear_cka(torch.stack(seen)).float(), rel=1e-4)
+    assert matrices[0] != matrices[1] != matrices[2]
 
 
 def test_identical_updates_aggregate_to_themselves(tiny_shards: Path) -> None:

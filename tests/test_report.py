@@ -123,8 +123,10 @@ def test_similarity_and_weights_are_shown_where_the_strategy_tells_them(tmp_path
     page = weigh(tmp_path, WEIGHED)
     assert page.tags.count("svg") == 9
     assert {"plot-graph", "plot-similarity", "plot-weights"} <= set(page.ids)
-    for shown in ("0.30", "<b>1", "round 3", "from 0.3 to 1", "equal weights"):
+    for shown in ("0.30", "<b>1", "CKA, round 3", "from 0.3 to 1", "equal weights"):
         assert shown in page.text
+    named = weigh(tmp_path, {**WEIGHED, "similarity": {**WEIGHED["similarity"], "measure": "cosine of changes"}})
+    assert "cosine of changes, round 3" in named.text and "CKA" not in named.text
 
 
 def blocks(count: int, lonely: int) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class ToyProbe:
         self.device = device
         self.inputs = self.inputs.to(device)
 
-    def represent(self, params: Mapping[str, torch.Tensor], every: bool = False) -> torch.Tensor:
+    def represent(self, params: Mapping[str, torch.Tensor], kind: str = "joint") -> torch.Tensor:
         there = {name: value.to(self.device) for name, value in params.items()}
         return ((self.inputs @ there["branches.audio.w"]) @ there["fusion.weight"] + there["fusion.bias"]).cpu()
 
@@ -69,6 +69,12 @@ class TestEveryStrategy(StrategyContract):
     @pytest.fixture(params=STRATEGIES)
     def options(self, request: pytest.FixtureRequest) -> Any:
         return build("strategy", {"name": request.param, **OPTIONS.get(request.param, {})})
+
+
+class TestCKAOfChanges(StrategyContract):
+    @pytest.fixture
+    def options(self) -> Any:
+        return build("strategy", {"name": "cka", "compare": "change", "importance": "median", "sharpness": 2.0})
 
 
 @pytest.mark.parametrize(

@@ -35,11 +35,13 @@ UNTOLD = "The strategy does not measure the similarity of the sites' models."
 
 @dataclass(frozen=True)
 class Likeness:
-    """The similarity of the sites' models after a round. matrix: [N, N], CKA from 0 to 1, 1 on the diagonal."""
+    """The similarity of the sites' models, or of their changes, after a round. matrix: [N, N], from 0 to 1, 1 on the
+    diagonal. measure: the name of the values; runs of earlier releases have CKA and do not name it."""
 
     round: int
     sites: Sequence[str]
     matrix: Sequence[Sequence[float]]
+    measure: str = "CKA"
 
     @classmethod
     def latest(cls, run: Run) -> "Likeness | None":
@@ -49,7 +51,7 @@ class Likeness:
         sites, matrix = [str(name) for name in told.get("sites") or []], told.get("matrix") or []
         rows = [[value for cell in row if (value := number(cell)) is not None] for row in matrix]
         whole = len(rows) == len(sites) and all(len(row) == len(sites) for row in rows)
-        return cls(made, sites, rows) if sites and whole else None
+        return cls(made, sites, rows, str(told.get("measure", "CKA"))) if sites and whole else None
 
     @property
     def lowest(self) -> float:
@@ -75,11 +77,13 @@ class Likeness:
         return sorted(joined, key=lambda pair: self.matrix[pair[0]][pair[1]])
 
     def layout(self) -> list[tuple[float, float]]:
-        """A position for each site, with similar sites near each other. SMACOF fits the distances to arccos(CKA).
+        """A position for each site, with similar sites near each other. SMACOF fits the distances to arccos of the
+        similarity.
 
-        CKA is the cosine of the angle between two models' centred Gram matrices (server/aggregation/similarity.py), and
-        angles are distances. Equal models keep a small distance. The start is the spectral layout of CKA, which already
-        separates groups, so the result does not depend on chance.
+        CKA is the cosine of the angle between two models' centred Gram matrices, and the similarity of changes is the
+        cosine of the angle between them (server/aggregation/similarity.py). Angles are distances. Equal models keep a
+        small distance. The start is the spectral layout of the similarity, which already separates groups, so the
+        result does not depend on chance.
         """
         import networkx as nx  # importing this and scikit-learn takes longer than drawing the other plots
         from sklearn.manifold import smacof
@@ -132,7 +136,7 @@ def graph(run: Run) -> Plot:
 
     caption = (
         "Sites are near each other when their models represent the server's probe set in a similar way. A darker line"
-        f" means more similarity (CKA, round {alike.round}). A larger circle means more weight in the mean."
+        f" means more similarity ({alike.measure}, round {alike.round}). A larger circle means more weight in the mean."
     )
     caption += f" Lines connect each site to the {NEIGHBOURS} most similar sites." if count > NUMBERED_AT_MOST else ""
     caption += " The graph names the sites that are least similar to the others." if count > NAMED_AT_MOST else ""
@@ -160,8 +164,9 @@ def similarity(run: Run) -> Plot:
         f", for the {len(chosen)} of {count} sites that are least similar to the others" if len(chosen) < count else ""
     )
     caption = (
-        f"The similarity of two sites' models on the server's probe set (CKA, round {alike.round}){which}. Darker means"
-        f" more similar, from {alike.lowest:.1f} to 1. A pale row is a site whose model differs from all others."
+        f"The similarity of two sites' models on the server's probe set ({alike.measure}, round {alike.round}){which}."
+        f" Darker means more similar, from {alike.lowest:.1f} to 1. A pale row is a site whose model differs from all"
+        " others."
     )
     return Plot(slug, title, caption, render(slug, title, draw, height=1.3 + min(0.36 * max(len(chosen), 5), 4)))
 

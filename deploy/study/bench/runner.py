@@ -20,6 +20,7 @@ from common.hardware.device import CPU
 from common.lifetime import end_with
 from common.split.make import recipe
 from common.words.figures import value
+from deploy.shards.complete import needs_probe
 from deploy.study.bench.own_shards import content_digest
 from deploy.study.bench.statistics import ACCURACY, Aim, measure, validated
 from deploy.study.bench.suite import Job, Suite, jobs
@@ -114,6 +115,8 @@ class Runner:
         made = recipe(job.data) if job.own is None else [self._own_digest, job.data.modalities, data.classes]
         content: list[Any] = [job.arrangement, made, data.validation, data.complete_only, described]
         content += [self.device] if self.device != CPU else []
+        content += [job.hostile.model_dump()] if job.hostile else []
+        content += [job.probe] if job.probe and needs_probe(job.experiment) else []
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
         name = f"{job.method}-seed{job.seed}-{job.value:g}-{digest}.json"
         return self.work / "runs" / job.setting / name

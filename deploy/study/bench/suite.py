@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from common.config.component import Options, find, names, unknown
+from common.config.component import Options, Reference, find, names, unknown
 from common.config.experiment import Experiment
 from common.config.reading import messages, override, parse
 from common.data.shard import Shard
@@ -19,6 +19,7 @@ from common.errors import ConfigError
 from common.evaluation.figures import metrics_of
 from common.modality import Modality
 from common.words.figures import MAIN
+from deploy.study.bench.attacks import Hostile
 from deploy.study.bench.own_shards import making_options, open_own_shards
 from deploy.study.bench.statistics import Aim
 
@@ -41,6 +42,8 @@ class Setting(Options):
     """The rows of the table. None: all rows with `everywhere`."""
     tuned_in: str | None = None
     """The setting whose tuned values are used. None: this one."""
+    hostile: Hostile | None = None
+    """The hostile sites. None: every site is honest."""
 
 
 class Row(Options):
@@ -103,6 +106,8 @@ class Suite(Options):
     """The seeds of the tables."""
     tuning: Tuning
     """The tuning of the rows."""
+    probe: dict[Modality, Reference] | None = None
+    """The completers that make the probe set, by modality. None: those of the row with the most completers."""
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
@@ -185,7 +190,8 @@ class Suite(Options):
 @dataclass(frozen=True)
 class Job:
     """One run. data: the experiment of the reference row, whose shards all rows use. probed: whether the encoders are
-    probed at the end. own: the folder of the user's own shards; None: shards are made from a data set."""
+    probed at the end. own: the folder of the user's own shards; None: shards are made from a data set. hostile: the
+    hostile sites, if any. probe: the completers that make the probe set; None: those of the experiments."""
 
     setting: str
     method: str
@@ -196,6 +202,8 @@ class Job:
     seed: int
     probed: bool
     own: Path | None = None
+    hostile: Hostile | None = None
+    probe: dict[Modality, Reference] | None = None
 
 
 def read_suite(path: Path, changes: dict[str, Any], data: Path | None = None, shards: Path | None = None) -> Suite:
@@ -289,4 +297,5 @@ def jobs(
                 arrangement = suite.methods[method].arrangement
                 probed = suite.settings[setting].weak is not None
                 own = Path(suite.shards) if suite.shards else None
-                yield Job(setting, method, arrangement, chosen, data, value, seed, probed, own)
+                hostile = suite.settings[setting].hostile
+                yield Job(setting, method, arrangement, chosen, data, value, seed, probed, own, hostile, suite.probe)

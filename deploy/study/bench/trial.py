@@ -24,6 +24,7 @@ from common.split.make import make_shards, recipe
 from deploy.engines.in_process import InProcessGrid, own_site
 from deploy.shards.complete import PROBE_PER_CLASS, complete_shards, make_probe, needs_probe
 from deploy.study.bench.arrangements import federations
+from deploy.study.bench.attacks import with_hostile
 from deploy.study.bench.origin import commit
 from deploy.study.bench.probe import probe
 from deploy.study.bench.suite import Job
@@ -52,6 +53,7 @@ def prepare(job: Job, users: Sequence[Experiment], work: Path) -> None:
     probed = [user for user in users if needs_probe(user)]
     if probed and not (folder / PROBE).exists():
         whole = max(probed, key=lambda user: len(user.completion))
+        whole = whole if job.probe is None else whole.model_copy(update={"completion": job.probe})
         make_probe(whole, Shard.open(clients[0]).info, folder / PROBE, PROBE_PER_CLASS, "cpu")
 
 
@@ -62,15 +64,15 @@ def _sites(folder: Path, clients: int, device: str) -> list[Site]:
 
 
 UNGUARDED = {"collapse": None, "max_update_ratio": None, "max_weight": None}
-"""Options that switch off the protection against hostile sites. The protection would hide effects of a method, and a
-benchmark has no hostile sites."""
+"""Options that switch off the protection against hostile sites. The protection would hide effects of a method or of a
+strategy."""
 
 
 def perform(job: Job, work: Path, device: str = CPU) -> Figures:
     """Run a job on a device. Returns its figures.
 
-    status: "completed"; "diverged" if a loss was not finite, or was worse than guessing in the last round; otherwise
-    "failed" with the reason.
+    status: "completed"; "diverged" if a loss was not finite, or was worse than guessing in the last round of a job
+    without hostile sites; otherwise "failed" with the reason.
     """
     compute_deterministically()
     started, computed = time.perf_counter(), time.process_time()
@@ -80,9 +82,11 @@ def perform(job: Job, work: Path, device: str = CPU) -> Figures:
     figures["commit"] = commit()
     try:
         groups = federations(job.arrangement, job.experiment, sites)
+        groups = [with_hostile(group, job.hostile) for group in groups]
         runs = [_federation(job.experiment, group, shards, job.probed, device) for group in groups]
         figures |= _mean_figures(runs)
-        worse = job.experiment.task.name == "single-label" and figures["loss"] > math.log(figures["classes"])
+        guessed = job.experiment.task.name == "single-label" and job.hostile is None
+        worse = guessed and figures["loss"] > math.log(figures["classes"])
         figures |= (
             {"status": "diverged", "reason": "the loss is above the loss of guessing"}
             if worse

@@ -61,6 +61,7 @@ def _content(results: Results) -> dict[str, Any]:
         "setting": results.setting,
         "title": setting.title,
         "changes": setting.set,
+        "hostile": setting.hostile and setting.hostile.model_dump(),
         "metric": results.metric,
         "shards": results.suite.shards,
         "experiment": results.suite.experiment,
@@ -149,6 +150,7 @@ def _provenance(results: Results) -> list[str]:
     tuning = suite.tuning
     seconds = sum(run["seconds"] for runs in (*results.runs.values(), *results.tuning.values()) for run in runs)
     place = setting.tuned_in or results.setting
+    hostile = {"hostile sites": setting.hostile.model_dump()} if setting.hostile else {}
     values = ", ".join(f"{value:g}" for value in tuning.values)
     where = "here" if place == results.setting else f"in the setting {place}"
     return [
@@ -160,6 +162,8 @@ def _provenance(results: Results) -> list[str]:
         f"{seconds / 3600:.1f} hours of one core in all, tuning included.",
         "",
         "```yaml",
-        yaml.safe_dump({**suite.experiment, "changed in this setting": setting.set}, sort_keys=False).strip(),
+        yaml.safe_dump(
+            {**suite.experiment, "changed in this setting": setting.set, **hostile}, sort_keys=False
+        ).strip(),
         "```",
     ]
