@@ -1,5 +1,6 @@
 """Hostile sites against the strategy cka with compared changes, by loops and through whole rounds."""
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from deploy.engines.in_process import InProcessGrid, claim_identity
 from deploy.study.bench.attacks import Attack, Hostile, HostileSite, with_hostile
 from deploy.study.bench.runner import Runner
 from deploy.study.bench.suite import jobs, read_suite
+from deploy.study.bench.trial import perform, prepare
 from server.aggregation.block_mean import BlockMean
 from server.aggregation.similarity import change_similarity, client_scores, client_weights, linear_cka
 from server.record.run_folder import RunFolder, read_rounds
@@ -298,3 +300,16 @@ def test_a_suite_has_other_results_with_hostile_sites(tmp_path: Path) -> None:
         path.write_text(yaml.safe_dump(raw))
         with pytest.raises(ConfigError, match="hostile"):
             read_suite(path, {})
+
+
+def test_a_job_runs_with_its_hostile_sites_and_is_judged_by_its_figures_alone(tmp_path: Path) -> None:
+    suite = read_suite(SMOKE, {"data.limit": 60, "data.test_limit": 20})
+    cell = ("all-multimodal", "fedavg")
+    (honest,) = jobs(suite, [cell], [1], {cell: [0.01]})
+    attacked = dataclasses.replace(honest, hostile=Hostile(sites=1, attack="random-weights"))
+    prepare(honest, [], tmp_path)
+    first, second = (perform(job, tmp_path) for job in (honest, attacked))
+    assert first["loss"] < math.log(first["classes"]) < second["loss"]
+    assert first["status"] == second["status"] == "completed"
+    assert first["rounds"][0]["test"] == second["rounds"][0]["test"]
+    assert first["rounds"][-1]["test"] != second["rounds"][-1]["test"]
