@@ -8,28 +8,29 @@ from torch.nn import functional as F
 
 from client.methods import base
 from common.config.component import build, own_names
-from common.config.task import TaskName
 from fedmosaic.testing import MethodContract
+from fedmosaic.testing.methods import CASES, Case
 
 METHODS = {name: build("method", {"name": name}) for name in own_names("method")}
-SMALL = {"joint": {"width": 16, "heads": 2, "joint_heads": 2, "depth": 1}}
+SMALL = dict.fromkeys(("joint", "joint-shared"), {"width": 16, "heads": 2, "joint_heads": 2, "depth": 1})
 """Options of large models."""
 
 
 class TestEveryMethod(MethodContract):
     @pytest.fixture(
-        params=[(name, task) for name, method in METHODS.items() for task in sorted(method.tasks)], ids="-".join
+        params=[(name, case) for name, method in METHODS.items() for case in CASES if case.task in method.tasks],
+        ids=lambda pair: f"{pair[0]}-{pair[1]}",
     )
-    def pair(self, request: pytest.FixtureRequest) -> tuple[str, TaskName]:
-        found: tuple[str, TaskName] = request.param
+    def pair(self, request: pytest.FixtureRequest) -> tuple[str, Case]:
+        found: tuple[str, Case] = request.param
         return found
 
     @pytest.fixture
-    def method(self, pair: tuple[str, TaskName]) -> Any:
+    def method(self, pair: tuple[str, Case]) -> Any:
         return METHODS[pair[0]]
 
     @pytest.fixture
-    def task(self, pair: tuple[str, TaskName]) -> TaskName:
+    def case(self, pair: tuple[str, Case]) -> Case:
         return pair[1]
 
     @pytest.fixture
@@ -48,6 +49,7 @@ class TestTheExampleOfTheInterface(MethodContract):
         exec(textwrap.dedent(rest), known)
         return known["Plain"]()
 
-    @pytest.fixture
-    def task(self) -> TaskName:
-        return "single-label"
+    @pytest.fixture(params=[case for case in CASES if case.task == "single-label"], ids=str)
+    def case(self, request: pytest.FixtureRequest) -> Case:
+        found: Case = request.param
+        return found

@@ -25,8 +25,10 @@ from common.errors import ConfigError, ModelError
 from common.media.sounds import Sound
 from common.media.values import Raw
 from common.seeding import seeded
+from common.types import CPU
 from fedmosaic.testing import EncoderContract
 from fedmosaic.testing.encoders import RAWS
+from fedmosaic.testing.pretend_device import FAR
 
 Case = tuple[str, dict[str, Any], Raw]
 TOWERS: list[Case] = [(name, options, raw) for name, options, raw, _ in ENCODERS if name != "mixed"]
@@ -42,6 +44,15 @@ PAIRS = [
     )
     for case in TOWERS for way in WAYS
 ]  # fmt: skip
+FAR_QUICK = {"timm", "bert", "wav2vec2"}
+"""The models whose tests on the pretended device are not slow tests: a picture's, a text's, a recording's."""
+PLACES = [
+    pytest.param(
+        *pair.values, device, id=f"{device}-{pair.id}",
+        marks=pair.marks or ([pytest.mark.slow] if device == FAR and FAR_QUICK.isdisjoint(pair.values[0][1].values()) else []),
+    )
+    for pair in PAIRS for device in (CPU, FAR)
+]  # fmt: skip
 KINDS = {str: "a text", Image.Image: "a picture", type(RAWS["a recording"]): "a recording", np.ndarray: "frames"}
 
 
@@ -50,8 +61,8 @@ def made(name: str, options: dict[str, Any], **more: Any) -> Any:
         return build("encoder", {"name": name, **options, **more}).build()
 
 
-@pytest.mark.usefixtures("models")
-@pytest.mark.parametrize(("case", "way"), PAIRS)
+@pytest.mark.usefixtures("models", "device")
+@pytest.mark.parametrize(("case", "way", "device"), PLACES, indirect=["device"])
 class TestEveryTrainedTower(EncoderContract):
     @pytest.fixture
     def options(self, case: Case, way: str) -> Any:
@@ -92,13 +103,6 @@ class TestEveryTrainedTower(EncoderContract):
         else:
             assert 0 < len(trained) < len(whole)
 
-    def test_processes_that_prepare_values_need_no_weights(self, case: Case, way: str, value: Raw) -> None:
-        preparer = Made({"name": case[0], **case[1], "train": way}).build()
-        whole = made(*case[:2], train=way)
-        assert not list(preparer.parameters()) and not list(preparer.buffers())
-        assert torch.equal(preparer.prepare(value), whole.prepare(value))
-        assert torch.equal(preparer.blank(), whole.blank())
-
     def test_training_changes_the_trained_part_alone(
         self, encoder: TrainedTower, value: Raw, way: str, device: torch.device
     ) -> None:
@@ -114,6 +118,17 @@ class TestEveryTrainedTower(EncoderContract):
         assert all(torch.equal(tensor, fixed[name]) for name, tensor in encoder.named_buffers())
         changed = [name for name, tensor in encoder.named_parameters() if not torch.equal(tensor, before[name])]
         assert len(changed) >= len(before) / 2
+
+
+@pytest.mark.usefixtures("models")
+@pytest.mark.parametrize(("case", "way"), PAIRS)
+def test_processes_that_prepare_values_need_no_weights(case: Case, way: str) -> None:
+    value = case[2]
+    preparer = Made({"name": case[0], **case[1], "train": way}).build()
+    whole = made(*case[:2], train=way)
+    assert not list(preparer.parameters()) and not list(preparer.buffers())
+    assert torch.equal(preparer.prepare(value), whole.prepare(value))
+    assert torch.equal(preparer.blank(), whole.blank())
 
 
 @pytest.mark.usefixtures("models")

@@ -85,6 +85,12 @@ class Site:
                 "models": os.environ.get("FEDMOSAIC_MODELS"), "kind": message.metadata.message_type}
         return RecordDict({"body": ConfigRecord({"json": json.dumps(said)})})
 """
+HARDWARE = """
+class Hardware:
+    @staticmethod
+    def of_node(settings):
+        return settings
+"""
 
 
 @dataclass
@@ -145,6 +151,7 @@ def small_code(folder: Path, version: str) -> Path:
     for package in ("client", "common"):
         shutil.copytree(ROOT / package, folder / package, ignore=ignore)
     (folder / "client" / "site.py").write_text(f"CODE = {version!r}\n{SITE}")
+    (folder / "common" / "hardware" / "computing.py").write_text(HARDWARE)
     return folder
 
 
