@@ -12,7 +12,7 @@ from fedmosaic.testing import MethodContract
 from fedmosaic.testing.methods import CASES, Case
 
 METHODS = {name: build("method", {"name": name}) for name in own_names("method")}
-SMALL = dict.fromkeys(("joint", "joint-shared"), {"width": 16, "heads": 2, "joint_heads": 2, "depth": 1})
+SMALL = {name: {"width": 16, "heads": 2, "joint_heads": 2, "depth": 1} for name in ("joint", "joint-shared")}
 """Options of large models."""
 
 

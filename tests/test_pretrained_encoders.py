@@ -44,14 +44,15 @@ PAIRS = [
     )
     for case in TOWERS for way in WAYS
 ]  # fmt: skip
-FAR_QUICK = {"timm", "bert", "wav2vec2"}
-"""The models whose tests on the pretended device are not slow tests: a picture's, a text's, a recording's."""
+FAR_QUICK = {"timm": "timm", "transformers-text": "clip_text", "transformers-sound": "wav2vec2"}
+"""Encoder and model for pictures, texts and recordings, whose tests on the pretended device are not slow tests."""
 PLACES = [
     pytest.param(
-        *pair.values, device, id=f"{device}-{pair.id}",
-        marks=pair.marks or ([pytest.mark.slow] if device == FAR and FAR_QUICK.isdisjoint(pair.values[0][1].values()) else []),
+        case, way, device, id=f"{device}-{pair.id}",
+        marks=pair.marks or ([] if device == CPU or (quick and way != "last-1-block") else [pytest.mark.slow]),
     )
-    for pair in PAIRS for device in (CPU, FAR)
+    for pair in PAIRS for case, way in [pair.values] for device in (CPU, FAR)
+    for quick in [FAR_QUICK.get(case[0]) in case[1].values()]
 ]  # fmt: skip
 KINDS = {str: "a text", Image.Image: "a picture", type(RAWS["a recording"]): "a recording", np.ndarray: "frames"}
 

@@ -1,7 +1,8 @@
 """The contract of a method, for each of its tasks, with two and with three modalities, on two devices."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, get_args
+from dataclasses import dataclass
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -20,7 +21,8 @@ from fedmosaic.testing.examples import CLASSES, picture_encoders, pictures, spoi
 from fedmosaic.testing.pretend_device import FAR
 
 
-class Case(NamedTuple):
+@dataclass(frozen=True)
+class Case:
     """The task of the targets, the number of modalities, and the device."""
 
     task: TaskName
