@@ -8,7 +8,8 @@ Choices of this project:
 
 - Sites send the sums with their updates. The sums after round r are the mean of those of the rounds 1 to r, so clients
   that are not sampled in a round still count, and each round counts the same.
-- Round 1 trains nothing, because there are no discriminants yet. With one round, the method is one-shot.
+- Round 1 trains nothing, because there are no discriminants yet. With one round of all clients, the method is one-shot
+  and exact. More rounds weigh clients by how often they are sampled.
 - Only observed values enter the sums and the prediction.
 - With encoders that are trained, the sums follow their features with a delay.
 """
