@@ -44,6 +44,12 @@ def _few_resamples(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(bootstrap, "RESAMPLES", 50)
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reports of runs in this process have no plots, because plots take longer than a tiny run."""
+    monkeypatch.setattr("server.report.page.plots", lambda run: [])
+
+
 @pytest.fixture(scope="session")
 def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """client-0, client-1 (one with audio only) and test of the tiny experiment."""

@@ -107,8 +107,15 @@ class Breaking(Poisoning):
         return reply
 
 
-@pytest.mark.parametrize("grid", [Turning, Breaking])
-@pytest.mark.parametrize("tested", [True, False])
+@pytest.mark.parametrize(
+    ("tested", "grid"),
+    [
+        (True, Turning),
+        (False, Breaking),
+        pytest.param(True, Breaking, marks=pytest.mark.slow),
+        pytest.param(False, Turning, marks=pytest.mark.slow),
+    ],
+)
 def test_no_poison_of_one_round_ends_the_run(
     tested: bool, grid: type[InProcessGrid], tiny_shards: Path, tmp_path: Path
 ) -> None:

@@ -80,8 +80,8 @@ class TestEveryCompleter(CompleterContract):
         return request.param
 
     @pytest.fixture
-    def completer(self, name: str, shards: Path) -> Any:
-        pool = {"pool": str(shards / "test")} if name == "retrieval" else {}
+    def completer(self, name: str, models: Path, request: pytest.FixtureRequest) -> Any:
+        pool = {"pool": str(request.getfixturevalue("shards") / "test")} if name == "retrieval" else {}
         return build("completer", COMPLETERS[name][0] | pool)
 
     @pytest.fixture

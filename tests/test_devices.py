@@ -18,6 +18,7 @@ from conftest import ROOT, experiment
 from test_cli import call
 from test_frozen_encoders import ENCODERS
 from test_frozen_encoders import encoder as frozen_encoder
+from test_methods import SMALL
 from test_policy import train_message
 
 from client.methods.base import Method, Round
@@ -54,6 +55,12 @@ NAMES = ["one", "two", "three", "four"]
 RATE = 0.1
 PAIRS = [(name, task) for name in own_names("method") for task in sorted(build("method", {"name": name}).tasks)]
 """Every method with each of its tasks."""
+PRECISIONS = [
+    pytest.param(*pair, precision, marks=[pytest.mark.slow] if precision != quick else [])
+    for pair in PAIRS for precision in ("bfloat16", "float16")
+    for quick in ["bfloat16" if pair[1] == "single-label" else "float16"]
+]  # fmt: skip
+"""Every pair with each precision; a quick one for each pair, and each precision in quick ones of each kind."""
 
 
 @pytest.fixture
@@ -64,7 +71,8 @@ def far() -> Iterator[torch.device]:
 
 def made(method: str, seed: int = 0) -> MultimodalModel:
     torch.manual_seed(seed)
-    architecture = build("model", {"name": build("method", {"name": method}).model})
+    name = build("method", {"name": method}).model
+    architecture = build("model", {"name": name, **SMALL.get(name, {})})
     model: MultimodalModel = architecture.build(picture_encoders(2), CLASSES)
     return model
 
@@ -207,8 +215,7 @@ def test_work_fails_without_any_single_move(
 
 
 class TestMixedPrecision:
-    @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-    @pytest.mark.parametrize(("method", "task"), PAIRS)
+    @pytest.mark.parametrize(("method", "task", "precision"), PRECISIONS)
     def test_weights_stay_float32_and_the_loss_is_near_that_of_float32(
         self, method: str, task: TaskName, precision: str
     ) -> None:

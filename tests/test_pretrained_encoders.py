@@ -46,6 +46,16 @@ PAIRS = [
     )
     for case in TOWERS for way in WAYS
 ]  # fmt: skip
+FAR_QUICK = {"timm": "timm", "transformers-text": "clip_text", "transformers-sound": "wav2vec2"}
+"""Encoder and model for pictures, texts and recordings, whose tests on the pretended device are not slow tests."""
+PLACES = [
+    pytest.param(
+        case, way, device, id=f"{device}-{pair.id}",
+        marks=pair.marks or ([] if device == CPU or (quick and way != "last-1-block") else [pytest.mark.slow]),
+    )
+    for pair in PAIRS for case, way in [pair.values] for device in (CPU, FAR)
+    for quick in [FAR_QUICK.get(case[0]) in case[1].values()]
+]  # fmt: skip
 KINDS = {str: "a text", Image.Image: "a picture", type(RAWS["a recording"]): "a recording", np.ndarray: "frames"}
 
 
@@ -54,8 +64,8 @@ def made(name: str, options: dict[str, Any], **more: Any) -> Any:
         return build("encoder", {"name": name, **options, **more}).build()
 
 
-@pytest.mark.usefixtures("models")
-@pytest.mark.parametrize(("case", "way"), PAIRS)
+@pytest.mark.usefixtures("models", "device")
+@pytest.mark.parametrize(("case", "way", "device"), PLACES, indirect=["device"])
 class TestEveryTrainedTower(EncoderContract):
     @pytest.fixture
     def options(self, case: Case, way: str) -> Any:
@@ -102,13 +112,6 @@ class TestEveryTrainedTower(EncoderContract):
         else:
             assert 0 < len(trained) < len(whole)
 
-    def test_processes_that_prepare_values_need_no_weights(self, case: Case, way: str, value: Raw) -> None:
-        preparer = Made({"name": case[0], **case[1], "train": way}).build()
-        whole = made(*case[:2], train=way)
-        assert not list(preparer.parameters()) and not list(preparer.buffers())
-        assert torch.equal(preparer.prepare(value), whole.prepare(value))
-        assert torch.equal(preparer.blank(), whole.blank())
-
     def test_training_changes_the_trained_part_alone(
         self, encoder: TrainedTower, value: Raw, way: str, device: torch.device
     ) -> None:
@@ -124,6 +127,17 @@ class TestEveryTrainedTower(EncoderContract):
         assert all(torch.equal(tensor, fixed[name]) for name, tensor in encoder.named_buffers())
         changed = [name for name, tensor in encoder.named_parameters() if not torch.equal(tensor, before[name])]
         assert len(changed) >= len(before) / 2
+
+
+@pytest.mark.usefixtures("models")
+@pytest.mark.parametrize(("case", "way"), PAIRS)
+def test_processes_that_prepare_values_need_no_weights(case: Case, way: str) -> None:
+    value = case[2]
+    preparer = Made({"name": case[0], **case[1], "train": way}).build()
+    whole = made(*case[:2], train=way)
+    assert not list(preparer.parameters()) and not list(preparer.buffers())
+    assert torch.equal(preparer.prepare(value), whole.prepare(value))
+    assert torch.equal(preparer.blank(), whole.blank())
 
 
 @pytest.mark.usefixtures("models")

@@ -32,6 +32,14 @@ from server.record.run_folder import RunFolder
 from server.rounds.federation import Federation
 
 TIMM = {"name": "timm", "pretrained": "timm", "size": 32, "grid": 1}
+EXPORTED = [
+    pytest.param(
+        case[:3], way, id=f"{case[0]}-{way}",
+        marks=[pytest.mark.slow] if case[0] == "torchvision-video" and way in ("all", "last-1-block") else [],
+    )
+    for case in ENCODERS if case[0] != "mixed" for way in ("frozen", "all", "last-1-block", "lora")
+]  # fmt: skip
+"""Every encoder, trained in every way. The smallest video network of torchvision is large."""
 REAL = SHARED_DATA.parent / "models" / "mobilenetv2-imagenet"
 
 
@@ -159,8 +167,7 @@ class TestExport:
         assert not (tmp_path / "other").exists()
 
     @pytest.mark.usefixtures("models")
-    @pytest.mark.parametrize("way", ["frozen", "all", "last-1-block", "lora"])
-    @pytest.mark.parametrize("case", [case[:3] for case in ENCODERS if case[0] != "mixed"], ids=lambda case: case[0])
+    @pytest.mark.parametrize(("case", "way"), EXPORTED)
     def test_a_model_of_every_encoder_is_loaded_with_common_alone(self, case: Case, way: str, tmp_path: Path) -> None:
         reference = {"name": case[0], **case[1], "train": way}
         chosen = experiment(model={"encoders": {"some": reference}}, method="fedavg", data={"clients": 2})

@@ -112,10 +112,15 @@ WEIGHED = {
 
 def weigh(folder: Path, aggregation: Any) -> Page:
     """The page of a run whose strategy said this in every round of training."""
+    tell(folder, aggregation)
+    return read(folder)
+
+
+def tell(folder: Path, aggregation: Any) -> None:
+    """Write into the lines of a run what its strategy said in every round of training."""
     lines = [json.loads(entry) for entry in (folder / "metrics.jsonl").read_text().splitlines()]
     told = [{**entry, "aggregation": aggregation if entry["round"] else {}} for entry in lines]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in told))
-    return read(folder)
 
 
 def test_similarity_and_weights_are_shown_where_the_strategy_tells_them(tmp_path: Path) -> None:
@@ -141,7 +146,7 @@ def blocks(count: int, lonely: int) -> dict[str, Any]:
 
 
 def test_a_hundred_sites_are_all_in_the_graph_and_the_odd_one_out_has_its_name_there(tmp_path: Path) -> None:
-    a_run(tmp_path)
+    write_run(tmp_path)
     page = weigh(tmp_path, blocks(100, lonely=71))
     assert page.tags.count("svg") == 9
     assert "the 40 of 100 sites that are least similar to the others" in page.text
@@ -152,8 +157,8 @@ def test_a_hundred_sites_are_all_in_the_graph_and_the_odd_one_out_has_its_name_t
 
 @pytest.mark.parametrize("count", [1, 2, 5, 30])
 def test_alike_sites_stand_near_each_other(count: int, tmp_path: Path) -> None:
-    a_run(tmp_path)
-    weigh(tmp_path, blocks(count, lonely=-1))
+    write_run(tmp_path)
+    tell(tmp_path, blocks(count, lonely=-1))
     alike = Likeness.latest(read_run(tmp_path))
     assert alike is not None
     places = [complex(*place) for place in alike.layout()]
@@ -176,7 +181,7 @@ def plot_of(folder: Path, slug: str) -> str:
 
 
 def test_a_modality_that_stopped_learning_is_named_on_the_page(tmp_path: Path) -> None:
-    a_run(tmp_path, rounds=20)
+    write_run(tmp_path, rounds=20)
     lines = [json.loads(entry) for entry in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     for entry in lines:
         entry["test"]["audio"]["accuracy"] = 0.35  # of three classes
@@ -190,7 +195,7 @@ def test_a_modality_that_stopped_learning_is_named_on_the_page(tmp_path: Path) -
 
 @pytest.mark.parametrize("said", [{"weights": {}}, {"similarity": {"sites": ["a"], "matrix": []}}, {"weights": 3}])
 def test_half_of_what_a_strategy_tells_still_gives_a_page(said: Any, tmp_path: Path) -> None:
-    a_run(tmp_path)
+    write_run(tmp_path)
     assert "does not" in weigh(tmp_path, said).text
 
 
@@ -217,7 +222,7 @@ def test_one_modality_and_no_test_shard(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_is_shown_as_far_as_it_got(tmp_path: Path) -> None:
-    a_run(tmp_path)
+    write_run(tmp_path)
     (tmp_path / "summary.json").unlink()
     with (tmp_path / "metrics.jsonl").open("a") as lines:
         lines.write('{"round": 4, "te')

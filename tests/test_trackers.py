@@ -41,9 +41,12 @@ from server.trackers.shared.failures import failures
 from server.trackers.tensorboard import TensorBoard, TensorBoardTracker
 from server.trackers.wandb import Wandb
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 TAG = "test/audio/accuracy"
 PATIENT = 300.0
 """Seconds that a run may wait for its trackers on a slow machine, where a test is not about this wait."""
+mlflows_warnings = pytest.mark.filterwarnings("ignore")
+"""Warnings about the code of MLflow, e.g. about its use of SQLAlchemy, which only MLflow can change."""
 needs_mlflow = pytest.mark.skipif(find_spec("mlflow") is None, reason="the extra mlflow is not installed")
 
 
@@ -192,7 +195,7 @@ class TestPrometheus(TrackerContract):
 
 
 @needs_mlflow
-@pytest.mark.filterwarnings("default")  # MLflow's own
+@mlflows_warnings
 class TestMLflow(TrackerContract):
     @pytest.fixture
     def options(self) -> MLflow:
@@ -287,7 +290,7 @@ def test_trackers_follow_a_run_and_change_nothing(config: Path, tiny_shards: Pat
 
 
 @needs_mlflow
-@pytest.mark.filterwarnings("default")
+@mlflows_warnings
 def test_mlflow_has_the_run_and_its_report(config: Path, tiny_shards: Path, plain: Path, tmp_path: Path) -> None:
     from mlflow.tracking import MlflowClient
 

@@ -33,6 +33,8 @@ STAND_INS = {
     "r3d-18": "r3d",
 }
 """The tiny models in the places of the weights that the page names."""
+LARGE = ("videos.yaml", "speech.yaml")
+"""The experiments whose inputs are large, so that their encoders take seconds."""
 VIT = "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k"
 VALUES = {
     "audio": Sound(np.sin(np.arange(16_000, dtype=np.float32) / 9)[:, None], 16_000),
@@ -57,7 +59,9 @@ def weights(models_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.usefixtures("weights")
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in EXPERIMENTS]
+)
 def test_the_experiments_can_be_built(name: str) -> None:
     experiment = parse(yaml.safe_load(EXPERIMENTS[name]), name)
     pretrained = 0

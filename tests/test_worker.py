@@ -85,6 +85,12 @@ class Site:
                 "models": os.environ.get("FEDMOSAIC_MODELS"), "kind": message.metadata.message_type}
         return RecordDict({"body": ConfigRecord({"json": json.dumps(said)})})
 """
+HARDWARE = """
+class Hardware:
+    @staticmethod
+    def of_node(settings):
+        return settings
+"""
 
 
 @dataclass
@@ -145,6 +151,7 @@ def small_code(folder: Path, version: str) -> Path:
     for package in ("client", "common"):
         shutil.copytree(ROOT / package, folder / package, ignore=ignore)
     (folder / "client" / "site.py").write_text(f"CODE = {version!r}\n{SITE}")
+    (folder / "common" / "hardware" / "computing.py").write_text(HARDWARE)
     return folder
 
 
@@ -161,18 +168,24 @@ def node(tmp_path: Path) -> Iterator[Node]:
             process.wait()
 
 
-def test_with_and_without_a_worker_the_site_says_the_same(node: Node, tiny_shards: Path) -> None:
+@pytest.mark.parametrize(
+    "sent",
+    [["train"], pytest.param(["query", "train", "malformed"], marks=pytest.mark.slow)],
+    ids="-".join,
+)
+def test_with_and_without_a_worker_the_site_says_the_same(sent: list[str], node: Node, tiny_shards: Path) -> None:
     node.code, node.shard = ROOT, tiny_shards / "client-1"
     chosen, held = experiment(), ["audio", "image"]
     packed = node.folder / "params"
     (array,) = wire.pack(select(get_params(build_model(chosen, 10)), held)).values()
     array.numpy().tofile(packed)
     training = {"experiment": chosen.to_json(), "round": 1, "modalities": held}
-    messages = [
-        {"kind": "query", "body": json.dumps({"experiment": chosen.to_json()})},
-        {"kind": "train", "body": json.dumps(training), "params": str(packed)},
-        {"kind": "train", "body": json.dumps({**training, "round": "first"}), "params": str(packed)},
-    ]
+    known = {
+        "query": {"kind": "query", "body": json.dumps({"experiment": chosen.to_json()})},
+        "train": {"kind": "train", "body": json.dumps(training), "params": str(packed)},
+        "malformed": {"kind": "train", "body": json.dumps({**training, "round": "first"}), "params": str(packed)},
+    }
+    messages = [known[name] for name in sent]
     resident_answers = [node.ask(**message) for message in messages]
     assert len(node.workers()) == 1
     node.env["FEDMOSAIC_WORKER_MINUTES"] = "0"
@@ -181,8 +194,9 @@ def test_with_and_without_a_worker_the_site_says_the_same(node: Node, tiny_shard
         assert here["body"].pop("seconds", {}).keys() == there["body"].pop("seconds", {}).keys()
         assert (here["body"], here["params"]) == (there["body"], there["params"])
         assert (here["torch"], there["torch"]) == (True, False)
-    assert alone[1]["params"] and alone[1]["body"]["losses"]
-    assert "malformed request" in alone[2]["body"]["error"]
+    answers = dict(zip(sent, alone, strict=True))
+    assert answers["train"]["params"] and answers["train"]["body"]["losses"]
+    assert "malformed" not in sent or "malformed request" in answers["malformed"]["body"]["error"]
     assert node.log.count("without a resident worker: FEDMOSAIC_WORKER_MINUTES is 0") == len(alone)
 
 
