@@ -107,7 +107,8 @@ def members(family: str, task: TaskName) -> Iterable[str]:
 
 def test_the_table_of_methods_is_that_of_the_code() -> None:
     found = cells("Methods")
-    assert found["multi-label"] == ["all"] and set(members("method", "multi-label")) == set(names("method"))
+    missing = sorted(set(names("method")).difference(members("method", "multi-label")))
+    assert ", ".join(found["multi-label"]) == "all except " + ", ".join(f"`{name}`" for name in missing)
     assert found["regression"] == [f"`{name}`" for name in sorted(members("method", "regression"))]
 
 

@@ -219,7 +219,7 @@ class TestFreezing:
             moved = {name for name, value in get_params(model).items() if not torch.equal(value, before[name])}
             assert any(name.startswith("branches.a.encoder.") for name in moved) == (number == 3)
             assert any(name.startswith("branches.b.encoder.") for name in moved)
-            assert any(not name.startswith("branches.") for name in moved)
+            assert any(".encoder." not in name for name in moved)
             if number < 3:
                 assert all(value.grad is None for value in model.encoder("a").parameters())
 

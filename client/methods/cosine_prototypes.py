@@ -12,6 +12,7 @@ Differences from the paper:
 - Classes without a prototype, and the examples of such classes, are left out of the loss.
 
 The public code defines no prediction with some of the modalities: missing slots have zeros, as in training.
+With frozen encoders the loss has no gradient.
 """
 
 from collections.abc import Mapping

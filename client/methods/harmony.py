@@ -8,7 +8,9 @@ Differences from the paper:
 - The second stage has one fusion layer for all clients. The paper clusters the clients by the bias of their encoders
   and averages the fusion layers within a cluster, so that every client has a model of its own.
 - The second stage averages the encoders that it fine-tunes. In the paper they stay at the clients.
-- Encoders and fusion layer have the same learning rate. The authors' code has a tenth of it for the encoders.
+- Encoders and fusion layer have the same learning rate, and its schedule continues in the second stage. The authors'
+  code has a tenth of the rate for the encoders, and a new schedule. Under a decaying schedule the fusion is trained too
+  little.
 - All clients take part in the second stage, and missing slots have zeros. In the paper only clients with several
   modalities take part.
 - Clients with several modalities train all of them in each round. The paper chooses them by the clients' speed.

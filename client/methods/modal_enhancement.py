@@ -9,6 +9,8 @@ Differences from the paper:
 - Prototypes are weighted by the number of examples of the class, not by that of all examples of the client. There are
   none in round 1. The paper computes them before it, in an additional pass.
 - With more than two modalities, all except the strongest are pulled. The paper has two.
+
+With frozen encoders the loss has no gradient.
 """
 
 from collections.abc import Mapping

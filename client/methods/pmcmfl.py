@@ -16,6 +16,8 @@ Differences from the paper:
   instead of random numbers.
 - A prediction that lacks a modality assumes each class in its own logit: `common.models.prototype_fill`. The public
   code contains no rule for the choice of the prototypes in such a prediction, so this one is the project's own.
+
+With frozen encoders the contrasts have no gradient.
 """
 
 from collections.abc import Mapping
