@@ -147,7 +147,7 @@ class TestCriterion:
         plain, same, other = (losses(method, batch, criterion) for criterion in (Criterion(), balanced, weighted))
         assert same == pytest.approx(plain, rel=1e-5)
         differs = {name for name, value in other.items() if value != pytest.approx(plain[name], rel=1e-5)}
-        assert differs == {"fused", "unimodal"} & plain.keys()
+        assert differs == {"fused", "unimodal", "views"} & plain.keys()
 
     @pytest.mark.parametrize("method", ["fedavg", "fedavg-heads", "fedprox", "fedcmi-gated"])
     def test_two_halves_have_the_gradient_of_the_whole_batch(self, method: str) -> None:
@@ -169,6 +169,9 @@ class TestCriterion:
 
 def losses(method: str, batch: Batch, criterion: Criterion) -> Mapping[str, float]:
     objective, model = build("method", {"name": method}), made(method).eval()
+    for value in model.parameters():
+        if not value.any():  # equal logits have the same loss with any weights
+            torch.nn.init.normal_(value)
     context = objective.begin_round(model, batch, Round(2, frozenset(batch.modalities), 8, criterion))
     return {name: float(term.detach()) for name, term in objective.loss(model, batch, context).items()}
 
@@ -212,15 +215,15 @@ class TestGroups:
 class TestFreezing:
     @pytest.mark.parametrize("method", METHODS)
     def test_an_encoder_is_untouched_for_its_rounds_and_then_trains(self, method: str) -> None:
-        model, chosen = made(method), tiny(method, train__freeze={"a": 2})
-        for number in (1, 2, 3):
+        model, chosen = made(method), tiny(method, train__freeze={"a": 3})
+        for number in (2, 3, 4):  # round 1 of `discriminant` trains nothing
             before = get_params(model)
             train(model, pictures(2), chosen, number, "s", NAMES)
             moved = {name for name, value in get_params(model).items() if not torch.equal(value, before[name])}
-            assert any(name.startswith("branches.a.encoder.") for name in moved) == (number == 3)
+            assert any(name.startswith("branches.a.encoder.") for name in moved) == (number == 4)
             assert any(name.startswith("branches.b.encoder.") for name in moved)
             assert any(".encoder." not in name for name in moved)
-            if number < 3:
+            if number < 4:
                 assert all(value.grad is None for value in model.encoder("a").parameters())
 
     def test_running_statistics_stay(self) -> None:

@@ -154,7 +154,9 @@ class DiscriminantModel(MultimodalModel):
         moments, head = self.moments(modality), self.branches[modality].get_submodule("head")
         assert isinstance(head, nn.Linear)
         trained: Tensor = head(features)
-        return F.linear(F.normalize(features), moments.weight, moments.bias) + trained
+        with torch.autocast(features.device.type, enabled=False):  # the weights are too large for float16
+            vectors = F.normalize(features.to(moments.weight.dtype))
+            return F.linear(vectors, moments.weight, moments.bias) + trained
 
     def represent(self, batch: Batch) -> Tensor:
         """The logits [B, K], because the features of frozen encoders are the same at every client."""

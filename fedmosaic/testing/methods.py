@@ -22,7 +22,7 @@ from fedmosaic.testing.pretend_device import FAR
 
 
 class Case(NamedTuple):
-    """What a method is tested with."""
+    """A task of the targets, a number of modalities, and a device."""
 
     task: TaskName
     modalities: int

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 _setup_privateuseone_for_python_backend("far")
+torch.get_device_module("far").get_amp_supported_dtype = lambda: [torch.bfloat16, torch.float16]
 FAR = torch.device("far:0")
 MOVES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
 """The operations that accept tensors of both devices."""
