@@ -22,7 +22,7 @@ from fedmosaic.testing.pretend_device import FAR
 
 
 class Case(NamedTuple):
-    """What a method is tested with."""
+    """The task of the targets, the number of modalities, and the device."""
 
     task: TaskName
     modalities: int
