@@ -34,7 +34,8 @@ def run(chosen: Experiment, shards: Path, folder: Path, grid: InProcessGrid | No
 
 @pytest.mark.parametrize("method", own_names("method"))
 def test_two_rounds_give_the_same_numbers_twice(method: str, tiny_shards: Path, tmp_path: Path) -> None:
-    small = {"model__architecture": {"name": "joint", "width": 16}} if find("method", method).model == "joint" else {}
+    model = find("method", method).model
+    small = {"model__architecture": {"name": model, "width": 16}} if model in ("joint", "joint-shared") else {}
     results = []
     for name in ("one", "two"):
         torch.manual_seed(len(results))  # global random state must not matter
