@@ -145,7 +145,8 @@ def test_rows_without_anything_leave_the_losses_finite() -> None:
 
 def test_fedmvp_comes_with_its_strategy_and_model() -> None:
     chosen = experiment(method="fedmvp")
-    assert chosen.strategy == {"name": "cka", "importance": "degree", "representation": "joint"}
+    paper = {"importance": "degree", "representation": "joint", "compare": "representation", "sharpness": 1.0}
+    assert chosen.strategy == {"name": "cka", **paper}
     assert chosen.model.architecture is not None and chosen.model.architecture["name"] == "joint"
     assert experiment(method="co-attention").strategy == {"name": "fedavg"}
 

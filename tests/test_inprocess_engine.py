@@ -65,6 +65,7 @@ def test_a_failed_run_says_why_and_ends_with_status_1(
     assert "diverged" in json.loads((here / "run" / "summary.json").read_text())["reason"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_an_interrupted_run_goes_on_to_the_same_model(here: Path, tiny_shards: Path) -> None:
     chosen = config(here, federation={"rounds": 20})

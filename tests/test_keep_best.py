@@ -201,7 +201,7 @@ class Writes:
 
 
 @pytest.mark.parametrize("every", [pytest.param(True, marks=pytest.mark.slow), False])
-@pytest.mark.parametrize("rule", [VALIDATION, TEST])
+@pytest.mark.parametrize("rule", [VALIDATION, pytest.param(TEST, marks=pytest.mark.slow)])
 def test_a_run_killed_before_a_write_ends_with_the_same_best_model(
     rule: str, every: bool, tiny_shards: Path, tmp_path: Path
 ) -> None:

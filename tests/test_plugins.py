@@ -463,6 +463,7 @@ def test_a_run_is_not_resumed_with_another_content_of_a_plugin(focal: Plugin, si
         check_same(used, began)
 
 
+@pytest.mark.slow
 def test_the_tests_of_every_template_pass(tmp_path: Path) -> None:
     for number, family in enumerate(EXAMPLES):
         install(tmp_path / "site", f"pytest-{number}", family)
