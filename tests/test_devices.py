@@ -55,12 +55,13 @@ NAMES = ["one", "two", "three", "four"]
 RATE = 0.1
 PAIRS = [(name, task) for name in own_names("method") for task in sorted(build("method", {"name": name}).tasks)]
 """Every method with each of its tasks."""
+SLOW = {("multi-label", "bfloat16"), ("regression", "float16")}
 PRECISIONS = [
-    pytest.param(*pair, precision, marks=[pytest.mark.slow] if precision != quick else [])
+    pytest.param(*pair, precision, marks=[pytest.mark.slow] if (pair[1], precision) in SLOW else [])
     for pair in PAIRS for precision in ("bfloat16", "float16")
-    for quick in ["bfloat16" if pair[1] == "single-label" else "float16"]
 ]  # fmt: skip
-"""Every pair with each precision; a quick one for each pair, and each precision in quick ones of each kind."""
+"""Every method with each of its tasks and each precision. The quick ones have both precisions of every method, because
+every method has the task single-label, and every task of every method."""
 
 
 @pytest.fixture
