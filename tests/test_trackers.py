@@ -45,8 +45,8 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 TAG = "test/audio/accuracy"
 PATIENT = 300.0
 """Seconds that a run may wait for its trackers on a slow machine, where a test is not about this wait."""
-mlflows_warnings = pytest.mark.filterwarnings("ignore")
-"""Warnings about the code of MLflow, e.g. about its use of SQLAlchemy, which only MLflow can change."""
+mlflows_warnings = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
+"""SQLAlchemy warns about the code of MLflow, which only MLflow can change."""
 needs_mlflow = pytest.mark.skipif(find_spec("mlflow") is None, reason="the extra mlflow is not installed")
 
 
