@@ -290,7 +290,7 @@ ROWS = [
 ]
 
 
-@inputs(800)
+@inputs(400)
 def test_tables_of_shards(folder: Path, seed: int) -> None:
     random, shard = Random(seed), folder / "tables"
     shard.mkdir(exist_ok=True)
@@ -306,7 +306,7 @@ def test_tables_of_shards(folder: Path, seed: int) -> None:
             assert row.cells.keys() <= told.keys()
 
 
-@inputs(800)
+@inputs(400)
 def test_completed_lines(shard: Path, seed: int) -> None:
     random = Random(seed)
     (shard / "shard.json").write_text(json.dumps(INFO))
