@@ -66,11 +66,12 @@ class Batch:
         """The modalities that have a column, in alphabetical order. A row may lack any of them."""
         return sorted(self.inputs)
 
-    def has(self, modality: Modality) -> Tensor:
-        """A mask [B] bool of the rows that have the modality, observed or generated."""
+    def has(self, modality: Modality, origin: Origin | None = None) -> Tensor:
+        """A mask [B] bool of the rows that have the modality. origin: the origin that the value must have; None:
+        observed or generated."""
         if modality not in self.origin:
             return torch.zeros(len(self), dtype=torch.bool, device=self.device)
-        return self.origin[modality] != Origin.MISSING
+        return self.origin[modality] != Origin.MISSING if origin is None else self.origin[modality] == origin
 
     @property
     def _known(self) -> Mapping[Modality, Tensor]:

@@ -15,7 +15,6 @@ Choices of this project:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -24,25 +23,15 @@ from torch.nn import functional as F
 
 from client.methods.base import Method, Round
 from client.methods.shared.prototypes import members
-from client.methods.shared.running_sums import write_running_mean
+from client.methods.shared.running_sums import ReceivedSums, received_sums, write_running_mean
 from common.config.task import TaskName
 from common.data.batches import batches
 from common.modality import Modality
 from common.models.discriminant import DiscriminantModel
 from common.types import Batch, Origin
 
-Sums = dict[str, Tensor]
 
-
-@dataclass(frozen=True)
-class Context:
-    """now: the round. received: the sums that the server sent, by name of the buffer."""
-
-    now: Round
-    received: Mapping[str, Tensor]
-
-
-class Discriminant(Method[DiscriminantModel, Context]):
+class Discriminant(Method[DiscriminantModel, ReceivedSums]):
     """Cross entropy of the discriminants' prediction, which trains a linear correction of it."""
 
     model: ClassVar[str] = "discriminant"
@@ -51,39 +40,36 @@ class Discriminant(Method[DiscriminantModel, Context]):
     uses_criterion: ClassVar[bool] = True
     tasks: ClassVar[frozenset[TaskName]] = frozenset({"single-label", "multi-label"})
 
-    def begin_round(self, model: DiscriminantModel, examples: Batch, now: Round) -> Context:
+    def begin_round(self, model: DiscriminantModel, examples: Batch, now: Round) -> ReceivedSums:
         """The received sums."""
-        return Context(now, {name: value.clone() for name, value in _buffers(model, sorted(now.held)).items()})
+        return received_sums(model, _names(sorted(now.held)), now)
 
-    def loss(self, model: DiscriminantModel, batch: Batch, context: Context) -> Mapping[str, Tensor]:
+    def loss(self, model: DiscriminantModel, batch: Batch, context: ReceivedSums) -> Mapping[str, Tensor]:
         """CE(u, y)."""
         return {"fused": context.now.criterion(model.predict(batch), batch.labels)}
 
-    def after_backward(self, model: DiscriminantModel, context: Context) -> None:
+    def after_backward(self, model: DiscriminantModel, context: ReceivedSums) -> None:
         """Drop the gradients of round 1."""
         if context.now.number == 1:
             model.zero_grad()
 
-    def end_round(self, model: DiscriminantModel, examples: Batch, context: Context) -> None:
+    def end_round(self, model: DiscriminantModel, examples: Batch, context: ReceivedSums) -> None:
         """Add the client's sums to the received ones."""
         own = _own_sums(model, examples, context.now.batch_size)
-        write_running_mean(model, context.received, own, context.now.number)
+        write_running_mean(model, context, own)
 
 
-def _buffers(model: DiscriminantModel, held: list[Modality]) -> Sums:
-    """The buffers of the sums by name."""
-    sums = {"class_shares": model.class_shares}
-    for m in held:
-        for name in ("sums", "shares", "products", "whole", "count"):
-            sums[f"branches.{m}.moments.{name}"] = getattr(model.moments(m), name)
-    return sums
+def _names(held: list[Modality]) -> list[str]:
+    """The names of the buffers of the sums."""
+    kinds = ("sums", "shares", "products", "whole", "count")
+    return ["class_shares", *(f"branches.{m}.moments.{kind}" for m in held for kind in kinds)]
 
 
 @torch.no_grad()
-def _own_sums(model: DiscriminantModel, examples: Batch, batch_size: int) -> Sums:
+def _own_sums(model: DiscriminantModel, examples: Batch, batch_size: int) -> dict[str, Tensor]:
     """The client's sums over its observed values, divided by its number of examples n_k, by name of the buffer."""
     model.eval()
-    found = {name: torch.zeros_like(value) for name, value in _buffers(model, examples.modalities).items()}
+    found = {name: torch.zeros_like(model.get_buffer(name)) for name in _names(examples.modalities)}
     for batch in batches(examples, batch_size, model.device):
         member = members(batch.labels, len(model.class_shares))
         found["class_shares"] += member.sum(0)

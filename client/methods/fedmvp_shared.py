@@ -28,7 +28,6 @@ class FedMVPShared(Method[Shared, Criterion]):
     """Cross entropy of the prediction and of each modality's view; with the joint encoder, FedMVP's losses too."""
 
     model: ClassVar[str] = "joint-shared"
-    strategy: ClassVar[str] = "fedavg"
     uses_criterion: ClassVar[bool] = True
     tasks: ClassVar[frozenset[TaskName]] = frozenset({"single-label", "multi-label", "regression"})
 

@@ -146,7 +146,7 @@ class DiscriminantModel(MultimodalModel):
         logits = (self.prior() + self.bias).expand(len(batch), -1)
         for m in self.modalities:
             if batch.holds(m):
-                observed = (batch.origin[m] == Origin.OBSERVED).unsqueeze(1)
+                observed = batch.has(m, Origin.OBSERVED).unsqueeze(1)
                 logits = logits + self._evidence(m, self.encode(batch, m)) * observed
         return logits
 

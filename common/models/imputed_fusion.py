@@ -92,7 +92,8 @@ class ImputedFusionModel(LateFusionModel):
 
     def features(self, batch: Batch) -> dict[Modality, Tensor]:
         """sqrt(D_m) x_m [B, D_m] of every modality, observed or predicted. Zeros in rows without any observed value."""
-        seen = {m: self._observed(batch, m) for m in self.modalities}
+        dtype = self.fusion.weight.dtype
+        seen = {m: batch.has(m, Origin.OBSERVED).unsqueeze(1).to(dtype) for m in self.modalities}
         vectors = {m: F.normalize(self.encode(batch, m)) * seen[m] for m in self.modalities}
         filled = {}
         for m, own in vectors.items():
@@ -103,13 +104,6 @@ class ImputedFusionModel(LateFusionModel):
             known = torch.stack(list(seen.values())).sum(0) - seen[m]
             filled[m] = torch.where(seen[m] > 0, own, guess / known.clamp_min(1)) * own.shape[1] ** 0.5
         return filled
-
-    def _observed(self, batch: Batch, modality: Modality) -> Tensor:
-        """1 or 0 by row [B, 1]."""
-        dtype = self.fusion.weight.dtype
-        if modality not in batch.origin:
-            return torch.zeros(len(batch), 1, device=self.device, dtype=dtype)
-        return (batch.origin[modality] == Origin.OBSERVED).unsqueeze(1).to(dtype)
 
 
 class ImputedFusion(ModelOptions):

@@ -52,7 +52,7 @@ class SharedHead(MultimodalModel):
         """b + sum_m o_m (S + D_m) z_m: logits [B, K]. features: z_m [B, D_m] of the modalities that some row has."""
         logits = self.head.bias.expand(len(batch), -1)
         for m, values in features.items():
-            logits = logits + self.part(m, values) * (batch.origin[m] == Origin.OBSERVED).unsqueeze(1)
+            logits = logits + self.part(m, values) * batch.has(m, Origin.OBSERVED).unsqueeze(1)
         return logits
 
 
