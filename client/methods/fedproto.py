@@ -14,7 +14,6 @@ Differences from the paper:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -22,39 +21,20 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from client.methods.base import Method, Round
-from client.methods.shared.prototypes import class_sums, members, write_sums
+from client.methods.shared.prototype_exchange import Context, PrototypeExchange
+from client.methods.shared.prototypes import members
 from common.config.task import TaskName
-from common.modality import Modality
 from common.models.prototype_fusion import PrototypeFusionModel
 from common.types import Batch
 
 
-@dataclass(frozen=True)
-class Context:
-    """now: the round. prototypes: the received class means [K, D] by modality, NaN for a class that no client has."""
-
-    now: Round
-    prototypes: Mapping[Modality, Tensor]
-
-
-class FedProto(Method[PrototypeFusionModel, Context]):
+class FedProto(PrototypeExchange):
     """Cross entropy of the fused prediction, plus the distance of features to the prototypes of all clients."""
 
-    model: ClassVar[str] = "prototype-fusion"
-    strategy: ClassVar[str] = (
-        "fedcmi"  # this strategy averages the prototypes of a modality over the clients that hold it
-    )
-    counts_labels: ClassVar[bool] = True
-    uses_criterion: ClassVar[bool] = True
     tasks: ClassVar[frozenset[TaskName]] = frozenset({"single-label", "multi-label"})
 
     prototype_weight: float = Field(1.0, ge=0)
     """Weight lambda of the distance to the prototypes."""
-
-    def begin_round(self, model: PrototypeFusionModel, examples: Batch, now: Round) -> Context:
-        """The received prototypes."""
-        return Context(now, {m: model.prototypes(m).means().clone() for m in sorted(now.held)})
 
     def loss(self, model: PrototypeFusionModel, batch: Batch, context: Context) -> Mapping[str, Tensor]:
         """CE(u, y) + lambda * sum_m mean_i ||z_m,i - c_m,y_i||^2 / D, over the rows i with m and a known prototype. For
@@ -71,10 +51,3 @@ class FedProto(Method[PrototypeFusionModel, Context]):
         if distances:
             terms["prototypes"] = self.prototype_weight * torch.stack(distances).sum()
         return terms
-
-    def end_round(self, model: PrototypeFusionModel, examples: Batch, context: Context) -> None:
-        """Write the client's own prototypes, computed with the trained model, into the model. They are sent with the
-        modality's block."""
-        for m in context.prototypes:
-            own = class_sums(model, examples, m, model.fusion.out_features, context.now.batch_size)
-            write_sums(model.prototypes(m), own, len(examples))

@@ -14,45 +14,22 @@ With frozen encoders the loss has no gradient.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
 
-from client.methods.base import Method, Round
 from client.methods.pmr import prototype_logits
 from client.methods.shared.losses import mean_confidence, total
-from client.methods.shared.prototypes import class_sums, write_sums
-from common.modality import Modality
+from client.methods.shared.prototype_exchange import Context, PrototypeExchange
 from common.models.prototype_fusion import PrototypeFusionModel
 from common.types import Batch
 
 
-@dataclass(frozen=True)
-class Context:
-    """now: the round. prototypes: the received class means [K, D] by modality, NaN for a class that no client has."""
-
-    now: Round
-    prototypes: Mapping[Modality, Tensor]
-
-
-class ModalEnhancement(Method[PrototypeFusionModel, Context]):
+class ModalEnhancement(PrototypeExchange):
     """Cross entropy of the fused prediction, plus that of the weaker modalities by their distances to prototypes."""
-
-    model: ClassVar[str] = "prototype-fusion"
-    strategy: ClassVar[str] = (
-        "fedcmi"  # this strategy averages the prototypes of a modality over the clients that hold it
-    )
-    counts_labels: ClassVar[bool] = True
-    uses_criterion: ClassVar[bool] = True
 
     alpha: float = Field(1.0, ge=0)
     """Weight alpha of the cross entropy of the weaker modalities."""
-
-    def begin_round(self, model: PrototypeFusionModel, examples: Batch, now: Round) -> Context:
-        """The received prototypes."""
-        return Context(now, {m: model.prototypes(m).means().clone() for m in sorted(now.held)})
 
     def loss(self, model: PrototypeFusionModel, batch: Batch, context: Context) -> Mapping[str, Tensor]:
         """CE(u, y) + alpha sum_m CE(-||z_m - c_m,.||, y), over the rows that have m and whose class has a prototype.
@@ -73,9 +50,3 @@ class ModalEnhancement(Method[PrototypeFusionModel, Context]):
             losses = [context.now.criterion.plain(logits[m][known[m]], batch.labels[known[m]]) for m in weaker]
             terms["enhancement"] = self.alpha * total(losses, batch)
         return terms
-
-    def end_round(self, model: PrototypeFusionModel, examples: Batch, context: Context) -> None:
-        """Write the client's own prototypes, computed with the trained model, into the model."""
-        for m in context.prototypes:
-            own = class_sums(model, examples, m, model.fusion.out_features, context.now.batch_size)
-            write_sums(model.prototypes(m), own, len(examples))
